@@ -1,0 +1,255 @@
+//! The memory ledger: who owns how many bytes, now and at the peak.
+
+use crate::DType;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a buffer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Owner {
+    /// Dense INT8 (or reference float) weights.
+    Weights,
+    /// The low-order plane of the weights.
+    Residual,
+    /// Protected weights in 16-bit float, and their indices.
+    Outliers,
+    /// Scales of the weights.
+    Scales,
+    /// Optimizer momentum and its scales.
+    Momentum,
+    /// Gradients of parameters.
+    Gradients,
+    /// What the forward pass keeps for the backward pass, and the residual stream.
+    Activations,
+    /// Logits blocks and other buffers of the loss.
+    Loss,
+    /// Temporaries of a single operation.
+    Workspace,
+    /// Token ids, targets and positions.
+    Data,
+}
+
+impl Owner {
+    /// All owners, in the order of reports.
+    pub const ALL: [Self; 10] = [
+        Self::Weights,
+        Self::Residual,
+        Self::Outliers,
+        Self::Scales,
+        Self::Momentum,
+        Self::Gradients,
+        Self::Activations,
+        Self::Loss,
+        Self::Workspace,
+        Self::Data,
+    ];
+
+    /// The name used in reports and JSON keys.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Residual => "residual",
+            Self::Outliers => "outliers",
+            Self::Scales => "scales",
+            Self::Momentum => "momentum",
+            Self::Gradients => "gradients",
+            Self::Activations => "activations",
+            Self::Loss => "loss",
+            Self::Workspace => "workspace",
+            Self::Data => "data",
+        }
+    }
+
+    /// Whether buffers of this owner live as long as the model.
+    pub const fn is_state(self) -> bool {
+        matches!(
+            self,
+            Self::Weights | Self::Residual | Self::Outliers | Self::Scales | Self::Momentum
+        )
+    }
+
+    /// Whether a freed buffer of this owner is kept for the next allocation of the same size.
+    ///
+    /// States live as long as the model; everything else comes back with the same sizes each step.
+    pub const fn is_pooled(self) -> bool {
+        !self.is_state()
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One buffer that is alive now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveBuffer {
+    /// What it is for.
+    pub owner: Owner,
+    /// The name its allocator gave.
+    pub name: &'static str,
+    /// Element type.
+    pub dtype: DType,
+    /// Number of elements.
+    pub len: usize,
+    /// Bytes, rounded up to the allocation granularity.
+    pub bytes: u64,
+}
+
+/// Bytes per owner, current and peak.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryReport {
+    /// `(owner, current bytes, peak bytes of this owner alone)`, in the order of [`Owner::ALL`].
+    pub owners: Vec<(Owner, u64, u64)>,
+    /// Bytes of all live buffers.
+    pub current_bytes: u64,
+    /// The largest value that `current_bytes` ever had.
+    pub peak_bytes: u64,
+    /// Bytes per owner at the moment of `peak_bytes`.
+    pub at_peak: Vec<(Owner, u64)>,
+    /// Bytes taken from the system: live buffers and freed ones kept for reuse.
+    pub reserved_bytes: u64,
+    /// The largest value that `reserved_bytes` ever had.
+    pub peak_reserved_bytes: u64,
+}
+
+const N: usize = Owner::ALL.len();
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u64,
+    live: BTreeMap<u64, LiveBuffer>,
+    current: [u64; N],
+    peak: [u64; N],
+    at_peak: [u64; N],
+    total: u64,
+    total_peak: u64,
+    reserved: u64,
+    reserved_peak: u64,
+    /// Freed blocks kept for reuse: size in bytes -> count.
+    free: HashMap<u64, usize>,
+}
+
+/// Counts every buffer of a device, by owner. Shared by a device and all its buffers.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    state: Mutex<State>,
+}
+
+/// Allocations are multiples of this many bytes: a cache line, and the widest vector register.
+pub const GRANULE_BYTES: u64 = 64;
+
+/// A registered buffer; dropping it takes the buffer off the ledger.
+#[derive(Debug)]
+pub struct Registration {
+    ledger: Arc<Ledger>,
+    id: u64,
+    owner: Owner,
+    bytes: u64,
+    /// Whether a kept block of this size must be reused instead of taking new memory.
+    pub(crate) reuse: bool,
+}
+
+impl Registration {
+    /// Bytes of the block, a multiple of [`GRANULE_BYTES`].
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What the buffer is for.
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut state = self.ledger.lock();
+        state.live.remove(&self.id);
+        state.current[self.owner as usize] -= self.bytes;
+        state.total -= self.bytes;
+        if self.owner.is_pooled() {
+            *state.free.entry(self.bytes).or_insert(0) += 1;
+        } else {
+            state.reserved -= self.bytes;
+        }
+    }
+}
+
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The counters are consistent between statements, so a panic elsewhere cannot corrupt them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a buffer of `len` elements. Called by devices when they allocate.
+    pub fn register(
+        self: &Arc<Self>,
+        owner: Owner,
+        name: &'static str,
+        dtype: DType,
+        len: usize,
+    ) -> Registration {
+        let bytes = block_bytes(dtype, len);
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let id = state.next_id;
+        state.next_id += 1;
+        state.live.insert(id, LiveBuffer { owner, name, dtype, len, bytes });
+        state.current[owner as usize] += bytes;
+        state.peak[owner as usize] = state.peak[owner as usize].max(state.current[owner as usize]);
+        state.total += bytes;
+        if state.total > state.total_peak {
+            state.total_peak = state.total;
+            state.at_peak = state.current;
+        }
+        let reuse = owner.is_pooled()
+            && match state.free.get_mut(&bytes) {
+                Some(count) if *count > 0 => {
+                    *count -= 1;
+                    true
+                }
+                _ => false,
+            };
+        if !reuse {
+            state.reserved += bytes;
+            state.reserved_peak = state.reserved_peak.max(state.reserved);
+        }
+        Registration { ledger: Arc::clone(self), id, owner, bytes, reuse }
+    }
+
+    /// Every buffer alive now, in order of allocation.
+    pub fn live(&self) -> Vec<LiveBuffer> {
+        self.lock().live.values().cloned().collect()
+    }
+
+    /// Current and peak bytes per owner.
+    pub fn report(&self) -> MemoryReport {
+        let state = self.lock();
+        MemoryReport {
+            owners: Owner::ALL
+                .iter()
+                .map(|&o| (o, state.current[o as usize], state.peak[o as usize]))
+                .collect(),
+            current_bytes: state.total,
+            peak_bytes: state.total_peak,
+            at_peak: Owner::ALL.iter().map(|&o| (o, state.at_peak[o as usize])).collect(),
+            reserved_bytes: state.reserved,
+            peak_reserved_bytes: state.reserved_peak,
+        }
+    }
+
+    /// Forgets kept blocks: the device has returned them to the system.
+    pub(crate) fn release_free(&self) {
+        let mut state = self.lock();
+        let freed: u64 = state.free.drain().map(|(bytes, count)| bytes * count as u64).sum();
+        state.reserved -= freed;
+    }
+}
+
+/// The bytes that a buffer of `len` elements takes, rounded up to [`GRANULE_BYTES`].
+pub fn block_bytes(dtype: DType, len: usize) -> u64 {
+    (len as u64 * dtype.size_bytes() as u64).next_multiple_of(GRANULE_BYTES)
+}

@@ -1,0 +1,35 @@
+//! INT8 tensor primitives: the ground on which `qft` trains.
+//!
+//! * [`Buffer`]: typed, device-opaque memory; every one is registered in a [`Ledger`] with its owner.
+//! * [`Rounding`]: nearest or stochastic, always explicit; stochastic bits come from [`Philox`].
+//! * [`QuantizeOps`]: quantize, dequantize and requantize with one scale per row, column or group.
+//! * [`GemmOps`]: INT8 x INT8 -> INT32 products in three orientations, scaled into `f32`; and `f32` products.
+//! * [`Cpu`]: the executable specification of every operation; [`Planner`]: a device that only counts bytes.
+
+pub mod buffer;
+pub mod cpu;
+pub mod device;
+pub mod dtype;
+pub mod error;
+pub mod gemm;
+pub mod ledger;
+pub mod planner;
+pub mod quantize;
+pub mod rng;
+pub mod rounding;
+pub mod simd;
+
+pub use buffer::{Buffer, Mat, MatMut, Span};
+pub use cpu::{Cpu, CpuConfig};
+pub use device::{Device, DeviceKind};
+pub use dtype::{DType, Element};
+pub use error::Error;
+pub use gemm::{GemmF32, GemmI8, GemmOps, MAX_K, Orientation};
+pub use ledger::{Ledger, LiveBuffer, MemoryReport, Owner};
+pub use planner::Planner;
+pub use quantize::{
+    Dequantize, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, Requantize, ScaleAxis,
+};
+pub use rng::{Philox, RngKey};
+pub use rounding::Rounding;
+pub use simd::{Isa, Kernel};

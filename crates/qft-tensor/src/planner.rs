@@ -1,0 +1,114 @@
+//! A device that only counts: run a training step on it to learn its memory, exactly.
+
+use crate::buffer::{RawBuffer, Storage};
+use crate::{
+    DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps, Ledger, Owner,
+    QuantizeCols, QuantizeOps, QuantizeRows, Requantize,
+};
+use std::any::Any;
+use std::sync::Arc;
+
+/// Allocates nothing, computes nothing, checks every shape and counts every byte.
+///
+/// The memory plan of a run is the ledger of a planner on which the same code ran: planned and measured
+/// bytes cannot drift apart.
+#[derive(Debug, Default)]
+pub struct Planner {
+    ledger: Arc<Ledger>,
+}
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl Storage for Nowhere {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Planner
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl Device for Planner {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Planner
+    }
+
+    fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    fn alloc_raw(
+        &self,
+        owner: Owner,
+        name: &'static str,
+        dtype: DType,
+        len: usize,
+    ) -> Result<RawBuffer, Error> {
+        let registration = self.ledger.register(owner, name, dtype, len);
+        Ok(RawBuffer::new(Box::new(Nowhere), registration, name))
+    }
+
+    fn upload_raw(&self, _dst: &mut RawBuffer, _offset: usize, _src: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn download_raw(&self, _src: &RawBuffer, _offset: usize, dst: &mut [u8]) -> Result<(), Error> {
+        dst.fill(0);
+        Ok(())
+    }
+
+    fn copy_raw(
+        &self,
+        _dst: &mut RawBuffer,
+        _dst_offset: usize,
+        _src: &RawBuffer,
+        _src_offset: usize,
+        _bytes: usize,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn zero_raw(&self, _dst: &mut RawBuffer, _offset: usize, _bytes: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn trim(&self) {
+        self.ledger.release_free();
+    }
+}
+
+impl GemmOps for Planner {
+    fn gemm_i8(&self, op: GemmI8<'_>) -> Result<(), Error> {
+        op.check().map(drop)
+    }
+
+    fn gemm_f32(&self, op: GemmF32<'_>) -> Result<(), Error> {
+        op.check().map(drop)
+    }
+}
+
+impl QuantizeOps for Planner {
+    fn quantize_rows(&self, op: QuantizeRows<'_>) -> Result<(), Error> {
+        op.check()
+    }
+
+    fn quantize_cols(&self, op: QuantizeCols<'_>) -> Result<(), Error> {
+        op.check()
+    }
+
+    fn dequantize(&self, op: Dequantize<'_>) -> Result<(), Error> {
+        op.check()
+    }
+
+    fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {
+        op.check()
+    }
+}

@@ -1,0 +1,174 @@
+//! Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011).
+//!
+//! A number depends only on its [`RngKey`] and on the index of the element it is for. Thread count,
+//! instruction set, device and order of evaluation cannot change it, and a resumed run needs no saved
+//! generator.
+//!
+//! Numbers come in blocks of 64 words, [`Philox::block`], laid out for vector units: word `16 * j + l` of
+//! block `b` is output `j` of the counter `16 * b + l`. Matrices start a new block at each row, see
+//! [`blocks_per_row`].
+
+/// Words in a block.
+pub const BLOCK_WORDS: usize = 64;
+
+/// Names one stream of random numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RngKey {
+    /// The seed of the run.
+    pub seed: u64,
+    /// The optimizer step.
+    pub step: u32,
+    /// The tensor within the model.
+    pub tensor: u32,
+    /// What the numbers are for (weight update, gradient rounding, micro-batch, ...), so that two uses of
+    /// one tensor in one step differ.
+    pub purpose: u32,
+}
+
+/// The generator of one stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Philox {
+    key: [u32; 2],
+    /// The upper counter words: purpose, tensor, step. The lowest word counts.
+    upper: [u32; 3],
+}
+
+const M0: u32 = 0xD251_1F53;
+const M1: u32 = 0xCD9E_8D57;
+const W0: u32 = 0x9E37_79B9;
+const W1: u32 = 0xBB67_AE85;
+const LANES: usize = 16;
+
+impl Philox {
+    /// The stream named by `key`.
+    pub fn new(key: RngKey) -> Self {
+        Self {
+            key: [key.seed as u32, (key.seed >> 32) as u32],
+            upper: [key.purpose, key.tensor, key.step],
+        }
+    }
+
+    /// 64 uniformly distributed words. A stream has 2^28 blocks (2^34 words); the index wraps there.
+    #[inline(always)]
+    pub fn block(&self, index: u32) -> [u32; BLOCK_WORDS] {
+        let mut c0 = [0u32; LANES];
+        for (lane, c) in c0.iter_mut().enumerate() {
+            *c = index.wrapping_mul(LANES as u32).wrapping_add(lane as u32);
+        }
+        let mut c1 = [self.upper[0]; LANES];
+        let mut c2 = [self.upper[1]; LANES];
+        let mut c3 = [self.upper[2]; LANES];
+        let [mut k0, mut k1] = self.key;
+        for _ in 0..10 {
+            for lane in 0..LANES {
+                let p0 = u64::from(M0) * u64::from(c0[lane]);
+                let p1 = u64::from(M1) * u64::from(c2[lane]);
+                let n0 = (p1 >> 32) as u32 ^ c1[lane] ^ k0;
+                let n2 = (p0 >> 32) as u32 ^ c3[lane] ^ k1;
+                c1[lane] = p1 as u32;
+                c3[lane] = p0 as u32;
+                c0[lane] = n0;
+                c2[lane] = n2;
+            }
+            k0 = k0.wrapping_add(W0);
+            k1 = k1.wrapping_add(W1);
+        }
+        let mut out = [0u32; BLOCK_WORDS];
+        out[..LANES].copy_from_slice(&c0);
+        out[LANES..2 * LANES].copy_from_slice(&c1);
+        out[2 * LANES..3 * LANES].copy_from_slice(&c2);
+        out[3 * LANES..].copy_from_slice(&c3);
+        out
+    }
+
+    /// One word of the stream, computed alone: word `index % 64` of block `index / 64`.
+    pub fn word(&self, index: u64) -> u32 {
+        self.block((index / BLOCK_WORDS as u64) as u32)[(index % BLOCK_WORDS as u64) as usize]
+    }
+
+    /// A uniform number in [0, 1) with 24 bits, from word `index` of the stream.
+    pub fn uniform(&self, index: u64) -> f32 {
+        (self.word(index) >> 8) as f32 * (1.0 / 16_777_216.0)
+    }
+}
+
+/// Elements of a row that share one block when each element takes 16 bits.
+///
+/// Element `e < 64` of such a group takes the lower half of word `e`, element `64 + e` the upper half.
+pub const HALF_BLOCK: usize = 2 * BLOCK_WORDS;
+
+/// Blocks that a row of `cols` elements takes at 16 bits an element; row `r` starts at block
+/// `r * blocks_per_row(cols)`.
+pub const fn blocks_per_row(cols: usize) -> usize {
+    cols.div_ceil(HALF_BLOCK)
+}
+
+/// The 128 offsets in (0, 1) that stochastic rounding adds before `floor`, from one block.
+#[inline(always)]
+pub fn rounding_offsets(words: &[u32; BLOCK_WORDS]) -> [f32; HALF_BLOCK] {
+    let mut out = [0.0; HALF_BLOCK];
+    for e in 0..BLOCK_WORDS {
+        out[e] = offset_from_bits(words[e] & 0xFFFF);
+        out[BLOCK_WORDS + e] = offset_from_bits(words[e] >> 16);
+    }
+    out
+}
+
+/// `(bits + 1/2) / 65536`: the centre of the 16-bit cell.
+#[inline(always)]
+pub fn offset_from_bits(bits: u32) -> f32 {
+    (bits as i32 as f32 + 0.5) * (1.0 / 65_536.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Known answers of Random123 for Philox4x32-10.
+    #[test]
+    fn known_answers() {
+        let zero = Philox { key: [0, 0], upper: [0, 0, 0] }.block(0);
+        assert_eq!(
+            [zero[0], zero[16], zero[32], zero[48]],
+            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
+        );
+        let ones = Philox { key: [!0, !0], upper: [!0, !0, !0] }.block(0x0FFF_FFFF);
+        assert_eq!(
+            [ones[15], ones[31], ones[47], ones[63]],
+            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
+        );
+    }
+
+    #[test]
+    fn every_field_of_the_key_matters() {
+        let base = RngKey { seed: 1, step: 2, tensor: 3, purpose: 4 };
+        let first = Philox::new(base).block(0);
+        for key in [
+            RngKey { seed: 5, ..base },
+            RngKey { seed: 1 << 40, ..base },
+            RngKey { step: 5, ..base },
+            RngKey { tensor: 5, ..base },
+            RngKey { purpose: 5, ..base },
+        ] {
+            assert_ne!(first, Philox::new(key).block(0), "{key:?}");
+        }
+        assert_ne!(first, Philox::new(base).block(1));
+    }
+
+    #[test]
+    fn offsets_are_uniform() {
+        let philox = Philox::new(RngKey { seed: 7, step: 0, tensor: 0, purpose: 0 });
+        let (mut sum, mut square, n) = (0.0f64, 0.0f64, 1000);
+        for block in 0..n {
+            for u in rounding_offsets(&philox.block(block)) {
+                assert!(u > 0.0 && u < 1.0);
+                sum += f64::from(u);
+                square += f64::from(u) * f64::from(u);
+            }
+        }
+        let n = f64::from(n) * HALF_BLOCK as f64;
+        // Five standard deviations of the mean of a uniform variable, and of its square.
+        assert!((sum / n - 0.5).abs() < 5.0 * (1.0f64 / 12.0 / n).sqrt());
+        assert!((square / n - 1.0 / 3.0).abs() < 5.0 * (4.0f64 / 45.0 / n).sqrt());
+    }
+}

@@ -1,0 +1,138 @@
+//! Instruction sets: detected at run time, chosen once, bit-identical.
+//!
+//! Two ways lead to vector code. Elementwise loops are written once in plain Rust as a [`Kernel`] and compiled
+//! for each instruction set by [`Isa::run`]; since Rust never reorders or contracts float operations, all
+//! versions give the same bits. Integer products use intrinsics, one file per instruction set.
+
+#![allow(unsafe_code)] // Calls of functions compiled for an instruction set that was detected.
+
+pub mod gemm_i8;
+
+use crate::Error;
+use std::fmt;
+
+/// An instruction set that this processor has. Only [`Isa::detect`] and [`Isa::available`] make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Isa(Level);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+}
+
+/// A loop to be compiled for each instruction set.
+///
+/// Implement [`Kernel::run`] with `#[inline(always)]`, and so every function that it calls in its inner loop:
+/// only inlined code is compiled for the chosen instruction set.
+pub trait Kernel {
+    /// What the loop returns.
+    type Output;
+    /// The loop.
+    fn run(self) -> Self::Output;
+}
+
+impl Isa {
+    /// The plain path: the specification of all others.
+    pub const SCALAR: Self = Self(Level::Scalar);
+
+    /// The best instruction set of this processor, or the one that the variable `QFT_ISA` names.
+    ///
+    /// Errors: [`Error::UnsupportedIsa`] if `QFT_ISA` names something else than [`Isa::available`] lists.
+    pub fn detect() -> Result<Self, Error> {
+        let available = Self::available();
+        match std::env::var("QFT_ISA") {
+            Err(_) => Ok(available[available.len() - 1]),
+            Ok(name) if name.is_empty() => Ok(available[available.len() - 1]),
+            Ok(name) => Self::by_name(&name),
+        }
+    }
+
+    /// The instruction set of that name.
+    ///
+    /// Errors: [`Error::UnsupportedIsa`].
+    pub fn by_name(name: &str) -> Result<Self, Error> {
+        let available = Self::available();
+        available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
+            let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+            let known = ["scalar", "avx2", "avx512", "vnni"].contains(&name);
+            Error::UnsupportedIsa {
+                requested: name.to_owned(),
+                reason: if known { "this processor lacks it" } else { "there is no such path" },
+                available: names.join(", "),
+            }
+        })
+    }
+
+    /// All instruction sets that this processor has, plainest first.
+    pub fn available() -> Vec<Self> {
+        let mut found = vec![Self::SCALAR];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(Self(Level::Avx2));
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                {
+                    found.push(Self(Level::Avx512));
+                    if is_x86_feature_detected!("avx512vnni") {
+                        found.push(Self(Level::Vnni));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The name, as in `QFT_ISA`.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Level::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Vnni => "vnni",
+        }
+    }
+
+    /// Runs `kernel` compiled for this instruction set.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            Level::Scalar => kernel.run(),
+            // SAFETY: a value of this level exists only if `available` saw avx2 and fma.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { run_avx2(kernel) },
+            // SAFETY: a value of these levels exists only if `available` saw the avx512 features named there.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Vnni => unsafe { run_avx512(kernel) },
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
+}

@@ -1,0 +1,2 @@
+//! `qft`: the command line.
+fn main() {}
