@@ -1,1 +1,5 @@
-//! See the crate's README.
+//! LLaMA models with INT8 training states.
+
+pub mod batch;
+
+pub use batch::{Batch, IGNORE};
