@@ -1,0 +1,63 @@
+//! INT8 momentum: one byte per weight and a bf16 scale per block of 128.
+
+use crate::Error;
+use half::bf16;
+use qft_tensor::{Buffer, Device, Owner};
+use serde::{Deserialize, Serialize};
+
+/// Elements of a row that share a scale. Blocks do not cross rows; the last of a row may be shorter.
+pub const BLOCK: usize = 128;
+
+/// How an INT8 code stands for a momentum value; `a = |m| / max` over the block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MomentumCode {
+    /// Square-root companding: code `k = 127 sqrt(a)`, value `(k / 127)^2 max`. Small elements keep a relative
+    /// precision beside large ones.
+    Sqrt,
+    /// Uniform: `k = 127 a`.
+    Linear,
+}
+
+/// The momentum of a matrix `[N, K]`.
+#[derive(Debug)]
+pub struct Momentum {
+    /// Signed codes, i8 `[N, K]`.
+    pub q: Buffer<i8>,
+    /// Block maxima, rounded up to bf16, `[N, ceil(K / 128)]`.
+    pub scale: Buffer<bf16>,
+    /// The meaning of the codes.
+    pub code: MomentumCode,
+    rows: usize,
+    cols: usize,
+}
+
+impl Momentum {
+    /// A momentum of zero.
+    ///
+    /// Errors: [`qft_tensor::Error::OutOfMemory`].
+    pub fn zeros(
+        device: &dyn Device,
+        (rows, cols): (usize, usize),
+        code: MomentumCode,
+    ) -> Result<Self, Error> {
+        let blocks = rows * cols.div_ceil(BLOCK);
+        Ok(Self {
+            q: Buffer::zeros(device, Owner::Momentum, "momentum", rows * cols)?,
+            scale: Buffer::zeros(device, Owner::Momentum, "momentum scale", blocks)?,
+            code,
+            rows,
+            cols,
+        })
+    }
+
+    /// Rows N.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns K.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+}

@@ -1,0 +1,163 @@
+//! Update operations, and the trait a device implements.
+
+use crate::{Error, FloatRule, FloatState, LionConfig, Momentum, WeightRounding};
+use qft_quant::{HybridMatrix, HybridOps};
+use qft_tensor::{Buffer, Device, Mat, Owner, RngKey, Span};
+use std::ops::Range;
+
+/// What the updates of one step add up, kept on the device: `[tensors, 2]`.
+///
+/// Per tensor: the sum of squares of its gradient (after `grad_scale`), and the number of rows whose scale grew
+/// because a weight left its range.
+#[derive(Debug)]
+pub struct UpdateStats {
+    /// f32 `[tensors, 2]`.
+    pub sums: Buffer<f32>,
+}
+
+impl UpdateStats {
+    /// All zero.
+    pub fn zeros(device: &dyn Device, tensors: usize) -> Result<Self, Error> {
+        Ok(Self { sums: Buffer::zeros(device, Owner::Workspace, "update stats", tensors * 2)? })
+    }
+}
+
+/// Updates some rows of a hybrid matrix and its momentum by quantized Lion.
+///
+/// Shapes: `grad` f32 `[rows.len(), K]`.
+/// Numerics, all in f32 without contraction, `g = grad * grad_scale`, `m` the decoded momentum:
+/// `c = b1 m + (1 - b1) g`; the fixed-point weight `k = q F + r` becomes
+/// `k + nearest(d + u - 1/2)` with `d = -(F lr / s) (sign(c)) - lr wd k` and `u` from the low 16 bits of the
+/// element's random word (or `u = 1/2` for [`WeightRounding::Nearest`]); a protected weight `v` becomes
+/// `v - lr (sign(c) + wd v)`, rounded stochastically to bf16 with the same bits.
+/// `m' = b2 m + (1 - b2) g` is encoded against its block's new maximum, rounded stochastically with the high
+/// 16 bits: for [`crate::MomentumCode::Sqrt`] with `y = 127 sqrt(a)`, `k = floor(y)`, up with probability
+/// `(y^2 - k^2) / (2 k + 1)`. Element `e` of block `b` of row `n` uses word `e % 64` of random block
+/// `2 (n ceil(K / 128) + b) + e / 64`.
+/// A row in which some `|k| > 127 F` gets a scale large enough, and all its weights are re-rounded to it
+/// (stochastically): nothing is clamped. `stats[tensor]` is added to.
+/// Source: docs/ALGORITHM.md#quantized-lion.
+#[derive(Debug)]
+pub struct LionUpdate<'a> {
+    /// The weights `[N, K]`.
+    pub weight: &'a mut HybridMatrix,
+    /// Their momentum.
+    pub momentum: &'a mut Momentum,
+    /// Which rows `grad` belongs to.
+    pub rows: Range<usize>,
+    /// Gradient of these rows.
+    pub grad: Mat<'a, f32>,
+    /// Multiplies the gradient first: clipping.
+    pub grad_scale: f32,
+    /// Learning rate of this step.
+    pub lr: f32,
+    /// Hyper-parameters.
+    pub config: LionConfig,
+    /// How weights are rounded.
+    pub rounding: WeightRounding,
+    /// The random stream of this tensor and step; `key.tensor` is also the line in `stats`.
+    pub key: RngKey,
+    /// Where sums are kept.
+    pub stats: &'a mut UpdateStats,
+}
+
+impl LionUpdate<'_> {
+    /// Checks all shapes.
+    pub fn check(&self) -> Result<(), Error> {
+        const OP: &str = "lion_update";
+        let (rows, cols) = (self.weight.rows(), self.weight.cols());
+        if self.rows.start > self.rows.end || self.rows.end > rows {
+            return Err(shape(OP, format!("rows within 0..{rows}"), format!("{:?}", self.rows)));
+        }
+        if (self.grad.rows(), self.grad.cols()) != (self.rows.len(), cols) {
+            return Err(shape(
+                OP,
+                format!("gradient [{}, {cols}]", self.rows.len()),
+                format!("[{}, {}]", self.grad.rows(), self.grad.cols()),
+            ));
+        }
+        if (self.momentum.rows(), self.momentum.cols()) != (rows, cols) {
+            return Err(shape(
+                OP,
+                format!("momentum [{rows}, {cols}]"),
+                format!("[{}, {}]", self.momentum.rows(), self.momentum.cols()),
+            ));
+        }
+        if self.stats.sums.len() < 2 * (self.key.tensor as usize + 1) {
+            return Err(shape(
+                OP,
+                format!("stats of more than {} tensors", self.key.tensor),
+                self.stats.sums.len() / 2,
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Updates some elements of a float parameter.
+///
+/// Shapes: `weight[start..start + grad.len()]` and the same elements of the moments.
+/// Numerics: f32 without contraction; AdamW with bias correction for step `step + 1`.
+#[derive(Debug)]
+pub struct FloatUpdate<'a> {
+    /// The parameter.
+    pub weight: &'a mut Buffer<f32>,
+    /// Its moments.
+    pub state: &'a mut FloatState,
+    /// First element that `grad` belongs to.
+    pub start: usize,
+    /// Gradient.
+    pub grad: Span<'a, f32>,
+    /// Multiplies the gradient first: clipping.
+    pub grad_scale: f32,
+    /// Learning rate of this step.
+    pub lr: f32,
+    /// The rule.
+    pub rule: FloatRule,
+    /// Steps done before this one.
+    pub step: u32,
+    /// The line in `stats`.
+    pub tensor: u32,
+    /// Where sums are kept.
+    pub stats: &'a mut UpdateStats,
+}
+
+impl FloatUpdate<'_> {
+    /// Checks all shapes.
+    pub fn check(&self) -> Result<(), Error> {
+        const OP: &str = "float_update";
+        let (len, end) = (self.weight.len(), self.start.saturating_add(self.grad.len()));
+        if end > len || self.state.m.len() != len {
+            return Err(shape(
+                OP,
+                format!("elements within 0..{len}"),
+                format!("{}..{end}", self.start),
+            ));
+        }
+        let adam = matches!(self.rule, FloatRule::AdamW { .. });
+        if self.state.v.as_ref().map(Buffer::len) != adam.then_some(len) {
+            return Err(shape(OP, "moments that fit the rule", format!("{:?}", self.rule)));
+        }
+        if self.stats.sums.len() < 2 * (self.tensor as usize + 1) {
+            return Err(shape(
+                OP,
+                format!("stats of more than {} tensors", self.tensor),
+                self.stats.sums.len() / 2,
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn shape(op: &'static str, want: impl std::fmt::Display, got: impl std::fmt::Display) -> Error {
+    qft_tensor::Error::shape(op, want, got).into()
+}
+
+/// Updates of a device.
+pub trait OptimOps: HybridOps {
+    /// See [`LionUpdate`].
+    fn lion_update(&self, op: LionUpdate<'_>) -> Result<(), Error>;
+
+    /// See [`FloatUpdate`].
+    fn float_update(&self, op: FloatUpdate<'_>) -> Result<(), Error>;
+}

@@ -1,0 +1,14 @@
+//! Updates that only check their shapes.
+
+use crate::{Error, FloatUpdate, LionUpdate, OptimOps};
+use qft_tensor::Planner;
+
+impl OptimOps for Planner {
+    fn lion_update(&self, op: LionUpdate<'_>) -> Result<(), Error> {
+        op.check()
+    }
+
+    fn float_update(&self, op: FloatUpdate<'_>) -> Result<(), Error> {
+        op.check()
+    }
+}

@@ -1,0 +1,133 @@
+//! Operations on hybrid matrices, and the trait a device implements.
+
+use crate::{Error, HybridMatrix};
+use qft_tensor::{Mat, MatMut, QMatrix, QuantizeOps, ScaleAxis};
+use std::ops::Range;
+
+/// Which planes of a weight to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// High plane and protected features: what products compute with.
+    Compute,
+    /// All planes: the weight as the optimizer knows it.
+    Full,
+}
+
+/// Writes rows of a hybrid matrix as floats.
+///
+/// Shapes: `out` f32 `[rows.len(), K]`. Numerics: `s * q` or `s * ((q * F + r) / F)`, each step one f32
+/// operation; protected positions hold their bf16 value. Errors: shape mismatch.
+#[derive(Debug)]
+pub struct DecodeRows<'a> {
+    /// The matrix `[N, K]`.
+    pub weight: &'a HybridMatrix,
+    /// Which rows.
+    pub rows: Range<usize>,
+    /// Which planes.
+    pub precision: Precision,
+    /// The result.
+    pub out: MatMut<'a, f32>,
+}
+
+impl DecodeRows<'_> {
+    /// Checks all shapes.
+    pub fn check(&self) -> Result<(), Error> {
+        expect(
+            "decode_rows",
+            (self.rows.len(), self.weight.cols()),
+            (self.out.rows(), self.out.cols()),
+        )?;
+        expect_rows("decode_rows", &self.rows, self.weight)
+    }
+}
+
+/// Adds the sparse part of `y = x W^T`: `y[t, n] += a_t * sum over features (n, k) of x[t, k] * v`.
+///
+/// Shapes: `x` `[T, K]` with a scale per row, `y` f32 `[T, rows.len()]`. Numerics: f32 fused multiply-adds in
+/// feature order, then one product with `a_t`, then one sum. Nothing happens if the matrix has no features.
+#[derive(Debug)]
+pub struct SparseForward<'a> {
+    /// Quantized input.
+    pub x: &'a QMatrix,
+    /// The matrix `[N, K]`.
+    pub weight: &'a HybridMatrix,
+    /// Which rows of it.
+    pub rows: Range<usize>,
+    /// The result.
+    pub y: MatMut<'a, f32>,
+}
+
+impl SparseForward<'_> {
+    /// Checks all shapes.
+    pub fn check(&self) -> Result<(), Error> {
+        const OP: &str = "sparse_forward";
+        expect(OP, (self.x.rows(), self.rows.len()), (self.y.rows(), self.y.cols()))?;
+        expect(OP, (self.x.rows(), self.weight.cols()), (self.x.rows(), self.x.cols()))?;
+        if self.x.axis() != ScaleAxis::Row {
+            return Err(qft_tensor::Error::shape(
+                OP,
+                "one scale per row of x",
+                format_args!("{:?}", self.x.axis()),
+            )
+            .into());
+        }
+        expect_rows(OP, &self.rows, self.weight)
+    }
+}
+
+/// Adds the sparse part of `dx = dy W`: `dx[t, k] += sum over features (n, k) of dy[t, n] * v`.
+///
+/// Shapes: `dy` f32 `[T, rows.len()]`, `dx` f32 `[T, K]`. Numerics: f32 fused multiply-adds in row order.
+/// Nothing happens if the matrix has no features.
+#[derive(Debug)]
+pub struct SparseBackward<'a> {
+    /// Gradient of the output.
+    pub dy: Mat<'a, f32>,
+    /// The matrix `[N, K]`.
+    pub weight: &'a HybridMatrix,
+    /// Which rows of it.
+    pub rows: Range<usize>,
+    /// The result.
+    pub dx: MatMut<'a, f32>,
+}
+
+impl SparseBackward<'_> {
+    /// Checks all shapes.
+    pub fn check(&self) -> Result<(), Error> {
+        const OP: &str = "sparse_backward";
+        expect(OP, (self.dx.rows(), self.rows.len()), (self.dy.rows(), self.dy.cols()))?;
+        expect(OP, (self.dy.rows(), self.weight.cols()), (self.dx.rows(), self.dx.cols()))?;
+        expect_rows(OP, &self.rows, self.weight)
+    }
+}
+
+fn expect(op: &'static str, want: (usize, usize), got: (usize, usize)) -> Result<(), Error> {
+    if want == got {
+        return Ok(());
+    }
+    Err(qft_tensor::Error::shape(op, format_args!("{want:?}"), format_args!("{got:?}")).into())
+}
+
+fn expect_rows(op: &'static str, rows: &Range<usize>, weight: &HybridMatrix) -> Result<(), Error> {
+    if rows.start <= rows.end && rows.end <= weight.rows() {
+        return Ok(());
+    }
+    Err(qft_tensor::Error::shape(
+        op,
+        format_args!("rows within 0..{}", weight.rows()),
+        format_args!("{rows:?}"),
+    )
+    .into())
+}
+
+/// Operations on hybrid matrices.
+pub trait HybridOps: QuantizeOps {
+    /// See [`DecodeRows`].
+    fn decode_rows(&self, op: DecodeRows<'_>) -> Result<(), Error>;
+
+    /// See [`SparseForward`].
+    fn sparse_forward(&self, op: SparseForward<'_>) -> Result<(), Error>;
+
+    /// See [`SparseBackward`].
+    fn sparse_backward(&self, op: SparseBackward<'_>) -> Result<(), Error>;
+}
