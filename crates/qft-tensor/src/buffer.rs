@@ -398,6 +398,14 @@ impl<'a, T: Element> MatMut<'a, T> {
         Ok(Self { start: self.start + rows.start * self.stride, rows: rows.len(), ..self })
     }
 
+    /// Some of the columns.
+    ///
+    /// Errors: [`Error::OutOfBounds`].
+    pub fn col_range(self, cols: Range<usize>) -> Result<Self, Error> {
+        bounds("col_range", cols.start, cols.len(), self.cols)?;
+        Ok(Self { start: self.start + cols.start, cols: cols.len(), ..self })
+    }
+
     /// The elements in host memory, from the first row's start to the last row's end.
     pub fn host_mut(&mut self) -> Result<&mut [T], Error> {
         let (start, rows, cols, stride) = (self.start, self.rows, self.cols, self.stride);

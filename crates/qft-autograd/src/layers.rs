@@ -1,0 +1,6 @@
+//! Layers: forward and backward side by side.
+
+pub mod embedding;
+pub mod linear;
+pub mod loss_head;
+pub mod rmsnorm;

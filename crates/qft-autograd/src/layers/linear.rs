@@ -1,0 +1,304 @@
+//! The linear layer `y = x W^T`: three products, in INT8 or in float.
+//!
+//! In INT8 the scale that lies on the contraction axis of a product is folded into the other operand before that
+//! operand is quantized, so one stored copy of each operand serves all three products:
+//!
+//! * `y[t, n] = a_t s_n sum_k X[t, k] Q[n, k]`, with the input quantized per token (`a_t`);
+//! * `dx[t, k] = z_t sum_n Z[t, n] Q[n, k]`, with `dy[t, n] s_n` quantized per token (`z_t`);
+//! * `dW[n, k] = u_n sum_t U[t, n] X[t, k]`, with `dy[t, n] a_t` quantized per output (`u_n`).
+//!
+//! Protected features join in float: see `docs/ALGORITHM.md#linear`.
+
+use crate::context::Purpose;
+use crate::rows::Rows;
+use crate::{Context, Error, GradientSink, Matrix, Weight};
+use qft_quant::{DecodeRows, HybridMatrix, Precision, SparseBackward, SparseForward};
+use qft_tensor::{
+    Buffer, GemmF32, GemmI8, Orientation, Owner, QMatrix, QuantizeCols, QuantizeRows, Rounding,
+    ScaleAxis,
+};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Elements of a gradient block, and of a decoded weight block: bounds what exists of a gradient at a time,
+/// whatever the size of the model.
+pub const BLOCK_ELEMENTS: usize = 4 << 20;
+
+/// Rows of a gradient block; more would leave the cache, fewer would repack the input too often.
+const BLOCK_ROWS: usize = 512;
+
+/// Rows per block for a matrix of `cols` columns.
+pub fn block_rows(cols: usize) -> usize {
+    (BLOCK_ELEMENTS / cols.max(1)).clamp(1, BLOCK_ROWS)
+}
+
+/// The rows of `range` cut into blocks.
+pub fn blocks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(size.max(1)).map(move |start| start..(start + size.max(1)).min(end))
+}
+
+/// `y (+)= x W[rows]^T`.
+///
+/// Shapes: `x` `[T, K]`, `y` f32 `[T, rows.len()]`. The format of `x` decides the format of the product.
+/// Errors: shape mismatch; [`Error::WrongSaved`] for INT8 activations and float weights.
+pub fn forward(
+    ctx: &Context<'_>,
+    w: &Matrix,
+    rows: Range<usize>,
+    x: &Rows,
+    y: &mut Buffer<f32>,
+    accumulate: bool,
+) -> Result<(), Error> {
+    let (tokens, cols) = x.shape();
+    let ops = ctx.ops;
+    match (x, &w.weight) {
+        (Rows::Int8(x), Weight::Hybrid(weight)) => {
+            let (q, scale) = weight.dense(rows.clone())?;
+            ops.gemm_i8(GemmI8 {
+                orientation: Orientation::Nt,
+                a: x.ints()?,
+                b: q,
+                row_scale: Some(x.scale.all()),
+                col_scale: Some(scale),
+                out: y.mat_mut(tokens, rows.len())?,
+                accumulate,
+            })?;
+            if weight.outliers.is_some() {
+                let y = y.mat_mut(tokens, rows.len())?;
+                ops.sparse_forward(SparseForward { x, weight, rows, y })?;
+            }
+        }
+        (Rows::Float { data, .. }, Weight::Float(weight)) => ops.gemm_f32(GemmF32 {
+            orientation: Orientation::Nt,
+            a: data.mat(tokens, cols)?,
+            b: weight.mat(w.rows(), w.cols())?.row_range(rows.clone())?,
+            out: y.mat_mut(tokens, rows.len())?,
+            accumulate,
+        })?,
+        (Rows::Float { data, .. }, Weight::Hybrid(weight)) => {
+            for_decoded_blocks(ctx, weight, rows.clone(), |block, decoded| {
+                let out = block.start - rows.start..block.end - rows.start;
+                ctx.ops.gemm_f32(GemmF32 {
+                    orientation: Orientation::Nt,
+                    a: data.mat(tokens, cols)?,
+                    b: decoded.mat(block.len(), cols)?,
+                    out: y.mat_mut(tokens, rows.len())?.col_range(out)?,
+                    accumulate,
+                })?;
+                Ok(())
+            })?;
+        }
+        (Rows::Int8(_), Weight::Float(_)) => {
+            return Err(Error::WrongSaved {
+                layer: "linear",
+                what: "INT8 activations cannot be multiplied by float weights",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `dx (+)= dy W[rows]`.
+///
+/// Shapes: `dy` f32 `[T, rows.len()]`, `dx` f32 `[T, K]`. `rounding` is that of the quantized `dy`; it is unused
+/// in float compute.
+pub fn backward_input(
+    ctx: &Context<'_>,
+    w: &Matrix,
+    rows: Range<usize>,
+    dy: &Buffer<f32>,
+    rounding: Rounding,
+    dx: &mut Buffer<f32>,
+    accumulate: bool,
+) -> Result<(), Error> {
+    let (n, k, ops) = (rows.len(), w.cols(), ctx.ops);
+    let tokens = dx.len() / k;
+    match (&w.weight, w.compute(ctx.compute)) {
+        (Weight::Hybrid(weight), crate::Compute::Int8) => {
+            let (q, scale) = weight.dense(rows.clone())?;
+            let shape = (tokens, n);
+            let mut z =
+                QMatrix::alloc(ops, Owner::Workspace, "output gradient", shape, ScaleAxis::Row)?;
+            let x = dy.mat(tokens, n)?;
+            ops.quantize_rows(QuantizeRows { x, fold: Some(scale), rounding, out: &mut z })?;
+            ops.gemm_i8(GemmI8 {
+                orientation: Orientation::Nn,
+                a: z.ints()?,
+                b: q,
+                row_scale: Some(z.scale.all()),
+                col_scale: None,
+                out: dx.mat_mut(tokens, k)?,
+                accumulate,
+            })?;
+            if weight.outliers.is_some() {
+                let (dy, dx) = (dy.mat(tokens, n)?, dx.mat_mut(tokens, k)?);
+                ops.sparse_backward(SparseBackward { dy, weight, rows, dx })?;
+            }
+        }
+        (Weight::Float(weight), _) => ops.gemm_f32(GemmF32 {
+            orientation: Orientation::Nn,
+            a: dy.mat(tokens, n)?,
+            b: weight.mat(w.rows(), k)?.row_range(rows)?,
+            out: dx.mat_mut(tokens, k)?,
+            accumulate,
+        })?,
+        (Weight::Hybrid(weight), crate::Compute::Float) => {
+            let mut accumulate = accumulate;
+            for_decoded_blocks(ctx, weight, rows.clone(), |block, decoded| {
+                let part = block.start - rows.start..block.end - rows.start;
+                ctx.ops.gemm_f32(GemmF32 {
+                    orientation: Orientation::Nn,
+                    a: dy.mat(tokens, n)?.col_range(part)?,
+                    b: decoded.mat(block.len(), k)?,
+                    out: dx.mat_mut(tokens, k)?,
+                    accumulate,
+                })?;
+                accumulate = true;
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Decodes a weight block by block into one temporary.
+fn for_decoded_blocks(
+    ctx: &Context<'_>,
+    weight: &HybridMatrix,
+    rows: Range<usize>,
+    mut f: impl FnMut(Range<usize>, &Buffer<f32>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let size = block_rows(weight.cols()).min(rows.len());
+    let mut decoded =
+        Buffer::alloc(ctx.ops, Owner::Workspace, "decoded weight", size * weight.cols())?;
+    for block in blocks(rows, size) {
+        ctx.ops.decode_rows(DecodeRows {
+            weight,
+            rows: block.clone(),
+            precision: Precision::Compute,
+            out: decoded.mat_mut(block.len(), weight.cols())?,
+        })?;
+        f(block, &decoded)?;
+    }
+    Ok(())
+}
+
+/// One micro-batch's share of a weight gradient, not yet multiplied: `dW = dy^T x`.
+#[derive(Debug)]
+pub struct PendingGradient {
+    x: Arc<Rows>,
+    dy: OutputGradient,
+}
+
+#[derive(Debug)]
+enum OutputGradient {
+    Float(Buffer<f32>),
+    Int8(QMatrix),
+}
+
+impl PendingGradient {
+    /// Keeps the input and the gradient of the output, `dy` f32 `[T, N]`, in the format of the input.
+    pub fn new(
+        ctx: &Context<'_>,
+        x: &Arc<Rows>,
+        dy: &Buffer<f32>,
+        n: usize,
+        rounding: Rounding,
+    ) -> Result<Self, Error> {
+        let tokens = x.shape().0;
+        let dy = match &**x {
+            Rows::Float { .. } => {
+                let mut kept =
+                    Buffer::alloc(ctx.ops, Owner::Gradients, "output gradient", tokens * n)?;
+                kept.copy_from(ctx.ops, 0, dy, 0..tokens * n)?;
+                OutputGradient::Float(kept)
+            }
+            Rows::Int8(x) => {
+                let shape = (tokens, n);
+                let mut u = QMatrix::alloc(
+                    ctx.ops,
+                    Owner::Gradients,
+                    "output gradient",
+                    shape,
+                    ScaleAxis::Column,
+                )?;
+                ctx.ops.quantize_cols(QuantizeCols {
+                    x: dy.mat(tokens, n)?,
+                    fold: Some(x.scale.all()),
+                    rounding,
+                    out: &mut u,
+                })?;
+                OutputGradient::Int8(u)
+            }
+        };
+        Ok(Self { x: Arc::clone(x), dy })
+    }
+
+    /// `grad (+)= dy[:, part]^T x`, f32 `[part.len(), K]`.
+    pub fn multiply(
+        &self,
+        ctx: &Context<'_>,
+        part: Range<usize>,
+        grad: &mut Buffer<f32>,
+        accumulate: bool,
+    ) -> Result<(), Error> {
+        let (tokens, k) = self.x.shape();
+        let out = grad.mat_mut(part.len(), k)?;
+        match (&*self.x, &self.dy) {
+            (Rows::Int8(x), OutputGradient::Int8(u)) => ctx.ops.gemm_i8(GemmI8 {
+                orientation: Orientation::Tn,
+                a: u.ints()?.col_range(part.clone())?,
+                b: x.ints()?,
+                row_scale: Some(u.scale.span(part)?),
+                col_scale: None,
+                out,
+                accumulate,
+            })?,
+            (Rows::Float { data, .. }, OutputGradient::Float(dy)) => {
+                let n = dy.len() / tokens.max(1);
+                ctx.ops.gemm_f32(GemmF32 {
+                    orientation: Orientation::Tn,
+                    a: dy.mat(tokens, n)?.col_range(part)?,
+                    b: data.mat(tokens, k)?,
+                    out,
+                    accumulate,
+                })?;
+            }
+            _ => {
+                return Err(Error::WrongSaved {
+                    layer: "linear",
+                    what: "input and output gradient are of different formats",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Multiplies the pending shares of all micro-batches, block of rows by block of rows, into the sink.
+pub fn flush(
+    ctx: &Context<'_>,
+    w: &mut Matrix,
+    pending: &mut Vec<PendingGradient>,
+    sink: &mut dyn GradientSink,
+) -> Result<(), Error> {
+    let size = block_rows(w.cols()).min(w.rows());
+    let mut grad = Buffer::alloc(ctx.ops, Owner::Gradients, "gradient block", size * w.cols())?;
+    for block in blocks(0..w.rows(), size) {
+        for (i, share) in pending.iter().enumerate() {
+            share.multiply(ctx, block.clone(), &mut grad, i > 0)?;
+        }
+        sink.matrix_rows(w, block, &grad)?;
+    }
+    pending.clear();
+    Ok(())
+}
+
+/// The rounding of the two quantized output gradients of a layer inside the network: `(for dx, for dW)`.
+///
+/// To nearest is unbiased enough for `dx`: both cost nothing measurable there. In `dW` the same small gradients
+/// of many tokens add up, so their rounding is stochastic.
+pub fn rounding(ctx: &Context<'_>, w: &Matrix) -> (Rounding, Rounding) {
+    (Rounding::Nearest, ctx.stochastic(w.id, Purpose::WeightGradient, 0))
+}

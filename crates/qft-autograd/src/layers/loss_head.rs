@@ -1,0 +1,189 @@
+//! The output head and the cross-entropy behind it, by blocks of the vocabulary.
+//!
+//! Logits `[M, V]` never exist whole. The forward pass computes them block by block and keeps a running
+//! log-sum-exp; the backward pass computes each block again and turns it into its gradient, which at once feeds
+//! the gradient of the hidden states and the gradient of the block's rows of the head.
+//!
+//! Gradients of logits are quantized stochastically: to nearest, the many tiny ones of a token would vanish
+//! beside the one of its target, which biases everything below.
+
+use super::linear::{self, PendingGradient};
+use crate::context::Purpose;
+use crate::ops::{EmbedBackward, LossGradient, LossStats};
+use crate::rows::Rows;
+use crate::{Context, Error, GradientSink, Matrix};
+use qft_tensor::{Buffer, Owner};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Logits that exist at a time, unless a single row of the smallest block has more.
+const LOGITS_ELEMENTS: usize = 2 << 20;
+
+/// Rows of the vocabulary in a block, for M positions.
+fn vocabulary_block(positions: usize, vocab: usize) -> usize {
+    let rows = LOGITS_ELEMENTS / positions.max(1);
+    (rows / 64 * 64).clamp(256, 4096).min(vocab)
+}
+
+/// One micro-batch at the head: positions that have a target.
+#[derive(Debug)]
+pub struct HeadBatch {
+    /// Normed hidden states `[M, C]`.
+    pub x: Arc<Rows>,
+    /// Target ids `[M]`.
+    pub targets: Buffer<u32>,
+    max: Buffer<f32>,
+    sum: Buffer<f32>,
+}
+
+impl HeadBatch {
+    /// Forward pass; also returns the negative log-likelihood of each position, in nats.
+    ///
+    /// Shapes: `x` `[M, C]`, `targets` u32 `[M]`, ids below the rows of `head`.
+    pub fn forward(
+        ctx: &Context<'_>,
+        head: &Matrix,
+        x: Arc<Rows>,
+        targets: Buffer<u32>,
+    ) -> Result<(Self, Vec<f64>), Error> {
+        let (ops, m) = (ctx.ops, targets.len());
+        let mut max = Buffer::alloc(ops, Owner::Loss, "logit maximum", m)?;
+        let mut sum = Buffer::alloc(ops, Owner::Loss, "logit sum", m)?;
+        let mut target_logit = Buffer::alloc(ops, Owner::Loss, "target logit", m)?;
+        let size = vocabulary_block(m, head.rows());
+        let mut logits = Buffer::alloc(ops, Owner::Loss, "logits block", m * size)?;
+        for rows in linear::blocks(0..head.rows(), size) {
+            linear::forward(ctx, head, rows.clone(), &x, &mut logits, false)?;
+            ops.loss_stats(LossStats {
+                logits: &logits,
+                start: rows.start,
+                cols: rows.len(),
+                targets: &targets,
+                max: &mut max,
+                sum: &mut sum,
+                target_logit: &mut target_logit,
+            })?;
+        }
+        let (maxima, sums) = (max.to_vec(ops)?, sum.to_vec(ops)?);
+        let nll = (maxima.iter().zip(&sums).zip(target_logit.to_vec(ops)?))
+            .map(|((&max, &sum), target)| f64::from(max) + f64::from(sum).ln() - f64::from(target))
+            .collect();
+        Ok((Self { x, targets, max, sum }, nll))
+    }
+
+    /// The gradient of one block of logits, and with it one block's share of `dx`.
+    fn backward_block(
+        &self,
+        ctx: &Context<'_>,
+        head: &Matrix,
+        block: (u32, Range<usize>),
+        weight: f32,
+        logits: &mut Buffer<f32>,
+        dx: &mut Buffer<f32>,
+    ) -> Result<PendingGradient, Error> {
+        let (index, rows) = block;
+        linear::forward(ctx, head, rows.clone(), &self.x, logits, false)?;
+        ctx.ops.loss_gradient(LossGradient {
+            logits,
+            start: rows.start,
+            cols: rows.len(),
+            targets: &self.targets,
+            max: &self.max,
+            sum: &self.sum,
+            weight,
+        })?;
+        let n = rows.len();
+        let rounding = ctx.stochastic(head.id, Purpose::InputGradient, index);
+        linear::backward_input(ctx, head, rows, logits, rounding, dx, index > 0)?;
+        let rounding = ctx.stochastic(head.id, Purpose::WeightGradient, index);
+        PendingGradient::new(ctx, &self.x, logits, n, rounding)
+    }
+}
+
+/// Gradients of a tied head that wait for those of the embedding: per block of the vocabulary, the shares of
+/// all micro-batches.
+#[derive(Debug, Default)]
+pub struct TiedGradient(Vec<(Range<usize>, Vec<PendingGradient>)>);
+
+/// What becomes of the gradient of the head's rows.
+pub enum HeadGradient<'a> {
+    /// To the sink, block by block.
+    Flush(&'a mut dyn GradientSink),
+    /// Kept, since the same matrix is also the embedding.
+    Tied(&'a mut TiedGradient),
+}
+
+/// Backward pass of all micro-batches: sets each `dx`, f32 `[M, C]`.
+///
+/// `weight` is one over the number of targets of the whole batch.
+pub fn backward(
+    ctxs: &[Context<'_>],
+    head: &mut Matrix,
+    batches: &[HeadBatch],
+    weight: f32,
+    dxs: &mut [Buffer<f32>],
+    mut gradient: HeadGradient<'_>,
+) -> Result<(), Error> {
+    let Some(ctx) = ctxs.first() else { return Ok(()) };
+    let most = batches.iter().map(|b| b.targets.len()).max().unwrap_or(0);
+    let size = vocabulary_block(most, head.rows());
+    let ops = ctx.ops;
+    let mut logits = Buffer::alloc(ops, Owner::Loss, "logits block", most * size)?;
+    for (index, rows) in linear::blocks(0..head.rows(), size).enumerate() {
+        let mut shares = Vec::with_capacity(batches.len());
+        for ((ctx, batch), dx) in ctxs.iter().zip(batches).zip(dxs.iter_mut()) {
+            let block = (index as u32, rows.clone());
+            shares.push(batch.backward_block(ctx, head, block, weight, &mut logits, dx)?);
+        }
+        match &mut gradient {
+            HeadGradient::Tied(kept) => kept.0.push((rows, shares)),
+            HeadGradient::Flush(sink) => flush_block(ctx, head, &rows, &shares, None, *sink)?,
+        }
+    }
+    Ok(())
+}
+
+/// Ids and gradients of the embedding, per micro-batch.
+type Lookups<'a> = &'a [(&'a Buffer<u32>, &'a Buffer<f32>)];
+
+/// Multiplies a block's shares, adds the embedding's part, and hands the rows to the sink.
+fn flush_block(
+    ctx: &Context<'_>,
+    head: &mut Matrix,
+    rows: &Range<usize>,
+    shares: &[PendingGradient],
+    lookups: Option<Lookups<'_>>,
+    sink: &mut dyn GradientSink,
+) -> Result<(), Error> {
+    let channels = head.cols();
+    let size = linear::block_rows(channels).min(rows.len());
+    let mut grad = Buffer::alloc(ctx.ops, Owner::Gradients, "gradient block", size * channels)?;
+    for part in linear::blocks(0..rows.len(), size) {
+        let rows = rows.start + part.start..rows.start + part.end;
+        for (i, share) in shares.iter().enumerate() {
+            share.multiply(ctx, part.clone(), &mut grad, i > 0)?;
+        }
+        for (ids, dy) in lookups.unwrap_or_default() {
+            let grad = grad.mat_mut(part.len(), channels)?;
+            ctx.ops.embed_backward(EmbedBackward { ids, dy, rows: rows.clone(), grad })?;
+        }
+        sink.matrix_rows(head, rows, &grad)?;
+    }
+    Ok(())
+}
+
+impl TiedGradient {
+    /// Adds the gradient of the embedding, exactly, and hands the sum to the sink.
+    pub fn flush(
+        self,
+        ctx: &Context<'_>,
+        table: &mut Matrix,
+        lookups: Lookups<'_>,
+        sink: &mut dyn GradientSink,
+    ) -> Result<(), Error> {
+        for (rows, shares) in self.0 {
+            flush_block(ctx, table, &rows, &shares, Some(lookups), sink)?;
+        }
+        Ok(())
+    }
+}

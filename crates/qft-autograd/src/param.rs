@@ -1,0 +1,78 @@
+//! Trainable parameters.
+
+use crate::{Compute, Error, TableRef, TensorId};
+use qft_quant::HybridMatrix;
+use qft_tensor::{Buffer, Device, Owner};
+
+/// How a matrix is stored.
+#[derive(Debug)]
+pub enum Weight {
+    /// f32 `[N, K]`: the reference.
+    Float(Buffer<f32>),
+    /// INT8 planes with protected features.
+    Hybrid(HybridMatrix),
+}
+
+/// A trainable matrix `[N, K]`: a linear layer, an embedding, or both at once.
+#[derive(Debug)]
+pub struct Matrix {
+    /// Its place in the model.
+    pub id: TensorId,
+    /// Its storage.
+    pub weight: Weight,
+    rows: usize,
+    cols: usize,
+}
+
+impl Matrix {
+    /// A hybrid matrix.
+    pub fn hybrid(id: TensorId, weight: HybridMatrix) -> Self {
+        let (rows, cols) = (weight.rows(), weight.cols());
+        Self { id, weight: Weight::Hybrid(weight), rows, cols }
+    }
+
+    /// A float matrix with unspecified contents.
+    pub fn float(
+        device: &dyn Device,
+        id: TensorId,
+        (rows, cols): (usize, usize),
+    ) -> Result<Self, Error> {
+        let weight = Buffer::alloc(device, Owner::Weights, "float weight", rows * cols)?;
+        Ok(Self { id, weight: Weight::Float(weight), rows, cols })
+    }
+
+    /// Rows N: outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns K: inputs.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The number format in which this matrix can multiply: float weights only in float.
+    pub fn compute(&self, wanted: Compute) -> Compute {
+        match self.weight {
+            Weight::Float(_) => Compute::Float,
+            Weight::Hybrid(_) => wanted,
+        }
+    }
+
+    /// The matrix as an embedding table.
+    pub fn table(&self) -> TableRef<'_> {
+        match &self.weight {
+            Weight::Float(data) => TableRef::Float(data),
+            Weight::Hybrid(matrix) => TableRef::Hybrid(matrix),
+        }
+    }
+}
+
+/// A trainable vector, always f32: the gain of a norm.
+#[derive(Debug)]
+pub struct Vector {
+    /// Its place in the model.
+    pub id: TensorId,
+    /// f32 `[C]`.
+    pub data: Buffer<f32>,
+}

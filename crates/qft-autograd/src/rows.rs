@@ -1,0 +1,74 @@
+//! Activations on their way into a linear layer.
+
+use crate::{Compute, Error, LayerOps, RowsOut};
+use qft_tensor::{Buffer, Device, Owner, QMatrix, QuantizeRows, Rounding, ScaleAxis};
+
+/// The input of a linear layer, `[T, K]`: also what its backward pass needs.
+#[derive(Debug)]
+pub enum Rows {
+    /// f32.
+    Float {
+        /// f32 `[T, K]`.
+        data: Buffer<f32>,
+        /// T.
+        rows: usize,
+        /// K.
+        cols: usize,
+    },
+    /// INT8 with one scale per token.
+    Int8(QMatrix),
+}
+
+impl Rows {
+    /// Allocates in the format that `compute` needs, contents unspecified.
+    pub fn alloc(
+        device: &dyn Device,
+        compute: Compute,
+        owner: Owner,
+        name: &'static str,
+        (rows, cols): (usize, usize),
+    ) -> Result<Self, Error> {
+        Ok(match compute {
+            Compute::Float => {
+                Self::Float { data: Buffer::alloc(device, owner, name, rows * cols)?, rows, cols }
+            }
+            Compute::Int8 => {
+                Self::Int8(QMatrix::alloc(device, owner, name, (rows, cols), ScaleAxis::Row)?)
+            }
+        })
+    }
+
+    /// Quantizes f32 `[T, K]` to nearest.
+    pub fn quantize(
+        ops: &dyn LayerOps,
+        owner: Owner,
+        name: &'static str,
+        x: &Buffer<f32>,
+        (rows, cols): (usize, usize),
+    ) -> Result<Self, Error> {
+        let mut out = QMatrix::alloc(ops, owner, name, (rows, cols), ScaleAxis::Row)?;
+        ops.quantize_rows(QuantizeRows {
+            x: x.mat(rows, cols)?,
+            fold: None,
+            rounding: Rounding::Nearest,
+            out: &mut out,
+        })?;
+        Ok(Self::Int8(out))
+    }
+
+    /// T and K.
+    pub fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::Float { rows, cols, .. } => (*rows, *cols),
+            Self::Int8(x) => (x.rows(), x.cols()),
+        }
+    }
+
+    /// For an operation to write to.
+    pub fn out(&mut self) -> RowsOut<'_> {
+        match self {
+            Self::Float { data, .. } => RowsOut::Float(data),
+            Self::Int8(x) => RowsOut::Int8(x),
+        }
+    }
+}
