@@ -1,22 +1,22 @@
 //! Matrix products on the CPU.
 
-use crate::simd::gemm_i8::{self, Operand, Product};
+use crate::simd::{gemm_f32, gemm_i8};
 use crate::{Cpu, Error, GemmF32, GemmI8, GemmOps, Orientation};
 
 impl GemmOps for Cpu {
     fn gemm_i8(&self, op: GemmI8<'_>) -> Result<(), Error> {
         let (m, n, k) = op.check()?;
         let GemmI8 { orientation, a, b, row_scale, col_scale, mut out, accumulate } = op;
-        let product = Product {
+        let product = gemm_i8::Product {
             m,
             n,
             k,
-            a: Operand {
+            a: gemm_i8::Operand {
                 data: a.host()?,
                 stride: a.stride(),
                 k_contiguous: orientation != Orientation::Tn,
             },
-            b: Operand {
+            b: gemm_i8::Operand {
                 data: b.host()?,
                 stride: b.stride(),
                 k_contiguous: orientation == Orientation::Nt,
@@ -34,7 +34,22 @@ impl GemmOps for Cpu {
     fn gemm_f32(&self, op: GemmF32<'_>) -> Result<(), Error> {
         let (m, n, k) = op.check()?;
         let GemmF32 { orientation, a, b, mut out, accumulate } = op;
-        let _ = (m, n, k, orientation, a, b, out.host_mut()?, accumulate);
+        let operand = |data, stride, k_contiguous| gemm_f32::Operand {
+            data,
+            outer_stride: if k_contiguous { stride } else { 1 },
+            k_stride: if k_contiguous { 1 } else { stride },
+        };
+        let product = gemm_f32::Product {
+            m,
+            n,
+            k,
+            a: operand(a.host()?, a.stride(), orientation != Orientation::Tn),
+            b: operand(b.host()?, b.stride(), orientation == Orientation::Nt),
+            out_stride: out.stride(),
+            accumulate,
+        };
+        let out = out.host_mut()?;
+        self.install(|| gemm_f32::run(&product, out));
         Ok(())
     }
 }

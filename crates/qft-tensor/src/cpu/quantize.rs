@@ -16,6 +16,7 @@ const MAGIC: f32 = 12_582_912.0;
 
 /// The nearest INT8, ties to even; NaN gives -127.
 #[inline(always)]
+#[allow(clippy::manual_clamp)] // `clamp` keeps NaN.
 pub(crate) fn nearest_i8(x: f32) -> i8 {
     (x.max(-127.0).min(127.0) + MAGIC).to_bits() as i8
 }

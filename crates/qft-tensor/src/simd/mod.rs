@@ -6,7 +6,9 @@
 
 #![allow(unsafe_code)] // Calls of functions compiled for an instruction set that was detected.
 
+pub mod gemm_f32;
 pub mod gemm_i8;
+pub mod peak;
 
 use crate::Error;
 use std::fmt;

@@ -1,0 +1,336 @@
+//! From a product to tiles: blocking, packing, threads.
+//!
+//! ```text
+//! for a range of columns whose packed second operand fits SHARED_BYTES
+//!     all threads pack it, in panels of NR columns
+//!     each task, up to MC rows by some of the panels,
+//!         for a range of the contraction, at most KC                (one, up to K = KC)
+//!             packs its rows of the first operand, in panels of MR
+//!             for each panel of columns, for each panel of rows: one tile
+//! ```
+//!
+//! Where the contraction is cut, tiles leave `i32` sums behind; the last range turns them into floats.
+
+use super::scratch::{Leaf, with_leaf, with_shared};
+use super::{Operand, Product, scalar};
+use rayon::prelude::*;
+use std::marker::PhantomData;
+
+/// Most bytes of the packed second operand: a panel of 32 columns and the longest contraction fit twice.
+pub(super) const SHARED_BYTES: usize = 8 << 20;
+/// Most rows of a task.
+const MC: usize = 96;
+/// Longest range of the contraction that is packed at once.
+const KC: usize = 2048;
+/// Most columns of a task whose contraction is cut.
+const CARRY_COLS: usize = 1024;
+/// Bytes per thread: packed rows of 16-bit elements, sums, and one bias per row.
+pub(super) const LEAF_BYTES: usize = MC * KC * 2 + MC * CARRY_COLS * 4 + 2 * MC * 4;
+/// Multiply-adds that are worth a task of their own.
+const TASK_MACS: usize = 1 << 21;
+/// Tasks that a large product is cut into, at least.
+const TASKS: usize = 16;
+/// Most rows of a product that is computed from dot products, without packing.
+const DOT_ROWS: usize = 8;
+/// Columns of a task of dot products.
+const DOT_COLS: usize = 32;
+
+static ONES: [f32; MC] = [1.0; MC];
+
+/// The micro-kernel of one instruction set.
+///
+/// A packed panel holds groups of `KU` consecutive contraction steps, zero-padded to a whole number of groups;
+/// the order inside a group is the engine's own.
+pub(super) trait Engine: Copy + Send + Sync {
+    /// Rows of a tile; divides [`MC`].
+    const MR: usize;
+    /// Columns of a tile.
+    const NR: usize;
+    /// Contraction steps in a group; divides 64.
+    const KU: usize;
+    /// Bytes of a packed element.
+    const BYTES: usize;
+
+    /// Rows that a panel of `rows <= MR` rows is padded to.
+    fn panel_rows(rows: usize) -> usize;
+
+    /// Packs rows `m0..m0 + rows`, steps `k0..k0 + k`, into `panel_rows(rows)` rows; sets `bias` to what each
+    /// row adds to all its sums over these steps.
+    fn pack_a(self, src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32]);
+
+    /// Packs columns `at.outer..` the same way into `NR` columns.
+    fn pack_b(self, src: &Operand<'_>, at: Part, dst: &mut [u8]);
+
+    /// Computes one tile.
+    fn tile(self, tile: Tile<'_>);
+
+    /// `sums[c][m] = sum_k a(m, k) b(n0 + c, k)` of a product with at most 8 rows, both operands contiguous
+    /// along the contraction.
+    fn dot(self, p: &Product<'_>, n0: usize, sums: &mut [[i32; DOT_ROWS]]);
+}
+
+/// A part of an operand.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    /// First row or column of the result.
+    pub(super) outer: usize,
+    /// How many of them.
+    pub(super) count: usize,
+    /// First contraction step.
+    pub(super) k0: usize,
+    /// How many of them.
+    pub(super) k: usize,
+}
+
+/// One tile of the result, over one range of the contraction.
+pub(super) struct Tile<'a> {
+    /// Packed rows.
+    pub(super) a: &'a [u8],
+    /// Packed columns.
+    pub(super) b: &'a [u8],
+    /// What the packed rows add to every sum.
+    pub(super) bias: &'a [i32],
+    /// Rows of the tile that exist.
+    pub(super) rows: usize,
+    /// `[MR, NR]`: sums over earlier ranges, or this range's result. Empty if there is one range only.
+    pub(super) sums: &'a mut [i32],
+    /// Whether `sums` holds nothing yet.
+    pub(super) first: bool,
+    /// Where the finished tile goes; absent if more ranges follow.
+    pub(super) out: Option<OutTile<'a>>,
+}
+
+/// Where the floats of a tile go.
+pub(super) struct OutTile<'a> {
+    cells: *mut f32,
+    stride: usize,
+    cols: usize,
+    /// One factor per row.
+    pub(super) row_scale: &'a [f32],
+    /// One factor per column.
+    pub(super) col_scale: &'a [f32],
+    /// Whether to add.
+    pub(super) accumulate: bool,
+    _cells: PhantomData<&'a mut [f32]>,
+}
+
+impl OutTile<'_> {
+    /// The columns that exist.
+    #[inline(always)]
+    pub(super) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// A row of the tile.
+    #[inline(always)]
+    pub(super) fn row(&mut self, i: usize) -> &mut [f32] {
+        debug_assert!(i < self.row_scale.len());
+        // SAFETY: `task` makes tiles whose rows, as many as `row_scale` has, lie inside the result and belong
+        // to this tile alone; `&mut self` keeps two of them from being alive at once.
+        unsafe { std::slice::from_raw_parts_mut(self.cells.add(i * self.stride), self.cols) }
+    }
+
+    /// Turns complete sums, rows of `NR`, into floats.
+    #[inline(always)]
+    pub(super) fn finish<const NR: usize>(mut self, sums: &[[i32; NR]]) {
+        let (rows, cols, add) = (self.row_scale, self.col_scale, self.accumulate);
+        for (i, (sums, &scale)) in sums.iter().zip(rows).enumerate() {
+            for ((cell, &sum), &col_scale) in self.row(i).iter_mut().zip(sums).zip(cols) {
+                scalar::finish(sum, Some(scale), Some(col_scale), add, cell);
+            }
+        }
+    }
+}
+
+/// The result, shared by tasks that write disjoint parts of it.
+#[derive(Clone, Copy)]
+struct Cells<'a>(*mut f32, PhantomData<&'a mut [f32]>);
+
+impl Cells<'_> {
+    /// # Safety
+    ///
+    /// The element must exist.
+    unsafe fn at(self, index: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(index) }
+    }
+}
+
+// SAFETY: tasks form references to disjoint ranges only: each element belongs to the task of its row block and
+// column range, and no two tasks share both.
+unsafe impl Send for Cells<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Cells<'_> {}
+
+/// How a product is cut; depends on its shape only.
+struct Plan {
+    /// Contraction steps of a range, and after padding of all of them.
+    kc: usize,
+    k_padded: usize,
+    /// Rows of a task.
+    mc: usize,
+    /// Panels of columns packed at once, and of a task.
+    shared_panels: usize,
+    task_panels: usize,
+    panel_bytes: usize,
+}
+
+impl Plan {
+    fn new<E: Engine>(p: &Product<'_>) -> Self {
+        let ranges = p.k.div_ceil(KC);
+        let kc = p.k.div_ceil(ranges).next_multiple_of(64);
+        let k_padded = p.k.next_multiple_of(E::KU);
+        let panel_bytes = k_padded * E::NR * E::BYTES;
+        let panels = p.n.div_ceil(E::NR);
+        let mut most = (SHARED_BYTES / panel_bytes).max(1);
+        if ranges > 1 {
+            most = most.min(CARRY_COLS / E::NR);
+        }
+        let shared_panels = panels.div_ceil(panels.div_ceil(most));
+        let row_blocks = p.m.div_ceil(MC);
+        let mc = p.m.div_ceil(row_blocks).next_multiple_of(E::MR);
+        let macs = p.m.saturating_mul(p.k).saturating_mul(shared_panels * E::NR);
+        let tasks = (macs / TASK_MACS).clamp(1, TASKS);
+        let task_panels = shared_panels.div_ceil(tasks.div_ceil(row_blocks));
+        Self { kc, k_padded, mc, shared_panels, task_panels, panel_bytes }
+    }
+}
+
+/// Computes the product; `p` has been checked and is not empty.
+pub(super) fn run<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
+    if p.m <= DOT_ROWS && p.a.k_contiguous && p.b.k_contiguous {
+        return dots(engine, p, out);
+    }
+    let plan = Plan::new::<E>(p);
+    let cells = Cells(out.as_mut_ptr(), PhantomData);
+    let row_blocks = p.m.div_ceil(plan.mc);
+    with_shared(|shared| {
+        for n0 in (0..p.n).step_by(plan.shared_panels * E::NR) {
+            let cols = (plan.shared_panels * E::NR).min(p.n - n0);
+            let panels = cols.div_ceil(E::NR);
+            let packed = shared.bytes(panels * plan.panel_bytes);
+            packed.par_chunks_exact_mut(plan.panel_bytes).enumerate().for_each(|(i, panel)| {
+                pack_columns(engine, p, &plan, n0 + i * E::NR, panel);
+            });
+            let packed = &*packed;
+            let splits = panels.div_ceil(plan.task_panels);
+            (0..row_blocks * splits).into_par_iter().with_max_len(1).for_each(|index| {
+                let (block, split) = (index / splits, index % splits);
+                let first = split * plan.task_panels;
+                let last = (first + plan.task_panels).min(panels);
+                let part = Part {
+                    outer: n0 + first * E::NR,
+                    count: cols.min(last * E::NR) - first * E::NR,
+                    k0: 0,
+                    k: p.k,
+                };
+                let packed = &packed[first * plan.panel_bytes..last * plan.panel_bytes];
+                with_leaf(|leaf| {
+                    task(engine, p, &plan, leaf, block * plan.mc, part, packed, cells)
+                });
+            });
+        }
+    });
+}
+
+/// Packs one panel of columns over the whole contraction, range after range.
+fn pack_columns<E: Engine>(engine: E, p: &Product<'_>, plan: &Plan, n0: usize, panel: &mut [u8]) {
+    let range_bytes = plan.kc * E::NR * E::BYTES;
+    for (range, dst) in panel.chunks_mut(range_bytes).enumerate() {
+        let k0 = range * plan.kc;
+        let at = Part { outer: n0, count: E::NR.min(p.n - n0), k0, k: plan.kc.min(p.k - k0) };
+        engine.pack_b(&p.b, at, dst);
+    }
+}
+
+/// Computes `mc` rows from `m0` of the columns in `part`, whose panels are `packed`.
+#[allow(clippy::too_many_arguments)] // The task's coordinates, and what all tasks share.
+fn task<E: Engine>(
+    engine: E,
+    p: &Product<'_>,
+    plan: &Plan,
+    leaf: &mut Leaf,
+    m0: usize,
+    part: Part,
+    packed: &[u8],
+    cells: Cells<'_>,
+) {
+    let rows = plan.mc.min(p.m - m0);
+    let cut = plan.kc < p.k;
+    let tile_sums = if cut { E::MR * E::NR } else { 0 };
+    let row_panels = rows.div_ceil(E::MR);
+    let panels = part.count.div_ceil(E::NR);
+    let Leaf { a, bias, sums } = leaf;
+    let a = a.bytes(row_panels * E::MR * plan.kc.min(plan.k_padded) * E::BYTES);
+    bias.resize(MC, 0);
+    if sums.len() < panels * row_panels * tile_sums {
+        sums.reserve_exact(panels * row_panels * tile_sums - sums.len());
+        sums.resize(panels * row_panels * tile_sums, 0);
+    }
+    for k0 in (0..p.k).step_by(plan.kc) {
+        let k = plan.kc.min(p.k - k0);
+        let k_padded = k.next_multiple_of(E::KU);
+        let a_bytes = |count: usize| E::panel_rows(count) * k_padded * E::BYTES;
+        for i in (0..rows).step_by(E::MR) {
+            let count = E::MR.min(rows - i);
+            let dst = &mut a[i * k_padded * E::BYTES..][..a_bytes(count)];
+            let at = Part { outer: m0 + i, count, k0, k };
+            engine.pack_a(&p.a, at, dst, &mut bias[i..i + E::panel_rows(count)]);
+        }
+        for j in 0..panels {
+            let n0 = part.outer + j * E::NR;
+            let cols = E::NR.min(part.outer + part.count - n0);
+            let b = &packed[j * plan.panel_bytes + k0 * E::NR * E::BYTES..];
+            let b = &b[..k_padded * E::NR * E::BYTES];
+            for i in (0..rows).step_by(E::MR) {
+                let count = E::MR.min(rows - i);
+                let index = j * row_panels + i / E::MR;
+                let out = (k0 + k == p.k).then(|| OutTile {
+                    // SAFETY: row `m0 + i < m` and column `n0 < n`, so the element lies inside the result,
+                    // whose length `check` compared with its shape.
+                    cells: unsafe { cells.at((m0 + i) * p.out_stride + n0) },
+                    stride: p.out_stride,
+                    cols,
+                    // Multiplying an integer by one changes no bit, so a missing scale may be a row of ones.
+                    row_scale: p.row_scale.map_or(&ONES[..count], |s| &s[m0 + i..][..count]),
+                    col_scale: p.col_scale.map_or(&ONES[..cols], |s| &s[n0..][..cols]),
+                    accumulate: p.accumulate,
+                    _cells: PhantomData,
+                });
+                engine.tile(Tile {
+                    a: &a[i * k_padded * E::BYTES..][..a_bytes(count)],
+                    b,
+                    bias: &bias[i..i + E::panel_rows(count)],
+                    rows: count,
+                    sums: &mut sums[index * tile_sums..][..tile_sums],
+                    first: k0 == 0,
+                    out,
+                });
+            }
+        }
+    }
+}
+
+/// The product of a few rows: every column is a stored row, read once and not packed.
+fn dots<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
+    let cells = Cells(out.as_mut_ptr(), PhantomData);
+    let chunks = p.n.div_ceil(DOT_COLS);
+    let chunks_per_task = (TASK_MACS / 8 / (DOT_COLS * p.k)).max(1);
+    (0..chunks).into_par_iter().with_min_len(chunks_per_task).for_each(|chunk| {
+        let n0 = chunk * DOT_COLS;
+        let cols = DOT_COLS.min(p.n - n0);
+        let mut sums = [[0; DOT_ROWS]; DOT_COLS];
+        engine.dot(p, n0, &mut sums[..cols]);
+        for m in 0..p.m {
+            // SAFETY: `m < p.m` and `n0 + cols <= p.n`, inside the result by `check`; the columns belong to
+            // this chunk alone, and the reference ends with this row.
+            let row =
+                unsafe { std::slice::from_raw_parts_mut(cells.at(m * p.out_stride + n0), cols) };
+            let row_scale = p.row_scale.map(|s| s[m]);
+            for (c, (cell, sums)) in row.iter_mut().zip(&sums).enumerate() {
+                let col_scale = p.col_scale.map(|s| s[n0 + c]);
+                scalar::finish(sums[m], row_scale, col_scale, p.accumulate, cell);
+            }
+        }
+    });
+}

@@ -1,0 +1,61 @@
+//! The speed limit of a kernel: its multiply instruction on registers alone. For benchmarks.
+
+use crate::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Level;
+
+/// Runs the integer multiply-add of `isa` on registers for `rounds` rounds; the operations it did, a multiply-add
+/// counting as two. None on the scalar path, which has no such instruction.
+pub fn int8_operations(isa: Isa, rounds: u32) -> Option<u64> {
+    match isa.0 {
+        Level::Scalar => None,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::Avx512 => {
+            // SAFETY: `isa` includes these instructions.
+            unsafe { x86::madd(rounds) }
+            Some(u64::from(rounds) * 12 * 16 * 2)
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Vnni => {
+            // SAFETY: `isa` includes these instructions.
+            unsafe { x86::dpbusd(rounds) }
+            Some(u64::from(rounds) * 24 * 64 * 2)
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::asm;
+    use std::arch::x86_64::*;
+
+    /// 24 independent sums, as in a tile.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) fn dpbusd(rounds: u32) {
+        let mut sums = [_mm512_setzero_si512(); 24];
+        let (a, b) = (_mm512_set1_epi8(1), _mm512_set1_epi8(2));
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, a, b);
+                // SAFETY: emits nothing; the compiler must keep the value, and in a register.
+                unsafe { asm!("/* {0} */", inout(zmm_reg) * sum, options(nomem, nostack)) };
+            }
+        }
+    }
+
+    /// 12 independent sums, as in a tile.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn madd(rounds: u32) {
+        let mut sums = [_mm256_setzero_si256(); 12];
+        let (mut a, b) = (_mm256_set1_epi16(1), _mm256_set1_epi16(2));
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                // SAFETY: emits nothing; the product cannot be hoisted out of the loop.
+                unsafe { asm!("/* {0} */", inout(ymm_reg) a, options(nomem, nostack)) };
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(a, b));
+                // SAFETY: emits nothing; the compiler must keep the value, and in a register.
+                unsafe { asm!("/* {0} */", inout(ymm_reg) * sum, options(nomem, nostack)) };
+            }
+        }
+    }
+}
