@@ -1,14 +1,74 @@
 //! Updates on the CPU.
 
-use crate::{Error, FloatUpdate, LionUpdate, OptimOps};
-use qft_tensor::Cpu;
+mod float;
+mod lion;
+
+use crate::{Error, FloatUpdate, LionUpdate, OptimOps, SquareSum};
+use qft_tensor::{Cpu, Kernel};
 
 impl OptimOps for Cpu {
     fn lion_update(&self, op: LionUpdate<'_>) -> Result<(), Error> {
-        op.check()
+        lion::lion_update(self, op)
     }
 
     fn float_update(&self, op: FloatUpdate<'_>) -> Result<(), Error> {
-        op.check()
+        float::float_update(self, op)
+    }
+
+    fn square_sum(&self, op: SquareSum<'_>) -> Result<(), Error> {
+        op.check()?;
+        let SquareSum { grad, tensor, stats } = op;
+        let (x, stride, cols) = (grad.host()?, grad.stride(), grad.cols());
+        let mut sum = 0.0f64;
+        for row in 0..grad.rows() {
+            sum += self.isa().run(RowSquares { row: &x[row * stride..][..cols] });
+        }
+        stats.sums.host_mut()?[2 * tensor as usize] += sum as f32;
+        Ok(())
+    }
+}
+
+/// Float lanes of a sum of squares: the order of additions is part of the result.
+const LANES: usize = 16;
+
+/// Adds the squares of `x` lane by lane.
+#[inline(always)]
+fn add_squares(x: &[f32], lanes: &mut [f32; LANES]) {
+    let (head, tail) = x.as_chunks::<LANES>();
+    for chunk in head {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += x * x;
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(tail) {
+        *lane += x * x;
+    }
+}
+
+/// The sum of squares of one row.
+struct RowSquares<'a> {
+    row: &'a [f32],
+}
+
+impl Kernel for RowSquares<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let mut lanes = [0.0; LANES];
+        add_squares(self.row, &mut lanes);
+        lanes.iter().map(|&lane| f64::from(lane)).sum()
+    }
+}
+
+/// `1.0`, `-1.0`, or `0.0` for zero and NaN.
+#[inline(always)]
+fn sign(x: f32) -> f32 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        0.0
     }
 }

@@ -3,6 +3,17 @@
 use crate::Error;
 use serde::{Deserialize, Serialize};
 
+/// The largest change of a fixed-point weight in one step, 32 times its range: far beyond any sensible step,
+/// and small enough that every sum is exact.
+pub const MAX_STEP: f32 = 1_048_576.0;
+
+/// What a row's largest weight becomes, in steps of the high plane, when its scale grows. Below 127, so that a
+/// weight that keeps growing does not re-round its row at every step.
+pub const GROWN_MAX: i32 = 124;
+
+/// Changes the purpose of an update's random stream into that of its rescaled rows.
+pub const RESCALE_PURPOSE: u32 = 1 << 31;
+
 /// Lion: `c = b1 m + (1 - b1) g`, `w -= lr (sign(c) + wd w)`, `m = b2 m + (1 - b2) g`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LionConfig {

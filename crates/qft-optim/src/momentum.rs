@@ -8,6 +8,21 @@ use serde::{Deserialize, Serialize};
 /// Elements of a row that share a scale. Blocks do not cross rows; the last of a row may be shorter.
 pub const BLOCK: usize = 128;
 
+/// Below this a block counts as zero: its inverse scale would overflow.
+const TINY: f32 = 1e-30;
+
+/// The scale of a block whose largest magnitude is `max`: the next bf16 that is not smaller.
+///
+/// Zero for a block of zeros; the largest finite bf16 for what is beyond it.
+#[inline(always)]
+pub fn block_scale(max: f32) -> bf16 {
+    if max < TINY {
+        return bf16::ZERO;
+    }
+    let up = ((max.to_bits() + 0xFFFF) >> 16) as u16;
+    bf16::from_bits(up.min(bf16::MAX.to_bits()))
+}
+
 /// How an INT8 code stands for a momentum value; `a = |m| / max` over the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -149,6 +149,30 @@ impl FloatUpdate<'_> {
     }
 }
 
+/// Adds the sum of squares of a gradient to `stats`, without any update: for exact clipping.
+///
+/// Shapes: `grad` f32. Numerics: f32 lanes within a row, f64 across rows, in a fixed order.
+#[derive(Debug)]
+pub struct SquareSum<'a> {
+    /// Gradient.
+    pub grad: Mat<'a, f32>,
+    /// The line in `stats`.
+    pub tensor: u32,
+    /// Where sums are kept.
+    pub stats: &'a mut UpdateStats,
+}
+
+impl SquareSum<'_> {
+    /// Checks that `stats` has the line.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.stats.sums.len() < 2 * (self.tensor as usize + 1) {
+            let want = format!("stats of more than {} tensors", self.tensor);
+            return Err(shape("square_sum", want, self.stats.sums.len() / 2));
+        }
+        Ok(())
+    }
+}
+
 fn shape(op: &'static str, want: impl std::fmt::Display, got: impl std::fmt::Display) -> Error {
     qft_tensor::Error::shape(op, want, got).into()
 }
@@ -160,4 +184,7 @@ pub trait OptimOps: HybridOps {
 
     /// See [`FloatUpdate`].
     fn float_update(&self, op: FloatUpdate<'_>) -> Result<(), Error>;
+
+    /// See [`SquareSum`].
+    fn square_sum(&self, op: SquareSum<'_>) -> Result<(), Error>;
 }

@@ -1,6 +1,6 @@
 //! Updates that only check their shapes.
 
-use crate::{Error, FloatUpdate, LionUpdate, OptimOps};
+use crate::{Error, FloatUpdate, LionUpdate, OptimOps, SquareSum};
 use qft_tensor::Planner;
 
 impl OptimOps for Planner {
@@ -9,6 +9,10 @@ impl OptimOps for Planner {
     }
 
     fn float_update(&self, op: FloatUpdate<'_>) -> Result<(), Error> {
+        op.check()
+    }
+
+    fn square_sum(&self, op: SquareSum<'_>) -> Result<(), Error> {
         op.check()
     }
 }

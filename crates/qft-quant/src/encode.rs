@@ -1,8 +1,33 @@
 //! From float rows to a hybrid matrix.
+//!
+//! Rows are read in blocks of a few megabytes, so a matrix of any size is encoded with constant host memory, on
+//! any device. With protected features they are read twice: the first pass finds the magnitude from which on a
+//! weight is protected. The second one encodes row by row: `s = absmax / 127` over the unprotected weights,
+//! `k = round(F w / s)` to nearest, ties to even, and `k = q F + r`.
+//!
+//! A row of zeros has no scale of its own, but a weight moves in steps of its scale, so a scale of zero could
+//! never be trained. Such a row gets the mean scale of the other rows; if all are zero, [`EMPTY_SCALE`].
 
+mod row;
+mod select;
+
+use crate::outlier::BLOCK_COLS;
 use crate::{Error, HybridFormat, HybridMatrix};
-use qft_tensor::Device;
+use half::bf16;
+use qft_tensor::{Device, Isa};
+use rayon::prelude::*;
+use row::{AllFinite, EncodeRow, RowReport};
+use select::{Candidates, Collect, Histogram};
 use std::ops::Range;
+
+/// Row scale of a matrix of zeros: its weights reach +-0.001 before their row is rescaled.
+pub const EMPTY_SCALE: f32 = 1e-3 / 127.0;
+
+/// Floats held at a time: 4 MiB, unless a single row is longer.
+const BLOCK_FLOATS: usize = 1 << 20;
+
+/// Delivers rows of a float matrix: `(rows, out)` fills `out` f32 `[rows.len(), K]`.
+pub type ReadRows<'a, E> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), E> + 'a;
 
 /// What the quantizer did to one matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -24,14 +49,198 @@ pub struct EncodeReport {
 }
 
 impl HybridMatrix {
-    /// Quantizes a matrix whose rows `read` delivers. See the module.
+    /// Quantizes a matrix whose rows `read` delivers.
+    ///
+    /// Shapes: `shape` is `(N, K)`. `read` is called for ranges of rows in rising order that cover the matrix,
+    /// and once more for the same ranges if features are to be protected.
+    /// Numerics: see the module. Protected are the `floor(outlier_fraction N K)` largest magnitudes, where
+    /// magnitudes that agree in exponent and 8 bits of mantissa count as equal and the first in row-major order
+    /// win; fewer only if there are fewer nonzero weights, or if one block of 256 columns would hold more
+    /// than 255. The result does not depend on threads, instruction set or device.
+    /// Errors: [`Error::NotFinite`], [`Error::OutlierFraction`], those of `read` and of the device.
+    /// Source: docs/ALGORITHM.md#hybrid-feature-quantizer.
     pub fn encode<E: From<Error>>(
         device: &dyn Device,
         shape: (usize, usize),
         format: HybridFormat,
-        read: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), E>,
+        read: &mut ReadRows<'_, E>,
     ) -> Result<(Self, EncodeReport), E> {
-        let _ = read;
-        Ok((Self::alloc(device, shape, format)?, EncodeReport::default()))
+        let mut encoder = Encoder::new(device, shape, format)?;
+        let mut buffer = vec![0.0; encoder.rows_at_once() * shape.1];
+        if let Some(mut histogram) = encoder.histogram() {
+            for rows in encoder.row_blocks() {
+                let block = &mut buffer[..rows.len() * shape.1];
+                read(rows.clone(), block)?;
+                encoder.check_finite(rows.start, block)?;
+                histogram.add(encoder.isa, block);
+            }
+            encoder.threshold = histogram.threshold();
+        }
+        for rows in encoder.row_blocks() {
+            let block = &mut buffer[..rows.len() * shape.1];
+            read(rows.clone(), block)?;
+            encoder.check_finite(rows.start, block)?;
+            encoder.push(rows, block)?;
+        }
+        Ok(encoder.finish()?)
+    }
+}
+
+/// The second pass: takes blocks of rows, fills the device's planes.
+struct Encoder<'a> {
+    device: &'a dyn Device,
+    isa: Isa,
+    matrix: HybridMatrix,
+    threshold: select::Threshold,
+    row_reports: Vec<RowReport>,
+    row_start: Vec<u32>,
+    candidates: Vec<Candidates>,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(
+        device: &'a dyn Device,
+        shape: (usize, usize),
+        format: HybridFormat,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            device,
+            isa: Isa::detect()?,
+            matrix: HybridMatrix::alloc(device, shape, format)?,
+            threshold: select::Threshold { bin: u32::MAX, quota: 0 },
+            row_reports: Vec::with_capacity(shape.0),
+            row_start: vec![0],
+            candidates: Vec::new(),
+        })
+    }
+
+    fn rows_at_once(&self) -> usize {
+        (BLOCK_FLOATS / self.matrix.cols().max(1)).clamp(1, self.matrix.rows().max(1))
+    }
+
+    fn row_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, step) = (self.matrix.rows(), self.rows_at_once());
+        (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
+    }
+
+    fn histogram(&self) -> Option<Histogram> {
+        self.matrix.outliers.as_ref().map(|outliers| Histogram::new(outliers.capacity()))
+    }
+
+    fn check_finite(&self, first_row: usize, block: &[f32]) -> Result<(), Error> {
+        let cols = self.matrix.cols();
+        let isa = self.isa;
+        if block.par_chunks(1 << 14).all(|part| isa.run(AllFinite(part))) {
+            return Ok(());
+        }
+        match block.iter().position(|w| !w.is_finite()) {
+            None => Ok(()),
+            Some(at) => Err(Error::NotFinite {
+                row: first_row + at / cols,
+                col: at % cols,
+                value: block[at],
+            }),
+        }
+    }
+
+    fn push(&mut self, rows: Range<usize>, block: &mut [f32]) -> Result<(), Error> {
+        let (cols, isa, residual) = (self.matrix.cols(), self.isa, self.matrix.format().residual);
+        if cols == 0 {
+            self.row_reports.resize(rows.end, RowReport::default());
+            return Ok(());
+        }
+        let mut protected = self.protect(rows.len(), block);
+        let row_bytes = residual.row_bytes(cols);
+        let mut q = vec![0i8; block.len()];
+        let mut r = vec![0i8; rows.len() * row_bytes];
+        let mut r_rows: Vec<&mut [i8]> = match row_bytes {
+            0 => (0..rows.len()).map(|_| Default::default()).collect(),
+            _ => r.chunks_exact_mut(row_bytes).collect(),
+        };
+        let reports: Vec<RowReport> = block
+            .par_chunks_exact_mut(cols)
+            .zip(q.par_chunks_exact_mut(cols))
+            .zip(r_rows.par_iter_mut())
+            .zip(protected.par_iter_mut())
+            .map(|(((w, q), r), protected)| isa.run(EncodeRow { residual, w, protected, q, r }))
+            .collect();
+        self.row_reports.extend(reports);
+        self.matrix.q.upload(self.device, rows.start * cols, &q)?;
+        if let Some(plane) = &mut self.matrix.residual {
+            plane.upload(self.device, rows.start * row_bytes, &r)?;
+        }
+        self.push_outliers(rows, &protected)
+    }
+
+    /// The protected columns of each row of the block; their values are not set yet.
+    fn protect(&mut self, rows: usize, block: &[f32]) -> Vec<Vec<(usize, bf16)>> {
+        if self.matrix.outliers.is_none() {
+            return vec![Vec::new(); rows];
+        }
+        let (isa, threshold) = (self.isa, self.threshold);
+        self.candidates.resize_with(rows, Candidates::default);
+        block
+            .par_chunks_exact(self.matrix.cols())
+            .zip(&mut self.candidates)
+            .for_each(|(row, into)| isa.run(Collect { row, threshold, into }));
+        let quota = &mut self.threshold.quota;
+        self.candidates
+            .iter_mut()
+            .map(|row| {
+                row.settle(quota);
+                row.columns().map(|col| (col, bf16::ZERO)).collect()
+            })
+            .collect()
+    }
+
+    fn push_outliers(
+        &mut self,
+        rows: Range<usize>,
+        protected: &[Vec<(usize, bf16)>],
+    ) -> Result<(), Error> {
+        let blocks = self.matrix.cols().div_ceil(BLOCK_COLS);
+        let Some(outliers) = &mut self.matrix.outliers else { return Ok(()) };
+        let mut counts = vec![0u8; rows.len() * blocks];
+        let (mut values, mut cols) = (Vec::new(), Vec::new());
+        let first = self.row_start[rows.start];
+        for (row, counts) in protected.iter().zip(counts.chunks_exact_mut(blocks)) {
+            for &(col, value) in row {
+                counts[col / BLOCK_COLS] += 1;
+                cols.push((col % BLOCK_COLS) as u8);
+                values.push(value);
+            }
+            self.row_start.push(first + values.len() as u32);
+        }
+        outliers.values.upload(self.device, first as usize, &values)?;
+        outliers.cols.upload(self.device, first as usize, &cols)?;
+        outliers.counts.upload(self.device, rows.start * blocks, &counts).map_err(Error::from)
+    }
+
+    fn finish(mut self) -> Result<(HybridMatrix, EncodeReport), Error> {
+        let (rows, cols) = (self.matrix.rows(), self.matrix.cols());
+        let used = *self.row_start.last().unwrap_or(&0) as usize;
+        if let Some(outliers) = &mut self.matrix.outliers {
+            outliers.row_start.upload(self.device, 0, &self.row_start)?;
+        }
+        let own = self.row_reports.iter().map(|row| row.scale).filter(|&scale| scale > 0.0);
+        let (count, sum) = own.fold((0, 0.0), |(n, sum), s| (n + 1, sum + f64::from(s)));
+        let empty = if count == 0 { EMPTY_SCALE } else { (sum / f64::from(count)) as f32 };
+        let scales: Vec<f32> = (self.row_reports.iter())
+            .map(|row| if row.scale > 0.0 { row.scale } else { empty })
+            .collect();
+        self.matrix.scale.upload(self.device, 0, &scales)?;
+        let total: f64 = scales.iter().copied().map(f64::from).sum();
+        let l2 =
+            |part: fn(&RowReport) -> f64| self.row_reports.iter().map(part).sum::<f64>().sqrt();
+        let report = EncodeReport {
+            scale_min: scales.iter().copied().reduce(f32::min).unwrap_or(0.0),
+            scale_mean: (total / rows.max(1) as f64) as f32,
+            scale_max: scales.iter().copied().reduce(f32::max).unwrap_or(0.0),
+            outliers: used,
+            outlier_rate: used as f64 / (rows * cols).max(1) as f64,
+            l2_error: l2(|row| row.squared_error),
+            l2_error_unprotected: l2(|row| row.squared_error_unprotected),
+        };
+        Ok((self.matrix, report))
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod encode;
 pub mod error;
+pub mod fixed_point;
 pub mod hybrid;
 pub mod ops;
 pub mod outlier;
@@ -15,8 +16,8 @@ pub mod outlier;
 mod cpu;
 mod planner;
 
-pub use encode::EncodeReport;
+pub use encode::{EncodeReport, ReadRows};
 pub use error::Error;
 pub use hybrid::{HybridFormat, HybridMatrix, Residual};
 pub use ops::{DecodeRows, HybridOps, Precision, SparseBackward, SparseForward};
-pub use outlier::Outliers;
+pub use outlier::{OutlierView, Outliers};

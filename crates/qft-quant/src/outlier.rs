@@ -47,3 +47,47 @@ impl Outliers {
         self.values.len()
     }
 }
+
+/// The protected features of a matrix in host memory.
+#[derive(Debug, Clone, Copy)]
+pub struct OutlierView<'a> {
+    values: &'a [bf16],
+    cols: &'a [u8],
+    counts: &'a [u8],
+    row_start: &'a [u32],
+    blocks: usize,
+}
+
+impl<'a> OutlierView<'a> {
+    /// The features of a matrix of `cols` columns.
+    ///
+    /// Errors: [`qft_tensor::Error::WrongDevice`] if they are not in host memory.
+    pub fn new(outliers: &'a Outliers, cols: usize) -> Result<Self, Error> {
+        Ok(Self {
+            values: outliers.values.host()?,
+            cols: outliers.cols.host()?,
+            counts: outliers.counts.host()?,
+            row_start: outliers.row_start.host()?,
+            blocks: cols.div_ceil(BLOCK_COLS),
+        })
+    }
+
+    /// Column and value of each feature of row `n`, columns rising.
+    #[inline(always)]
+    pub fn row(&self, n: usize) -> impl Iterator<Item = (usize, bf16)> + use<'a> {
+        let range = self.row_start[n] as usize..self.row_start[n + 1] as usize;
+        let counts = &self.counts[n * self.blocks..][..self.blocks];
+        columns(counts, &self.cols[range.clone()]).zip(self.values[range].iter().copied())
+    }
+}
+
+/// Columns of the features of one row, from its counts per block and its columns within blocks.
+#[inline(always)]
+pub fn columns<'a>(counts: &'a [u8], cols: &'a [u8]) -> impl Iterator<Item = usize> + use<'a> {
+    let mut left = cols;
+    counts.iter().enumerate().flat_map(move |(block, &count)| {
+        let (here, behind) = left.split_at(usize::from(count).min(left.len()));
+        left = behind;
+        here.iter().map(move |&col| block * BLOCK_COLS + usize::from(col))
+    })
+}

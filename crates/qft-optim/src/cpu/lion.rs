@@ -1,0 +1,430 @@
+//! Quantized Lion: one pass over the planes, block by block of 128.
+
+use super::{LANES, add_squares, sign};
+use crate::lion::{GROWN_MAX, MAX_STEP, RESCALE_PURPOSE};
+use crate::{Error, LionUpdate, MomentumCode, WeightRounding, momentum};
+use half::bf16;
+use qft_quant::Residual;
+use qft_quant::fixed_point::{BLOCK, MAX_Q, join, split};
+use qft_quant::outlier::{BLOCK_COLS, columns};
+use qft_tensor::rng::{BLOCK_WORDS, offset_from_bits, rounding_offsets};
+use qft_tensor::{Cpu, Kernel, Philox, RngKey};
+use rayon::prelude::*;
+use std::iter::Peekable;
+
+/// Weights per task: enough work to outweigh handing it over.
+const TASK_WEIGHTS: usize = 1 << 15;
+
+/// `2^23 + 2^22`: adding it to a float of magnitude below 2^22 leaves the nearest integer, ties to even, in
+/// the low bits of the sum.
+const MAGIC: f32 = 12_582_912.0;
+
+/// What all rows of an update share.
+#[derive(Clone, Copy)]
+struct Step {
+    residual: Residual,
+    code: MomentumCode,
+    grad_scale: f32,
+    lr: f32,
+    beta1: f32,
+    beta2: f32,
+    weight_decay: f32,
+    /// 1 to round stochastically, 0 to round to nearest.
+    dither: f32,
+    philox: Philox,
+    rescale: Philox,
+    cols: usize,
+}
+
+/// Some rows of all planes; offsets count from the first of them.
+struct RowsTask<'a> {
+    step: Step,
+    first_row: usize,
+    grad: &'a [f32],
+    stride: usize,
+    q: &'a mut [i8],
+    r: &'a mut [i8],
+    scale: &'a mut [f32],
+    m: &'a mut [i8],
+    m_scale: &'a mut [bf16],
+    features: Features<'a>,
+    reports: &'a mut [RowReport],
+}
+
+/// Protected features of some rows; empty if the matrix has none.
+#[derive(Default)]
+struct Features<'a> {
+    values: &'a mut [bf16],
+    cols: &'a [u8],
+    counts: &'a [u8],
+    /// Ends of the rows' features, counted like `first`.
+    row_end: &'a [u32],
+    first: u32,
+}
+
+/// What happened to a row.
+#[derive(Clone, Copy, Default)]
+struct RowReport {
+    grad_square: f64,
+    grown: bool,
+}
+
+impl Kernel for RowsTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        match (self.step.residual, self.step.code) {
+            (Residual::None, MomentumCode::Sqrt) => rows::<0, true>(self),
+            (Residual::None, MomentumCode::Linear) => rows::<0, false>(self),
+            (Residual::Bits4, MomentumCode::Sqrt) => rows::<4, true>(self),
+            (Residual::Bits4, MomentumCode::Linear) => rows::<4, false>(self),
+            (Residual::Bits8, MomentumCode::Sqrt) => rows::<8, true>(self),
+            (Residual::Bits8, MomentumCode::Linear) => rows::<8, false>(self),
+        }
+    }
+}
+
+#[inline(always)]
+fn rows<const LOG_F: u32, const SQRT: bool>(mut task: RowsTask<'_>) {
+    let step = task.step;
+    let cols = step.cols;
+    let (blocks, row_bytes) = (cols.div_ceil(BLOCK), step.residual.row_bytes(cols));
+    let mut fixed = vec![[0; BLOCK]; blocks];
+    for row in 0..task.scale.len() {
+        let mut features = task.features.take_rows(1, cols).into_row().peekable();
+        let grad = &task.grad[row * task.stride..][..cols];
+        let q = &mut task.q[row * cols..][..cols];
+        let r = &mut task.r[row * row_bytes..][..row_bytes];
+        let m = &mut task.m[row * cols..][..cols];
+        let m_scale = &mut task.m_scale[row * blocks..][..blocks];
+        let scale = &mut task.scale[row];
+        let lr_steps = (1 << LOG_F) as f32 * step.lr / *scale;
+        let first_random = (task.first_row + row) * blocks;
+        let mut squares = [0.0; LANES];
+        let mut largest = 0;
+        let bytes = step.residual.row_bytes(BLOCK);
+        for b in 0..blocks {
+            let range = b * BLOCK..((b + 1) * BLOCK).min(cols);
+            let r = &r[(b * bytes).min(r.len())..];
+            let mut block = Block {
+                k: join::<LOG_F>(&q[range.clone()], &r[..step.residual.row_bytes(range.len())]),
+                g: scaled(&grad[range.clone()], step.grad_scale),
+                words: words(&step.philox, first_random + b),
+            };
+            add_squares(&block.g, &mut squares);
+            let signs = block.update::<SQRT>(&step, lr_steps, &mut m[range], &mut m_scale[b]);
+            update_features(&mut features, &step, b, &signs, &mut block);
+            largest = largest.max(block.largest());
+            fixed[b] = block.k;
+        }
+        let grown = largest > MAX_Q << LOG_F;
+        if grown {
+            *scale = rescale::<LOG_F>(&step, first_random, &mut fixed, largest, *scale);
+        }
+        let mut rest = r;
+        for (k, q) in fixed.iter().zip(q.chunks_mut(BLOCK)) {
+            let (r, behind) = rest.split_at_mut(step.residual.row_bytes(q.len()));
+            split::<LOG_F>(k, q, r);
+            rest = behind;
+        }
+        let grad_square = squares.iter().copied().map(f64::from).sum();
+        task.reports[row] = RowReport { grad_square, grown };
+    }
+}
+
+/// The random words of a block of weights.
+#[inline(always)]
+fn words(philox: &Philox, block: usize) -> [u32; BLOCK] {
+    let mut words = [0; BLOCK];
+    words[..BLOCK_WORDS].copy_from_slice(&philox.block(2 * block as u32));
+    words[BLOCK_WORDS..].copy_from_slice(&philox.block(2 * block as u32 + 1));
+    words
+}
+
+/// Up to 128 gradients times the scale; the rest is zero.
+#[inline(always)]
+fn scaled(grad: &[f32], scale: f32) -> [f32; BLOCK] {
+    let mut out = [0.0; BLOCK];
+    match grad.first_chunk::<BLOCK>() {
+        Some(grad) => {
+            for (out, &g) in out.iter_mut().zip(grad) {
+                *out = g * scale;
+            }
+        }
+        None => {
+            for (out, &g) in out.iter_mut().zip(grad) {
+                *out = g * scale;
+            }
+        }
+    }
+    out
+}
+
+/// 128 weights of a row; beyond the row's end everything is zero and stays so.
+struct Block {
+    /// Fixed-point weights.
+    k: [i32; BLOCK],
+    /// Gradients.
+    g: [f32; BLOCK],
+    words: [u32; BLOCK],
+}
+
+impl Block {
+    /// Updates weights and momentum; returns the directions.
+    #[inline(always)]
+    fn update<const SQRT: bool>(
+        &mut self,
+        step: &Step,
+        lr_steps: f32,
+        codes: &mut [i8],
+        m_scale: &mut bf16,
+    ) -> [f32; BLOCK] {
+        let mut m = decode::<SQRT>(codes, *m_scale);
+        let (rest1, rest2) = (1.0 - step.beta1, 1.0 - step.beta2);
+        let mut signs = [0.0; BLOCK];
+        for e in 0..BLOCK {
+            signs[e] = sign(step.beta1 * m[e] + rest1 * self.g[e]);
+            m[e] = step.beta2 * m[e] + rest2 * self.g[e];
+        }
+        let decay = step.lr * step.weight_decay;
+        let words = &self.words;
+        for e in 0..BLOCK {
+            let u = offset_from_bits(words[e] & 0xFFFF) - 0.5;
+            let change = -(lr_steps * signs[e]) - decay * self.k[e] as f32;
+            self.k[e] += nearest(clamp(change, MAX_STEP) + step.dither * u);
+        }
+        encode::<SQRT>(&m, words, codes, m_scale);
+        signs
+    }
+
+    #[inline(always)]
+    fn largest(&self) -> i32 {
+        self.k.iter().fold(0, |largest, k| largest.max(k.abs()))
+    }
+}
+
+#[inline(always)]
+fn nearest(x: f32) -> i32 {
+    ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
+}
+
+/// To `-limit..=limit`; NaN becomes `-limit`.
+#[inline(always)]
+fn clamp(x: f32, limit: f32) -> f32 {
+    let x = if x > -limit { x } else { -limit };
+    if x < limit { x } else { limit }
+}
+
+/// Factor from `k |k|` (square root) or `k` (linear) to the momentum.
+#[inline(always)]
+fn unit<const SQRT: bool>(scale: f32) -> f32 {
+    scale / if SQRT { 16_129.0 } else { 127.0 }
+}
+
+#[inline(always)]
+fn decode<const SQRT: bool>(codes: &[i8], scale: bf16) -> [f32; BLOCK] {
+    let mut padded = [0i8; BLOCK];
+    let codes = match codes.first_chunk::<BLOCK>() {
+        Some(codes) => codes,
+        None => {
+            padded[..codes.len()].copy_from_slice(codes);
+            &padded
+        }
+    };
+    let unit = unit::<SQRT>(scale.to_f32());
+    let mut m = [0.0; BLOCK];
+    for (m, &code) in m.iter_mut().zip(codes) {
+        let k = i32::from(code);
+        *m = if SQRT { k * k.abs() } else { k } as f32 * unit;
+    }
+    m
+}
+
+#[inline(always)]
+fn encode<const SQRT: bool>(
+    m: &[f32; BLOCK],
+    words: &[u32; BLOCK],
+    codes: &mut [i8],
+    scale: &mut bf16,
+) {
+    let mut lanes = [0.0f32; LANES];
+    for chunk in m.as_chunks::<LANES>().0 {
+        for (lane, &m) in lanes.iter_mut().zip(chunk) {
+            *lane = if m.abs() > *lane { m.abs() } else { *lane };
+        }
+    }
+    *scale = momentum::block_scale(lanes.iter().fold(0.0, |a, &b| if b > a { b } else { a }));
+    let unit = unit::<SQRT>(scale.to_f32());
+    let inverse = if unit > 0.0 { 1.0 / unit } else { 0.0 };
+    let mut out = [0i8; BLOCK];
+    for e in 0..BLOCK {
+        let u = offset_from_bits(words[e] >> 16);
+        let a = m[e].abs() * inverse;
+        // Not a number becomes zero.
+        let a = if a > 0.0 { a } else { 0.0 };
+        let (k, rest, width);
+        if SQRT {
+            k = a.sqrt().floor();
+            (rest, width) = (a - k * k, 2.0 * k + 1.0);
+        } else {
+            k = a.floor();
+            (rest, width) = (a - k, 1.0);
+        }
+        let k = if rest > u * width { k + 1.0 } else { k };
+        let k = if k < 127.0 { k } else { 127.0 };
+        let k = if m[e] < 0.0 { -k } else { k };
+        out[e] = (k + MAGIC).to_bits() as i8;
+    }
+    match codes.first_chunk_mut::<BLOCK>() {
+        Some(codes) => *codes = out,
+        None => codes.copy_from_slice(&out[..codes.len()]),
+    }
+}
+
+/// Gives a row a larger scale and expresses its weights in it; returns the scale.
+#[inline(never)]
+fn rescale<const LOG_F: u32>(
+    step: &Step,
+    first_random: usize,
+    fixed: &mut [[i32; BLOCK]],
+    largest: i32,
+    scale: f32,
+) -> f32 {
+    let grown = scale * (largest as f32 / (GROWN_MAX << LOG_F) as f32);
+    let ratio = scale / grown;
+    for (b, block) in fixed.iter_mut().enumerate() {
+        let offsets = rounding_offsets(&step.rescale.block((first_random + b) as u32));
+        for (k, u) in block.iter_mut().zip(offsets) {
+            *k = nearest(*k as f32 * ratio + step.dither * (u - 0.5));
+        }
+    }
+    grown
+}
+
+impl<'a> Features<'a> {
+    /// Splits off some rows.
+    fn take_rows(&mut self, rows: usize, cols: usize) -> Self {
+        let (row_end, ends) = self.row_end.split_at(rows.min(self.row_end.len()));
+        self.row_end = ends;
+        let first = self.first;
+        self.first = row_end.last().copied().unwrap_or(first);
+        let count = (self.first - first) as usize;
+        let blocks = (rows * cols.div_ceil(BLOCK_COLS)).min(self.counts.len());
+        let (here, behind) = self.cols.split_at(count);
+        let (counts, counts_behind) = self.counts.split_at(blocks);
+        (self.cols, self.counts) = (behind, counts_behind);
+        Self { values: take(&mut self.values, count), cols: here, counts, row_end, first }
+    }
+
+    /// Columns and values, columns rising within each row.
+    fn into_row(self) -> impl Iterator<Item = (usize, &'a mut bf16)> {
+        columns(self.counts, self.cols).zip(self.values)
+    }
+}
+
+/// Updates the features of block `b` of a row, and keeps their fixed-point weights at zero.
+#[inline(always)]
+fn update_features<'a>(
+    features: &mut Peekable<impl Iterator<Item = (usize, &'a mut bf16)>>,
+    step: &Step,
+    b: usize,
+    signs: &[f32; BLOCK],
+    block: &mut Block,
+) {
+    while let Some((col, value)) = features.next_if(|(col, _)| *col < (b + 1) * BLOCK) {
+        let e = col % BLOCK;
+        block.k[e] = 0;
+        let v = value.to_f32();
+        let new = v - step.lr * (signs[e] + step.weight_decay * v);
+        *value = if step.dither == 0.0 {
+            bf16::from_f32(new)
+        } else {
+            // Adding below the last bit kept and cutting there rounds up with the probability of the fraction.
+            let bits = new.to_bits().wrapping_add(block.words[e] & 0xFFFF);
+            bf16::from_bits((bits >> 16) as u16)
+        };
+    }
+}
+
+/// Splits off the first `count` elements.
+fn take<'a, T>(slice: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+    let (here, behind) = std::mem::take(slice).split_at_mut(count);
+    *slice = behind;
+    here
+}
+
+pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
+    op.check()?;
+    op.config.check()?;
+    let LionUpdate { weight, momentum, rows, grad, grad_scale, lr, config, rounding, key, stats } =
+        op;
+    let (cols, residual, isa) = (weight.cols(), weight.format().residual, cpu.isa());
+    if rows.is_empty() || cols == 0 {
+        return Ok(());
+    }
+    let step = Step {
+        residual,
+        code: momentum.code,
+        grad_scale,
+        lr,
+        beta1: config.beta1,
+        beta2: config.beta2,
+        weight_decay: config.weight_decay,
+        dither: if rounding == WeightRounding::Stochastic { 1.0 } else { 0.0 },
+        philox: Philox::new(key),
+        rescale: Philox::new(RngKey { purpose: key.purpose ^ RESCALE_PURPOSE, ..key }),
+        cols,
+    };
+    let (row_bytes, blocks) = (residual.row_bytes(cols), cols.div_ceil(BLOCK));
+    let (grad, stride) = (grad.host()?, grad.stride());
+    let mut features = match &mut weight.outliers {
+        None => Features::default(),
+        Some(outliers) => {
+            let row_start = &outliers.row_start.host()?[rows.start..=rows.end];
+            let feature_blocks = cols.div_ceil(BLOCK_COLS);
+            let range = row_start[0] as usize..row_start[rows.len()] as usize;
+            Features {
+                values: &mut outliers.values.host_mut()?[range.clone()],
+                cols: &outliers.cols.host()?[range],
+                counts: &outliers.counts.host()?
+                    [rows.start * feature_blocks..rows.end * feature_blocks],
+                row_end: &row_start[1..],
+                first: row_start[0],
+            }
+        }
+    };
+    let mut q = &mut weight.q.host_mut()?[rows.start * cols..rows.end * cols];
+    let mut r = match &mut weight.residual {
+        Some(plane) => &mut plane.host_mut()?[rows.start * row_bytes..rows.end * row_bytes],
+        None => Default::default(),
+    };
+    let mut scale = &mut weight.scale.host_mut()?[rows.clone()];
+    let mut m = &mut momentum.q.host_mut()?[rows.start * cols..rows.end * cols];
+    let mut m_scale = &mut momentum.scale.host_mut()?[rows.start * blocks..rows.end * blocks];
+    let mut reports = vec![RowReport::default(); rows.len()];
+    let task_rows = (TASK_WEIGHTS / cols).max(1);
+    let tasks: Vec<RowsTask<'_>> = (reports.chunks_mut(task_rows).enumerate())
+        .map(|(task, reports)| {
+            let count = reports.len();
+            RowsTask {
+                step,
+                first_row: rows.start + task * task_rows,
+                grad: &grad[task * task_rows * stride..],
+                stride,
+                q: take(&mut q, count * cols),
+                r: take(&mut r, count * row_bytes),
+                scale: take(&mut scale, count),
+                m: take(&mut m, count * cols),
+                m_scale: take(&mut m_scale, count * blocks),
+                features: features.take_rows(count, cols),
+                reports,
+            }
+        })
+        .collect();
+    cpu.for_each(tasks.into_par_iter(), |task| isa.run(task));
+    let line = &mut stats.sums.host_mut()?[2 * key.tensor as usize..][..2];
+    line[0] += reports.iter().map(|row| row.grad_square).sum::<f64>() as f32;
+    line[1] += reports.iter().filter(|row| row.grown).count() as f32;
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! What the tests of the optimizer share.
+#![allow(dead_code, unreachable_pub)] // Each test uses its part.
+
+use half::bf16;
+use qft_optim::{
+    LionConfig, LionUpdate, Momentum, MomentumCode, OptimOps, UpdateStats, WeightRounding,
+};
+use qft_quant::{DecodeRows, Error, HybridFormat, HybridMatrix, HybridOps, Precision, Residual};
+use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner, RngKey};
+use std::ops::Range;
+
+pub const RESIDUALS: [Residual; 3] = [Residual::None, Residual::Bits4, Residual::Bits8];
+pub const CODES: [MomentumCode; 2] = [MomentumCode::Sqrt, MomentumCode::Linear];
+
+pub fn cpu() -> Cpu {
+    Cpu::new(CpuConfig { threads: 2, isa: Isa::detect().unwrap() }).unwrap()
+}
+
+pub fn key(seed: u64, step: u32) -> RngKey {
+    RngKey { seed, step, tensor: 0, purpose: 3 }
+}
+
+/// All that one update changes.
+pub struct Trained {
+    pub weight: HybridMatrix,
+    pub momentum: Momentum,
+    pub stats: UpdateStats,
+}
+
+/// What a step of a test needs beside the gradient.
+#[derive(Clone, Copy)]
+pub struct Step {
+    pub lr: f32,
+    pub grad_scale: f32,
+    pub config: LionConfig,
+    pub rounding: WeightRounding,
+    pub key: RngKey,
+}
+
+impl Step {
+    pub fn new(lr: f32, key: RngKey) -> Self {
+        let config = LionConfig::default();
+        Self { lr, grad_scale: 1.0, config, rounding: WeightRounding::Stochastic, key }
+    }
+}
+
+/// The states, copied to the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planes {
+    pub q: Vec<i8>,
+    pub r: Vec<i8>,
+    pub scale: Vec<f32>,
+    pub values: Vec<bf16>,
+    pub m: Vec<i8>,
+    pub m_scale: Vec<bf16>,
+}
+
+impl Trained {
+    pub fn new(
+        cpu: &Cpu,
+        (rows, cols): (usize, usize),
+        w: &[f32],
+        residual: Residual,
+        outlier_fraction: f64,
+        code: MomentumCode,
+    ) -> Self {
+        let format = HybridFormat { residual, outlier_fraction };
+        let read = &mut |range: Range<usize>, out: &mut [f32]| {
+            out.copy_from_slice(&w[range.start * cols..range.end * cols]);
+            Ok::<(), Error>(())
+        };
+        Self {
+            weight: HybridMatrix::encode(cpu, (rows, cols), format, read).unwrap().0,
+            momentum: Momentum::zeros(cpu, (rows, cols), code).unwrap(),
+            stats: UpdateStats::zeros(cpu, 1).unwrap(),
+        }
+    }
+
+    pub fn update(&mut self, cpu: &Cpu, rows: Range<usize>, grad: &[f32], step: Step) {
+        let grad = Buffer::from_host(cpu, Owner::Gradients, "gradient", grad).unwrap();
+        let grad = grad.mat(rows.len(), self.weight.cols()).unwrap();
+        cpu.lion_update(LionUpdate {
+            weight: &mut self.weight,
+            momentum: &mut self.momentum,
+            rows,
+            grad,
+            grad_scale: step.grad_scale,
+            lr: step.lr,
+            config: step.config,
+            rounding: step.rounding,
+            key: step.key,
+            stats: &mut self.stats,
+        })
+        .unwrap();
+    }
+
+    /// An update of all rows.
+    pub fn step(&mut self, cpu: &Cpu, grad: &[f32], step: Step) {
+        self.update(cpu, 0..self.weight.rows(), grad, step);
+    }
+
+    pub fn weights(&self, cpu: &Cpu, precision: Precision) -> Vec<f32> {
+        let (rows, cols) = (self.weight.rows(), self.weight.cols());
+        let mut out = Buffer::alloc(cpu, Owner::Workspace, "decoded", rows * cols).unwrap();
+        cpu.decode_rows(DecodeRows {
+            weight: &self.weight,
+            rows: 0..rows,
+            precision,
+            out: out.mat_mut(rows, cols).unwrap(),
+        })
+        .unwrap();
+        out.to_vec(cpu).unwrap()
+    }
+
+    pub fn planes(&self) -> Planes {
+        let weight = &self.weight;
+        Planes {
+            q: weight.q.host().unwrap().to_vec(),
+            r: weight.residual.as_ref().map_or(vec![], |r| r.host().unwrap().to_vec()),
+            scale: weight.scale.host().unwrap().to_vec(),
+            values: weight.outliers.as_ref().map_or(vec![], |o| o.values.host().unwrap().to_vec()),
+            m: self.momentum.q.host().unwrap().to_vec(),
+            m_scale: self.momentum.scale.host().unwrap().to_vec(),
+        }
+    }
+
+    /// Whether each weight is protected.
+    pub fn protected(&self) -> Vec<bool> {
+        let (rows, cols) = (self.weight.rows(), self.weight.cols());
+        let mut out = vec![false; rows * cols];
+        if let Some(outliers) = &self.weight.outliers {
+            let view = qft_quant::OutlierView::new(outliers, cols).unwrap();
+            for n in 0..rows {
+                view.row(n).for_each(|(col, _)| out[n * cols + col] = true);
+            }
+        }
+        out
+    }
+}
