@@ -36,6 +36,12 @@ pub enum Error {
         /// Entries of the table.
         len: usize,
     },
+    /// The loss is not a number, or infinite.
+    #[error("loss: the sum over the batch is {sum}; lower the learning rate or look for broken data")]
+    LossNotFinite {
+        /// Sum of negative log-likelihoods.
+        sum: f64,
+    },
     /// Whoever consumes gradients failed.
     #[error("gradient sink: {0}")]
     Sink(#[source] Box<dyn std::error::Error + Send + Sync>),

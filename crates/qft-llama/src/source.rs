@@ -1,0 +1,245 @@
+//! Weights as a stream of rows in f32: from the safetensors files of a folder, or made up from a seed.
+//!
+//! Files are read at explicit positions, never mapped into memory: a file that shrinks while it is read gives
+//! an error and not a signal, and none of its pages count in the memory that the planner promises.
+
+mod header;
+mod synthetic;
+
+pub use synthetic::Synthetic;
+
+use crate::config::{LlamaConfig, TensorSpec};
+use crate::error::Error;
+use half::{bf16, f16};
+use header::{Header, Stored};
+use safetensors::Dtype;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The embedding.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The output projection; with tied embeddings, another name of [`EMBEDDING`].
+const HEAD: &str = "lm_head.weight";
+/// Bytes read from a file at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Where a model's weights come from. Every tensor of [`LlamaConfig::tensors`] can be read, in any order and
+/// repeatedly, with the same result.
+pub trait Weights: Send + Sync {
+    /// Rows and columns of a tensor; a vector has one row.
+    ///
+    /// Errors: [`Error::NoSuchRows`] for an unknown name.
+    fn shape(&self, name: &str) -> Result<(usize, usize), Error>;
+
+    /// Reads whole rows.
+    ///
+    /// Shapes: `out` f32 `[rows, cols]`.
+    /// Errors: [`Error::NoSuchRows`] if the rows do not exist or do not fill `out`; [`Error::NotFinite`] for a
+    /// NaN or an infinity; [`Error::Io`].
+    fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error>;
+}
+
+/// The safetensors files of a model's folder.
+#[derive(Debug)]
+pub struct WeightSource {
+    files: Vec<(PathBuf, File)>,
+    tensors: HashMap<String, Entry>,
+    unused: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    spec: TensorSpec,
+    file: usize,
+    stored: Stored,
+}
+
+impl WeightSource {
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names, and checks every
+    /// header: types, shapes against `config`, and that the data lies inside the file. Reads no weights.
+    ///
+    /// With tied embeddings the one matrix may be stored as `model.embed_tokens.weight`, as `lm_head.weight`,
+    /// or as both, where the first counts; it is read as `model.embed_tokens.weight` in each case.
+    ///
+    /// Errors: [`Error::Io`], [`Error::Json`], [`Error::Header`], [`Error::Truncated`],
+    /// [`Error::TensorShape`], [`Error::TensorType`], [`Error::MissingTensor`].
+    pub fn open(dir: &Path, config: &LlamaConfig) -> Result<Self, Error> {
+        let single = dir.join("model.safetensors");
+        let index = dir.join("model.safetensors.index.json");
+        let (paths, promised) = if !single.exists() && index.exists() {
+            let map = header::read_index(&index)?;
+            let names: BTreeSet<&String> = map.values().collect();
+            (names.into_iter().map(|name| dir.join(name)).collect(), map)
+        } else {
+            (vec![single], BTreeMap::new())
+        };
+
+        let (mut files, mut stored) = (Vec::new(), HashMap::new());
+        for (number, path) in paths.into_iter().enumerate() {
+            let file = File::open(&path).map_err(|source| {
+                let remedy = "a model's folder needs model.safetensors, or model.safetensors.index.json and \
+                              all the shards it names";
+                Error::io("open the model's weights", &path, remedy, source)
+            })?;
+            for (name, tensor) in Header::read(&path, &file)?.tensors {
+                let place = promised.get(&name).map(|shard| dir.join(shard));
+                if place.is_some_and(|place| place != path) {
+                    continue;
+                }
+                stored.insert(name, (number, tensor));
+            }
+            files.push((path, file));
+        }
+        if let Some((name, shard)) = promised.iter().find(|(name, _)| !stored.contains_key(*name)) {
+            return Err(Error::Header {
+                file: dir.join(shard),
+                what: format!("tensor `{name}`"),
+                expected: "it here, as model.safetensors.index.json says".into(),
+                got: "no such tensor".into(),
+            });
+        }
+        Self::resolve(dir, config, files, stored)
+    }
+
+    /// Pairs each tensor of the model with where it is stored.
+    fn resolve(
+        dir: &Path,
+        config: &LlamaConfig,
+        files: Vec<(PathBuf, File)>,
+        mut stored: HashMap<String, (usize, Stored)>,
+    ) -> Result<Self, Error> {
+        if config.tie_word_embeddings
+            && let Some(head) = stored.remove(HEAD)
+        {
+            stored.entry(EMBEDDING.into()).or_insert(head);
+        }
+        let (mut tensors, mut missing) = (HashMap::new(), Vec::new());
+        for spec in config.tensors() {
+            let Some((file, stored)) = stored.remove(&spec.name) else {
+                missing.push(spec.name);
+                continue;
+            };
+            let (path, tensor) = (files[file].0.clone(), spec.name.clone());
+            if stored.shape != spec.file_shape() {
+                let (expected, got) = (spec.file_shape(), stored.shape);
+                return Err(Error::TensorShape { file: path, tensor, expected, got });
+            }
+            if !matches!(stored.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                let got = format!("{:?}", stored.dtype);
+                return Err(Error::TensorType { file: path, tensor, got });
+            }
+            tensors.insert(tensor, Entry { spec, file, stored });
+        }
+        if let Some(tensor) = missing.first() {
+            let (dir, tensor) = (dir.to_path_buf(), tensor.clone());
+            return Err(Error::MissingTensor { dir, tensor, missing: missing.len() });
+        }
+        // Old files carry the rotary frequencies, which the configuration determines.
+        let mut unused: Vec<String> =
+            stored.into_keys().filter(|name| !name.ends_with("rotary_emb.inv_freq")).collect();
+        unused.sort_unstable();
+        if let Some(first) = unused.first() {
+            let (count, dir) = (unused.len(), dir.display());
+            tracing::warn!(
+                "weights: {dir}: {count} tensors that the model does not use: {first} ..."
+            );
+        }
+        Ok(Self { files, tensors, unused })
+    }
+
+    /// Stored tensors that are no part of the model, sorted by name; opening has logged a warning.
+    pub fn unused(&self) -> &[String] {
+        &self.unused
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.tensors.get(name)
+    }
+}
+
+impl Weights for WeightSource {
+    fn shape(&self, name: &str) -> Result<(usize, usize), Error> {
+        let entry = self.entry(name).ok_or_else(|| unknown(name))?;
+        Ok((entry.spec.rows, entry.spec.cols))
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
+        let entry = self.entry(name).ok_or_else(|| unknown(name))?;
+        check_rows(&entry.spec, &rows, out)?;
+        let (path, file) = &self.files[entry.file];
+        let width = entry.stored.dtype.bitsize() / 8;
+        let first = rows.start * entry.spec.cols;
+        let mut position = entry.stored.start + (first * width) as u64;
+        let mut bytes = vec![0; CHUNK_BYTES.min(out.len() * width)];
+        for (chunk, values) in out.chunks_mut((bytes.len() / width).max(1)).enumerate() {
+            let bytes = &mut bytes[..values.len() * width];
+            file.read_exact_at(bytes, position).map_err(|source| {
+                let remedy = "check the disk, and that nothing else writes to this file";
+                Error::io("read weights", path, remedy, source)
+            })?;
+            position += bytes.len() as u64;
+            if let Some(index) = decode(entry.stored.dtype, bytes, values) {
+                let element = first + chunk * (CHUNK_BYTES / width) + index;
+                return Err(Error::NotFinite {
+                    file: path.clone(),
+                    tensor: name.to_string(),
+                    row: element / entry.spec.cols,
+                    col: element % entry.spec.cols,
+                    value: values[index],
+                    remedy: "the checkpoint is damaged or its training diverged; use another",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Converts little-endian elements; returns the index of the first that is not finite.
+fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Option<usize> {
+    match dtype {
+        Dtype::F32 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f32::from_le_bytes(*bytes);
+            }
+        }
+        Dtype::F16 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f16::from_le_bytes(*bytes).to_f32();
+            }
+        }
+        // The only other type that `resolve` lets pass.
+        _ => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = bf16::from_le_bytes(*bytes).to_f32();
+            }
+        }
+    }
+    out.iter().position(|value| !value.is_finite())
+}
+
+fn unknown(name: &str) -> Error {
+    Error::NoSuchRows {
+        tensor: name.to_string(),
+        start: 0,
+        end: 0,
+        len: 0,
+        expected: "the name of a tensor of the model".into(),
+    }
+}
+
+fn check_rows(spec: &TensorSpec, rows: &Range<usize>, out: &[f32]) -> Result<(), Error> {
+    let ordered = rows.start <= rows.end && rows.end <= spec.rows;
+    if ordered && out.len() == rows.len() * spec.cols {
+        return Ok(());
+    }
+    Err(Error::NoSuchRows {
+        tensor: spec.name.clone(),
+        start: rows.start,
+        end: rows.end,
+        len: out.len(),
+        expected: format!("rows within 0..{} of {} values each", spec.rows, spec.cols),
+    })
+}

@@ -1,0 +1,101 @@
+//! Special tokens and the chat template: several files may give them.
+
+use crate::config::LlamaConfig;
+use crate::error::Error;
+use serde_json::{Map, Value};
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Tokens around a sequence.
+pub(super) struct SpecialTokens {
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Vec<u32>,
+}
+
+/// Collects begin and end tokens: by text from `tokenizer_config.json` or `special_tokens_map.json`, by id from
+/// `generation_config.json` and the model's configuration. The first begin token counts; every end token does,
+/// as chat models end a turn with another token than a text.
+pub(super) fn special_tokens(
+    dir: &Path,
+    config: &LlamaConfig,
+    id_of: impl Fn(&str) -> Option<u32>,
+) -> Result<SpecialTokens, Error> {
+    let (mut bos, mut eos) = (Vec::new(), Vec::new());
+    for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+        let map = read_object(&dir.join(file))?;
+        for (key, found) in [("bos_token", &mut bos), ("eos_token", &mut eos)] {
+            let Some(text) = map.get(key).and_then(token_text) else { continue };
+            match id_of(text) {
+                Some(id) => found.push(id),
+                None => {
+                    let dir = dir.display();
+                    tracing::warn!(
+                        "tokenizer: {dir}/{file}: {key} `{text}` is no entry of tokenizer.json"
+                    );
+                }
+            }
+        }
+    }
+    let generation = read_object(&dir.join("generation_config.json"))?;
+    for (key, found) in [("bos_token_id", &mut bos), ("eos_token_id", &mut eos)] {
+        let ids = match generation.get(key) {
+            Some(Value::Array(ids)) => ids.as_slice(),
+            Some(id) => std::slice::from_ref(id),
+            None => &[],
+        };
+        found.extend(ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()));
+    }
+    bos.extend(config.bos_token_id);
+    eos.extend(&config.eos_token_ids);
+    let mut unique = Vec::new();
+    for id in eos {
+        if !unique.contains(&id) {
+            unique.push(id);
+        }
+    }
+    Ok(SpecialTokens { bos: bos.first().copied(), eos: unique })
+}
+
+/// The chat template: `chat_template.jinja`, or `chat_template` of `tokenizer_config.json`, which is a text or a
+/// list of named texts; of a list, the one named `default`, else the first.
+pub(super) fn chat_template(dir: &Path) -> Result<Option<String>, Error> {
+    let file = dir.join("chat_template.jinja");
+    if let Some(text) = read_if_present(&file)? {
+        return Ok(Some(text));
+    }
+    let map = read_object(&dir.join("tokenizer_config.json"))?;
+    let text = match map.get("chat_template") {
+        Some(Value::Array(list)) => {
+            let named =
+                |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
+            list.iter().find(named).or(list.first()).and_then(|entry| entry.get("template"))
+        }
+        other => other,
+    };
+    Ok(text.and_then(Value::as_str).map(str::to_string))
+}
+
+/// A special token is a text, or an object with the text as `content`.
+fn token_text(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
+    let Some(text) = read_if_present(path)? else { return Ok(Map::new()) };
+    serde_json::from_str(&text).map_err(|source| Error::Json {
+        path: path.to_path_buf(),
+        expected: "an object",
+        source,
+    })
+}
+
+fn read_if_present(path: &Path) -> Result<Option<String>, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => {
+            let remedy = "make it readable, or restore it from the model's source";
+            Err(Error::io("read the tokenizer's settings", path, remedy, source))
+        }
+    }
+}
