@@ -18,6 +18,22 @@ impl OptimOps for Cpu {
     fn square_sum(&self, op: SquareSum<'_>) -> Result<(), Error> {
         op.check()?;
         let SquareSum { grad, tensor, stats } = op;
+        let (cols, stride, isa) = (grad.cols(), grad.stride(), self.isa());
+        if grad.rows() == 0 || cols == 0 {
+            return Ok(());
+        }
+        let mut squares = vec![0.0; grad.rows()];
+        let tasks = squares.par_iter_mut().zip(grad.host()?.par_chunks(stride));
+        self.for_each(tasks.with_min_len(TASK / cols), |(square, row)| {
+            *square = isa.run(RowSquares(&row[..cols]));
+        });
+        stats.sums.host_mut()?[2 * tensor as usize] += squares.iter().sum::<f64>() as f32;
+        Ok(())
+    }
+
+    fn square_sum(&self, op: SquareSum<'_>) -> Result<(), Error> {
+        op.check()?;
+        let SquareSum { grad, tensor, stats } = op;
         let (x, stride, cols) = (grad.host()?, grad.stride(), grad.cols());
         let mut sum = 0.0f64;
         for row in 0..grad.rows() {
@@ -25,6 +41,23 @@ impl OptimOps for Cpu {
         }
         stats.sums.host_mut()?[2 * tensor as usize] += sum as f32;
         Ok(())
+    }
+}
+
+/// Elements per task: enough work to outweigh handing it over.
+const TASK: usize = 1 << 15;
+
+/// The sum of squares of a row: lanes in f32, then the lanes in f64.
+struct RowSquares<'a>(&'a [f32]);
+
+impl Kernel for RowSquares<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let mut lanes = [0.0; LANES];
+        add_squares(self.0, &mut lanes);
+        lanes.iter().copied().map(f64::from).sum()
     }
 }
 

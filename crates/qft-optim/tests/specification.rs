@@ -1,5 +1,7 @@
 //! The update against its documentation, written down once more element by element: every bit must agree.
 
+#![allow(clippy::unwrap_used)] // A test.
+
 mod common;
 
 use common::{CODES, Planes, RESIDUALS, Step, Trained, key};

@@ -20,4 +20,4 @@ pub use encode::{EncodeReport, ReadRows};
 pub use error::Error;
 pub use hybrid::{HybridFormat, HybridMatrix, Residual};
 pub use ops::{DecodeRows, HybridOps, Precision, SparseBackward, SparseForward};
-pub use outlier::{OutlierView, Outliers};
+pub use outlier::{OutlierView, Outliers, RowView};

@@ -72,12 +72,36 @@ impl<'a> OutlierView<'a> {
         })
     }
 
-    /// Column and value of each feature of row `n`, columns rising.
+    /// The features of row `n`.
     #[inline(always)]
-    pub fn row(&self, n: usize) -> impl Iterator<Item = (usize, bf16)> + use<'a> {
+    pub fn row(&self, n: usize) -> RowView<'a> {
         let range = self.row_start[n] as usize..self.row_start[n + 1] as usize;
-        let counts = &self.counts[n * self.blocks..][..self.blocks];
-        columns(counts, &self.cols[range.clone()]).zip(self.values[range].iter().copied())
+        RowView {
+            values: &self.values[range.clone()],
+            cols: &self.cols[range],
+            counts: &self.counts[n * self.blocks..][..self.blocks],
+        }
+    }
+}
+
+/// The protected features of one row in host memory.
+#[derive(Debug, Clone, Copy)]
+pub struct RowView<'a> {
+    values: &'a [bf16],
+    cols: &'a [u8],
+    counts: &'a [u8],
+}
+
+impl RowView<'_> {
+    /// Calls `f(column, value)` for each feature, columns rising.
+    #[inline(always)]
+    pub fn for_each(&self, mut f: impl FnMut(usize, bf16)) {
+        let mut left = self.cols.iter().zip(self.values);
+        for (block, &count) in self.counts.iter().enumerate() {
+            for (&col, &value) in left.by_ref().take(usize::from(count)) {
+                f(block * BLOCK_COLS + usize::from(col), value);
+            }
+        }
     }
 }
 

@@ -1,12 +1,9 @@
 //! Lion and AdamW on float parameters.
 
-use super::{LANES, add_squares, sign};
+use super::{LANES, TASK, add_squares, sign};
 use crate::{Error, FloatRule, FloatUpdate};
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
-
-/// Elements per task.
-const TASK: usize = 1 << 14;
 
 /// A rule with everything computed that does not depend on the element.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Quantized Lion: one pass over the planes, block by block of 128.
 
-use super::{LANES, add_squares, sign};
+use super::{LANES, TASK, add_squares, sign};
 use crate::lion::{GROWN_MAX, MAX_STEP, RESCALE_PURPOSE};
 use crate::{Error, LionUpdate, MomentumCode, WeightRounding, momentum};
 use half::bf16;
@@ -11,9 +11,6 @@ use qft_tensor::rng::{BLOCK_WORDS, offset_from_bits, rounding_offsets};
 use qft_tensor::{Cpu, Kernel, Philox, RngKey};
 use rayon::prelude::*;
 use std::iter::Peekable;
-
-/// Weights per task: enough work to outweigh handing it over.
-const TASK_WEIGHTS: usize = 1 << 15;
 
 /// `2^23 + 2^22`: adding it to a float of magnitude below 2^22 leaves the nearest integer, ties to even, in
 /// the low bits of the sum.
@@ -403,7 +400,7 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
     let mut m = &mut momentum.q.host_mut()?[rows.start * cols..rows.end * cols];
     let mut m_scale = &mut momentum.scale.host_mut()?[rows.start * blocks..rows.end * blocks];
     let mut reports = vec![RowReport::default(); rows.len()];
-    let task_rows = (TASK_WEIGHTS / cols).max(1);
+    let task_rows = (TASK / cols).max(1);
     let tasks: Vec<RowsTask<'_>> = (reports.chunks_mut(task_rows).enumerate())
         .map(|(task, reports)| {
             let count = reports.len();

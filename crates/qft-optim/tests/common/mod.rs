@@ -1,5 +1,5 @@
 //! What the tests of the optimizer share.
-#![allow(dead_code, unreachable_pub)] // Each test uses its part.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Each test uses its part.
 
 use half::bf16;
 use qft_optim::{
@@ -131,7 +131,7 @@ impl Trained {
         if let Some(outliers) = &self.weight.outliers {
             let view = qft_quant::OutlierView::new(outliers, cols).unwrap();
             for n in 0..rows {
-                view.row(n).for_each(|(col, _)| out[n * cols + col] = true);
+                view.row(n).for_each(|col, _| out[n * cols + col] = true);
             }
         }
         out

@@ -65,9 +65,7 @@ pub(super) fn decode_rows(cpu: &Cpu, op: DecodeRows<'_>) -> Result<(), Error> {
         let (q, r) = (&q[n * cols..][..cols], &r[n * row_bytes..][..row_bytes]);
         isa.run(DecodeRow { residual, q, r, scale: scale[n], out });
         if let Some(outliers) = &outliers {
-            for (col, value) in outliers.row(n) {
-                out[col] = value.to_f32();
-            }
+            outliers.row(n).for_each(|col, value| out[col] = value.to_f32());
         }
     });
     Ok(())
