@@ -30,18 +30,6 @@ impl OptimOps for Cpu {
         stats.sums.host_mut()?[2 * tensor as usize] += squares.iter().sum::<f64>() as f32;
         Ok(())
     }
-
-    fn square_sum(&self, op: SquareSum<'_>) -> Result<(), Error> {
-        op.check()?;
-        let SquareSum { grad, tensor, stats } = op;
-        let (x, stride, cols) = (grad.host()?, grad.stride(), grad.cols());
-        let mut sum = 0.0f64;
-        for row in 0..grad.rows() {
-            sum += self.isa().run(RowSquares { row: &x[row * stride..][..cols] });
-        }
-        stats.sums.host_mut()?[2 * tensor as usize] += sum as f32;
-        Ok(())
-    }
 }
 
 /// Elements per task: enough work to outweigh handing it over.
@@ -75,22 +63,6 @@ fn add_squares(x: &[f32], lanes: &mut [f32; LANES]) {
     }
     for (lane, &x) in lanes.iter_mut().zip(tail) {
         *lane += x * x;
-    }
-}
-
-/// The sum of squares of one row.
-struct RowSquares<'a> {
-    row: &'a [f32],
-}
-
-impl Kernel for RowSquares<'_> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run(self) -> f64 {
-        let mut lanes = [0.0; LANES];
-        add_squares(self.row, &mut lanes);
-        lanes.iter().map(|&lane| f64::from(lane)).sum()
     }
 }
 
