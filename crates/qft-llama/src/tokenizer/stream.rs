@@ -47,7 +47,9 @@ impl<'a> TextStream<'a> {
         }
         let same = before.chars().zip(after.chars()).take_while(|(a, b)| a == b);
         let text = after[same.map(|(c, _)| c.len_utf8()).sum()..].to_string();
-        if !text.is_empty() {
+        // A window that began inside a character would never decode it.
+        let at_character = force || !before.ends_with(char::REPLACEMENT_CHARACTER);
+        if !text.is_empty() && at_character {
             self.window.drain(..self.done);
         }
         self.done = self.window.len();
