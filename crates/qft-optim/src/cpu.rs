@@ -6,7 +6,6 @@ mod lion;
 use crate::{Error, FloatUpdate, LionUpdate, OptimOps, SquareSum};
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
-use rayon::prelude::*;
 
 impl OptimOps for Cpu {
     fn lion_update(&self, op: LionUpdate<'_>) -> Result<(), Error> {

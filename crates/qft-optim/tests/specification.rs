@@ -37,7 +37,7 @@ impl Spec {
             Residual::Bits8 => 256 * q + i32::from(planes.r[row + c]),
             Residual::Bits4 => {
                 let byte = planes.r[row + c / 2] as u8;
-                let nibble = i32::from(if c % 2 == 0 { byte & 15 } else { byte >> 4 });
+                let nibble = i32::from(if c.is_multiple_of(2) { byte & 15 } else { byte >> 4 });
                 16 * q + if nibble >= 8 { nibble - 16 } else { nibble }
             }
         }
@@ -56,7 +56,8 @@ impl Spec {
                 let byte = &mut planes.r[row + c / 2];
                 let nibble = (r & 15) as u8;
                 let (low, high) = (*byte as u8 & 15, *byte as u8 >> 4);
-                *byte = if c % 2 == 0 { nibble | high << 4 } else { low | nibble << 4 } as i8;
+                *byte =
+                    if c.is_multiple_of(2) { nibble | high << 4 } else { low | nibble << 4 } as i8;
             }
         }
     }
