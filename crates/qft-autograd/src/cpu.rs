@@ -1,4 +1,18 @@
 //! Layer operations on the CPU.
+//!
+//! Elementwise loops are written once and compiled for each instruction set; sums have a fixed order. Results are
+//! the same bits on every instruction set and for every number of threads.
+
+mod attention;
+mod convert;
+mod embedding;
+mod exp;
+mod lanes;
+mod loss;
+mod rmsnorm;
+mod rope;
+mod rows;
+mod swiglu;
 
 use crate::Error;
 use crate::ops::*;
@@ -6,66 +20,66 @@ use qft_tensor::Cpu;
 
 impl LayerOps for Cpu {
     fn embed_forward(&self, op: EmbedForward<'_>) -> Result<(), Error> {
-        op.check()
+        embedding::forward(self, op)
     }
 
     fn embed_backward(&self, op: EmbedBackward<'_>) -> Result<(), Error> {
-        op.check()
+        embedding::backward(self, op)
     }
 
     fn gather_rows(&self, op: GatherRows<'_>) -> Result<(), Error> {
-        op.check()
+        embedding::gather_rows(self, op)
     }
 
     fn scatter_rows(&self, op: ScatterRows<'_>) -> Result<(), Error> {
-        op.check()
+        embedding::scatter_rows(self, op)
     }
 
     fn rmsnorm_forward(&self, op: RmsNormForward<'_>) -> Result<(), Error> {
-        op.check()
+        rmsnorm::forward(self, op)
     }
 
     fn rmsnorm_backward(&self, op: RmsNormBackward<'_>) -> Result<(), Error> {
-        op.check()
+        rmsnorm::backward(self, op)
     }
 
     fn rope(&self, op: Rope<'_>) -> Result<(), Error> {
-        op.check()
+        rope::rope(self, op)
     }
 
     fn attention_forward(&self, op: AttentionForward<'_>) -> Result<(), Error> {
-        op.check()
+        attention::forward(self, op)
     }
 
     fn attention_backward(&self, op: AttentionBackward<'_>) -> Result<(), Error> {
-        op.check()
+        attention::backward(self, op)
     }
 
     fn attention_decode(&self, op: AttentionDecode<'_>) -> Result<(), Error> {
-        op.check().map(drop)
+        attention::decode(self, op)
     }
 
     fn swiglu_forward(&self, op: SwigluForward<'_>) -> Result<(), Error> {
-        op.check()
+        swiglu::forward(self, op)
     }
 
     fn swiglu_backward(&self, op: SwigluBackward<'_>) -> Result<(), Error> {
-        op.check()
+        swiglu::backward(self, op)
     }
 
     fn loss_stats(&self, op: LossStats<'_>) -> Result<(), Error> {
-        op.check()
+        loss::stats(self, op)
     }
 
     fn loss_gradient(&self, op: LossGradient<'_>) -> Result<(), Error> {
-        op.check()
+        loss::gradient(self, op)
     }
 
     fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), Error> {
-        op.check()
+        convert::to_bf16(self, op)
     }
 
     fn from_bf16(&self, op: FromBf16<'_>) -> Result<(), Error> {
-        op.check()
+        convert::from_bf16(self, op)
     }
 }

@@ -1,7 +1,7 @@
 //! The CPU backend: memory, threads, and the implementation of every operation of this crate.
 
 mod gemm;
-mod quantize;
+pub(crate) mod quantize;
 
 use crate::buffer::{CacheLine, RawBuffer, Storage};
 use crate::ledger::GRANULE_BYTES;

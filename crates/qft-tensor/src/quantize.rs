@@ -1,5 +1,7 @@
 //! INT8 matrices with float scales, and the operations between them and float matrices.
 
+pub use crate::cpu::quantize::{nearest_i8, scale_of};
+
 use crate::{Buffer, Device, Error, GemmOps, Mat, MatMut, Owner, Rounding, Span};
 
 /// Which elements of a matrix share a scale.

@@ -17,13 +17,13 @@ const MAGIC: f32 = 12_582_912.0;
 /// The nearest INT8, ties to even; NaN gives -127.
 #[inline(always)]
 #[allow(clippy::manual_clamp)] // `clamp` keeps NaN.
-pub(crate) fn nearest_i8(x: f32) -> i8 {
+pub fn nearest_i8(x: f32) -> i8 {
     (x.max(-127.0).min(127.0) + MAGIC).to_bits() as i8
 }
 
 /// Maps a group's absmax to `(scale, inverse scale)`.
 #[inline(always)]
-pub(crate) fn scale_of(absmax: f32) -> (f32, f32) {
+pub fn scale_of(absmax: f32) -> (f32, f32) {
     if absmax > TINY { (absmax / 127.0, 127.0 / absmax) } else { (0.0, 0.0) }
 }
 

@@ -1,0 +1,97 @@
+//! Attention on the CPU: blocks of queries along the lanes, blocks of keys along the rows.
+//!
+//! Scores are kept transposed, `[keys, queries]`, so that softmax works lane by lane, keys and values are read
+//! where they lie, one element broadcast at a time, and only queries are packed.
+
+mod backward;
+mod decode;
+mod forward;
+mod product;
+
+pub(super) use backward::backward;
+pub(super) use decode::decode;
+pub(super) use forward::forward;
+
+use crate::Error;
+use crate::ops::{Heads, Segments};
+use qft_tensor::Isa;
+
+/// Queries in a tile.
+const QUERIES: usize = 64;
+/// Keys in a block.
+const KEYS: usize = 64;
+/// Queries that share one decision about what is masked: lanes of a product tile.
+const CHUNK: usize = 32;
+
+/// The keys of a block, of `keys` beginning at `first_key`, that some query of a chunk reads.
+#[inline(always)]
+fn visible(first_key: usize, keys: usize, first_query: usize, queries: usize) -> usize {
+    (first_query + queries).saturating_sub(first_key).min(keys)
+}
+
+/// Rows of one head in one segment, as slices of `[T, heads * D]`: `[segments * heads][tokens][D]`.
+fn head_rows<'a>(
+    x: &'a mut [f32],
+    segments: &Segments,
+    heads: usize,
+    size: usize,
+) -> Vec<Vec<&'a mut [f32]>> {
+    let mut chunks = x.chunks_exact_mut(size);
+    let mut lists = Vec::with_capacity((segments.borders().len() - 1) * heads);
+    for border in segments.borders().windows(2) {
+        let tokens = border[1] - border[0];
+        let first = lists.len();
+        lists.extend((0..heads).map(|_| Vec::with_capacity(tokens)));
+        for row in 0..tokens * heads {
+            lists[first + row % heads].extend(chunks.next());
+        }
+    }
+    lists
+}
+
+/// The factor of the scores.
+fn score_scale(heads: Heads) -> f32 {
+    1.0 / (heads.size as f32).sqrt()
+}
+
+/// Checks that query heads divide evenly among key/value heads; the queries per key/value head.
+fn group(op: &'static str, heads: Heads) -> Result<usize, Error> {
+    let Heads { query, key_value, .. } = heads;
+    if key_value == 0 || !query.is_multiple_of(key_value) {
+        return Err(Error::shape(
+            op,
+            "query heads in multiples of key/value heads",
+            format_args!("{query} and {key_value}"),
+        ));
+    }
+    Ok(query / key_value)
+}
+
+/// Writes `x`, rows of `size` elements `stride` apart, as columns of `[size, QUERIES]`, times `factor`.
+///
+/// Columns beyond the rows are zero.
+#[inline(always)]
+fn pack_transposed(
+    x: &[f32],
+    stride: usize,
+    rows: usize,
+    size: usize,
+    factor: f32,
+    out: &mut [f32],
+) {
+    let out = &mut out[..size * QUERIES];
+    if rows < QUERIES {
+        out.fill(0.0);
+    }
+    for i in 0..rows {
+        let row = &x[i * stride..][..size];
+        for (column, &x) in out.chunks_exact_mut(QUERIES).zip(row) {
+            column[i] = x * factor;
+        }
+    }
+}
+
+/// Whether tiles may fill 32 registers of 16 lanes.
+fn wide(isa: Isa) -> bool {
+    matches!(isa.name(), "avx512" | "vnni")
+}
