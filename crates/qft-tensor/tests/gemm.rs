@@ -1,6 +1,8 @@
 //! Integer products: every instruction set and thread count gives the bits of the scalar path, and the scalar
 //! path those of 64-bit sums. Float products: against `f64`.
 
+#![allow(clippy::unwrap_used)] // A test may panic.
+
 use proptest::prelude::*;
 use qft_tensor::simd::gemm_i8::{self, Operand, Product};
 use qft_tensor::{

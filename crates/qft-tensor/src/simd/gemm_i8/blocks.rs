@@ -20,6 +20,8 @@ use std::marker::PhantomData;
 pub(super) const SHARED_BYTES: usize = 8 << 20;
 /// Most rows of a task.
 const MC: usize = 96;
+/// Fewest rows of a task, if the result has as many: each panel of columns is read that often.
+const MIN_MC: usize = 36;
 /// Longest range of the contraction that is packed at once.
 const KC: usize = 2048;
 /// Most columns of a task whose contraction is cut.
@@ -90,8 +92,6 @@ pub(super) struct Tile<'a> {
     pub(super) b: &'a [u8],
     /// What the packed rows add to every sum.
     pub(super) bias: &'a [i32],
-    /// Rows of the tile that exist.
-    pub(super) rows: usize,
     /// `[MR, NR]`: sums over earlier ranges, or this range's result. Empty if there is one range only.
     pub(super) sums: &'a mut [i32],
     /// Whether `sums` holds nothing yet.
@@ -115,12 +115,6 @@ pub(super) struct OutTile<'a> {
 }
 
 impl OutTile<'_> {
-    /// The columns that exist.
-    #[inline(always)]
-    pub(super) fn cols(&self) -> usize {
-        self.cols
-    }
-
     /// A row of the tile.
     #[inline(always)]
     pub(super) fn row(&mut self, i: usize) -> &mut [f32] {
@@ -128,6 +122,17 @@ impl OutTile<'_> {
         // SAFETY: `task` makes tiles whose rows, as many as `row_scale` has, lie inside the result and belong
         // to this tile alone; `&mut self` keeps two of them from being alive at once.
         unsafe { std::slice::from_raw_parts_mut(self.cells.add(i * self.stride), self.cols) }
+    }
+
+    /// All rows, if there are `R` and all columns exist.
+    #[inline(always)]
+    pub(super) fn whole<const R: usize, const NR: usize>(&mut self) -> Option<[&mut [f32; NR]; R]> {
+        if self.row_scale.len() != R || self.cols != NR {
+            return None;
+        }
+        let (first, stride) = (self.cells, self.stride);
+        // SAFETY: as for `row`; rows do not overlap, since `check` compared the stride with the columns.
+        Some(std::array::from_fn(|i| unsafe { &mut *first.add(i * stride).cast() }))
     }
 
     /// Turns complete sums, rows of `NR`, into floats.
@@ -187,11 +192,11 @@ impl Plan {
             most = most.min(CARRY_COLS / E::NR);
         }
         let shared_panels = panels.div_ceil(panels.div_ceil(most));
-        let row_blocks = p.m.div_ceil(MC);
-        let mc = p.m.div_ceil(row_blocks).next_multiple_of(E::MR);
         let macs = p.m.saturating_mul(p.k).saturating_mul(shared_panels * E::NR);
         let tasks = (macs / TASK_MACS).clamp(1, TASKS);
-        let task_panels = shared_panels.div_ceil(tasks.div_ceil(row_blocks));
+        // Rows first: tasks that share rows each pack them.
+        let mc = p.m.div_ceil(tasks).max(MIN_MC).next_multiple_of(E::MR).min(MC);
+        let task_panels = shared_panels.div_ceil(tasks.div_ceil(p.m.div_ceil(mc)));
         Self { kc, k_padded, mc, shared_panels, task_panels, panel_bytes }
     }
 }
@@ -301,7 +306,6 @@ fn task<E: Engine>(
                     a: &a[i * k_padded * E::BYTES..][..a_bytes(count)],
                     b,
                     bias: &bias[i..i + E::panel_rows(count)],
-                    rows: count,
                     sums: &mut sums[index * tile_sums..][..tile_sums],
                     first: k0 == 0,
                     out,

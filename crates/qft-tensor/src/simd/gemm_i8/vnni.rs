@@ -70,13 +70,17 @@ fn tile<const R: usize>(t: Tile<'_>) {
     let (a, _) = bytemuck::cast_slice::<u8, i32>(t.a).as_chunks::<R>();
     let (b, _) = t.b.as_chunks::<GROUP_B>();
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
-    for (sums, &bias) in sums.iter_mut().zip(t.bias) {
-        *sums = [_mm512_set1_epi32(bias); 2];
+    // Arrays of known length everywhere: else the accumulators would live in memory.
+    let (bias, _) = t.bias.as_chunks::<R>();
+    for i in 0..R {
+        sums[i] = [_mm512_set1_epi32(bias[0][i]); 2];
     }
     if !t.first {
-        for (sums, kept) in sums.iter_mut().zip(t.sums.as_chunks::<NR>().0) {
-            for (sum, kept) in sums.iter_mut().zip(kept.as_chunks::<16>().0) {
-                *sum = _mm512_add_epi32(*sum, load(kept));
+        let (kept, _) = t.sums.as_chunks::<NR>().0.as_chunks::<R>();
+        for i in 0..R {
+            let (kept, _) = kept[0][i].as_chunks::<16>();
+            for h in 0..2 {
+                sums[i][h] = _mm512_add_epi32(sums[i][h], load(&kept[h]));
             }
         }
     }
@@ -90,44 +94,43 @@ fn tile<const R: usize>(t: Tile<'_>) {
         }
     }
     let Some(mut out) = t.out else {
-        for (sums, kept) in sums.iter().zip(t.sums.as_chunks_mut::<NR>().0) {
-            for (sum, kept) in sums.iter().zip(kept.as_chunks_mut::<16>().0) {
-                // SAFETY: `kept` is 64 bytes.
-                unsafe { _mm512_storeu_si512(kept.as_mut_ptr().cast(), *sum) };
-            }
-        }
-        return;
+        let (kept, _) = t.sums.as_chunks_mut::<NR>().0.as_chunks_mut::<R>();
+        return store_sums(&sums, &mut kept[0]);
     };
     let (row_scale, col_scale, add) = (out.row_scale, out.col_scale, out.accumulate);
-    if out.cols() == NR {
-        let (col_scale, _) = col_scale.as_chunks::<16>();
-        let col_scale = [load_ps(&col_scale[0]), load_ps(&col_scale[1])];
-        for i in 0..R {
-            if i >= t.rows {
-                break;
+    let Some(rows) = out.whole::<R, NR>() else {
+        let mut kept = [[0i32; NR]; R];
+        store_sums(&sums, &mut kept);
+        return out.finish(&kept);
+    };
+    let ((row_scale, _), (col_scale, _)) =
+        (row_scale.as_chunks::<R>(), col_scale.as_chunks::<16>());
+    let col_scale = [load_ps(&col_scale[0]), load_ps(&col_scale[1])];
+    for i in 0..R {
+        let row_scale = _mm512_set1_ps(row_scale[0][i]);
+        let (row, _) = rows[i].as_chunks_mut::<16>();
+        for h in 0..2 {
+            let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][h]), row_scale);
+            let mut value = _mm512_mul_ps(value, col_scale[h]);
+            if add {
+                value = _mm512_add_ps(load_ps(&row[h]), value);
             }
-            let row_scale = _mm512_set1_ps(row_scale[i]);
-            let (row, _) = out.row(i).as_chunks_mut::<16>();
-            for h in 0..2 {
-                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][h]), row_scale);
-                let mut value = _mm512_mul_ps(value, col_scale[h]);
-                if add {
-                    value = _mm512_add_ps(load_ps(&row[h]), value);
-                }
-                // SAFETY: `row[h]` is 16 floats.
-                unsafe { _mm512_storeu_ps(row[h].as_mut_ptr(), value) };
-            }
-        }
-        return;
-    }
-    let mut kept = [[0i32; NR]; R];
-    for (sums, kept) in sums.iter().zip(&mut kept) {
-        for (sum, kept) in sums.iter().zip(kept.as_chunks_mut::<16>().0) {
-            // SAFETY: `kept` is 64 bytes.
-            unsafe { _mm512_storeu_si512(kept.as_mut_ptr().cast(), *sum) };
+            // SAFETY: `row[h]` is 16 floats.
+            unsafe { _mm512_storeu_ps(row[h].as_mut_ptr(), value) };
         }
     }
-    out.finish(&kept);
+}
+
+/// Writes the sums of a tile.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_sums<const R: usize>(sums: &[[__m512i; 2]; R], to: &mut [[i32; NR]; R]) {
+    for i in 0..R {
+        for h in 0..2 {
+            // SAFETY: half a row is 64 bytes.
+            unsafe { _mm512_storeu_si512(to[i][16 * h..].as_mut_ptr().cast(), sums[i][h]) };
+        }
+    }
 }
 
 /// Panels of columns: `[group][half][16 columns][4 steps]`, each byte shifted by 128.
