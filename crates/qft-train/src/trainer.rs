@@ -1,0 +1,105 @@
+//! A model in training: one optimizer step at a time.
+
+use crate::TrainOps;
+use crate::optimizer::{
+    Optimizer, OptimizerConfig, ReleasedSink, StepNumbers, StoredSink, UpdateReport,
+};
+use anyhow::Result;
+use qft_llama::Batch;
+use qft_llama::model::Model;
+use qft_llama::pass::{self, PassOptions, StepLoss};
+use serde::{Deserialize, Serialize};
+
+/// What happens to gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GradientMode {
+    /// Each block of rows updates its weights at once.
+    Released,
+    /// The whole gradient is kept in INT8 on a stack, then applied.
+    Stored,
+}
+
+/// A model, its optimizer, and how they compute.
+#[derive(Debug)]
+pub struct Trainer {
+    /// The parameters.
+    pub model: Model,
+    /// Their optimizer.
+    pub optimizer: Optimizer,
+    /// How passes compute; `step` is kept here.
+    pub pass: PassOptions,
+    /// What happens to gradients.
+    pub gradients: GradientMode,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy)]
+pub struct StepReport {
+    /// The loss before the update.
+    pub loss: StepLoss,
+    /// What the update did.
+    pub update: UpdateReport,
+}
+
+impl Trainer {
+    /// A trainer at step 0.
+    pub fn new(
+        ops: &dyn TrainOps,
+        model: Model,
+        optimizer: OptimizerConfig,
+        pass: PassOptions,
+        gradients: GradientMode,
+    ) -> Result<Self> {
+        let optimizer = Optimizer::new(ops, &model, optimizer)?;
+        Ok(Self { model, optimizer, pass, gradients })
+    }
+
+    /// One optimizer step over all `batches` at learning rate `lr`.
+    ///
+    /// Errors: a loss that is not finite ends the step before any parameter has changed.
+    pub fn step(&mut self, ops: &dyn TrainOps, batches: &[Batch], lr: f32) -> Result<StepReport> {
+        let PassOptions { seed, step, .. } = self.pass;
+        let numbers = StepNumbers { seed, step, lr };
+        let (model, optimizer) = (&mut self.model, &mut self.optimizer);
+        let (loss, update) = match self.gradients {
+            GradientMode::Released => {
+                let mut sink = ReleasedSink::new(ops, optimizer, numbers)?;
+                let loss = pass::train_step(ops, model, &self.pass, batches, &mut sink)?;
+                (loss, sink.finish()?)
+            }
+            GradientMode::Stored => {
+                let mut sink = StoredSink::new(ops, numbers);
+                let loss = pass::train_step(ops, model, &self.pass, batches, &mut sink)?;
+                (loss, sink.apply(ops, optimizer, model, numbers)?)
+            }
+        };
+        self.pass.step += 1;
+        Ok(StepReport { loss, update })
+    }
+
+    /// Mean negative log-likelihood per target token over `batches`, and the number of targets.
+    pub fn evaluate(
+        &self,
+        ops: &dyn TrainOps,
+        batches: impl Iterator<Item = Batch>,
+    ) -> Result<(f64, usize)> {
+        evaluate(ops, &self.model, &self.pass, batches)
+    }
+}
+
+/// Mean negative log-likelihood per target token over `batches`, and the number of targets.
+pub fn evaluate(
+    ops: &dyn TrainOps,
+    model: &Model,
+    options: &PassOptions,
+    batches: impl Iterator<Item = Batch>,
+) -> Result<(f64, usize)> {
+    let (mut sum, mut count) = (0.0, 0);
+    for batch in batches {
+        let nll = pass::evaluate(ops, model, options, &batch)?;
+        sum += nll.iter().sum::<f64>();
+        count += nll.len();
+    }
+    Ok((sum / count.max(1) as f64, count))
+}
