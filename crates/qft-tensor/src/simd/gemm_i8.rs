@@ -87,7 +87,7 @@ pub fn run(isa: Isa, p: &Product<'_>, out: &mut [f32]) {
 }
 
 /// The most memory that products keep between calls, on a pool of `threads` threads and as long as products
-/// do not run at the same time: 8 MiB for the second operand, 792 KiB per thread for the first and for
+/// do not run at the same time: 8 MiB for the second operand, 577 KiB per thread for the first and for
 /// unfinished sums.
 pub const fn max_scratch_bytes(threads: usize) -> usize {
     blocks::SHARED_BYTES + threads * blocks::LEAF_BYTES

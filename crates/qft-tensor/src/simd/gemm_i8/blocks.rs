@@ -19,11 +19,11 @@ use std::marker::PhantomData;
 /// Most bytes of the packed second operand: a panel of 32 columns and the longest contraction fit twice.
 pub(super) const SHARED_BYTES: usize = 8 << 20;
 /// Most rows of a task.
-const MC: usize = 96;
+const MC: usize = 48;
 /// Fewest rows of a task, if the result has as many: each panel of columns is read that often.
-const MIN_MC: usize = 36;
+const MIN_MC: usize = 24;
 /// Longest range of the contraction that is packed at once.
-const KC: usize = 2048;
+const KC: usize = 4096;
 /// Most columns of a task whose contraction is cut.
 const CARRY_COLS: usize = 1024;
 /// Bytes per thread: packed rows of 16-bit elements, sums, and one bias per row.
