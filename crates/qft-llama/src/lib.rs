@@ -4,14 +4,18 @@ pub mod batch;
 pub mod block;
 pub mod config;
 pub mod error;
+pub mod export;
 pub mod generate;
 pub mod model;
 pub mod pass;
+pub mod sampling;
 pub mod source;
 pub mod tokenizer;
 
 pub use batch::{Batch, IGNORE};
 pub use config::{LlamaConfig, PRESETS, Rope, RopeScaling, TensorKind, TensorSpec};
 pub use error::Error;
+pub use export::{DEFAULT_SHARD_BYTES, FillRows, export_folder};
+pub use sampling::Sampler;
 pub use source::{Synthetic, WeightSource, Weights};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -1,4 +1,5 @@
 //! Configurations of the shared models, and everything that must be refused.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Tokenizers against reference encodings, and what a folder says about special tokens.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -184,11 +185,14 @@ fn collects_end_tokens_of_every_file() {
     assert_eq!(tokenizer.token(3).as_deref(), Some("late"));
 }
 
+/// The files of a folder, by name and text, and the template that must be found.
+type TemplateCase<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>);
+
 #[test]
 fn finds_the_chat_template_in_each_of_its_places() {
     let named = r#"{"chat_template": [{"name": "tool", "template": "T"},
                                       {"name": "default", "template": "D"}]}"#;
-    let cases: [(&[(&str, &str)], Option<&str>); 4] = [
+    let cases: [TemplateCase; 4] = [
         (&[], None),
         (&[("tokenizer_config.json", r#"{"chat_template": "C"}"#)], Some("C")),
         (&[("tokenizer_config.json", named)], Some("D")),

@@ -1,0 +1,163 @@
+//! One safetensors file in bf16.
+
+use super::{FillRows, WRITE_REMEDY};
+use crate::config::{LlamaConfig, TensorSpec};
+use crate::error::Error;
+use half::bf16;
+use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// Elements converted at a time, or one row if that is longer.
+const BLOCK_ELEMENTS: usize = 1 << 18;
+
+/// The tensors of one file.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    pub(super) tensors: Vec<TensorSpec>,
+}
+
+/// The name of shard `number`, counted from 0, of `count`.
+pub(super) fn shard_name(number: usize, count: usize) -> String {
+    match count {
+        1 => "model.safetensors".into(),
+        _ => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
+    }
+}
+
+/// Whether `name` is one that weights are written under.
+pub(super) fn is_weight_file(name: &str) -> bool {
+    let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
+    let sharded = numbers.and_then(|numbers| numbers.split_once("-of-")).is_some_and(|(i, n)| {
+        [i, n].iter().all(|part| part.len() == 5 && part.bytes().all(|b| b.is_ascii_digit()))
+    });
+    sharded || matches!(name, "model.safetensors" | "model.safetensors.index.json")
+}
+
+impl Shard {
+    /// Divides a model into files of at most `max_bytes` of data, or one tensor.
+    pub(super) fn split(config: &LlamaConfig, max_bytes: u64) -> Vec<Self> {
+        let mut shards = vec![Self::default()];
+        let mut bytes = 0;
+        for spec in config.tensors() {
+            let size = tensor_bytes(&spec);
+            if bytes > 0 && bytes + size > max_bytes {
+                shards.push(Self::default());
+                bytes = 0;
+            }
+            bytes += size;
+            if let Some(last) = shards.last_mut() {
+                last.tensors.push(spec);
+            }
+        }
+        shards
+    }
+
+    /// Bytes of all tensors.
+    pub(super) fn data_bytes(&self) -> u64 {
+        self.tensors.iter().map(tensor_bytes).sum()
+    }
+
+    /// Writes header and data, and waits until they are on the disk.
+    pub(super) fn write(
+        &self,
+        mut file: File,
+        path: &Path,
+        fill: &mut FillRows<'_>,
+    ) -> Result<(), Error> {
+        let io = |source| Error::io("write", path, WRITE_REMEDY, source);
+        file.write_all(&self.header()).map_err(io)?;
+        let (mut values, mut bytes) = (Vec::new(), Vec::new());
+        for spec in &self.tensors {
+            let step = (BLOCK_ELEMENTS / spec.cols).max(1);
+            for start in (0..spec.rows).step_by(step) {
+                let rows = start..spec.rows.min(start + step);
+                values.clear();
+                values.resize(rows.len() * spec.cols, 0.0);
+                fill(spec, rows, &mut values)?;
+                bytes.clear();
+                for (index, &value) in values.iter().enumerate() {
+                    let rounded = bf16::from_f32(value);
+                    if !rounded.is_finite() {
+                        return Err(Error::NotFinite {
+                            file: path.to_path_buf(),
+                            tensor: spec.name.clone(),
+                            row: start + index / spec.cols,
+                            col: index % spec.cols,
+                            value,
+                            remedy: "training diverged; lower the learning rate and resume from an \
+                                     earlier checkpoint",
+                        });
+                    }
+                    bytes.extend_from_slice(&rounded.to_le_bytes());
+                }
+                file.write_all(&bytes).map_err(io)?;
+            }
+        }
+        file.sync_all().map_err(io)
+    }
+
+    /// Length, names, types, shapes and offsets, padded so that the data begins at a multiple of 8.
+    fn header(&self) -> Vec<u8> {
+        let mut map = Map::new();
+        map.insert("__metadata__".into(), json!({"format": "pt"}));
+        let mut end = 0;
+        for spec in &self.tensors {
+            let start = end;
+            end += tensor_bytes(spec);
+            let (shape, offsets) = (spec.file_shape(), [start, end]);
+            let info = json!({"dtype": "BF16", "shape": shape, "data_offsets": offsets});
+            map.insert(spec.name.clone(), info);
+        }
+        let mut text = Value::Object(map).to_string().into_bytes();
+        text.resize(text.len().next_multiple_of(8), b' ');
+        let mut header = (text.len() as u64).to_le_bytes().to_vec();
+        header.append(&mut text);
+        header
+    }
+}
+
+fn tensor_bytes(spec: &TensorSpec) -> u64 {
+    spec.elements() as u64 * size_of::<bf16>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::OpenOptions;
+    use std::io::ErrorKind;
+
+    #[test]
+    fn knows_weight_files() {
+        for name in ["model.safetensors", "model-00001-of-00012.safetensors"] {
+            assert!(is_weight_file(name), "{name}");
+        }
+        for name in
+            ["model-1-of-2.safetensors", "model-x.safetensors", "config.json", "model-0000a"]
+        {
+            assert!(!is_weight_file(name), "{name}");
+        }
+        assert_eq!(shard_name(0, 1), "model.safetensors");
+        assert_eq!(shard_name(1, 12), "model-00002-of-00012.safetensors");
+    }
+
+    #[test]
+    fn a_full_disk_is_reported_with_the_path() {
+        let path = Path::new("/dev/full");
+        let Ok(file) = OpenOptions::new().write(true).open(path) else {
+            println!("skipped: {} is absent", path.display());
+            return;
+        };
+        let config = LlamaConfig::preset("llama-15m").unwrap();
+        let shard = Shard { tensors: config.tensors().take(1).collect() };
+        match shard.write(file, path, &mut |_, _, _| Ok(())) {
+            Err(error @ Error::Io { .. }) => {
+                assert!(error.to_string().contains("/dev/full"), "{error}");
+                let Error::Io { source, .. } = error else { unreachable!() };
+                assert_eq!(source.kind(), ErrorKind::StorageFull);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
