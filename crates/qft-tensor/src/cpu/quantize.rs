@@ -14,11 +14,11 @@ const TINY: f32 = 1e-30;
 /// the low bits of the sum.
 const MAGIC: f32 = 12_582_912.0;
 
-/// The nearest INT8, ties to even; NaN gives -127.
+/// The nearest INT8, ties to even; NaN gives 0.
 #[inline(always)]
-#[allow(clippy::manual_clamp)] // `clamp` keeps NaN.
 pub fn nearest_i8(x: f32) -> i8 {
-    (x.max(-127.0).min(127.0) + MAGIC).to_bits() as i8
+    let x = if x.is_nan() { 0.0 } else { x.clamp(-127.0, 127.0) };
+    (x + MAGIC).to_bits() as i8
 }
 
 /// Maps a group's absmax to `(scale, inverse scale)`.
@@ -240,6 +240,7 @@ impl QuantizeOps for Cpu {
         let QuantizeRows { x, fold, rounding, out } = op;
         let (cols, stride, isa) = (x.cols(), x.stride(), self.isa());
         if x.rows() == 0 || cols == 0 {
+            out.scale.host_mut()?.fill(0.0);
             return Ok(());
         }
         let (data, fold) = (x.host()?, fold.map(|f| f.host()).transpose()?);
