@@ -6,6 +6,7 @@ use crate::{
     Rounding, ScaleAxis,
 };
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Below this absmax a group counts as zero: its inverse scale would overflow.
 const TINY: f32 = 1e-30;
@@ -108,35 +109,30 @@ impl Kernel for RowsTask<'_> {
         {
             let x_row = &self.x[r * self.stride..][..self.cols];
             let first_block = (self.first_row + r) * blocks_per_row(self.cols);
-            let mut inverses = [0.0; 1];
+            let (mut u, mut u_block) = ([0.0; HALF_BLOCK], usize::MAX);
             for (g, scale) in scale_row.iter_mut().enumerate() {
-                let range = g * self.group..((g + 1) * self.group).min(self.cols);
-                let (s, inverse) =
-                    scale_of(absmax(&x_row[range.clone()], self.fold.map(|f| &f[range.clone()])));
-                *scale = s;
-                inverses[0] = inverse;
-                if groups > 1 {
-                    // Groups need not align with random blocks: index each element by itself.
-                    for c in range {
-                        let block = offsets(self.philox.as_ref(), first_block + c / HALF_BLOCK);
-                        let folded = x_row[c] * self.fold.map_or(1.0, |f| f[c]);
-                        q_row[c] = nearest_i8(folded * inverse + block[c % HALF_BLOCK]);
+                let end = ((g + 1) * self.group).min(self.cols);
+                let mut start = g * self.group;
+                let fold = |range: Range<usize>| self.fold.map(|f| &f[range]);
+                let inverse;
+                (*scale, inverse) = scale_of(absmax(&x_row[start..end], fold(start..end)));
+                // Groups need not align with random blocks: go from border to border of either.
+                while start < end {
+                    let block = start / HALF_BLOCK;
+                    let stop = end.min((block + 1) * HALF_BLOCK);
+                    let (x, q) = (&x_row[start..stop], &mut q_row[start..stop]);
+                    match &self.philox {
+                        None => quantize_nearest(x, fold(start..stop), inverse, q),
+                        Some(philox) => {
+                            if block != u_block {
+                                u = offsets(Some(philox), first_block + block);
+                                u_block = block;
+                            }
+                            let u = &u[start % HALF_BLOCK..];
+                            quantize_offset(x, fold(start..stop), inverse, u, q);
+                        }
                     }
-                }
-            }
-            if groups > 1 {
-                continue;
-            }
-            for (b, (x, q)) in
-                x_row.chunks(HALF_BLOCK).zip(q_row.chunks_mut(HALF_BLOCK)).enumerate()
-            {
-                let fold = self.fold.map(|f| &f[b * HALF_BLOCK..][..x.len()]);
-                match &self.philox {
-                    None => quantize_nearest(x, fold, inverses[0], q),
-                    Some(_) => {
-                        let u = offsets(self.philox.as_ref(), first_block + b);
-                        quantize_offset(x, fold, inverses[0], &u, q);
-                    }
+                    start = stop;
                 }
             }
         }
@@ -234,6 +230,95 @@ impl Kernel for ColsTask<'_> {
     }
 }
 
+/// Integers and their scales, for whole rows.
+#[derive(Clone, Copy)]
+struct Scaled<'a> {
+    q: &'a [i8],
+    scale: &'a [f32],
+    axis: ScaleAxis,
+    cols: usize,
+}
+
+/// The scales of elements `c0..c0 + out.len()` of row `r`.
+#[inline(always)]
+fn spread(axis: ScaleAxis, scale: &[f32], cols: usize, r: usize, c0: usize, out: &mut [f32]) {
+    match axis {
+        ScaleAxis::Row => out.fill(scale[r]),
+        ScaleAxis::Column => out.copy_from_slice(&scale[c0..][..out.len()]),
+        ScaleAxis::Group(group) => {
+            let row = &scale[r * cols.div_ceil(group)..];
+            let (mut c, end) = (c0, c0 + out.len());
+            while c < end {
+                let stop = end.min((c / group + 1) * group);
+                out[c - c0..stop - c0].fill(row[c / group]);
+                c = stop;
+            }
+        }
+    }
+}
+
+struct DequantizeTask<'a> {
+    x: Scaled<'a>,
+    first_row: usize,
+    stride: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for DequantizeTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Scaled { q, scale, axis, cols } = self.x;
+        for (r, row) in self.out.chunks_mut(self.stride).enumerate() {
+            let r = self.first_row + r;
+            let q = &q[r * cols..][..cols];
+            for (b, (out, q)) in
+                row[..cols].chunks_mut(HALF_BLOCK).zip(q.chunks(HALF_BLOCK)).enumerate()
+            {
+                let mut scales = [0.0; HALF_BLOCK];
+                spread(axis, scale, cols, r, b * HALF_BLOCK, &mut scales[..q.len()]);
+                for ((out, &q), scale) in out.iter_mut().zip(q).zip(scales) {
+                    *out = f32::from(q) * scale;
+                }
+            }
+        }
+    }
+}
+
+struct RequantizeTask<'a> {
+    x: Scaled<'a>,
+    first_row: usize,
+    philox: Option<Philox>,
+    new_scale: &'a [f32],
+    new_axis: ScaleAxis,
+    out: &'a mut [i8],
+}
+
+impl Kernel for RequantizeTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Scaled { q, scale, axis, cols } = self.x;
+        for (r, row) in self.out.chunks_mut(cols).enumerate() {
+            let r = self.first_row + r;
+            let q = &q[r * cols..][..cols];
+            for (b, (out, q)) in row.chunks_mut(HALF_BLOCK).zip(q.chunks(HALF_BLOCK)).enumerate() {
+                let (mut old, mut new) = ([0.0; HALF_BLOCK], [0.0; HALF_BLOCK]);
+                let c0 = b * HALF_BLOCK;
+                spread(axis, scale, cols, r, c0, &mut old[..q.len()]);
+                spread(self.new_axis, self.new_scale, cols, r, c0, &mut new[..q.len()]);
+                let u = offsets(self.philox.as_ref(), r * blocks_per_row(cols) + b);
+                for ((((out, &q), old), new), u) in out.iter_mut().zip(q).zip(old).zip(new).zip(u) {
+                    let value = nearest_i8(f32::from(q) * old / new + u);
+                    *out = if new > TINY { value } else { 0 };
+                }
+            }
+        }
+    }
+}
+
 impl QuantizeOps for Cpu {
     fn quantize_rows(&self, op: QuantizeRows<'_>) -> Result<(), Error> {
         op.check()?;
@@ -293,17 +378,14 @@ impl QuantizeOps for Cpu {
     fn dequantize(&self, op: Dequantize<'_>) -> Result<(), Error> {
         op.check()?;
         let Dequantize { x, mut out } = op;
-        let (cols, stride) = (out.cols(), out.stride());
+        let (cols, stride, isa) = (out.cols(), out.stride(), self.isa());
         if out.rows() == 0 || cols == 0 {
             return Ok(());
         }
-        let (q, scale, axis) = (x.q.host()?, x.scale.host()?, x.axis());
-        let tasks = out.host_mut()?.par_chunks_mut(stride);
-        self.for_each(tasks.enumerate(), |(r, row)| {
-            let q = &q[r * cols..][..cols];
-            for (c, (out, &q)) in row.iter_mut().zip(q).enumerate() {
-                *out = f32::from(q) * scale[scale_index(axis, cols, r, c)];
-            }
+        let x = Scaled { q: x.q.host()?, scale: x.scale.host()?, axis: x.axis(), cols };
+        let tasks = out.host_mut()?.par_chunks_mut(ROWS * stride);
+        self.for_each(tasks.enumerate(), |(task, out)| {
+            isa.run(DequantizeTask { x, first_row: task * ROWS, stride, out });
         });
         Ok(())
     }
@@ -311,33 +393,18 @@ impl QuantizeOps for Cpu {
     fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {
         op.check()?;
         let Requantize { x, rounding, out } = op;
-        let (cols, philox) = (x.cols(), philox(rounding));
+        let (cols, philox, isa) = (x.cols(), philox(rounding), self.isa());
         if x.rows() == 0 || cols == 0 {
             return Ok(());
         }
-        let (q, scale, axis) = (x.q.host()?, x.scale.host()?, x.axis());
-        let out_axis = out.axis();
-        let out_scale = out.scale.host()?;
-        let tasks = out.q.host_mut()?.par_chunks_mut(cols);
-        self.for_each(tasks.enumerate(), |(r, row)| {
-            for (b, chunk) in row.chunks_mut(HALF_BLOCK).enumerate() {
-                let u = offsets(philox.as_ref(), r * blocks_per_row(cols) + b);
-                for (i, out) in chunk.iter_mut().enumerate() {
-                    let c = b * HALF_BLOCK + i;
-                    let value = f32::from(q[r * cols + c]) * scale[scale_index(axis, cols, r, c)];
-                    let new = out_scale[scale_index(out_axis, cols, r, c)];
-                    *out = if new > TINY { nearest_i8(value / new + u[i]) } else { 0 };
-                }
-            }
+        let x = Scaled { q: x.q.host()?, scale: x.scale.host()?, axis: x.axis(), cols };
+        let new_axis = out.axis();
+        let new_scale = out.scale.host()?;
+        let tasks = out.q.host_mut()?.par_chunks_mut(ROWS * cols);
+        self.for_each(tasks.enumerate(), |(task, out)| {
+            let first_row = task * ROWS;
+            isa.run(RequantizeTask { x, first_row, philox, new_scale, new_axis, out });
         });
         Ok(())
-    }
-}
-
-fn scale_index(axis: ScaleAxis, cols: usize, r: usize, c: usize) -> usize {
-    match axis {
-        ScaleAxis::Row => r,
-        ScaleAxis::Column => c,
-        ScaleAxis::Group(group) => r * cols.div_ceil(group) + c / group,
     }
 }
