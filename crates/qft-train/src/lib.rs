@@ -1,7 +1,10 @@
 //! The trainer.
+
+pub mod args;
 pub mod backend;
 pub mod checkpoint;
 pub mod optimizer;
+pub mod options;
 pub mod plan;
 pub mod trainer;
 

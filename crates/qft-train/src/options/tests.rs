@@ -1,0 +1,197 @@
+//! Options from the command line to the checked run.
+
+use super::*;
+use crate::args::{Args, Command};
+use clap::{CommandFactory, Parser};
+use std::io::Write;
+
+fn finetune(line: &str) -> Result<FinetuneOptions> {
+    let base = "qft finetune --model m --data d.txt --out o";
+    let words = base.split(' ').chain(line.split(' ').filter(|word| !word.is_empty()));
+    match Args::try_parse_from(words)?.command {
+        Command::Finetune(args) => FinetuneOptions::resolve(*args),
+        _ => unreachable!("the command is finetune"),
+    }
+}
+
+fn settings(text: &str, line: &str) -> Result<FinetuneOptions> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    finetune(&format!("--config {} {line}", file.path().display()))
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn defaults() {
+    let options = finetune("").unwrap();
+    assert_eq!(options.optimizer.lr, 1e-5);
+    assert_eq!((options.optimizer.beta1, options.optimizer.beta2), (0.95, 0.98));
+    assert_eq!(options.optimizer.warmup, Warmup::Fraction(0.03));
+    assert_eq!(options.optimizer.schedule, LrSchedule::Cosine);
+    assert_eq!(options.length, Length::Epochs(1.0));
+    assert_eq!(options.step.seq_len(4096).unwrap(), 512);
+    assert_eq!(options.step.seq_len(256).unwrap(), 256);
+    assert_eq!(options.step.rows_per_step(), 4);
+    assert_eq!(options.state.states, States::Full);
+    assert_eq!(options.state.compute, ComputeKind::Int8);
+    assert_eq!(options.state.gradients, GradientChoice::Released);
+    assert_eq!(options.held_out, HeldOut::None);
+    assert!(options.shuffle && !options.pack && !options.insist);
+    let paper = finetune("--states paper").unwrap();
+    assert_eq!(paper.state.gradients, GradientChoice::Stored);
+    let float = finetune("--states f32 --optimizer adamw").unwrap();
+    assert_eq!(float.state.compute, ComputeKind::Float);
+    assert_eq!((float.optimizer.lr, float.optimizer.beta2), (2e-5, 0.999));
+}
+
+#[test]
+fn what_excludes_each_other_or_is_out_of_range_is_refused() {
+    for (line, told) in [
+        ("--steps 5 --epochs 1", "--steps and --epochs exclude"),
+        ("--states f32 --gradients stored", "--gradients stored"),
+        ("--states f32 --compute int8", "--compute int8"),
+        ("--states f32 --rounding nearest", "--rounding"),
+        ("--optimizer adamw", "--states f32"),
+        ("--outliers 0.06", "0 to 0.05"),
+        ("--outliers=-0.1", "0 to 0.05"),
+        ("--seq-len 0", "--seq-len"),
+        ("--batch-size 0", "--batch-size"),
+        ("--batch-size 99999999 --accumulate 99999999", "--batch-size"),
+        ("--accumulate 0", "--accumulate"),
+        ("--eval-data e.txt --val-split 0.1", "exclude each other"),
+        ("--val-split 1", "--val-split"),
+        ("--warmup 11 --steps 10", "--warmup: 11 steps"),
+        ("--beta1 1", "--beta1"),
+        ("--beta2 0.99999999999", "--beta2"),
+        ("--beta2=-0.5", "--beta2"),
+        ("--lr 0", "--lr"),
+        ("--lr nan", "finite"),
+        ("--epochs 0", "--epochs"),
+        ("--steps 0", "--steps"),
+        ("--threads 0", "--threads"),
+        ("--checkpoint-every 0", "--checkpoint-every"),
+        ("--keep-checkpoints 0", "--keep-checkpoints"),
+        ("--eval-every 5", "no held-out data"),
+        ("--out m", "model's folder"),
+        ("--max-grad-norm 0", "--max-grad-norm"),
+        ("--min-lr-ratio 2", "--min-lr-ratio"),
+        ("--weight-decay=-1", "--weight-decay"),
+        ("--device tpu", "cuda:N"),
+        ("--states int4", "balanced"),
+    ] {
+        let line = if line.starts_with("--out m") {
+            let words = "qft finetune --model m --data d.txt --out m".split(' ');
+            let Command::Finetune(args) = Args::try_parse_from(words).unwrap().command else {
+                panic!("the command is finetune")
+            };
+            FinetuneOptions::resolve(*args)
+        } else {
+            finetune(line)
+        };
+        let error = format!("{:#}", line.expect_err(told));
+        assert!(error.contains(told), "expected {told:?} in {error:?}");
+    }
+    let long = finetune("--seq-len 600").unwrap().step.seq_len(512);
+    assert!(format!("{:#}", long.unwrap_err()).contains("512 positions"));
+}
+
+#[test]
+fn a_missing_option_is_named() {
+    for (line, told) in [
+        ("qft finetune --data d --out o", "--model"),
+        ("qft finetune --model m --out o", "--data"),
+        ("qft finetune --model m --data d", "--out"),
+    ] {
+        let Command::Finetune(args) = Args::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("the command is finetune")
+        };
+        let error = FinetuneOptions::resolve(*args).unwrap_err().to_string();
+        assert!(error.starts_with(told), "{error}");
+    }
+}
+
+#[test]
+fn flags_go_before_the_settings_file() {
+    let file = r#"
+        lr = 3e-5
+        epochs = 2
+        states = "compact"
+        warmup = 0.1
+        eval-data = ["a.txt", "b.txt"]
+        pack = true
+        shuffle = false
+        seq-len = 128
+        template = "chatml"
+        device = "cuda:1"
+        resume = "latest"
+    "#;
+    let options = settings(file, "").unwrap();
+    assert_eq!(options.optimizer.lr, 3e-5);
+    assert_eq!(options.length, Length::Epochs(2.0));
+    assert_eq!(options.held_out, HeldOut::Files(vec!["a.txt".into(), "b.txt".into()]));
+    assert!(options.pack && !options.shuffle);
+    assert_eq!(options.device, DeviceChoice::Cuda(1));
+    assert_eq!(options.resume, Some(Resume::Latest));
+
+    let line = "--lr 1e-6 --steps 7 --val-split 0.2 --pack=false --warmup 3 --resume dir";
+    let options = settings(file, line).unwrap();
+    assert_eq!(options.optimizer.lr, 1e-6);
+    assert_eq!(options.length, Length::Steps(7));
+    assert_eq!(options.optimizer.warmup, Warmup::Steps(3));
+    assert_eq!(options.held_out, HeldOut::Split(0.2));
+    assert_eq!(options.step.seq_len, Some(128));
+    assert_eq!(options.state.states, States::Compact);
+    assert_eq!(options.resume, Some(Resume::Checkpoint("dir".into())));
+    assert!(!options.pack);
+    assert!(!settings("shuffle = true", "--no-shuffle").unwrap().shuffle);
+}
+
+#[test]
+fn a_wrong_settings_file_is_told_apart() {
+    for (text, told) in [
+        ("learning_rate = 1e-5", "unknown option `learning_rate`; did you mean lr?"),
+        ("seqlen = 5", "did you mean seq-len"),
+        ("xyzzy = 5", "--help"),
+        ("config = 'other.toml'", "unknown option `config`"),
+        ("lr = 'fast'", "invalid type"),
+        ("lr = nan", "finite"),
+        ("states = 'int4'", "balanced"),
+        ("warmup = -3", "neither a fraction"),
+        ("seed = -1", "seed"),
+        ("steps = 3\nepochs = 2", "exclude each other"),
+        ("lr = ", "not valid TOML"),
+    ] {
+        let error = format!("{:#}", settings(text, "").expect_err(told));
+        assert!(error.contains(told), "expected {told:?} in {error:?}");
+    }
+    let error = format!("{:#}", finetune("--config /no/such.toml").unwrap_err());
+    assert!(error.contains("/no/such.toml"), "{error}");
+}
+
+#[test]
+fn the_other_commands() {
+    let parse = |line: &str| Args::try_parse_from(line.split(' ')).unwrap().command;
+    let Command::Eval(args) = parse("qft eval --model m --data d --states compact --json") else {
+        panic!("the command is eval")
+    };
+    let options = EvalOptions::resolve(args).unwrap();
+    assert_eq!(options.state.compute, ComputeKind::Int8);
+    assert!(options.json);
+    let Command::Eval(args) = parse("qft eval --model m --data d") else {
+        panic!("the command is eval")
+    };
+    assert_eq!(EvalOptions::resolve(args).unwrap().state.states, States::F32);
+    let Command::Generate(args) = parse("qft generate --model m --prompt p --top-p 0.5") else {
+        panic!("the command is generate")
+    };
+    assert!(GenerateOptions::resolve(args).is_err());
+    let Command::Plan(args) = parse("qft plan --model llama-2-7b --outliers 0.01") else {
+        panic!("the command is plan")
+    };
+    let options = PlanOptions::resolve(args).unwrap();
+    assert_eq!((options.model.as_str(), options.state.outliers), ("llama-2-7b", Some(0.01)));
+}
