@@ -51,33 +51,33 @@ impl Philox {
     /// 64 uniformly distributed words. A stream has 2^28 blocks (2^34 words); the index wraps there.
     #[inline(always)]
     pub fn block(&self, index: u32) -> [u32; BLOCK_WORDS] {
-        let mut c0 = [0u32; LANES];
+        // Each 32-bit word sits in the lower half of a 64-bit lane: the products need no shuffles. What the
+        // upper halves hold is never looked at.
+        let low = |word: u64| word & 0xFFFF_FFFF;
+        let mut c0 = [0u64; LANES];
         for (lane, c) in c0.iter_mut().enumerate() {
-            *c = index.wrapping_mul(LANES as u32).wrapping_add(lane as u32);
+            *c = u64::from(index.wrapping_mul(LANES as u32).wrapping_add(lane as u32));
         }
-        let mut c1 = [self.upper[0]; LANES];
-        let mut c2 = [self.upper[1]; LANES];
-        let mut c3 = [self.upper[2]; LANES];
+        let [mut c1, mut c2, mut c3] = self.upper.map(|word| [u64::from(word); LANES]);
         let [mut k0, mut k1] = self.key;
         for _ in 0..10 {
             for lane in 0..LANES {
-                let p0 = u64::from(M0) * u64::from(c0[lane]);
-                let p1 = u64::from(M1) * u64::from(c2[lane]);
-                let n0 = (p1 >> 32) as u32 ^ c1[lane] ^ k0;
-                let n2 = (p0 >> 32) as u32 ^ c3[lane] ^ k1;
-                c1[lane] = p1 as u32;
-                c3[lane] = p0 as u32;
-                c0[lane] = n0;
-                c2[lane] = n2;
+                let p0 = u64::from(M0) * low(c0[lane]);
+                let p1 = u64::from(M1) * low(c2[lane]);
+                c0[lane] = (p1 >> 32) ^ c1[lane] ^ u64::from(k0);
+                c2[lane] = (p0 >> 32) ^ c3[lane] ^ u64::from(k1);
+                c1[lane] = p1;
+                c3[lane] = p0;
             }
             k0 = k0.wrapping_add(W0);
             k1 = k1.wrapping_add(W1);
         }
         let mut out = [0u32; BLOCK_WORDS];
-        out[..LANES].copy_from_slice(&c0);
-        out[LANES..2 * LANES].copy_from_slice(&c1);
-        out[2 * LANES..3 * LANES].copy_from_slice(&c2);
-        out[3 * LANES..].copy_from_slice(&c3);
+        for (out, words) in out.as_chunks_mut::<LANES>().0.iter_mut().zip([c0, c1, c2, c3]) {
+            for (out, word) in out.iter_mut().zip(words) {
+                *out = word as u32;
+            }
+        }
         out
     }
 
