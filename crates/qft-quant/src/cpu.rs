@@ -2,6 +2,7 @@
 
 mod decode;
 mod sparse;
+mod transpose;
 
 use crate::{DecodeRows, Error, HybridOps, SparseBackward, SparseForward};
 use qft_tensor::Cpu;

@@ -43,8 +43,9 @@ impl DecodeRows<'_> {
 
 /// Adds the sparse part of `y = x W^T`: `y[t, n] += a_t * sum over features (n, k) of x[t, k] * v`.
 ///
-/// Shapes: `x` `[T, K]` with a scale per row, `y` f32 `[T, rows.len()]`. Numerics: f32 fused multiply-adds in
-/// feature order, then one product with `a_t`, then one sum. Nothing happens if the matrix has no features.
+/// Shapes: `x` `[T, K]` with a scale per row, `y` f32 `[T, rows.len()]`. Numerics: from zero, f32 fused
+/// multiply-adds in feature order, then one product with `a_t`, then one sum. Nothing happens if the matrix has no
+/// features.
 #[derive(Debug)]
 pub struct SparseForward<'a> {
     /// Quantized input.
@@ -77,8 +78,8 @@ impl SparseForward<'_> {
 
 /// Adds the sparse part of `dx = dy W`: `dx[t, k] += sum over features (n, k) of dy[t, n] * v`.
 ///
-/// Shapes: `dy` f32 `[T, rows.len()]`, `dx` f32 `[T, K]`. Numerics: f32 fused multiply-adds in row order.
-/// Nothing happens if the matrix has no features.
+/// Shapes: `dy` f32 `[T, rows.len()]`, `dx` f32 `[T, K]`. Numerics: from zero, f32 fused multiply-adds in row
+/// order, then one sum. Nothing happens if the matrix has no features.
 #[derive(Debug)]
 pub struct SparseBackward<'a> {
     /// Gradient of the output.

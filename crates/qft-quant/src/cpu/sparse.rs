@@ -1,30 +1,27 @@
 //! Products with the protected features.
 //!
 //! Tokens lie along vector lanes: a tile of tokens is transposed, so that one feature meets many tokens at one
-//! address. Forward keeps the sums of a row in registers; backward adds to a transposed tile of `dx`.
+//! address. Forward keeps the sums of a row in registers; backward keeps those of 256 columns in the cache.
 
-use crate::outlier::{OutlierView, RowView};
+use super::transpose::{Aligned, SIDE, TILE_ROWS, bytes, square};
+use crate::outlier::{BLOCK_COLS, OutlierView, RowView};
 use crate::{Error, SparseBackward, SparseForward};
+use half::bf16;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Tokens in a tile of the forward product: a column of the tile is a cache line of INT8.
-const FORWARD: usize = 64;
+/// Tokens in a tile of the forward product.
+const FORWARD: usize = TILE_ROWS;
 
-/// Tokens in a tile of the backward product.
-const BACKWARD: usize = 32;
-
-/// Side of the square blocks that are transposed at once.
-const SIDE: usize = 16;
-
-/// Columns of `x` transposed at a time: the part of the tile they fill stays in the first-level cache.
-const STRIP: usize = 128;
+/// Tokens in a tile of the backward product, whose columns are floats.
+const BACKWARD: usize = 64;
 
 struct ForwardTile<'a> {
+    /// Scratch `[K]`.
+    tile: &'a mut [Aligned<[i8; FORWARD]>],
     x: &'a [i8],
     x_scale: &'a [f32],
-    cols: usize,
     outliers: OutlierView<'a>,
     rows: Range<usize>,
     y: &'a mut [f32],
@@ -36,20 +33,23 @@ impl Kernel for ForwardTile<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let tokens = self.x_scale.len();
-        let mut tile = vec![[0i8; FORWARD]; self.cols];
-        transpose_bytes(self.x, self.cols, &mut tile);
-        let mut sums = [[0.0f32; FORWARD]; SIDE];
+        bytes(self.x, self.tile);
+        let mut sums = [Aligned([0.0f32; FORWARD]); SIDE];
         for first in self.rows.clone().step_by(SIDE) {
             let count = SIDE.min(self.rows.end - first);
             for (n, sums) in (first..first + count).zip(&mut sums) {
-                *sums = dot(&self.outliers.row(n), &tile);
+                sums.0 = dot(&self.outliers.row(n), self.tile);
             }
             let column = first - self.rows.start;
-            for (t, &scale) in self.x_scale.iter().enumerate().take(tokens) {
-                let y = &mut self.y[t * self.stride + column..][..count];
-                for (y, sums) in y.iter_mut().zip(&sums) {
-                    *y += scale * sums[t];
+            for (group, scales) in self.x_scale.chunks(SIDE).enumerate() {
+                let y = &mut self.y[group * SIDE * self.stride + column..];
+                let sums = turned(&sums, group * SIDE);
+                for (t, (&scale, sums)) in scales.iter().zip(sums.as_chunks::<SIDE>().0).enumerate()
+                {
+                    let y = &mut y[t * self.stride..][..count];
+                    for (y, &sum) in y.iter_mut().zip(sums) {
+                        *y += scale * sum;
+                    }
                 }
             }
         }
@@ -58,83 +58,129 @@ impl Kernel for ForwardTile<'_> {
 
 /// The products of one row's features with all tokens of a tile.
 #[inline(always)]
-fn dot(row: &RowView<'_>, tile: &[[i8; FORWARD]]) -> [f32; FORWARD] {
+fn dot(row: &RowView<'_>, tile: &[Aligned<[i8; FORWARD]>]) -> [f32; FORWARD] {
     let mut sums = [0.0f32; FORWARD];
     row.for_each(|col, value| {
-        let value = value.to_f32();
-        for (sum, &x) in sums.iter_mut().zip(&tile[col]) {
+        let value = to_f32(value);
+        for (sum, &x) in sums.iter_mut().zip(&tile[col].0) {
             *sum = f32::from(x).mul_add(value, *sum);
         }
     });
     sums
 }
 
-/// `tile[c][t] = x[t][c]`, up to 64 tokens; four rows are packed into one word, then words are scattered.
+/// `[t][i]` of the 16 tokens from `first` on, from up to 16 rows `[i][t]`.
 #[inline(always)]
-fn transpose_bytes(x: &[i8], cols: usize, tile: &mut [[i8; FORWARD]]) {
-    let zeros = [0; STRIP];
-    for (s, strip) in tile.chunks_mut(STRIP).enumerate() {
-        let width = strip.len();
-        for (quad, rows) in x.chunks(4 * cols).enumerate() {
-            let row = |i: usize| -> &[i8] {
-                rows.get(i * cols + s * STRIP..).map_or(&zeros[..width], |row| &row[..width])
-            };
-            let (r0, r1, r2, r3) = (row(0), row(1), row(2), row(3));
-            let mut words = [[0i8; 4]; STRIP];
-            for (i, word) in words[..width].iter_mut().enumerate() {
-                *word = [r0[i], r1[i], r2[i], r3[i]];
-            }
-            for (column, word) in strip.iter_mut().zip(&words) {
-                column.as_chunks_mut::<4>().0[quad] = *word;
-            }
-        }
+fn turned<const TOKENS: usize>(
+    rows: &[Aligned<[f32; TOKENS]>],
+    first: usize,
+) -> [f32; SIDE * SIDE] {
+    let mut block = [0.0; SIDE * SIDE];
+    for (block, row) in block.as_chunks_mut::<SIDE>().0.iter_mut().zip(rows) {
+        block.copy_from_slice(&row.0[first..first + SIDE]);
     }
+    square(&block)
+}
+
+/// What a worker of the backward product keeps between tiles.
+struct BackwardScratch {
+    /// Transposed gradient, `[rows.len()]` columns.
+    dy: Vec<Aligned<[f32; BACKWARD]>>,
+    /// Features of each row that lie in the blocks already done.
+    done: Vec<u32>,
+    /// Transposed sums of one block of columns: they stay in the first-level cache.
+    sums: Vec<Aligned<[f32; BACKWARD]>>,
 }
 
 struct BackwardTile<'a> {
+    scratch: &'a mut BackwardScratch,
     dy: &'a [f32],
     dy_stride: usize,
     tokens: usize,
-    cols: usize,
     outliers: OutlierView<'a>,
     rows: Range<usize>,
     dx: &'a mut [f32],
     stride: usize,
+    cols: usize,
 }
 
 impl Kernel for BackwardTile<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
-        let mut sums = vec![[0.0f32; BACKWARD]; self.cols];
-        let mut dy = [[0.0f32; BACKWARD]; SIDE];
-        for first in self.rows.clone().step_by(SIDE) {
-            let count = SIDE.min(self.rows.end - first);
-            for t in 0..self.tokens {
-                let from = &self.dy[t * self.dy_stride + first - self.rows.start..][..count];
-                for (column, &value) in dy.iter_mut().zip(from) {
-                    column[t] = value;
-                }
-            }
-            for (n, dy) in (first..first + count).zip(&dy) {
-                self.outliers.row(n).for_each(|col, value| {
-                    let value = value.to_f32();
-                    for (sum, &dy) in sums[col].iter_mut().zip(dy) {
-                        *sum = dy.mul_add(value, *sum);
-                    }
-                });
-            }
+    fn run(mut self) {
+        self.load();
+        self.scratch.done.fill(0);
+        for block in 0..self.cols.div_ceil(BLOCK_COLS) {
+            self.add_block(block);
+            self.store(block);
         }
-        for (c, sums) in sums.chunks(SIDE).enumerate() {
-            for t in 0..self.tokens {
-                let dx = &mut self.dx[t * self.stride + c * SIDE..][..sums.len()];
-                for (dx, sums) in dx.iter_mut().zip(sums) {
-                    *dx += sums[t];
+    }
+}
+
+impl BackwardTile<'_> {
+    /// Transposes the gradient.
+    #[inline(always)]
+    fn load(&mut self) {
+        for (c, columns) in self.scratch.dy.chunks_mut(SIDE).enumerate() {
+            for group in (0..self.tokens).step_by(SIDE) {
+                let mut block = [0.0; SIDE * SIDE];
+                for (t, block) in (group..self.tokens).zip(block.as_chunks_mut::<SIDE>().0) {
+                    let from = &self.dy[t * self.dy_stride + c * SIDE..][..columns.len()];
+                    match from.first_chunk::<SIDE>() {
+                        Some(from) => *block = *from,
+                        None => block[..from.len()].copy_from_slice(from),
+                    }
+                }
+                for (to, column) in columns.iter_mut().zip(square(&block).as_chunks::<SIDE>().0) {
+                    to.0[group..group + SIDE].copy_from_slice(column);
                 }
             }
         }
     }
+
+    /// Sums over the features of one block of columns, in row order.
+    #[inline(always)]
+    fn add_block(&mut self, block: usize) {
+        let BackwardScratch { dy, done, sums } = &mut *self.scratch;
+        sums.fill(Aligned([0.0; BACKWARD]));
+        for ((n, dy), done) in self.rows.clone().zip(dy).zip(done) {
+            let (cols, values) = self.outliers.block(n, block, done);
+            for (&col, &value) in cols.iter().zip(values) {
+                let value = to_f32(value);
+                // Through a copy, which cannot alias: the loop stays in vector registers.
+                let mut sum = sums[usize::from(col)];
+                for (sum, &dy) in sum.0.iter_mut().zip(&dy.0) {
+                    *sum = dy.mul_add(value, *sum);
+                }
+                sums[usize::from(col)] = sum;
+            }
+        }
+    }
+
+    /// Adds the sums of a block of columns to `dx`.
+    #[inline(always)]
+    fn store(&mut self, block: usize) {
+        let width = BLOCK_COLS.min(self.cols - block * BLOCK_COLS);
+        for (c, sums) in self.scratch.sums[..width].chunks(SIDE).enumerate() {
+            for group in (0..self.tokens).step_by(SIDE) {
+                let turned = turned(sums, group);
+                for (t, turned) in (group..self.tokens).zip(turned.as_chunks::<SIDE>().0) {
+                    let column = block * BLOCK_COLS + c * SIDE;
+                    let dx = &mut self.dx[t * self.stride + column..][..sums.len()];
+                    for (dx, &sum) in dx.iter_mut().zip(turned) {
+                        *dx += sum;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Exact; the library's conversion tests for NaN, which a weight is not.
+#[inline(always)]
+fn to_f32(value: bf16) -> f32 {
+    f32::from_bits(u32::from(value.to_bits()) << 16)
 }
 
 pub(super) fn forward(cpu: &Cpu, op: SparseForward<'_>) -> Result<(), Error> {
@@ -148,9 +194,16 @@ pub(super) fn forward(cpu: &Cpu, op: SparseForward<'_>) -> Result<(), Error> {
     let outliers = OutlierView::new(outliers, cols)?;
     let (x, x_scale) = (x.q.host()?, x.scale.host()?);
     let tasks = y.host_mut()?.par_chunks_mut(FORWARD * stride).zip(x.par_chunks(FORWARD * cols));
-    cpu.for_each(tasks.zip(x_scale.par_chunks(FORWARD)), |((y, x), x_scale)| {
-        let rows = rows.clone();
-        isa.run(ForwardTile { x, x_scale, cols, outliers, rows, y, stride });
+    let tasks = tasks.zip(x_scale.par_chunks(FORWARD));
+    cpu.install(|| {
+        // Scratch is kept between the tiles of a worker: fresh pages would cost more than the product.
+        tasks.for_each_init(
+            || vec![Aligned([0; FORWARD]); cols],
+            |tile, ((y, x), x_scale)| {
+                let rows = rows.clone();
+                isa.run(ForwardTile { tile, x, x_scale, outliers, rows, y, stride });
+            },
+        );
     });
     Ok(())
 }
@@ -166,10 +219,29 @@ pub(super) fn backward(cpu: &Cpu, op: SparseBackward<'_>) -> Result<(), Error> {
     let outliers = OutlierView::new(outliers, cols)?;
     let (all_tokens, dy_stride, dy) = (dy.rows(), dy.stride(), dy.host()?);
     let tasks = dx.host_mut()?.par_chunks_mut(BACKWARD * stride).enumerate();
-    cpu.for_each(tasks, |(tile, dx)| {
-        let (dy, rows) = (&dy[tile * BACKWARD * dy_stride..], rows.clone());
-        let tokens = BACKWARD.min(all_tokens - tile * BACKWARD);
-        isa.run(BackwardTile { dy, dy_stride, tokens, cols, outliers, rows, dx, stride });
+    cpu.install(|| {
+        tasks.for_each_init(
+            || BackwardScratch {
+                dy: vec![Aligned([0.0; BACKWARD]); rows.len()],
+                done: vec![0; rows.len()],
+                sums: vec![Aligned([0.0; BACKWARD]); BLOCK_COLS],
+            },
+            |scratch, (tile, dx)| {
+                let (dy, rows) = (&dy[tile * BACKWARD * dy_stride..], rows.clone());
+                let tokens = BACKWARD.min(all_tokens - tile * BACKWARD);
+                isa.run(BackwardTile {
+                    scratch,
+                    dy,
+                    dy_stride,
+                    tokens,
+                    outliers,
+                    rows,
+                    dx,
+                    stride,
+                    cols,
+                });
+            },
+        );
     });
     Ok(())
 }

@@ -140,3 +140,35 @@ impl Kernel for AllFinite<'_> {
         magnitude_max(self.0) < f32::INFINITY.to_bits()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qft_tensor::Isa;
+
+    #[test]
+    fn every_isa_gives_the_same_bits() {
+        let w: Vec<f32> = (0..301).map(|i| ((i * 7919) % 1009) as f32 - 500.0).collect();
+        for residual in [Residual::None, Residual::Bits4, Residual::Bits8] {
+            let mut results = Vec::new();
+            for isa in Isa::available() {
+                let mut w = w.clone();
+                let mut protected = vec![(3, bf16::ZERO), (300, bf16::ZERO)];
+                let mut q = vec![0; w.len()];
+                let mut r = vec![0; residual.row_bytes(w.len())];
+                let report = isa.run(EncodeRow {
+                    residual,
+                    w: &mut w,
+                    protected: &mut protected,
+                    q: &mut q,
+                    r: &mut r,
+                });
+                let errors = [report.squared_error, report.squared_error_unprotected];
+                results.push((q, r, protected, report.scale, errors.map(f64::to_bits)));
+            }
+            for pair in results.windows(2) {
+                assert_eq!(pair[0], pair[1], "{residual:?} on {:?}", Isa::available());
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Products with protected features against dense ones, and every path against every other.
+
+#![allow(clippy::unwrap_used)] // A test.
+
+mod common;
+
+use common::{RESIDUALS, cpu, decode, encode, features};
+use qft_quant::{HybridMatrix, HybridOps, Precision, Residual, SparseBackward, SparseForward};
+use qft_tensor::{
+    Buffer, Cpu, Isa, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding, ScaleAxis,
+};
+use qft_testing::rng::TestRng;
+use std::ops::Range;
+
+struct Problem {
+    tokens: usize,
+    shape: (usize, usize),
+    w: Vec<f32>,
+    x: Vec<f32>,
+    y: Vec<f32>,
+    dx: Vec<f32>,
+}
+
+impl Problem {
+    fn new(tokens: usize, shape: (usize, usize)) -> Self {
+        let mut rng = TestRng::new((tokens * 1000 + shape.1) as u64);
+        Self {
+            tokens,
+            shape,
+            w: rng.normals(shape.0 * shape.1, 0.02),
+            x: rng.normals(tokens * shape.1, 1.0),
+            y: rng.normals(tokens * shape.0, 1.0),
+            dx: rng.normals(tokens * shape.1, 1.0),
+        }
+    }
+
+    fn weight(&self, cpu: &Cpu, fraction: f64) -> HybridMatrix {
+        encode(cpu, self.shape, &self.w, Residual::Bits8, fraction).unwrap().0
+    }
+
+    fn quantized(&self, cpu: &Cpu) -> QMatrix {
+        let (tokens, cols) = (self.tokens, self.shape.1);
+        let x = Buffer::from_host(cpu, Owner::Workspace, "x", &self.x).unwrap();
+        let mut out =
+            QMatrix::alloc(cpu, Owner::Workspace, "x", (tokens, cols), ScaleAxis::Row).unwrap();
+        let x = x.mat(tokens, cols).unwrap();
+        let op = QuantizeRows { x, fold: None, rounding: Rounding::Nearest, out: &mut out };
+        cpu.quantize_rows(op).unwrap();
+        out
+    }
+
+    fn forward(&self, cpu: &Cpu, weight: &HybridMatrix, rows: Range<usize>) -> Vec<f32> {
+        let (x, count) = (self.quantized(cpu), rows.len());
+        let start: Vec<f32> =
+            self.y.chunks(self.shape.0).flat_map(|y| y[rows.clone()].to_vec()).collect();
+        let mut y = Buffer::from_host(cpu, Owner::Workspace, "y", &start).unwrap();
+        let view = y.mat_mut(self.tokens, count).unwrap();
+        cpu.sparse_forward(SparseForward { x: &x, weight, rows, y: view }).unwrap();
+        y.to_vec(cpu).unwrap()
+    }
+
+    fn backward(&self, cpu: &Cpu, weight: &HybridMatrix, rows: Range<usize>) -> Vec<f32> {
+        let (tokens, (n, cols)) = (self.tokens, self.shape);
+        let dy = Buffer::from_host(cpu, Owner::Workspace, "dy", &self.y).unwrap();
+        let mut dx = Buffer::from_host(cpu, Owner::Workspace, "dx", &self.dx).unwrap();
+        let view = dx.mat_mut(tokens, cols).unwrap();
+        let dy = dy.mat(tokens, n).unwrap().col_range(rows.clone()).unwrap();
+        cpu.sparse_backward(SparseBackward { dy, weight, rows, dx: view }).unwrap();
+        dx.to_vec(cpu).unwrap()
+    }
+}
+
+/// Sums of some hundred terms of magnitude 1 in f32: each is off by some 2^-24 of the largest partial sum.
+const SUM_ERROR: f64 = 2e-5;
+
+const PROBLEMS: [(usize, (usize, usize)); 6] = [
+    (1, (5, 172)),
+    (64, (16, 256)),
+    (65, (17, 257)),
+    (130, (40, 600)),
+    (3, (33, 1)),
+    (31, (1, 64)),
+];
+
+#[test]
+fn products_are_those_of_a_dense_matrix() {
+    let cpu = cpu(2, Isa::detect().unwrap());
+    for (tokens, shape) in PROBLEMS {
+        let problem = Problem::new(tokens, shape);
+        let weight = problem.weight(&cpu, 0.05);
+        let (n, k) = shape;
+        let mut dense = vec![0.0f64; n * k];
+        for (row, col, value) in features(&weight) {
+            dense[row * k + col] = f64::from(value);
+        }
+        let (x, x_scale) = {
+            let x = problem.quantized(&cpu);
+            (x.q.to_vec(&cpu).unwrap(), x.scale.to_vec(&cpu).unwrap())
+        };
+        for rows in [0..n, n / 3..n, 0..0] {
+            let y = problem.forward(&cpu, &weight, rows.clone());
+            let dx = problem.backward(&cpu, &weight, rows.clone());
+            for t in 0..tokens {
+                for (i, row) in rows.clone().enumerate() {
+                    let sum: f64 =
+                        (0..k).map(|c| f64::from(x[t * k + c]) * dense[row * k + c]).sum();
+                    let want = f64::from(problem.y[t * n + row]) + f64::from(x_scale[t]) * sum;
+                    let got = f64::from(y[t * rows.len() + i]);
+                    assert!((got - want).abs() < SUM_ERROR, "y {shape:?} {t} {row}: {got} {want}");
+                }
+                for c in 0..k {
+                    let sum: f64 = (rows.clone())
+                        .map(|row| f64::from(problem.y[t * n + row]) * dense[row * k + c])
+                        .sum();
+                    let want = f64::from(problem.dx[t * k + c]) + sum;
+                    let got = f64::from(dx[t * k + c]);
+                    assert!((got - want).abs() < SUM_ERROR, "dx {shape:?} {t} {c}: {got} {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_features_change_nothing() {
+    let cpu = cpu(1, Isa::detect().unwrap());
+    let problem = Problem::new(9, (8, 100));
+    let weight = problem.weight(&cpu, 0.0);
+    assert_eq!(problem.forward(&cpu, &weight, 0..8), problem.y);
+    assert_eq!(problem.backward(&cpu, &weight, 0..8), problem.dx);
+}
+
+#[test]
+fn every_isa_and_thread_count_gives_the_same_bits() {
+    let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    for (tokens, shape) in PROBLEMS {
+        let problem = Problem::new(tokens, shape);
+        let mut want = None;
+        for isa in Isa::available() {
+            for threads in [1, 2] {
+                let cpu = cpu(threads, isa);
+                let mut got = Vec::new();
+                for residual in RESIDUALS {
+                    let (weight, report) = encode(&cpu, shape, &problem.w, residual, 0.03).unwrap();
+                    got.push((report.l2_error, weight.q.to_vec(&cpu).unwrap()));
+                    for precision in [Precision::Compute, Precision::Full] {
+                        got.push((
+                            0.0,
+                            decode(&cpu, &weight, 0..shape.0, precision)
+                                .iter()
+                                .flat_map(|w| w.to_bits().to_le_bytes().map(|b| b as i8))
+                                .collect(),
+                        ));
+                    }
+                }
+                let weight = problem.weight(&cpu, 0.05);
+                let y = bits(problem.forward(&cpu, &weight, 0..shape.0));
+                let dx = bits(problem.backward(&cpu, &weight, 0..shape.0));
+                let got = (got, y, dx);
+                println!("{shape:?} on {cpu:?}");
+                assert!(*want.get_or_insert_with(|| got.clone()) == got, "{shape:?} {cpu:?}");
+            }
+        }
+    }
+}
