@@ -38,8 +38,13 @@ impl Engine for Avx2 {
 
     fn pack_a(self, src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32]) {
         bias.fill(0);
-        // SAFETY: `self` exists, so the processor has these instructions.
-        unsafe { pack_a(src, at, dst, bias.len()) }
+        let row_bytes = dst.len() / bias.len();
+        for (first, at) in at.panels(MR) {
+            let rows = Self::panel_rows(at.count);
+            let dst = &mut dst[first * row_bytes..][..rows * row_bytes];
+            // SAFETY: `self` exists, so the processor has these instructions.
+            unsafe { pack_a(src, at, dst, rows) }
+        }
     }
 
     fn pack_b(self, src: &Operand<'_>, at: Part, dst: &mut [u8]) {

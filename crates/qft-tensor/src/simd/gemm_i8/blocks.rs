@@ -19,7 +19,7 @@ use std::marker::PhantomData;
 /// Most bytes of the packed second operand: a panel of 32 columns and the longest contraction fit twice.
 pub(super) const SHARED_BYTES: usize = 8 << 20;
 /// Most rows of a task.
-const MC: usize = 48;
+pub(super) const MC: usize = 48;
 /// Fewest rows of a task, if the result has as many: each panel of columns is read that often.
 const MIN_MC: usize = 24;
 /// Longest range of the contraction that is packed at once.
@@ -56,8 +56,8 @@ pub(super) trait Engine: Copy + Send + Sync {
     /// Rows that a panel of `rows <= MR` rows is padded to.
     fn panel_rows(rows: usize) -> usize;
 
-    /// Packs rows `m0..m0 + rows`, steps `k0..k0 + k`, into `panel_rows(rows)` rows; sets `bias` to what each
-    /// row adds to all its sums over these steps.
+    /// Packs the rows of a task, at most [`MC`], in panels of `MR` rows, the last one of
+    /// `panel_rows(remaining)`; sets `bias` to what each row adds to all its sums over these steps.
     fn pack_a(self, src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32]);
 
     /// Packs columns `at.outer..` the same way into `NR` columns.
@@ -112,6 +112,15 @@ pub(super) struct OutTile<'a> {
     /// Whether to add.
     pub(super) accumulate: bool,
     _cells: PhantomData<&'a mut [f32]>,
+}
+
+impl Part {
+    /// Panels of at most `rows` rows: the place of each in the packed rows, and its part of the operand.
+    pub(super) fn panels(self, rows: usize) -> impl Iterator<Item = (usize, Self)> {
+        (0..self.count).step_by(rows).map(move |i| {
+            (i, Self { outer: self.outer + i, count: rows.min(self.count - i), ..self })
+        })
+    }
 }
 
 impl OutTile<'_> {
@@ -276,12 +285,10 @@ fn task<E: Engine>(
         let k = plan.kc.min(p.k - k0);
         let k_padded = k.next_multiple_of(E::KU);
         let a_bytes = |count: usize| E::panel_rows(count) * k_padded * E::BYTES;
-        for i in (0..rows).step_by(E::MR) {
-            let count = E::MR.min(rows - i);
-            let dst = &mut a[i * k_padded * E::BYTES..][..a_bytes(count)];
-            let at = Part { outer: m0 + i, count, k0, k };
-            engine.pack_a(&p.a, at, dst, &mut bias[i..i + E::panel_rows(count)]);
-        }
+        let whole = (row_panels - 1) * E::MR;
+        let padded = whole + E::panel_rows(rows - whole);
+        let at = Part { outer: m0, count: rows, k0, k };
+        engine.pack_a(&p.a, at, &mut a[..padded * k_padded * E::BYTES], &mut bias[..padded]);
         for j in 0..panels {
             let n0 = part.outer + j * E::NR;
             let cols = E::NR.min(part.outer + part.count - n0);

@@ -3,7 +3,7 @@
 //! The second operand is packed as `b + 128`, an unsigned byte; `sum a (b + 128) = sum a b + 128 sum a`, so the
 //! sums of a row start at `-128 sum a`. Intermediate sums may wrap around; the final one fits, so it is exact.
 
-use super::blocks::{Engine, Part, Tile};
+use super::blocks::{Engine, MC, Part, Tile};
 use super::{Operand, Product};
 use crate::Isa;
 use crate::simd::Level;
@@ -38,8 +38,17 @@ impl Engine for Vnni {
     }
 
     fn pack_a(self, src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32]) {
-        // SAFETY: `self` exists, so the processor has these instructions.
-        unsafe { pack_a(src, at, dst, bias) }
+        if !src.k_contiguous {
+            // SAFETY: `self` exists, so the processor has these instructions.
+            return unsafe { pack_a_strided(src, at, dst, bias) };
+        }
+        let row_bytes = dst.len() / bias.len();
+        for (first, at) in at.panels(MR) {
+            let rows = Self::panel_rows(at.count);
+            let dst = &mut dst[first * row_bytes..][..rows * row_bytes];
+            // SAFETY: as above.
+            unsafe { pack_a(src, at, dst, &mut bias[first..first + rows]) }
+        }
     }
 
     fn pack_b(self, src: &Operand<'_>, at: Part, dst: &mut [u8]) {
@@ -150,7 +159,8 @@ fn pack_b(src: &Operand<'_>, at: Part, dst: &mut [u8]) {
     }
 }
 
-/// Panels of rows: `[group][row][4 steps]`; `bias[row] = -128 * sum` over the steps.
+/// A panel of rows that are contiguous along the contraction: `[group][row][4 steps]`;
+/// `bias[row] = -128 * sum` over the steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn pack_a(src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32]) {
     let rows = bias.len();
@@ -166,10 +176,74 @@ fn pack_a(src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32]) {
             }
         }
     }
-    let mut each = [[0u8; 64]; 1];
-    store(&mut each[0], _mm512_slli_epi32::<7>(sums));
-    for (bias, &sum) in bias.iter_mut().zip(bytemuck::cast_slice::<u8, i32>(&each[0])) {
+    let mut each = [0u8; 64];
+    store(&mut each, _mm512_slli_epi32::<7>(sums));
+    for (bias, sum) in bias.iter_mut().zip(bytemuck::cast::<[u8; 64], [i32; 16]>(each)) {
         *bias = -sum; // At most 128 * 128 * MAX_K < 2^31.
+    }
+}
+
+/// All panels of a task, from rows that are contiguous across: whole steps are loaded at once.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn pack_a_strided(src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32]) {
+    const { assert!(MC <= 64 && MC.is_multiple_of(MR)) };
+    let (mask, quads) = (u64::MAX >> (64 - at.count), bias.len() / 4);
+    let row_bytes = dst.len() / bias.len();
+    // Where the next group of each four rows goes, and how far apart its groups are.
+    let mut place = [(0, 0); 16];
+    for (quad, place) in place.iter_mut().enumerate().take(quads) {
+        let first = 4 * quad / MR * MR;
+        let panel_rows = MR.min(bias.len() - first);
+        *place = (first * row_bytes + 4 * (4 * quad - first), 4 * panel_rows);
+    }
+    let ones = _mm512_set1_epi8(1);
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for k in (0..at.k).step_by(4) {
+        let mut step = [_mm512_setzero_si512(); 4];
+        for (j, step) in step.iter_mut().enumerate() {
+            if k + j < at.k {
+                let row = src.stored(at.k0 + k + j, at.outer, at.count);
+                // SAFETY: `row` has `at.count` bytes, and the mask as many bits.
+                *step = unsafe { _mm512_maskz_loadu_epi8(mask, row.as_ptr()) };
+            }
+        }
+        let low = [_mm512_unpacklo_epi8(step[0], step[1]), _mm512_unpacklo_epi8(step[2], step[3])];
+        let high = [_mm512_unpackhi_epi8(step[0], step[1]), _mm512_unpackhi_epi8(step[2], step[3])];
+        // Lane `l` of vector `j` holds the four steps of rows `16 l + 4 j..16 l + 4 j + 4`.
+        let v = [
+            _mm512_unpacklo_epi16(low[0], low[1]),
+            _mm512_unpackhi_epi16(low[0], low[1]),
+            _mm512_unpacklo_epi16(high[0], high[1]),
+            _mm512_unpackhi_epi16(high[0], high[1]),
+        ];
+        for j in 0..4 {
+            sums[j] = _mm512_dpbusd_epi32(sums[j], ones, v[j]);
+            let lanes = [
+                _mm512_extracti32x4_epi32::<0>(v[j]),
+                _mm512_extracti32x4_epi32::<1>(v[j]),
+                _mm512_extracti32x4_epi32::<2>(v[j]),
+                _mm512_extracti32x4_epi32::<3>(v[j]),
+            ];
+            for l in 0..4 {
+                if 4 * l + j < quads {
+                    let (at, step) = &mut place[4 * l + j];
+                    let to = &mut dst[*at..*at + 16];
+                    // SAFETY: `to` is 16 bytes.
+                    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), lanes[l]) };
+                    *at += *step;
+                }
+            }
+        }
+    }
+    for (j, &sums) in sums.iter().enumerate() {
+        let mut each = [0u8; 64];
+        store(&mut each, _mm512_slli_epi32::<7>(sums));
+        let each = bytemuck::cast::<[u8; 64], [[i32; 4]; 4]>(each);
+        for (l, each) in each.iter().enumerate() {
+            if let Some(bias) = bias.as_chunks_mut::<4>().0.get_mut(4 * l + j) {
+                *bias = each.map(|sum| -sum); // At most 128 * 128 * MAX_K < 2^31.
+            }
+        }
     }
 }
 
