@@ -28,6 +28,10 @@ const KC: usize = 4096;
 const CARRY_COLS: usize = 1024;
 /// Bytes per thread: packed rows of 16-bit elements, sums, and one bias per row.
 pub(super) const LEAF_BYTES: usize = MC * KC * 2 + MC * CARRY_COLS * 4 + 2 * MC * 4;
+/// Panels that are packed together where the second operand is not contiguous along the contraction.
+const PACK_PANELS: usize = 4;
+/// Contraction steps of all of them before the next; a multiple of every group.
+const PACK_STEPS: usize = 64;
 /// Multiply-adds that are worth a task of their own.
 const TASK_MACS: usize = 1 << 21;
 /// Tasks that a large product is cut into, at least.
@@ -218,14 +222,18 @@ pub(super) fn run<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
     let plan = Plan::new::<E>(p);
     let cells = Cells(out.as_mut_ptr(), PhantomData);
     let row_blocks = p.m.div_ceil(plan.mc);
+    // Stored steps hold several panels side by side: pack those together that share cache lines.
+    let together = if p.b.k_contiguous { 1 } else { PACK_PANELS };
     with_shared(|shared| {
         for n0 in (0..p.n).step_by(plan.shared_panels * E::NR) {
             let cols = (plan.shared_panels * E::NR).min(p.n - n0);
             let panels = cols.div_ceil(E::NR);
             let packed = shared.bytes(panels * plan.panel_bytes);
-            packed.par_chunks_exact_mut(plan.panel_bytes).enumerate().for_each(|(i, panel)| {
-                pack_columns(engine, p, &plan, n0 + i * E::NR, panel);
-            });
+            packed.par_chunks_mut(together * plan.panel_bytes).enumerate().for_each(
+                |(i, panels)| {
+                    pack_columns(engine, p, &plan, n0 + i * together * E::NR, panels);
+                },
+            );
             let packed = &*packed;
             let splits = panels.div_ceil(plan.task_panels);
             (0..row_blocks * splits).into_par_iter().with_max_len(1).for_each(|index| {
@@ -247,13 +255,18 @@ pub(super) fn run<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
     });
 }
 
-/// Packs one panel of columns over the whole contraction, range after range.
-fn pack_columns<E: Engine>(engine: E, p: &Product<'_>, plan: &Plan, n0: usize, panel: &mut [u8]) {
-    let range_bytes = plan.kc * E::NR * E::BYTES;
-    for (range, dst) in panel.chunks_mut(range_bytes).enumerate() {
-        let k0 = range * plan.kc;
-        let at = Part { outer: n0, count: E::NR.min(p.n - n0), k0, k: plan.kc.min(p.k - k0) };
-        engine.pack_b(&p.b, at, dst);
+/// Packs neighbouring panels of columns over the whole contraction, in the order of memory.
+fn pack_columns<E: Engine>(engine: E, p: &Product<'_>, plan: &Plan, n0: usize, panels: &mut [u8]) {
+    let step = if p.b.k_contiguous { plan.kc } else { PACK_STEPS };
+    for k0 in (0..p.k).step_by(step) {
+        let k = step.min(p.k - k0);
+        for (i, panel) in panels.chunks_exact_mut(plan.panel_bytes).enumerate() {
+            let n0 = n0 + i * E::NR;
+            let at = Part { outer: n0, count: E::NR.min(p.n - n0), k0, k };
+            let dst = &mut panel[k0 * E::NR * E::BYTES..];
+            let bytes = k.next_multiple_of(E::KU) * E::NR * E::BYTES;
+            engine.pack_b(&p.b, at, &mut dst[..bytes]);
+        }
     }
 }
 
