@@ -1,2 +1,24 @@
-//! Repository tasks.
-fn main() {}
+//! Repository tasks: `cargo xtask <task>`.
+
+mod bench_memory;
+mod tidy;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Repository tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about)]
+enum Task {
+    /// The memory table: what training takes, by model and states, and whether a budget is exceeded.
+    BenchMemory(bench_memory::Args),
+    /// Checks the rules of the repository that no compiler knows.
+    Tidy,
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::BenchMemory(args) => bench_memory::run(&args),
+        Task::Tidy => tidy::run(),
+    }
+}

@@ -37,7 +37,9 @@ pub enum Error {
         len: usize,
     },
     /// The loss is not a number, or infinite.
-    #[error("loss: the sum over the batch is {sum}; lower the learning rate or look for broken data")]
+    #[error(
+        "loss: the sum over the batch is {sum}; lower the learning rate or look for broken data"
+    )]
     LossNotFinite {
         /// Sum of negative log-likelihoods.
         sum: f64,

@@ -231,8 +231,9 @@ pub fn read_progress(dir: &Path) -> Result<Progress> {
     let path = dir.join(PROGRESS_FILE);
     let text = fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}: is this a checkpoint folder?", path.display()))?;
-    let progress: Progress = serde_json::from_str(&text)
-        .with_context(|| format!("{} is damaged; resume from another checkpoint", path.display()))?;
+    let progress: Progress = serde_json::from_str(&text).with_context(|| {
+        format!("{} is damaged; resume from another checkpoint", path.display())
+    })?;
     ensure!(
         progress.version == VERSION,
         "{}: checkpoint version {}, this program reads version {VERSION}",

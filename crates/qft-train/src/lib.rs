@@ -6,6 +6,8 @@ pub mod checkpoint;
 pub mod optimizer;
 pub mod options;
 pub mod plan;
+pub mod rss;
+pub mod states;
 pub mod trainer;
 
 pub use backend::TrainOps;

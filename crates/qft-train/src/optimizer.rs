@@ -298,7 +298,8 @@ impl<'a> StoredSink<'a> {
         let norm = optimizer.end(ops, 1.0).map_err(sink_error)?.grad_norm;
         optimizer.begin(ops).map_err(sink_error)?;
         let scale = optimizer.clip(Some(norm));
-        let mut params: Vec<Option<ParamMut<'_>>> = model.params_mut().into_iter().map(Some).collect();
+        let mut params: Vec<Option<ParamMut<'_>>> =
+            model.params_mut().into_iter().map(Some).collect();
         while !self.stack.is_empty() {
             let stored = self.stack.pop()?;
             let (id, grad) = stored.to_float(ops)?;

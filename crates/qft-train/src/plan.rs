@@ -3,10 +3,10 @@
 use crate::optimizer::OptimizerConfig;
 use crate::trainer::{GradientMode, Trainer};
 use anyhow::Result;
+use qft_llama::Batch;
 use qft_llama::config::LlamaConfig;
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::PassOptions;
-use qft_llama::Batch;
 use qft_tensor::{Device, MemoryReport, Owner, Planner};
 use serde::Serialize;
 
@@ -63,14 +63,19 @@ pub struct OwnerBytes {
 
 impl MemoryPlan {
     /// From the ledger of a device on which at least one step was done.
-    pub fn from_report(report: &MemoryReport, parameters: u64, gradients: GradientMode) -> Self {
-        let state: u64 = (report.owners.iter())
-            .map(|&(owner, current, peak)| match owner {
-                Owner::Gradients if gradients == GradientMode::Stored => peak,
-                owner if owner.is_state() => current,
-                _ => 0,
-            })
+    pub fn from_report(
+        report: &MemoryReport,
+        config: &LlamaConfig,
+        gradients: GradientMode,
+    ) -> Self {
+        let states: u64 = (report.owners.iter())
+            .filter(|(owner, ..)| owner.is_state())
+            .map(|&(_, current, _)| current)
             .sum();
+        let kept = match gradients {
+            GradientMode::Released => 0,
+            GradientMode::Stored => stored_gradient_bytes(config),
+        };
         let owners = (report.owners.iter().zip(&report.at_peak))
             .map(|(&(owner, _, peak_bytes), &(_, bytes))| OwnerBytes {
                 owner: owner.name(),
@@ -78,14 +83,24 @@ impl MemoryPlan {
                 peak_bytes,
             })
             .collect();
+        let parameters = config.parameters();
         Self {
             parameters,
-            bytes_per_parameter: state as f64 / parameters as f64,
+            bytes_per_parameter: (states + kept) as f64 / parameters as f64,
             owners,
             peak_bytes: report.peak_bytes,
             reserved_bytes: report.peak_reserved_bytes,
         }
     }
+}
+
+/// Bytes of the gradient stack when it is full: INT8 and a scale per row for matrices, f32 for vectors.
+fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
+    let bytes = |t: qft_llama::TensorSpec| match t.kind {
+        qft_llama::TensorKind::Matrix => t.elements() + 4 * t.rows,
+        qft_llama::TensorKind::Vector => 4 * t.elements(),
+    };
+    config.tensors().map(|t| bytes(t) as u64).sum()
 }
 
 /// The memory of training `config` with `setup` on steps of `shape`.
@@ -96,7 +111,7 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: StepShape) -> Result<Mem
     let batches = vec![full_batch(shape); shape.accumulate];
     trainer.step(&planner, &batches, 0.0)?;
     let report = planner.ledger().report();
-    Ok(MemoryPlan::from_report(&report, config.parameters(), setup.gradients))
+    Ok(MemoryPlan::from_report(&report, config, setup.gradients))
 }
 
 /// A micro-batch of full length in which every position has a target.

@@ -1,0 +1,338 @@
+//! Records of instruction data: what the formats in use call their fields.
+
+use crate::chat::Conversation;
+use crate::options::choice::DataFormat;
+use anyhow::{Result, bail, ensure};
+use serde_json::{Map, Value, json};
+
+/// A record, whatever its format was.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// A text, learned as a whole.
+    Text(String),
+    /// A text and how it goes on.
+    Completion {
+        /// What is given.
+        prompt: String,
+        /// What is learned.
+        completion: String,
+    },
+    /// A conversation.
+    Chat(Conversation),
+}
+
+/// The format that a record shows by its fields.
+///
+/// Errors: it shows none.
+pub fn detect(value: &Value) -> Result<DataFormat> {
+    let Value::Object(map) = value else {
+        bail!("expected an object, found {}", kind(value));
+    };
+    let has = |field: &str| map.contains_key(field);
+    Ok(match () {
+        () if has("messages") => DataFormat::Messages,
+        () if has("conversations") => DataFormat::Sharegpt,
+        () if has("instruction") && has("output") => DataFormat::Alpaca,
+        () if has("prompt") && has("completion") => DataFormat::PromptCompletion,
+        () if has("text") => DataFormat::JsonlText,
+        () => {
+            let fields: Vec<&str> = map.keys().map(String::as_str).take(8).collect();
+            bail!(
+                "cannot tell the format of a record with the fields [{}]; known are `text`, `prompt` and \
+                 `completion`, `instruction` and `output`, `conversations`, and `messages`",
+                fields.join(", ")
+            )
+        }
+    })
+}
+
+impl Record {
+    /// From a record of `format`.
+    ///
+    /// Errors: a field is missing or of another type; each with its name.
+    pub fn from_json(value: Value, format: DataFormat) -> Result<Self> {
+        let Value::Object(mut map) = value else {
+            bail!("expected an object, found {}", kind(&value));
+        };
+        let fits = match format {
+            DataFormat::Messages => map.contains_key("messages"),
+            DataFormat::Sharegpt => map.contains_key("conversations"),
+            DataFormat::Alpaca => map.contains_key("instruction") && map.contains_key("output"),
+            DataFormat::PromptCompletion => {
+                map.contains_key("prompt") && map.contains_key("completion")
+            }
+            DataFormat::JsonlText | DataFormat::Auto | DataFormat::Text => map.contains_key("text"),
+        };
+        if !fits {
+            let other = match detect(&Value::Object(map)) {
+                Ok(other) => format!("looks like {}", other.name()),
+                Err(error) => error.to_string(),
+            };
+            let format = format.name();
+            bail!(
+                "is not a record of the format {format} like the file's others: it {other}; \
+                 keep records of different formats in different files"
+            );
+        }
+        match format {
+            DataFormat::Messages => messages(&mut map),
+            DataFormat::Sharegpt => sharegpt(&mut map),
+            DataFormat::Alpaca => alpaca(&map),
+            DataFormat::PromptCompletion => Ok(Self::Completion {
+                prompt: text(&map, "prompt")?.to_string(),
+                completion: text(&map, "completion")?.to_string(),
+            }),
+            DataFormat::JsonlText | DataFormat::Auto | DataFormat::Text => {
+                Ok(Self::Text(text(&map, "text")?.to_string()))
+            }
+        }
+    }
+}
+
+/// `instruction`, `input` and `output`, with a `system` message and a `history` of earlier exchanges if there are any.
+fn alpaca(map: &Map<String, Value>) -> Result<Record> {
+    let mut messages = Vec::new();
+    if let Some(system) = optional(map, "system")? {
+        messages.push(json!({ "role": "system", "content": system }));
+    }
+    match map.get("history") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(history)) => {
+            for (i, exchange) in history.iter().enumerate() {
+                let Some([Value::String(asked), Value::String(answered)]) =
+                    exchange.as_array().map(Vec::as_slice)
+                else {
+                    bail!("`history[{i}]`: expected two texts, found {}", kind(exchange));
+                };
+                messages.push(json!({ "role": "user", "content": asked }));
+                messages.push(json!({ "role": "assistant", "content": answered }));
+            }
+        }
+        Some(other) => bail!("`history`: expected a list, found {}", kind(other)),
+    }
+    let instruction = text(map, "instruction")?;
+    messages.push(match optional(map, "input")? {
+        Some(input) => json!({
+            "role": "user",
+            "content": format!("{instruction}\n{input}"),
+            "instruction": instruction,
+            "input": input,
+        }),
+        None => json!({ "role": "user", "content": instruction }),
+    });
+    messages.push(json!({ "role": "assistant", "content": text(map, "output")? }));
+    Ok(Record::Chat(Conversation { messages, tools: None }))
+}
+
+/// `conversations` of `from` and `value`, with `system` and `tools` if there are any.
+fn sharegpt(map: &mut Map<String, Value>) -> Result<Record> {
+    let tools = tools(map)?;
+    let mut messages = Vec::new();
+    if let Some(system) = optional(map, "system")? {
+        messages.push(json!({ "role": "system", "content": system }));
+    }
+    for (i, turn) in list(map, "conversations")?.into_iter().enumerate() {
+        let Value::Object(turn) = turn else {
+            bail!("`conversations[{i}]`: expected an object, found {}", kind(&turn));
+        };
+        let place = |error| anyhow::anyhow!("`conversations[{i}]`: {error}");
+        let content = text(&turn, "value").map_err(place)?;
+        let from = text(&turn, "from").map_err(place)?;
+        messages.push(match from {
+            "human" | "user" => json!({ "role": "user", "content": content }),
+            "gpt" | "assistant" | "chatgpt" | "bing" | "bard" | "model" => {
+                json!({ "role": "assistant", "content": content })
+            }
+            "system" => json!({ "role": "system", "content": content }),
+            "observation" | "tool" | "function_response" => {
+                json!({ "role": "tool", "content": content })
+            }
+            // The text stays beside the call: templates that know no calls write it as it is.
+            "function_call" => match call(content) {
+                Some(call) => {
+                    json!({ "role": "assistant", "content": content, "tool_calls": [call] })
+                }
+                None => json!({ "role": "assistant", "content": content }),
+            },
+            other => bail!(
+                "`conversations[{i}].from`: `{other}` is no known role; known are human, gpt, system, \
+                 function_call and observation"
+            ),
+        });
+    }
+    ensure!(!messages.is_empty(), "`conversations` is empty; remove the record");
+    Ok(Record::Chat(Conversation { messages, tools }))
+}
+
+/// A call as `tool_calls` has it, if the text is one.
+fn call(content: &str) -> Option<Value> {
+    let call: Value = serde_json::from_str(content).ok()?;
+    call.get("name")?;
+    Some(json!({ "type": "function", "function": call }))
+}
+
+/// `messages` of `role` and `content`, with `tools` if there are any. What else a message holds is kept for templates.
+fn messages(map: &mut Map<String, Value>) -> Result<Record> {
+    let tools = tools(map)?;
+    let mut messages = list(map, "messages")?;
+    ensure!(!messages.is_empty(), "`messages` is empty; remove the record");
+    for (i, message) in messages.iter_mut().enumerate() {
+        let Value::Object(message) = message else {
+            bail!("`messages[{i}]`: expected an object, found {}", kind(message));
+        };
+        let place = |error| anyhow::anyhow!("`messages[{i}]`: {error}");
+        let role = text(message, "role").map_err(place)?;
+        // The newer names of the same roles.
+        let role = match role {
+            "developer" => "system",
+            "function" => "tool",
+            role => role,
+        }
+        .to_string();
+        let content = match message.get("content") {
+            Some(Value::Array(parts)) => {
+                let parts = parts.iter().enumerate().map(|(p, part)| {
+                    let text = part.get("text").and_then(Value::as_str);
+                    text.ok_or_else(|| {
+                        anyhow::anyhow!("`messages[{i}].content[{p}]`: is not text; only text can be learned")
+                    })
+                });
+                parts.collect::<Result<String>>()?
+            }
+            // Calls to tools come without words.
+            None | Some(Value::Null) if message.contains_key("tool_calls") => String::new(),
+            _ => text(message, "content").map_err(place)?.to_string(),
+        };
+        message.insert("role".into(), role.into());
+        message.insert("content".into(), content.into());
+    }
+    Ok(Record::Chat(Conversation { messages, tools }))
+}
+
+/// `tools`: a list, or the JSON text of one; each in the form that templates expect.
+fn tools(map: &mut Map<String, Value>) -> Result<Option<Value>> {
+    let tools = match map.remove("tools") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
+        Some(Value::String(text)) => match serde_json::from_str(&text) {
+            Ok(tools) => tools,
+            Err(error) => bail!("`tools`: is not valid JSON: {error}"),
+        },
+        Some(tools) => tools,
+    };
+    let Value::Array(tools) = tools else {
+        bail!("`tools`: expected a list, found {}", kind(&tools));
+    };
+    let wrapped = tools.into_iter().map(|tool| match tool.get("function") {
+        Some(_) => tool,
+        None => json!({ "type": "function", "function": tool }),
+    });
+    let tools: Vec<Value> = wrapped.collect();
+    Ok((!tools.is_empty()).then_some(Value::Array(tools)))
+}
+
+fn list(map: &mut Map<String, Value>, field: &str) -> Result<Vec<Value>> {
+    match map.remove(field) {
+        Some(Value::Array(list)) => Ok(list),
+        other => bail!("`{field}`: expected a list, found {}", kind(&other.unwrap_or_default())),
+    }
+}
+
+fn text<'a>(map: &'a Map<String, Value>, field: &str) -> Result<&'a str> {
+    match map.get(field) {
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => bail!("`{field}`: expected a text, found {}", kind(other)),
+        None => bail!("`{field}` is missing"),
+    }
+}
+
+/// A text that may be absent, null or empty.
+fn optional<'a>(map: &'a Map<String, Value>, field: &str) -> Result<Option<&'a str>> {
+    match map.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        _ => Ok(Some(text(map, field)?).filter(|text| !text.is_empty())),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(value: Value) -> Result<Record> {
+        let format = detect(&value)?;
+        Record::from_json(value, format)
+    }
+
+    fn chat(value: Value) -> Conversation {
+        match read(value).unwrap() {
+            Record::Chat(talk) => talk,
+            other => panic!("expected a conversation, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_format_is_read() {
+        assert_eq!(read(json!({"text": "a"})).unwrap(), Record::Text("a".into()));
+        let record = read(json!({"prompt": "a", "completion": "b"})).unwrap();
+        assert_eq!(record, Record::Completion { prompt: "a".into(), completion: "b".into() });
+        let talk = chat(json!({
+            "instruction": "i", "input": "x", "output": "o", "text": "all", "system": "s",
+            "history": [["q", "a"]],
+        }));
+        let contents: Vec<_> = talk.messages.iter().map(|m| m["content"].as_str().unwrap()).collect();
+        assert_eq!(contents, ["s", "q", "a", "i\nx", "o"]);
+        assert_eq!(talk.messages[3]["input"], "x");
+        let talk = chat(json!({"conversations": [
+            {"from": "human", "value": "h"},
+            {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"},
+            {"from": "observation", "value": "3"},
+            {"from": "gpt", "value": "g"},
+        ], "tools": "[{\"name\": \"f\"}]"}));
+        let roles: Vec<_> = talk.messages.iter().map(|m| m["role"].as_str().unwrap()).collect();
+        assert_eq!(roles, ["user", "assistant", "tool", "assistant"]);
+        assert_eq!(talk.messages[1]["tool_calls"][0]["function"]["name"], "f");
+        assert_eq!(talk.tools.unwrap()[0]["function"]["name"], "f");
+        let talk = chat(json!({"messages": [
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": null, "tool_calls": []},
+        ]}));
+        assert_eq!(talk.messages[0]["content"], "ab");
+        assert_eq!(talk.messages[1]["content"], "");
+    }
+
+    #[test]
+    fn wrong_fields_are_named() {
+        for (value, told) in [
+            (json!({"messages": [{"role": "user", "content": 3}]}), "`messages[0]`: `content`"),
+            (json!({"messages": [{"content": "x"}]}), "`role` is missing"),
+            (json!({"messages": [{"role": "user", "content": [{"type": "image"}]}]}), "content[0]"),
+            (json!({"messages": []}), "empty"),
+            (json!({"messages": "x"}), "expected a list"),
+            (json!({"conversations": [{"from": "dog", "value": "x"}]}), "`dog`"),
+            (json!({"conversations": [{"from": "human", "value": 1}]}), "a number"),
+            (json!({"conversations": [3]}), "conversations[0]"),
+            (json!({"conversations": [], "tools": "{"}), "`tools`"),
+            (json!({"instruction": "a", "output": 1}), "`output`"),
+            (json!({"instruction": "a", "output": "b", "history": [["x"]]}), "history[0]"),
+            (json!({"prompt": ["a"], "completion": "b"}), "`prompt`"),
+            (json!({"text": null}), "`text`"),
+            (json!([1]), "expected an object"),
+        ] {
+            let error = format!("{:#}", read(value).expect_err(told));
+            assert!(error.contains(told), "{told:?} in {error:?}");
+        }
+        let error = Record::from_json(json!({"text": "a"}), DataFormat::Alpaca).unwrap_err();
+        assert!(error.to_string().contains("looks like jsonl-text"), "{error}");
+    }
+}
