@@ -33,10 +33,10 @@ impl Lion {
 }
 
 /// Gradients whose sign is not in doubt: the momentum's rounding cannot turn a direction.
-fn steady_gradient(rng: &mut TestRng, len: usize, step: usize) -> Vec<f32> {
+fn steady_gradient(rng: &mut TestRng, len: usize) -> Vec<f32> {
     (0..len)
         .map(|i| {
-            let side = if (i * 31 + step / 10).is_multiple_of(3) { 1.0 } else { -1.0 };
+            let side = if i.is_multiple_of(3) { 1.0 } else { -1.0 };
             side * (1.0 + 0.2 * rng.uniform() as f32)
         })
         .collect()
@@ -61,7 +61,7 @@ fn trained_weights_follow_float_lion() {
             let (lr, steps) = (0.01 * step_size, 40);
             let config = LionConfig { weight_decay: 0.1, ..LionConfig::default() };
             for t in 0..steps {
-                let grad = steady_gradient(&mut rng, LEN, t);
+                let grad = steady_gradient(&mut rng, LEN);
                 trained.step(&cpu, &grad, Step { config, ..Step::new(lr, key(9, t as u32)) });
                 float.step(&grad, f64::from(lr), config);
             }
@@ -98,7 +98,9 @@ fn trained_weights_follow_float_lion() {
             if residual == Residual::Bits8 {
                 let moved: f64 =
                     (float.w.iter().zip(&before)).map(|(w, b)| (w - f64::from(*b)).powi(2)).sum();
-                assert!(squares < 2e-3 * moved, "{what}: 16 bits stay within 5 % of the movement");
+                // A step of lr is 2.56 steps of the 16-bit plane and adds a variance of 1/4 at most.
+                let ratio = squares / moved;
+                assert!(ratio < 1.3 * 40.0 * 0.25 / (40.0f64 * 2.56).powi(2), "{what}: {ratio}");
             }
         }
     }
