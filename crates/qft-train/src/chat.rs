@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn templates_that_forget_are_refused() {
-        let source = "{% for m in messages %}{% if loop.last %}LAST {% endif %}{{ m.content }}{% endfor %}";
+        let source =
+            "{% for m in messages %}{% if loop.last %}LAST {% endif %}{{ m.content }}{% endfor %}";
         let template = ChatTemplate::new("t", source, special(), 0).unwrap();
         let error = template.render_spans(&talk()).unwrap_err().to_string();
         assert!(error.contains("--train-on all") && error.contains("{% generation %}"), "{error}");

@@ -2,7 +2,9 @@
 
 pub mod args;
 pub mod backend;
+pub mod chat;
 pub mod checkpoint;
+pub mod data;
 pub mod optimizer;
 pub mod options;
 pub mod plan;

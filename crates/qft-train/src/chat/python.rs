@@ -14,7 +14,10 @@ pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let separators = match options.get::<Option<Vec<String>>>("separators")?.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
         Some(_) => {
-            return Err(Error::new(ErrorKind::InvalidOperation, "tojson: separators are two texts"));
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "tojson: separators are two texts",
+            ));
         }
         None => ((if indent.is_some() { "," } else { ", " }).to_string(), ": ".to_string()),
     };
@@ -127,8 +130,18 @@ impl JsonWriter {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-    "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const DAYS: [&str; 7] =
     ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
@@ -176,7 +189,9 @@ fn civil(mut days: u64) -> (u64, u64, u64) {
     // 400 years of the calendar repeat.
     let mut year = 1970 + days / 146_097 * 400;
     days %= 146_097;
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     while days >= 365 + u64::from(leap(year)) {
         days -= 365 + u64::from(leap(year));
         year += 1;
@@ -203,7 +218,9 @@ mod tests {
     fn json_as_python_writes_it() {
         let value = from_json(&json!({"z": [1, 2.5, null, true], "a": {}, "t": "<é\"\n\u{1}>"}));
         let dump = |options: &[(&str, Value)]| {
-            to_json(&value, options.iter().map(|(k, v)| (*k, v.clone())).collect()).unwrap().to_string()
+            to_json(&value, options.iter().map(|(k, v)| (*k, v.clone())).collect())
+                .unwrap()
+                .to_string()
         };
         assert_eq!(dump(&[]), r#"{"z": [1, 2.5, null, true], "a": {}, "t": "<é\"\n\u0001>"}"#);
         assert_eq!(

@@ -89,6 +89,28 @@ impl Record {
     }
 }
 
+/// The field that keeps a call as it was written, beside what templates read.
+const CALL_TEXT: &str = "call_text";
+
+/// Writes calls to tools into the content of their messages, for templates that know no calls.
+pub(super) fn write_calls(talk: &mut Conversation) {
+    for message in talk.messages.iter_mut().filter_map(Value::as_object_mut) {
+        let silent = message.get("content").and_then(Value::as_str).is_none_or(str::is_empty);
+        let Some(Value::Array(calls)) = message.get("tool_calls") else { continue };
+        if !silent {
+            continue;
+        }
+        let text = match message.get(CALL_TEXT) {
+            Some(text) => text.clone(),
+            None => {
+                let calls = calls.iter().map(|call| call.get("function").unwrap_or(call));
+                calls.map(Value::to_string).collect::<Vec<_>>().join("\n").into()
+            }
+        };
+        message.insert("content".into(), text);
+    }
+}
+
 /// `instruction`, `input` and `output`, with a `system` message and a `history` of earlier exchanges if there are any.
 fn alpaca(map: &Map<String, Value>) -> Result<Record> {
     let mut messages = Vec::new();
@@ -147,11 +169,10 @@ fn sharegpt(map: &mut Map<String, Value>) -> Result<Record> {
             "observation" | "tool" | "function_response" => {
                 json!({ "role": "tool", "content": content })
             }
-            // The text stays beside the call: templates that know no calls write it as it is.
             "function_call" => match call(content) {
-                Some(call) => {
-                    json!({ "role": "assistant", "content": content, "tool_calls": [call] })
-                }
+                Some(call) => json!({
+                    "role": "assistant", "content": "", "tool_calls": [call], CALL_TEXT: content,
+                }),
                 None => json!({ "role": "assistant", "content": content }),
             },
             other => bail!(
@@ -194,7 +215,9 @@ fn messages(map: &mut Map<String, Value>) -> Result<Record> {
                 let parts = parts.iter().enumerate().map(|(p, part)| {
                     let text = part.get("text").and_then(Value::as_str);
                     text.ok_or_else(|| {
-                        anyhow::anyhow!("`messages[{i}].content[{p}]`: is not text; only text can be learned")
+                        anyhow::anyhow!(
+                            "`messages[{i}].content[{p}]`: is not text; only text can be learned"
+                        )
                     })
                 });
                 parts.collect::<Result<String>>()?
@@ -290,7 +313,8 @@ mod tests {
             "instruction": "i", "input": "x", "output": "o", "text": "all", "system": "s",
             "history": [["q", "a"]],
         }));
-        let contents: Vec<_> = talk.messages.iter().map(|m| m["content"].as_str().unwrap()).collect();
+        let contents: Vec<_> =
+            talk.messages.iter().map(|m| m["content"].as_str().unwrap()).collect();
         assert_eq!(contents, ["s", "q", "a", "i\nx", "o"]);
         assert_eq!(talk.messages[3]["input"], "x");
         let talk = chat(json!({"conversations": [

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 
 /// Endings of formats that are known but not read, and what to do about each.
 const UNREADABLE: [(&str, &str); 6] = [
-    ("parquet", "convert it to .jsonl, as with `pandas.read_parquet(...).to_json(..., lines=True)`"),
+    (
+        "parquet",
+        "convert it to .jsonl, as with `pandas.read_parquet(...).to_json(..., lines=True)`",
+    ),
     ("arrow", "convert it to .jsonl, as with `datasets.Dataset.to_json`"),
     ("csv", "convert it to .jsonl, one object per line"),
     ("gz", "unpack it first"),
@@ -212,7 +215,11 @@ mod tests {
             ("a.md", b" \n", "is empty"),
             ("a.txt", b"ok\nbad \xff", "byte 7 (line 2)"),
             ("a.jsonl", b"{\"text\": \"a\"}\n\n{\"text\": }\n", "a.jsonl:3:10"),
-            ("a.jsonl", b"{\"text\": \"a\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n", "a.jsonl:2"),
+            (
+                "a.jsonl",
+                b"{\"text\": \"a\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n",
+                "a.jsonl:2",
+            ),
             ("a.jsonl", b"{\"words\": \"a\"}\n", "words"),
             ("a.json", b"[]", "no records"),
             ("a.json", b"[{\"text\": \"a\"}, 3]", "record 2"),

@@ -1,0 +1,151 @@
+//! Tokenized documents, in compact form.
+
+use anyhow::{Result, bail};
+use std::fmt;
+use std::ops::Range;
+
+/// Set on a token that counts in the loss. Vocabularies are far below.
+const TRAINED: u32 = 1 << 31;
+
+/// What became of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Texts, records and conversations that were read.
+    pub read: usize,
+    /// Documents that were cut at the sequence length.
+    pub truncated: usize,
+    /// Documents without a token that counts in the loss: they were left out.
+    pub dropped: usize,
+}
+
+/// Documents as token ids with a mark on those that count in the loss; 4 bytes a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Documents {
+    tokens: Vec<u32>,
+    starts: Vec<usize>,
+    /// What became of the data.
+    pub counts: Counts,
+    vocab_size: usize,
+    seq_len: usize,
+}
+
+impl Documents {
+    /// None yet, for a vocabulary and a largest number of positions.
+    pub fn new(vocab_size: usize, seq_len: usize) -> Self {
+        let starts = vec![0];
+        Self { tokens: Vec::new(), starts, counts: Counts::default(), vocab_size, seq_len }
+    }
+
+    /// Adds a document: its ids, and for each whether the loss counts its prediction. The first is never predicted.
+    /// Cut to `seq_len` positions; left out if nothing in it is to be learned.
+    ///
+    /// Errors: an id outside the vocabulary.
+    pub fn push(&mut self, ids: &[u32], trained: impl Fn(usize) -> bool) -> Result<()> {
+        let limit = self.vocab_size.min(TRAINED as usize);
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= limit) {
+            bail!(
+                "token id {id} is outside the model's vocabulary of {limit}; the tokenizer does not belong to the \
+                 model, or has tokens that the model lacks"
+            );
+        }
+        let kept = ids.len().min(self.seq_len + 1);
+        self.counts.truncated += usize::from(kept < ids.len());
+        if !(1..kept).any(&trained) {
+            self.counts.dropped += 1;
+            return Ok(());
+        }
+        let marked = |(i, &id): (usize, &u32)| id | if trained(i) { TRAINED } else { 0 };
+        self.tokens.extend(ids[..kept].iter().enumerate().map(marked));
+        self.starts.push(self.tokens.len());
+        Ok(())
+    }
+
+    /// Number of documents.
+    pub fn len(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn range(&self, document: usize) -> Range<usize> {
+        self.starts[document]..self.starts[document + 1]
+    }
+
+    /// Positions of a document: each predicts the next token.
+    pub fn positions(&self, document: usize) -> usize {
+        self.range(document).len() - 1
+    }
+
+    /// The ids at the positions of a document.
+    pub fn ids(&self, document: usize) -> impl Iterator<Item = u32> {
+        let Range { start, end } = self.range(document);
+        self.tokens[start..end - 1].iter().map(|token| token & !TRAINED)
+    }
+
+    /// The target of each position, or [`qft_llama::IGNORE`].
+    pub fn targets(&self, document: usize) -> impl Iterator<Item = u32> {
+        let Range { start, end } = self.range(document);
+        self.tokens[start + 1..end].iter().map(|token| match token & TRAINED {
+            0 => qft_llama::IGNORE,
+            _ => token & !TRAINED,
+        })
+    }
+
+    /// Positions of all documents.
+    pub fn tokens(&self) -> usize {
+        self.tokens.len() - self.len()
+    }
+
+    /// Positions that count in the loss.
+    pub fn target_tokens(&self) -> usize {
+        let counted = |d| self.targets(d).filter(|&target| target != qft_llama::IGNORE).count();
+        (0..self.len()).map(counted).sum()
+    }
+}
+
+impl fmt::Display for Documents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { truncated, dropped, .. } = self.counts;
+        write!(
+            f,
+            "{} documents, {} tokens, {} of them learned",
+            self.len(),
+            self.tokens(),
+            self.target_tokens()
+        )?;
+        if truncated > 0 {
+            write!(f, "; {truncated} cut at {} tokens", self.seq_len)?;
+        }
+        if dropped > 0 {
+            write!(f, "; {dropped} left out, having nothing to learn")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qft_llama::IGNORE;
+
+    #[test]
+    fn documents_are_cut_masked_and_left_out() {
+        let mut documents = Documents::new(10, 3);
+        documents.push(&[1, 2, 3, 4, 5], |i| i != 2).unwrap();
+        documents.push(&[7], |_| true).unwrap();
+        documents.push(&[], |_| true).unwrap();
+        documents.push(&[1, 2, 3, 4, 5], |i| i == 4).unwrap();
+        documents.push(&[8, 9], |_| true).unwrap();
+        assert_eq!(documents.len(), 2);
+        assert_eq!(documents.ids(0).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(documents.targets(0).collect::<Vec<_>>(), [2, IGNORE, 4]);
+        assert_eq!(documents.targets(1).collect::<Vec<_>>(), [9]);
+        assert_eq!(documents.counts, Counts { read: 0, truncated: 2, dropped: 3 });
+        assert_eq!((documents.tokens(), documents.target_tokens()), (4, 3));
+        let error = documents.push(&[1, 10], |_| true).unwrap_err().to_string();
+        assert!(error.contains("token id 10 is outside"), "{error}");
+    }
+}
