@@ -25,18 +25,32 @@ impl UpdateStats {
 /// Updates some rows of a hybrid matrix and its momentum by quantized Lion.
 ///
 /// Shapes: `grad` f32 `[rows.len(), K]`.
-/// Numerics, all in f32 without contraction, `g = grad * grad_scale`, `m` the decoded momentum:
-/// `c = b1 m + (1 - b1) g`; the fixed-point weight `k = q F + r` becomes
-/// `k + nearest(d + u - 1/2)` with `d = -(F lr / s) (sign(c)) - lr wd k` and `u` from the low 16 bits of the
-/// element's random word (or `u = 1/2` for [`WeightRounding::Nearest`]); a protected weight `v` becomes
-/// `v - lr (sign(c) + wd v)`, rounded stochastically to bf16 with the same bits.
-/// `m' = b2 m + (1 - b2) g` is encoded against its block's new maximum, rounded stochastically with the high
-/// 16 bits: for [`crate::MomentumCode::Sqrt`] with `y = 127 sqrt(a)`, `k = floor(y)`, up with probability
-/// `(y^2 - k^2) / (2 k + 1)`. Element `e` of block `b` of row `n` uses word `e % 64` of random block
-/// `2 (n ceil(K / 128) + b) + e / 64`.
-/// A row in which some `|k| > 127 F` gets a scale large enough, and all its weights are re-rounded to it
-/// (stochastically): nothing is clamped. `stats[tensor]` is added to.
-/// Source: docs/ALGORITHM.md#quantized-lion.
+///
+/// Numerics, all in f32 without contraction; products and sums in the order written, `1 - b1`, `1 - b2` and
+/// `lr wd` computed once. `g = grad * grad_scale`; `m` is the decoded momentum, `code |code| (max / 127^2)` for
+/// [`crate::MomentumCode::Sqrt`] and `code (max / 127)` for `Linear`, the bracket computed once a block.
+/// * Direction: `c = b1 m + (1 - b1) g`; `sign(c)` is 0 for zero and NaN.
+/// * Weight: the fixed-point `k = q F + r` becomes `k + nearest(d + (u - 1/2))`, ties to even, with
+///   `d = -((F lr / s) sign(c)) - (lr wd) k` limited to +-[`crate::lion::MAX_STEP`], `u` from the low 16 bits of
+///   the element's random word ([`qft_tensor::rng::offset_from_bits`]); `u = 1/2` for
+///   [`WeightRounding::Nearest`].
+/// * Protected weight: `v - lr (sign(c) + wd v)`, rounded to bf16 by adding the same 16 bits below the last bit
+///   kept and cutting there (or to nearest); `q = r = 0` stay.
+/// * Momentum: `m' = b2 m + (1 - b2) g`. The block's new `max` is [`crate::momentum::block_scale`] of the largest
+///   magnitude. With `a = |m'| (1 / (max / 127^2))` and `k = floor(sqrt(a))` the code is `k`, or `k + 1` if
+///   `a - k^2 > u (2 k + 1)`; linear: `a = |m'| (1 / (max / 127))`, `k = floor(a)`, one more if `a - k > u`.
+///   At most 127, with the sign of `m'`; `u` from the high 16 bits. Momentum is always rounded stochastically.
+/// * Random words: element `e` of block `b` of row `n` uses word `e % 64` of random block
+///   `2 (n ceil(K / 128) + b) + e / 64`.
+/// * Range: a row with `kmax = max |k| > 127 F` gets the scale `s' = s (kmax / (124 F))`, and each `k` becomes
+///   `nearest(k (s / s') + (u - 1/2))`: nothing is clamped. Here `u` is the usual offset of 16 bits
+///   ([`qft_tensor::rng::rounding_offsets`]) of random block `n ceil(K / 128) + b` of the stream whose purpose is
+///   `key.purpose ^` [`crate::lion::RESCALE_PURPOSE`]; again `1/2` for nearest.
+/// * `stats`: the squares of `g` are summed in 16 f32 lanes within a row (column modulo 16), then lanes and rows
+///   in f64. Only this sum depends on how rows are cut into calls, in its last bit.
+///
+/// A gradient that is not finite makes the sum of squares so, and leaves weights and scales finite.
+/// Errors: shapes, and [`LionConfig::check`]. Source: docs/ALGORITHM.md#quantized-lion.
 #[derive(Debug)]
 pub struct LionUpdate<'a> {
     /// The weights `[N, K]`.
@@ -97,7 +111,9 @@ impl LionUpdate<'_> {
 /// Updates some elements of a float parameter.
 ///
 /// Shapes: `weight[start..start + grad.len()]` and the same elements of the moments.
-/// Numerics: f32 without contraction; AdamW with bias correction for step `step + 1`.
+/// Numerics: f32 without contraction, `g = grad * grad_scale`. Lion as [`LionConfig`] writes it. AdamW as
+/// PyTorch's, with `t = step + 1`: `w (1 - lr wd)`, from which `(lr / (1 - b1^t)) (m / (sqrt(v) / sqrt(1 - b2^t) +
+/// eps))` is subtracted; both factors are computed in f64 and rounded once.
 #[derive(Debug)]
 pub struct FloatUpdate<'a> {
     /// The parameter.
