@@ -71,8 +71,7 @@ impl Attention {
         (q, k, v): (&[f64], &[f64], &[f64]),
         dout: &[f64],
     ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
-        let (mut dq, mut dk, mut dv) =
-            (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+        let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
         let scale = 1.0 / (self.size as f64).sqrt();
         self.for_each(|head, t, start| {
             let scores = self.scores(q, k, head, t, start);
@@ -80,9 +79,8 @@ impl Attention {
             let p: Vec<f64> = scores.iter().map(|s| (s - total).exp()).collect();
             let row = self.query_row(t, head);
             let g = &dout[row..][..self.size];
-            let dp: Vec<f64> = (start..=t)
-                .map(|j| dot(g, &v[self.key_row(j, head)..][..self.size]))
-                .collect();
+            let dp: Vec<f64> =
+                (start..=t).map(|j| dot(g, &v[self.key_row(j, head)..][..self.size])).collect();
             let mean = dot(&p, &dp);
             for (i, j) in (start..=t).enumerate() {
                 let key = self.key_row(j, head);

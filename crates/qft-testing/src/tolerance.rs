@@ -21,19 +21,27 @@ impl Tolerance {
     }
 
     /// Compares; otherwise names the worst element and how many others are off.
-    pub fn check(&self, what: &str, got: &[impl Into<f64> + Copy], want: &[f64]) -> Result<(), String> {
+    pub fn check(
+        &self,
+        what: &str,
+        got: &[impl Into<f64> + Copy],
+        want: &[f64],
+    ) -> Result<(), String> {
         if got.len() != want.len() {
             return Err(format!("{what}: {} elements, expected {}", got.len(), want.len()));
         }
         let mut off = 0;
         let mut worst = (0.0, 0);
         for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
-            let share = (got.into() - want).abs() / (self.absolute + self.relative * want.abs());
-            // Neither NaN nor infinity passes.
-            if !(share <= 1.0) {
-                off += 1;
-            }
-            if !(share <= worst.0) {
+            let error = (got.into() - want).abs();
+            let share = match error {
+                0.0 => 0.0,
+                // NaN is infinitely wrong.
+                error if error.is_nan() => f64::INFINITY,
+                error => error / (self.absolute + self.relative * want.abs()),
+            };
+            off += usize::from(share > 1.0);
+            if share > worst.0 {
                 worst = (share, i);
             }
         }

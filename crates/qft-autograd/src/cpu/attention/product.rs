@@ -5,33 +5,48 @@
 
 use crate::cpu::lanes::LANES;
 
-/// A tile of the result: `R` rows of `V` vectors.
-type Tile<const R: usize, const V: usize> = [[[f32; LANES]; V]; R];
+type Vector = [f32; LANES];
 
-/// `tile[r] += sum over k of left(k)[r] * right[k]`; `right` has `stride` elements a row.
+/// A tile of the result: `R` rows of `V` vectors.
+type Tile<const R: usize, const V: usize> = [[Vector; V]; R];
+
+/// `a * b + c`. Vectors go by value: so the compiler keeps each in a register.
+#[inline(always)]
+fn fma(a: f32, b: Vector, c: Vector) -> Vector {
+    let mut out = [0.0; LANES];
+    for l in 0..LANES {
+        out[l] = a.mul_add(b[l], c[l]);
+    }
+    out
+}
+
+#[inline(always)]
+fn vector(x: &[f32]) -> Vector {
+    let mut out = [0.0; LANES];
+    out.copy_from_slice(&x[..LANES]);
+    out
+}
+
+/// `tile[r] += sum over k of left(k, r) * right[k]`; `right` has `stride` elements a row.
 #[inline(always)]
 fn multiply<const R: usize, const V: usize>(
-    tile: &mut Tile<R, V>,
+    mut tile: Tile<R, V>,
     k: usize,
-    left: impl Fn(usize) -> [f32; R],
+    left: impl Fn(usize, usize) -> f32,
     right: &[f32],
     stride: usize,
-) {
+) -> Tile<R, V> {
     for k in 0..k {
         let row = &right[k * stride..][..V * LANES];
-        let left = left(k);
-        let mut vectors = [[0.0; LANES]; V];
-        for v in 0..V {
-            vectors[v].copy_from_slice(&row[v * LANES..][..LANES]);
-        }
-        for r in 0..R {
+        let vectors: [Vector; V] = std::array::from_fn(|v| vector(&row[v * LANES..]));
+        for (r, tile) in tile.iter_mut().enumerate() {
+            let x = left(k, r);
             for v in 0..V {
-                for l in 0..LANES {
-                    tile[r][v][l] = left[r].mul_add(vectors[v][l], tile[r][v][l]);
-                }
+                tile[v] = fma(x, vectors[v], tile[v]);
             }
         }
     }
+    tile
 }
 
 #[inline(always)]
@@ -101,9 +116,8 @@ pub(super) fn rows<const R: usize, const V: usize>(
             std::array::from_fn(|r| &data[(first + r.min(valid - 1)) * stride..][..k]);
         for col in (0..n).step_by(V * LANES) {
             let out = &mut out[first * out_stride + col..];
-            let mut tile = load::<R, V>(out, out_stride, valid, accumulate);
-            let left = |k: usize| std::array::from_fn(|r| lines[r][k]);
-            multiply(&mut tile, k, left, &right[col..], right_stride);
+            let tile = load::<R, V>(out, out_stride, valid, accumulate);
+            let tile = multiply(tile, k, |k, r| lines[r][k], &right[col..], right_stride);
             store(&tile, out, out_stride, valid);
         }
     }
@@ -136,12 +150,9 @@ fn column_tile<const R: usize, const V: usize>(
 ) {
     for col in (0..n).step_by(V * LANES) {
         let out = &mut out[first * out_stride + col..];
-        let mut tile = load::<R, V>(out, out_stride, R, true);
-        let at = |k: usize| {
-            let line = &left.data[k * left.stride + first..][..R];
-            std::array::from_fn(|r| line[r])
-        };
-        multiply(&mut tile, left.k, at, &right[col..], right_stride);
+        let tile = load::<R, V>(out, out_stride, R, true);
+        let at = |k: usize, r: usize| left.data[k * left.stride + first..][..R][r];
+        let tile = multiply(tile, left.k, at, &right[col..], right_stride);
         store(&tile, out, out_stride, R);
     }
 }
