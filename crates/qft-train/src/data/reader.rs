@@ -98,7 +98,10 @@ impl Reader<'_> {
     ///
     /// Errors: a template that does not exist or is not valid.
     pub fn template(&self, format: DataFormat) -> Result<Option<Template>> {
-        let raw = matches!(format, DataFormat::PromptCompletion);
+        let raw = match format {
+            DataFormat::JsonlText | DataFormat::Text => return Ok(None),
+            format => format == DataFormat::PromptCompletion,
+        };
         let special = self.special_texts();
         let choice = &self.options.template;
         let built_in = match choice {

@@ -1,0 +1,129 @@
+//! Progress on the terminal: a bar, or lines where there is no terminal.
+
+use crate::metrics::{EvalMetrics, StepMetrics};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Time between lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// The progress of a run, shown on standard error.
+#[derive(Debug)]
+pub struct Progress {
+    total: u64,
+    done_before: u64,
+    began: Instant,
+    last_line: Option<Instant>,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Of a run of `total` steps, of which `done` were done before.
+    pub fn new(total: u64, done: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let style = "{bar:24} {pos}/{len} {msg}";
+            if let Ok(style) = ProgressStyle::with_template(style) {
+                bar.set_style(style);
+            }
+            bar.set_position(done);
+            bar
+        });
+        Self { total, done_before: done, began: Instant::now(), last_line: None, bar }
+    }
+
+    /// Shows a step.
+    pub fn step(&mut self, metrics: &StepMetrics) {
+        let here = metrics.step.saturating_sub(self.done_before).max(1);
+        let left = self.total.saturating_sub(metrics.step);
+        let eta = self.began.elapsed().as_secs_f64() / here as f64 * left as f64;
+        let text = status(metrics, eta);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(metrics.step);
+                bar.set_message(text);
+            }
+            None => {
+                let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+                if due || left == 0 {
+                    self.last_line = Some(Instant::now());
+                    self.note(&format!("step {}/{} {text}", metrics.step, self.total));
+                }
+            }
+        }
+    }
+
+    /// Shows an evaluation.
+    pub fn eval(&self, metrics: EvalMetrics) {
+        let EvalMetrics { step, eval_loss } = metrics;
+        self.note(&format!("step {step}/{} held-out loss {eval_loss:.4}", self.total));
+    }
+
+    /// Shows a line of text, above the bar if there is one.
+    pub fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| print(text)),
+            None => print(text),
+        }
+    }
+
+    /// Leaves the bar as it is, and goes to a line below it.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.abandon();
+        }
+    }
+}
+
+/// A closed standard error must not end a run.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn status(metrics: &StepMetrics, eta_seconds: f64) -> String {
+    let StepMetrics { loss, lr, tokens_per_second, peak_bytes, .. } = metrics;
+    format!(
+        "loss {loss:.4} lr {lr:.1e} {tokens_per_second:.0} tok/s ETA {} memory {}",
+        duration(eta_seconds),
+        HumanBytes(*peak_bytes)
+    )
+}
+
+/// `2h03m`, `3m05s`, `12s`.
+fn duration(seconds: f64) -> String {
+    // A float beyond the range of the integer becomes its largest value.
+    let seconds = seconds.round() as u64;
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        _ => format!("{hours}h{minutes:02}m"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_on_a_line() {
+        let metrics = StepMetrics {
+            step: 3,
+            loss: 2.34567,
+            lr: 1e-5,
+            tokens: 100,
+            tokens_per_second: 1234.4,
+            peak_bytes: 3 << 30,
+            grad_norm: None,
+        };
+        assert_eq!(
+            status(&metrics, 125.0),
+            "loss 2.3457 lr 1.0e-5 1234 tok/s ETA 2m05s memory 3.00 GiB"
+        );
+        for (seconds, text) in [(0.4, "0s"), (59.0, "59s"), (60.0, "1m00s"), (7380.0, "2h03m")] {
+            assert_eq!(duration(seconds), text);
+        }
+        assert!(!duration(f64::INFINITY).is_empty() && duration(f64::NAN) == "0s");
+    }
+}
