@@ -1,11 +1,14 @@
-//! The trainer.
+//! The trainer: options, plan, data, optimizer step, checkpoints, and the commands of `qft`.
 
 pub mod args;
 pub mod backend;
 pub mod chat;
 pub mod checkpoint;
+pub mod commands;
 pub mod data;
+pub mod flip_rate;
 pub mod metrics;
+pub mod open;
 pub mod optimizer;
 pub mod options;
 pub mod plan;

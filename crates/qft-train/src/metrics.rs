@@ -149,7 +149,7 @@ pub struct Summary {
     pub planned_peak_bytes: u64,
     /// The most bytes in use at a time, as measured.
     pub peak_bytes: u64,
-    /// Bytes by owner at the moment of the peak.
+    /// The most bytes of each owner.
     pub owners: Owners,
 }
 

@@ -7,7 +7,7 @@ use qft_llama::Batch;
 use qft_llama::config::LlamaConfig;
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::PassOptions;
-use qft_tensor::{Device, MemoryReport, Owner, Planner};
+use qft_tensor::{Device, MemoryReport, Planner};
 use serde::Serialize;
 
 /// Everything that decides how a model is stored and trained, apart from its data.

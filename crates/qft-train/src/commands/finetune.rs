@@ -1,0 +1,433 @@
+//! `qft finetune`: from a model folder and data to a fine-tuned model folder.
+
+use super::generate::{Generation, prompt_ids};
+use super::plan::{self, Choice};
+use crate::TrainOps;
+use crate::checkpoint::{self, Progress};
+use crate::data::{Cursor, Dataset, Sampler as Rows};
+use crate::flip_rate::FlipRates;
+use crate::metrics::{EvalMetrics, MetricsLog, Owners, StepMetrics, Summary};
+use crate::open::{self, Folder};
+use crate::options::value::Resume;
+use crate::options::{FinetuneOptions, HeldOut};
+use crate::plan::{MemoryPlan, StepShape};
+use crate::progress::Progress as Display;
+use crate::rss;
+use crate::trainer::Trainer;
+use anyhow::{Context, Result, bail, ensure};
+use qft_llama::Batch;
+use qft_llama::export::{DEFAULT_SHARD_BYTES, export_folder};
+use qft_llama::model::Model;
+use qft_llama::sampling::Sampler;
+use qft_optim::Schedule;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Tokens of a sample that is printed before and after.
+const SAMPLE_TOKENS: usize = 64;
+
+/// The exit code of a run that was interrupted: 128 + SIGINT, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// Everything a run works with.
+struct Run<'a> {
+    options: &'a FinetuneOptions,
+    ops: Arc<dyn TrainOps>,
+    folder: Folder<'a>,
+    train: Dataset,
+    held_out: Option<Dataset>,
+    shape: StepShape,
+    schedule: Schedule,
+    choice: Choice,
+}
+
+/// Runs the command.
+///
+/// Errors: anything wrong with options, files or memory; nothing is left half-written.
+pub fn run(options: &FinetuneOptions) -> Result<ExitCode> {
+    Run::prepare(options)?.train()
+}
+
+impl<'a> Run<'a> {
+    fn prepare(options: &'a FinetuneOptions) -> Result<Self> {
+        let ops = open::device(options.device, options.threads)?;
+        let folder = Folder::open(&options.model)?;
+        let seq_len = options.step.seq_len(folder.config.max_position_embeddings)?;
+        let (train, held_out) = read_data(options, &folder, seq_len)?;
+        let rows_per_step = options.step.rows_per_step();
+        let total = options.length.steps(train.rows(), rows_per_step);
+        let o = &options.optimizer;
+        let schedule = Schedule {
+            kind: o.schedule.into(),
+            peak: o.lr,
+            floor: o.min_lr_ratio,
+            warmup: o.warmup.steps(total),
+            total,
+        };
+        let longest = (0..train.rows()).map(|row| train.row_tokens(row)).max().unwrap_or(seq_len);
+        let shape = StepShape {
+            seq_len: longest,
+            batch_size: options.step.batch_size,
+            accumulate: options.step.accumulate,
+        };
+        let available = rss::available();
+        let choice = plan::choose(&folder.config, &options.state, o, shape, available)?;
+        if let (false, Some(free)) = (choice.fits, available) {
+            let need = choice.plan.reserved_bytes + plan::process_bytes();
+            bail!(
+                "this run needs {}, and {} are free: {} are missing\n{}",
+                plan::gb(need),
+                plan::gb(free),
+                plan::gb(need.saturating_sub(free)),
+                plan::proposals(&folder.config, &options.state, o, shape, free)?
+            );
+        }
+        Ok(Self { options, ops, folder, train, held_out, shape, schedule, choice })
+    }
+
+    fn train(&self) -> Result<ExitCode> {
+        let options = self.options;
+        let ops = &*self.ops;
+        println!(
+            "{} parameters, {:?} states: {:.3} bytes each, {} planned; {} rows, {} steps",
+            self.choice.plan.parameters,
+            options.state.states,
+            self.choice.plan.bytes_per_parameter,
+            plan::gb(self.choice.plan.reserved_bytes),
+            self.train.rows(),
+            self.schedule.total
+        );
+        let root = options.out.join("checkpoints");
+        let (mut trainer, mut progress) = self.start(&root)?;
+        self.check_rates(&trainer.model)?;
+        std::fs::create_dir_all(&options.out)
+            .with_context(|| format!("--out: cannot create {}", options.out.display()))?;
+        let mut metrics = match progress.step {
+            0 => MetricsLog::create(&options.out)?,
+            step => MetricsLog::resume(&options.out, u64::from(step))?,
+        };
+        self.sample(&trainer, "before")?;
+        if progress.initial_eval_loss.is_none() {
+            progress.initial_eval_loss = self.evaluate(&trainer)?;
+            if let Some(loss) = progress.initial_eval_loss {
+                metrics.eval(EvalMetrics { step: u64::from(progress.step), eval_loss: loss })?;
+                println!("held-out loss before: {loss:.4}");
+            }
+        }
+        let stop = interrupt_flag()?;
+        let rows_per_step = options.step.rows_per_step();
+        let mut rows = self.rows_at(progress.step);
+        let mut display = Display::new(self.schedule.total, u64::from(progress.step));
+        let mut rescaled = 0;
+        let mut final_loss = None;
+        while u64::from(progress.step) < self.schedule.total {
+            let start = Instant::now();
+            let batches = self.batches(&rows.take(rows_per_step));
+            let lr = self.schedule.lr(u64::from(progress.step));
+            let report = trainer.step(ops, &batches, lr as f32)?;
+            let seconds = start.elapsed().as_secs_f64();
+            let tokens: usize = batches.iter().map(Batch::tokens).sum();
+            progress.step = trainer.pass.step;
+            progress.tokens += report.loss.target_tokens as u64;
+            progress.seconds += seconds;
+            progress.last_norm = trainer.optimizer.last_norm;
+            rescaled += report.update.rescaled_rows;
+            let step = u64::from(progress.step);
+            let record = StepMetrics {
+                step,
+                loss: report.loss.mean,
+                lr,
+                tokens: progress.tokens,
+                tokens_per_second: tokens as f64 / seconds,
+                peak_bytes: ops.ledger().report().peak_bytes,
+                grad_norm: Some(report.update.grad_norm),
+            };
+            metrics.step(&record)?;
+            display.step(&record);
+            final_loss = Some(record.loss);
+            let last = step == self.schedule.total;
+            if !last && options.eval_every.is_some_and(|every| step % every == 0) {
+                if let Some(loss) = self.evaluate(&trainer)? {
+                    let eval = EvalMetrics { step, eval_loss: loss };
+                    metrics.eval(eval)?;
+                    display.eval(eval);
+                }
+            }
+            let interrupted = stop.load(Ordering::Relaxed) && !last;
+            if interrupted || options.checkpoint_every.is_some_and(|every| step % every == 0) {
+                let dir = checkpoint::save(ops, &mut trainer, &progress, &root)?;
+                checkpoint::prune(&root, options.keep_checkpoints)?;
+                if interrupted {
+                    display.finish();
+                    println!(
+                        "stopped after step {step}; saved {}\nto go on: the same command with --resume latest",
+                        dir.display()
+                    );
+                    return Ok(ExitCode::from(INTERRUPTED));
+                }
+            }
+        }
+        display.finish();
+        if rescaled > 0 {
+            println!("{rescaled} rows outgrew their scale and were given a larger one");
+        }
+        let final_eval_loss = self.evaluate(&trainer)?;
+        if let Some(loss) = final_eval_loss {
+            metrics.eval(EvalMetrics { step: u64::from(progress.step), eval_loss: loss })?;
+            println!("held-out loss after: {loss:.4}");
+        }
+        self.sample(&trainer, "after")?;
+        self.export(&trainer.model)?;
+        self.summary(&progress, (final_loss, final_eval_loss)).write(&options.out)?;
+        println!("saved {}", options.out.display());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// A trainer at its first step, or where the checkpoint is.
+    fn start(&self, root: &Path) -> Result<(Trainer, Progress)> {
+        let options = self.options;
+        let ops = &*self.ops;
+        let setup = options.state.setup(&options.optimizer, options.seed, self.choice.recompute);
+        let new = |model| Trainer::new(ops, model, setup.optimizer, setup.pass, setup.gradients);
+        let identity = self.identity()?;
+        let Some(dir) = resume_dir(options, root)? else {
+            let model = self.load()?;
+            let progress = Progress {
+                version: checkpoint::VERSION,
+                step: 0,
+                tokens: 0,
+                seconds: 0.0,
+                initial_eval_loss: None,
+                last_norm: None,
+                options: identity,
+            };
+            return Ok((new(model)?, progress));
+        };
+        let progress = checkpoint::read_progress(&dir)?;
+        for (key, now) in &identity {
+            let then = progress.options.get(key);
+            ensure!(
+                then == Some(now),
+                "--resume: {} was written with {key} = {}, this run has {now}; give the same options",
+                dir.display(),
+                then.map_or("nothing".to_owned(), ToString::to_string)
+            );
+        }
+        let mut trainer = new(Model::alloc(ops, &self.folder.config, setup.format)?)?;
+        checkpoint::load(ops, &mut trainer, &progress, &dir)?;
+        println!("resumed from {} after step {}", dir.display(), progress.step);
+        Ok((trainer, progress))
+    }
+
+    /// Loads the model and says what quantizing did to it.
+    fn load(&self) -> Result<Model> {
+        let (mut count, mut rate, mut protected, mut plain) = (0, 0.0, 0.0, 0.0);
+        let model = self.folder.load(&*self.ops, &self.options.state, &mut |name, report| {
+            tracing::info!(
+                "{name}: scale {:.2e} to {:.2e}, {:.2} % protected, L2 error {:.3e} ({:.3e} without)",
+                report.scale_min,
+                report.scale_max,
+                report.outlier_rate * 100.0,
+                report.l2_error,
+                report.l2_error_unprotected
+            );
+            count += 1;
+            rate += report.outlier_rate;
+            protected += report.l2_error.powi(2);
+            plain += report.l2_error_unprotected.powi(2);
+        })?;
+        if count > 0 {
+            println!(
+                "quantized {count} matrices: L2 error {:.4} ({:.4} without the {:.2} % protected weights)",
+                protected.sqrt(),
+                plain.sqrt(),
+                rate / f64::from(count) * 100.0
+            );
+        }
+        Ok(model)
+    }
+
+    fn check_rates(&self, model: &Model) -> Result<()> {
+        let rates = FlipRates::of(&*self.ops, model, self.options.optimizer.lr)?;
+        if let Some((least, median, most)) = rates.range() {
+            println!(
+                "an update at the peak lr moves a weight by {median:.3} grid steps ({least:.3} to {most:.3})"
+            );
+            if !self.options.insist {
+                rates.check(self.options.state.rounding.into())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What decides the result of the run, for a later resume to compare.
+    fn identity(&self) -> Result<serde_json::Map<String, serde_json::Value>> {
+        let o = self.options;
+        let setup = o.state.setup(&o.optimizer, o.seed, self.choice.recompute);
+        let value = serde_json::json!({
+            "states": o.state.states,
+            "compute": o.state.compute,
+            "outliers": o.state.outlier_fraction(),
+            "gradients": o.state.gradients,
+            "momentum-code": o.state.momentum_code,
+            "rounding": o.state.rounding,
+            "optimizer": setup.optimizer,
+            "schedule": self.schedule,
+            "seed": o.seed,
+            "shuffle": o.shuffle,
+            "pack": o.pack,
+            "seq-len": self.shape.seq_len,
+            "batch-size": self.shape.batch_size,
+            "accumulate": self.shape.accumulate,
+            "rows": self.train.rows(),
+            "tokens": self.train.documents().tokens(),
+        });
+        match value {
+            serde_json::Value::Object(map) => Ok(map),
+            _ => bail!("the options are not an object"),
+        }
+    }
+
+    /// The sampler as it stands after `step` steps.
+    fn rows_at(&self, step: u32) -> Rows {
+        let taken = u64::from(step) * self.options.step.rows_per_step() as u64;
+        let rows = self.train.rows() as u64;
+        let cursor = Cursor { epoch: (taken / rows) as u32, position: taken % rows };
+        Rows::at(self.train.rows(), self.options.seed, self.options.shuffle, cursor)
+    }
+
+    /// The rows of a step as micro-batches.
+    fn batches(&self, rows: &[usize]) -> Vec<Batch> {
+        rows.chunks(self.shape.batch_size).map(|rows| self.train.batch(rows)).collect()
+    }
+
+    fn evaluate(&self, trainer: &Trainer) -> Result<Option<f64>> {
+        let Some(held_out) = &self.held_out else { return Ok(None) };
+        let most = self.options.eval_batches.unwrap_or(usize::MAX);
+        let batches = held_out.batches(self.shape.batch_size).take(most);
+        Ok(Some(trainer.evaluate(&*self.ops, batches)?.0))
+    }
+
+    fn sample(&self, trainer: &Trainer, when: &str) -> Result<()> {
+        let Some(prompt) = &self.options.sample_prompt else { return Ok(()) };
+        let tokenizer = &self.folder.tokenizer;
+        let ids = prompt_ids(tokenizer, prompt)?;
+        let generation =
+            Generation { ops: &*self.ops, model: &trainer.model, pass: trainer.pass, tokenizer };
+        let mut sampler = Sampler::new(0.0, 1.0, 0)?;
+        let mut text = prompt.clone();
+        generation.run(&ids, SAMPLE_TOKENS, &mut sampler, &mut |part| {
+            text.push_str(part);
+            Ok(())
+        })?;
+        println!("\n--- sample {when} ---\n{text}\n---");
+        Ok(())
+    }
+
+    fn export(&self, model: &Model) -> Result<()> {
+        let (ops, config) = (&*self.ops, &self.folder.config);
+        let ids: std::collections::HashMap<String, u32> =
+            config.tensors().map(|spec| spec.name).zip(0..).collect();
+        export_folder(
+            &self.options.out,
+            Some(self.folder.dir),
+            config,
+            DEFAULT_SHARD_BYTES,
+            &mut |spec, rows, out| {
+                model.read_rows(ops, qft_autograd::TensorId(ids[&spec.name]), rows, out)
+            },
+        )
+        .with_context(|| {
+            format!(
+                "cannot save the model to {}; checkpoints are untouched",
+                self.options.out.display()
+            )
+        })
+    }
+
+    fn summary(
+        &self,
+        progress: &Progress,
+        (final_loss, final_eval_loss): (Option<f64>, Option<f64>),
+    ) -> Summary {
+        let setup = self.options.state.setup(&self.options.optimizer, 0, self.choice.recompute);
+        let report = self.ops.ledger().report();
+        let measured = MemoryPlan::from_report(&report, &self.folder.config, setup.gradients);
+        let owners = |plan: &MemoryPlan| {
+            plan.owners.iter().map(|o| (o.owner.to_owned(), o.peak_bytes)).collect()
+        };
+        Summary {
+            initial_eval_loss: progress.initial_eval_loss,
+            final_eval_loss,
+            final_loss,
+            steps: u64::from(progress.step),
+            tokens: progress.tokens,
+            seconds: progress.seconds,
+            parameters: measured.parameters,
+            bytes_per_parameter: measured.bytes_per_parameter,
+            planned_peak_bytes: self.choice.plan.peak_bytes,
+            peak_bytes: measured.peak_bytes,
+            owners: Owners { planned: owners(&self.choice.plan), measured: owners(&measured) },
+        }
+    }
+}
+
+/// Training and held-out rows.
+fn read_data(
+    options: &FinetuneOptions,
+    folder: &Folder<'_>,
+    seq_len: usize,
+) -> Result<(Dataset, Option<Dataset>)> {
+    let reader = folder.reader(&options.reading, seq_len);
+    let (train, held_out) = match &options.held_out {
+        HeldOut::None => (reader.read(&options.data)?, None),
+        HeldOut::Files(files) => (reader.read(&options.data)?, Some(reader.read(files)?)),
+        HeldOut::Split(fraction) => {
+            let (train, held_out) = reader.read_split(&options.data, *fraction)?;
+            (train, Some(held_out))
+        }
+    };
+    println!("training data: {train}");
+    let held_out = match held_out {
+        Some(documents) => {
+            println!("held-out data: {documents}");
+            Some(Dataset::new(documents, seq_len, options.pack).context("held-out data")?)
+        }
+        None => None,
+    };
+    Ok((Dataset::new(train, seq_len, options.pack)?, held_out))
+}
+
+/// The checkpoint to go on from, if one was asked for.
+fn resume_dir(options: &FinetuneOptions, root: &Path) -> Result<Option<PathBuf>> {
+    match &options.resume {
+        None => Ok(None),
+        Some(Resume::Checkpoint(dir)) => Ok(Some(dir.clone())),
+        Some(Resume::Latest) => {
+            let found = checkpoint::latest(root)?;
+            ensure!(
+                found.is_some(),
+                "--resume latest: there is no checkpoint in {}; start without --resume",
+                root.display()
+            );
+            Ok(found)
+        }
+    }
+}
+
+/// Set by Ctrl-C or a termination signal; a second one ends the process at once.
+fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&flag);
+    ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        eprintln!("\nstopping after this step; a checkpoint will be saved (again to stop at once)");
+    })
+    .context("cannot catch Ctrl-C")?;
+    Ok(flag)
+}
