@@ -1,5 +1,7 @@
 //! RMSNorm, SwiGLU, rotary embedding and bf16 against their f64 references, and bit for bit across instruction sets.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests.
+
 mod ops_common;
 
 use half::bf16;

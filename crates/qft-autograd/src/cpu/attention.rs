@@ -67,9 +67,8 @@ fn group(op: &'static str, heads: Heads) -> Result<usize, Error> {
     Ok(query / key_value)
 }
 
-/// Writes `x`, rows of `size` elements `stride` apart, as columns of `[size, QUERIES]`, times `factor`.
-///
-/// Columns beyond the rows are zero.
+/// Writes `rows` queries, `stride` apart, as columns of `[size, QUERIES]`, times `factor`; the other columns are
+/// zero.
 #[inline(always)]
 fn pack_transposed(
     x: &[f32],
@@ -79,14 +78,39 @@ fn pack_transposed(
     factor: f32,
     out: &mut [f32],
 ) {
-    let out = &mut out[..size * QUERIES];
     if rows < QUERIES {
         out.fill(0.0);
     }
-    for i in 0..rows {
-        let row = &x[i * stride..][..size];
-        for (column, &x) in out.chunks_exact_mut(QUERIES).zip(row) {
-            column[i] = x * factor;
+    transpose((x, stride), (rows, size), factor, (out, QUERIES));
+}
+
+/// `out[c, r] = x[r, c] * factor`, in squares of 4; both matrices with their strides.
+#[inline(always)]
+fn transpose(
+    (x, stride): (&[f32], usize),
+    (rows, cols): (usize, usize),
+    factor: f32,
+    (out, out_stride): (&mut [f32], usize),
+) {
+    const SIDE: usize = 4;
+    let (whole_rows, whole_cols) = (rows / SIDE * SIDE, cols / SIDE * SIDE);
+    for r in (0..whole_rows).step_by(SIDE) {
+        for c in (0..whole_cols).step_by(SIDE) {
+            let mut square = [[0.0f32; SIDE]; SIDE];
+            for (i, line) in square.iter_mut().enumerate() {
+                line.copy_from_slice(&x[(r + i) * stride + c..][..SIDE]);
+                line.iter_mut().for_each(|x| *x *= factor);
+            }
+            for j in 0..SIDE {
+                let line: [f32; SIDE] = std::array::from_fn(|i| square[i][j]);
+                out[(c + j) * out_stride + r..][..SIDE].copy_from_slice(&line);
+            }
+        }
+    }
+    for r in 0..rows {
+        let first = if r < whole_rows { whole_cols } else { 0 };
+        for c in first..cols {
+            out[c * out_stride + r] = x[r * stride + c] * factor;
         }
     }
 }

@@ -41,8 +41,13 @@ pub(super) fn quantize(q: &mut [i8], a: &[f32], b: &[f32], f: impl Fn(f32, f32) 
     let mut lanes = [0.0f32; LANES];
     let ((a_head, a_tail), (b_head, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in a_head.iter().zip(b_head) {
+        let mut row = [0.0f32; LANES];
         for i in 0..LANES {
-            lanes[i] = lanes[i].max(f(a[i], b[i]).abs());
+            row[i] = f(a[i], b[i]).abs();
+        }
+        for i in 0..LANES {
+            // `f32::max` passes over NaN, too, but is not compiled to vectors.
+            lanes[i] = if row[i] > lanes[i] { row[i] } else { lanes[i] };
         }
     }
     for (lane, (&a, &b)) in lanes.iter_mut().zip(a_tail.iter().zip(b_tail)) {

@@ -1,7 +1,9 @@
 //! The backward pass: one task per key/value head of a segment, so that every sum has one owner.
 
 use super::product::{Left, columns, rows};
-use super::{CHUNK, KEYS, QUERIES, group, head_rows, pack_transposed, score_scale, visible, wide};
+use super::{
+    CHUNK, KEYS, QUERIES, group, head_rows, pack_transposed, score_scale, transpose, visible, wide,
+};
 use crate::Error;
 use crate::cpu::exp::exp;
 use crate::cpu::lanes::{self, with_scratch};
@@ -207,10 +209,10 @@ impl<const R: usize, const V: usize> Kernel for Group<'_, '_, R, V> {
         for (head, dq) in (first_head..).zip(dq) {
             for (tile, dq) in dq.chunks_mut(QUERIES).enumerate() {
                 self.tile(&mut s, head, tile * QUERIES, dq.len());
-                for (i, row) in dq.iter_mut().enumerate() {
-                    for (x, sums) in row.iter_mut().zip(s.dq.chunks_exact(QUERIES)) {
-                        *x = sums[i] * scale;
-                    }
+                // The queries are not needed any more: their place takes the result, row by row.
+                transpose((s.dq, QUERIES), (size, dq.len()), scale, (s.q_columns, size));
+                for (row, result) in dq.iter_mut().zip(s.q_columns.chunks_exact(size)) {
+                    row.copy_from_slice(result);
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! The forward pass: online softmax over blocks of keys.
 
 use super::product::{Left, columns, rows};
-use super::{CHUNK, KEYS, QUERIES, group, head_rows, pack_transposed, score_scale, visible};
+use super::{
+    CHUNK, KEYS, QUERIES, group, head_rows, pack_transposed, score_scale, transpose, visible,
+};
 use crate::Error;
 use crate::cpu::exp::exp;
 use crate::cpu::lanes::{LANES, with_scratch};
@@ -132,10 +134,12 @@ impl<const R: usize, const V: usize> Kernel for Tile<'_, '_, R, V> {
                 columns::<R, V>(left, right, (&mut result[offset..], QUERIES), CHUNK);
             }
         }
+        // The queries are not needed any more: their place takes the result, row by row.
+        transpose((result, QUERIES), (size, out.len()), 1.0, (&mut *packed, size));
         for (i, (row, lse)) in out.iter_mut().zip(lse).enumerate() {
             let inverse = 1.0 / sum[i];
-            for (x, result) in row.iter_mut().zip(result.chunks_exact(QUERIES)) {
-                *x = result[i] * inverse;
+            for (x, &result) in row.iter_mut().zip(&packed[i * size..][..size]) {
+                *x = result * inverse;
             }
             *lse = max[i] + sum[i].ln();
         }
