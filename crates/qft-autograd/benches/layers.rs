@@ -6,8 +6,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qft_autograd::ops::{
-    AttentionBackward, AttentionForward, LossGradient, LossStats, RmsNormBackward, RmsNormForward,
-    Rope, SwigluBackward, SwigluForward,
+    AttentionBackward, AttentionDecode, AttentionForward, LossGradient, LossStats, RmsNormBackward,
+    RmsNormForward, Rope, SwigluBackward, SwigluForward,
 };
 use qft_autograd::{Heads, LayerOps, RowsOut, Segments};
 use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner, QMatrix, ScaleAxis};
@@ -90,6 +90,26 @@ fn attention(c: &mut Criterion) {
                 },
             );
         }
+    }
+}
+
+fn decode(c: &mut Criterion) {
+    let (cpu, mut rng) = (cpu(2), TestRng::new(6));
+    let heads = Heads { query: 32, key_value: 4, size: 64 };
+    let mut group = c.benchmark_group("attention");
+    for (new, past) in [(1, 2047), (256, 0)] {
+        let cache = (past + new) * heads.key_value * heads.size;
+        let q = normals(&cpu, &mut rng, new * heads.query * heads.size);
+        let (k, v) = (normals(&cpu, &mut rng, cache), normals(&cpu, &mut rng, cache));
+        let mut out = normals(&cpu, &mut rng, q.len());
+        let pairs = (new * past + new * (new + 1) / 2) * heads.query * heads.size;
+        group.throughput(Throughput::Elements(4 * pairs as u64));
+        group.bench_function(format!("decode {new} after {past}"), |b| {
+            b.iter(|| {
+                let (q, k, v, out) = (&q, &k, &v, &mut out);
+                cpu.attention_decode(AttentionDecode { q, k, v, past, heads, out })
+            });
+        });
     }
 }
 
@@ -221,5 +241,5 @@ fn loss(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, attention, rmsnorm, swiglu, rope, loss);
+criterion_group!(benches, attention, decode, rmsnorm, swiglu, rope, loss);
 criterion_main!(benches);

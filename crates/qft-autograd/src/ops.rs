@@ -105,7 +105,7 @@ pub struct EmbedBackward<'a> {
 
 /// `out[i] = src[index[i]]`, rows of f32 `[T, C]`.
 ///
-/// Shapes: `index` u32 `[M]`, `out` f32 `[M, C]`.
+/// Shapes: `index` u32 `[M]`, `out` f32 `[M, C]`. Errors: [`Error::IndexOutOfRange`].
 #[derive(Debug)]
 pub struct GatherRows<'a> {
     /// f32 `[T, C]`.
@@ -120,7 +120,7 @@ pub struct GatherRows<'a> {
 
 /// `dst[index[i]] = src[i]`, all other rows 0. The indices must differ.
 ///
-/// Shapes: `src` f32 `[M, C]`, `index` u32 `[M]`, `dst` f32 `[T, C]`.
+/// Shapes: `src` f32 `[M, C]`, `index` u32 `[M]`, `dst` f32 `[T, C]`. Errors: [`Error::IndexOutOfRange`].
 #[derive(Debug)]
 pub struct ScatterRows<'a> {
     /// f32 `[M, C]`.
