@@ -6,12 +6,14 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qft_autograd::ops::{
-    AttentionBackward, AttentionDecode, AttentionForward, LossGradient, LossStats, RmsNormBackward,
-    RmsNormForward, Rope, SwigluBackward, SwigluForward,
+    AttentionBackward, AttentionDecode, AttentionForward, EmbedBackward, EmbedForward,
+    LossGradient, LossStats, RmsNormBackward, RmsNormForward, Rope, SwigluBackward, SwigluForward,
 };
-use qft_autograd::{Heads, LayerOps, RowsOut, Segments};
+use qft_autograd::{Heads, LayerOps, RowsOut, Segments, TableRef};
+use qft_quant::{HybridFormat, HybridMatrix, Residual};
 use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner, QMatrix, ScaleAxis};
 use qft_testing::rng::TestRng;
+use std::ops::Range;
 
 fn cpu(threads: usize) -> Cpu {
     let isa = Isa::detect().expect("QFT_ISA names an instruction set");
@@ -201,6 +203,39 @@ fn rope(c: &mut Criterion) {
     });
 }
 
+fn embedding(c: &mut Criterion) {
+    let (cpu, mut rng) = (cpu(2), TestRng::new(7));
+    let vocab = 4096;
+    let weights = rng.normals(vocab * CHANNELS, 0.02);
+    let format = HybridFormat { residual: Residual::Bits8, outlier_fraction: 0.005 };
+    let mut read = |rows: Range<usize>, out: &mut [f32]| {
+        out.copy_from_slice(&weights[rows.start * CHANNELS..rows.end * CHANNELS]);
+        Ok::<_, qft_quant::Error>(())
+    };
+    let (table, _) =
+        HybridMatrix::encode(&cpu, (vocab, CHANNELS), format, &mut read).expect("finite weights");
+    let ids: Vec<u32> = (0..ROWS).map(|_| rng.below(vocab) as u32).collect();
+    let ids = Buffer::from_host(&cpu, Owner::Activations, "bench", &ids).expect("memory");
+    let mut out = normals(&cpu, &mut rng, ROWS * CHANNELS);
+    let mut group = c.benchmark_group("embedding");
+    group.throughput(Throughput::Bytes(6 * out.len() as u64));
+    group.bench_function("hybrid rows", |b| {
+        b.iter(|| {
+            let (ids, out, table) = (&ids, &mut out, TableRef::Hybrid(&table));
+            cpu.embed_forward(EmbedForward { ids, table, vocab, channels: CHANNELS, out })
+        });
+    });
+    let dy = normals(&cpu, &mut rng, ROWS * CHANNELS);
+    let mut grad = normals(&cpu, &mut rng, vocab * CHANNELS);
+    group.throughput(Throughput::Bytes(12 * dy.len() as u64));
+    group.bench_function("backward", |b| {
+        b.iter(|| {
+            let grad = grad.mat_mut(vocab, CHANNELS)?;
+            cpu.embed_backward(EmbedBackward { ids: &ids, dy: &dy, rows: 0..vocab, grad })
+        });
+    });
+}
+
 fn loss(c: &mut Criterion) {
     let (cpu, mut rng) = (cpu(2), TestRng::new(5));
     let (rows, cols) = (ROWS, 2048);
@@ -241,5 +276,5 @@ fn loss(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, attention, decode, rmsnorm, swiglu, rope, loss);
+criterion_group!(benches, attention, decode, rmsnorm, swiglu, rope, embedding, loss);
 criterion_main!(benches);
