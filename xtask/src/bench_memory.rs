@@ -133,6 +133,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         args.states.clone()
     };
+    ensure!(
+        !args.run || models.len() * modes.len() == 1,
+        "--run measures one process: give one --model and one --states"
+    );
     let mut rows = Vec::new();
     for model in &models {
         let config = if Path::new(model).join("config.json").exists() {
@@ -155,7 +159,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn row(args: &Args, model: &str, config: &LlamaConfig, states: States) -> Result<Row> {
     let seq_len = args.tokens.min(config.max_position_embeddings);
     let shape = StepShape { seq_len, batch_size: args.tokens.div_ceil(seq_len), accumulate: 1 };
-    let setup = setup(args, states)?;
+    let recompute = match args.recompute {
+        Keep::None => Recompute::None,
+        Keep::Block => Recompute::Block,
+    };
+    let setup = setup_of(states, args.outliers, recompute)?;
     let planned = plan(config, &setup, shape)?;
     let measured = if args.run { Some(measure(args, config, &setup, shape)?) } else { None };
     // A gigabyte of a card goes to the driver, the context and the kernels.
@@ -173,15 +181,12 @@ fn row(args: &Args, model: &str, config: &LlamaConfig, states: States) -> Result
     })
 }
 
-fn setup(args: &Args, states: States) -> Result<Setup> {
+/// The setup of a mode with Lion.
+pub(crate) fn setup_of(states: States, outliers: f64, recompute: Recompute) -> Result<Setup> {
     let asked = PlanArgs {
         states: Some(states),
-        outliers: (states != States::F32).then_some(args.outliers),
+        outliers: (states != States::F32).then_some(outliers),
         ..PlanArgs::default()
-    };
-    let recompute = match args.recompute {
-        Keep::None => Recompute::None,
-        Keep::Block => Recompute::Block,
     };
     let optimizer = OptimizerOptions::for_plan(OptimizerKind::Lion);
     Ok(PlanOptions::resolve(asked)?.state.setup(&optimizer, 0, recompute))
@@ -257,7 +262,7 @@ impl Drop for RandomModel {
 }
 
 /// Sequences that can be learned: each token follows from the one before.
-fn text_like_batch(config: &LlamaConfig, shape: StepShape) -> Batch {
+pub(crate) fn text_like_batch(config: &LlamaConfig, shape: StepShape) -> Batch {
     let mut batch = Batch::default();
     for s in 0..shape.batch_size {
         let ids: Vec<u32> = (0..=shape.seq_len)

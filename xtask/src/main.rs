@@ -1,6 +1,7 @@
 //! Repository tasks: `cargo xtask <task>`.
 
 mod bench_memory;
+mod bench_step;
 mod tidy;
 
 use anyhow::Result;
@@ -12,6 +13,8 @@ use clap::Parser;
 enum Task {
     /// The memory table: what training takes, by model and states, and whether a budget is exceeded.
     BenchMemory(bench_memory::Args),
+    /// The speed of optimizer steps by phase, for a model shape with random weights.
+    BenchStep(bench_step::Args),
     /// Checks the rules of the repository that no compiler knows.
     Tidy,
 }
@@ -19,6 +22,7 @@ enum Task {
 fn main() -> Result<()> {
     match Task::parse() {
         Task::BenchMemory(args) => bench_memory::run(&args),
+        Task::BenchStep(args) => bench_step::run(&args),
         Task::Tidy => tidy::run(),
     }
 }

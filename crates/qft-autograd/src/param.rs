@@ -6,6 +6,7 @@ use qft_tensor::{Buffer, Device, Owner};
 
 /// How a matrix is stored.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all weights are the large variant")]
 pub enum Weight {
     /// f32 `[N, K]`: the reference.
     Float(Buffer<f32>),

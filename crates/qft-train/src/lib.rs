@@ -12,6 +12,7 @@ pub mod open;
 pub mod optimizer;
 pub mod options;
 pub mod plan;
+pub mod profile;
 pub mod progress;
 pub mod rss;
 pub mod states;

@@ -60,13 +60,13 @@ impl<'a> Run<'a> {
         let rows_per_step = options.step.rows_per_step();
         let total = options.length.steps(train.rows(), rows_per_step);
         let o = &options.optimizer;
-        let schedule = Schedule {
-            kind: o.schedule.into(),
-            peak: o.lr,
-            floor: o.min_lr_ratio,
-            warmup: o.warmup.steps(total),
-            total,
-        };
+        let warmup = o.warmup.steps(total);
+        ensure!(
+            warmup <= total,
+            "--warmup: {warmup} steps are more than the run's {total}; give fewer, or a fraction such as 0.03"
+        );
+        let schedule =
+            Schedule { kind: o.schedule.into(), peak: o.lr, floor: o.min_lr_ratio, warmup, total };
         let longest = (0..train.rows()).map(|row| train.row_tokens(row)).max().unwrap_or(seq_len);
         let shape = StepShape {
             seq_len: longest,
@@ -149,12 +149,13 @@ impl<'a> Run<'a> {
             display.step(&record);
             final_loss = Some(record.loss);
             let last = step == self.schedule.total;
-            if !last && options.eval_every.is_some_and(|every| step % every == 0) {
-                if let Some(loss) = self.evaluate(&trainer)? {
-                    let eval = EvalMetrics { step, eval_loss: loss };
-                    metrics.eval(eval)?;
-                    display.eval(eval);
-                }
+            if !last
+                && options.eval_every.is_some_and(|every| step % every == 0)
+                && let Some(eval_loss) = self.evaluate(&trainer)?
+            {
+                let eval = EvalMetrics { step, eval_loss };
+                metrics.eval(eval)?;
+                display.eval(eval);
             }
             let interrupted = stop.load(Ordering::Relaxed) && !last;
             if interrupted || options.checkpoint_every.is_some_and(|every| step % every == 0) {
