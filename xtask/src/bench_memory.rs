@@ -31,9 +31,9 @@ pub(crate) struct Args {
     /// What the backward pass keeps.
     #[arg(long, default_value = "block")]
     recompute: Keep,
-    /// Fraction of protected features.
-    #[arg(long, default_value_t = States::DEFAULT_OUTLIERS)]
-    outliers: f64,
+    /// Fraction of protected features; by default that of the mode.
+    #[arg(long)]
+    outliers: Option<f64>,
     /// Really load a model of that shape and train it; compare planned with measured.
     #[arg(long)]
     run: bool,
@@ -182,12 +182,12 @@ fn row(args: &Args, model: &str, config: &LlamaConfig, states: States) -> Result
 }
 
 /// The setup of a mode with Lion.
-pub(crate) fn setup_of(states: States, outliers: f64, recompute: Recompute) -> Result<Setup> {
-    let asked = PlanArgs {
-        states: Some(states),
-        outliers: (states != States::F32).then_some(outliers),
-        ..PlanArgs::default()
-    };
+pub(crate) fn setup_of(
+    states: States,
+    outliers: Option<f64>,
+    recompute: Recompute,
+) -> Result<Setup> {
+    let asked = PlanArgs { states: Some(states), outliers, ..PlanArgs::default() };
     let optimizer = OptimizerOptions::for_plan(OptimizerKind::Lion);
     Ok(PlanOptions::resolve(asked)?.state.setup(&optimizer, 0, recompute))
 }
@@ -253,10 +253,10 @@ impl RandomModel {
 
 impl Drop for RandomModel {
     fn drop(&mut self) {
-        if let Some(dir) = &self.0 {
-            if let Err(e) = std::fs::remove_dir_all(dir) {
-                eprintln!("cannot remove {}: {e}", dir.display());
-            }
+        if let Some(dir) = &self.0
+            && let Err(e) = std::fs::remove_dir_all(dir)
+        {
+            eprintln!("cannot remove {}: {e}", dir.display());
         }
     }
 }

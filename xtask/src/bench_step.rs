@@ -36,9 +36,9 @@ pub(crate) struct Args {
     /// Worker threads; 0 for all cores.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Fraction of protected features.
-    #[arg(long, default_value_t = States::DEFAULT_OUTLIERS)]
-    outliers: f64,
+    /// Fraction of protected features; by default that of the mode.
+    #[arg(long)]
+    outliers: Option<f64>,
     /// Recompute blocks instead of keeping their activations.
     #[arg(long)]
     recompute: bool,

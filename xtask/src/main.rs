@@ -4,8 +4,8 @@ mod bench_memory;
 mod bench_step;
 mod tidy;
 
-use anyhow::Result;
 use clap::Parser;
+use std::process::ExitCode;
 
 /// Repository tasks.
 #[derive(Debug, Parser)]
@@ -19,10 +19,17 @@ enum Task {
     Tidy,
 }
 
-fn main() -> Result<()> {
-    match Task::parse() {
+fn main() -> ExitCode {
+    let result = match Task::parse() {
         Task::BenchMemory(args) => bench_memory::run(&args),
         Task::BenchStep(args) => bench_step::run(&args),
         Task::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

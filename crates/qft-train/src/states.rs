@@ -13,7 +13,12 @@ use qft_quant::{HybridFormat, Residual};
 
 impl States {
     /// Fraction of weights kept as protected features unless the user says otherwise.
-    pub const DEFAULT_OUTLIERS: f64 = 0.01;
+    pub const fn outlier_fraction(self) -> f64 {
+        match self {
+            Self::Full | Self::Balanced | Self::F32 => 0.0,
+            Self::Compact | Self::Paper => 0.01,
+        }
+    }
 
     /// How matrices are stored.
     pub fn format(self, outlier_fraction: f64) -> WeightFormat {
@@ -69,7 +74,7 @@ impl OptimizerOptions {
 impl StateOptions {
     /// The fraction of protected features: as asked, or the default.
     pub fn outlier_fraction(&self) -> f64 {
-        self.outliers.unwrap_or(States::DEFAULT_OUTLIERS)
+        self.outliers.unwrap_or(self.states.outlier_fraction())
     }
 
     /// How matrices are stored.

@@ -1,0 +1,176 @@
+//! Trainers, windows of text, and the program itself, for tests of whole runs.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use qft_autograd::Weight;
+use qft_llama::model::{Model, Param, WeightFormat};
+use qft_llama::pass::Recompute;
+use qft_llama::{Batch, LlamaConfig, Tokenizer, WeightSource};
+use qft_quant::HybridMatrix;
+use qft_tensor::{Cpu, CpuConfig};
+use qft_testing::material;
+use qft_train::TrainOps;
+use qft_train::options::choice::{
+    ComputeKind, GradientChoice, OptimizerKind, RecomputeChoice, RoundingChoice, States,
+};
+use qft_train::options::{OptimizerOptions, StateOptions};
+use qft_train::plan::Setup;
+use qft_train::trainer::Trainer;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// All modes whose matrices are INT8.
+pub(crate) const INT8_STATES: [States; 4] =
+    [States::Full, States::Balanced, States::Compact, States::Paper];
+
+/// The processor with two threads, so that a machine of any size does the same work.
+pub(crate) fn cpu() -> Cpu {
+    Cpu::new(CpuConfig { threads: 2, ..CpuConfig::detect().unwrap() }).unwrap()
+}
+
+/// Lion without warm-up, decay or clipping.
+pub(crate) fn lion() -> OptimizerOptions {
+    OptimizerOptions { beta1: 0.95, beta2: 0.98, ..OptimizerOptions::for_plan(OptimizerKind::Lion) }
+}
+
+/// The options that `--states` stands for.
+pub(crate) fn state_options(states: States) -> StateOptions {
+    let float = states == States::F32;
+    StateOptions {
+        states,
+        compute: if float { ComputeKind::Float } else { ComputeKind::Int8 },
+        outliers: None,
+        recompute: RecomputeChoice::None,
+        gradients: match states {
+            States::Paper => GradientChoice::Stored,
+            _ => GradientChoice::Released,
+        },
+        momentum_code: Default::default(),
+        rounding: RoundingChoice::Stochastic,
+    }
+}
+
+/// The setup that `--states` stands for, with Lion.
+pub(crate) fn setup(states: States) -> Setup {
+    state_options(states).setup(&lion(), 0, Recompute::None)
+}
+
+/// A model from its folder.
+pub(crate) fn load(ops: &dyn TrainOps, dir: &Path, format: WeightFormat) -> Model {
+    let config = LlamaConfig::from_dir(dir).unwrap();
+    let weights = WeightSource::open(dir, &config).unwrap();
+    Model::load(ops, &config, &weights, format, &mut |_, _| ()).unwrap()
+}
+
+/// A trainer of the small model that lies in the repository.
+pub(crate) fn trainer(ops: &dyn TrainOps, setup: &Setup) -> Trainer {
+    trainer_of(ops, &material::stories260k(), setup)
+}
+
+/// A trainer of the model in `dir`.
+pub(crate) fn trainer_of(ops: &dyn TrainOps, dir: &Path, setup: &Setup) -> Trainer {
+    let model = load(ops, dir, setup.format);
+    Trainer::new(ops, model, setup.optimizer, setup.pass, setup.gradients).unwrap()
+}
+
+/// A text as windows of `seq_len` positions: BOS and as many tokens, in order.
+#[derive(Debug)]
+pub(crate) struct Windows(Vec<Vec<u32>>);
+
+impl Windows {
+    /// Of `text`, by the tokenizer of the model in `dir`.
+    pub(crate) fn of(dir: &Path, text: &str, seq_len: usize) -> Self {
+        let config = LlamaConfig::from_dir(dir).unwrap();
+        let tokenizer = Tokenizer::from_dir(dir, &config).unwrap();
+        let ids = tokenizer.encode(text).unwrap();
+        let bos = tokenizer.bos();
+        let whole = qft_train::data::windows(&ids, bos, seq_len);
+        Self(whole.filter(|w| w.len() == seq_len + 1).collect())
+    }
+
+    /// Of the text that lies in the repository, for the model that does.
+    pub(crate) fn shakespeare(seq_len: usize) -> Self {
+        let text = std::fs::read_to_string(material::tinyshakespeare()).unwrap();
+        Self::of(&material::stories260k(), &text, seq_len)
+    }
+
+    /// Windows `start..start + count` as one micro-batch.
+    pub(crate) fn batch(&self, start: usize, count: usize) -> Batch {
+        let mut batch = Batch::default();
+        for window in &self.0[start..start + count] {
+            batch.push(&window[..window.len() - 1], &window[1..]);
+        }
+        batch
+    }
+}
+
+/// The hybrid matrices of a model, with their places.
+pub(crate) fn hybrid(model: &Model) -> Vec<(usize, &HybridMatrix)> {
+    let matrix = |(i, param)| match param {
+        Param::Matrix(qft_autograd::Matrix { weight: Weight::Hybrid(weight), .. }) => {
+            Some((i, weight))
+        }
+        _ => None,
+    };
+    model.params().into_iter().enumerate().filter_map(matrix).collect()
+}
+
+/// The program, run with `args` in the root of the repository.
+pub(crate) fn qft<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
+    command(args).output().unwrap()
+}
+
+/// The program, to be run with `args` in the root of the repository.
+pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qft"));
+    command.args(args).current_dir(material::repository());
+    command
+}
+
+/// The arguments of a run of a few short steps into `out`, and `more`.
+pub(crate) fn finetune(out: &Path, more: &[&str]) -> Vec<String> {
+    let base = [
+        "finetune",
+        "--model=examples/stories260k",
+        "--data=examples/tinyshakespeare.txt",
+        "--seq-len=32",
+        "--batch-size=2",
+        "--lr=5e-4",
+        "--threads=1",
+    ];
+    let out = format!("--out={}", out.display());
+    base.iter().chain(more).map(|s| (*s).to_owned()).chain([out]).collect()
+}
+
+/// Both outputs of a program, for messages.
+pub(crate) fn said(output: &Output) -> String {
+    format!(
+        "{}\nstdout: {}\nstderr: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Runs the program and returns what it printed; it must succeed.
+pub(crate) fn succeed<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> String {
+    let output = qft(args);
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Copies the files of the folder `from` to a new folder `to`.
+pub(crate) fn copy_dir(from: &Path, to: &Path) -> PathBuf {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+    to.to_path_buf()
+}
+
+/// The objects of a file of JSON lines.
+pub(crate) fn json_lines(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
