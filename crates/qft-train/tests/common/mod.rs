@@ -18,6 +18,7 @@ use qft_train::plan::Setup;
 use qft_train::trainer::Trainer;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 /// All modes whose matrices are INT8.
 pub(crate) const INT8_STATES: [States; 4] =
@@ -73,6 +74,13 @@ pub(crate) fn trainer_of(ops: &dyn TrainOps, dir: &Path, setup: &Setup) -> Train
     Trainer::new(ops, model, setup.optimizer, setup.pass, setup.gradients).unwrap()
 }
 
+/// The ids of `text` by the tokenizer of the model in `dir`, and its BOS.
+fn encode(dir: &Path, text: &str) -> (Vec<u32>, Option<u32>) {
+    let config = LlamaConfig::from_dir(dir).unwrap();
+    let tokenizer = Tokenizer::from_dir(dir, &config).unwrap();
+    (tokenizer.encode(text).unwrap(), tokenizer.bos())
+}
+
 /// A text as windows of `seq_len` positions: BOS and as many tokens, in order.
 #[derive(Debug)]
 pub(crate) struct Windows(Vec<Vec<u32>>);
@@ -80,18 +88,28 @@ pub(crate) struct Windows(Vec<Vec<u32>>);
 impl Windows {
     /// Of `text`, by the tokenizer of the model in `dir`.
     pub(crate) fn of(dir: &Path, text: &str, seq_len: usize) -> Self {
-        let config = LlamaConfig::from_dir(dir).unwrap();
-        let tokenizer = Tokenizer::from_dir(dir, &config).unwrap();
-        let ids = tokenizer.encode(text).unwrap();
-        let bos = tokenizer.bos();
-        let whole = qft_train::data::windows(&ids, bos, seq_len);
-        Self(whole.filter(|w| w.len() == seq_len + 1).collect())
+        let (ids, bos) = encode(dir, text);
+        Self::cut(&ids, bos, seq_len)
     }
 
     /// Of the text that lies in the repository, for the model that does.
     pub(crate) fn shakespeare(seq_len: usize) -> Self {
-        let text = std::fs::read_to_string(material::tinyshakespeare()).unwrap();
-        Self::of(&material::stories260k(), &text, seq_len)
+        static TEXT: OnceLock<(Vec<u32>, Option<u32>)> = OnceLock::new();
+        let (ids, bos) = TEXT.get_or_init(|| {
+            let text = std::fs::read_to_string(material::tinyshakespeare()).unwrap();
+            encode(&material::stories260k(), &text)
+        });
+        Self::cut(ids, *bos, seq_len)
+    }
+
+    fn cut(ids: &[u32], bos: Option<u32>, seq_len: usize) -> Self {
+        let whole = |window: &Vec<u32>| window.len() == seq_len + 1;
+        Self(qft_train::data::windows(ids, bos, seq_len).filter(whole).collect())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// Windows `start..start + count` as one micro-batch.
@@ -127,19 +145,28 @@ pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     command
 }
 
+/// The first lines of the text in the repository, in a file of their own: all of it takes long to tokenize.
+pub(crate) fn excerpt() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let text = std::fs::read_to_string(material::tinyshakespeare()).unwrap();
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let path = dir.join(format!("excerpt-{}.txt", std::process::id()));
+        std::fs::write(&path, &text[..20_000]).unwrap();
+        path
+    })
+}
+
 /// The arguments of a run of a few short steps into `out`, and `more`.
 pub(crate) fn finetune(out: &Path, more: &[&str]) -> Vec<String> {
-    let base = [
-        "finetune",
-        "--model=examples/stories260k",
-        "--data=examples/tinyshakespeare.txt",
-        "--seq-len=32",
-        "--batch-size=2",
-        "--lr=5e-4",
-        "--threads=1",
+    let files = [
+        format!("--model={}", material::stories260k().display()),
+        format!("--data={}", excerpt().display()),
+        format!("--out={}", out.display()),
     ];
-    let out = format!("--out={}", out.display());
-    base.iter().chain(more).map(|s| (*s).to_owned()).chain([out]).collect()
+    let base = ["--seq-len=32", "--batch-size=2", "--lr=5e-4", "--threads=1"];
+    let rest = base.iter().chain(more).map(|s| (*s).to_owned());
+    ["finetune".to_owned()].into_iter().chain(files).chain(rest).collect()
 }
 
 /// Both outputs of a program, for messages.
