@@ -43,12 +43,7 @@ fn setup(float: FloatRule) -> Setup {
         rounding: WeightRounding::Stochastic,
         max_grad_norm: f64::INFINITY,
     };
-    Setup {
-        format: WeightFormat::Float,
-        optimizer,
-        pass: PASS,
-        gradients: GradientMode::Released,
-    }
+    Setup { format: WeightFormat::Float, optimizer, pass: PASS, gradients: GradientMode::Released }
 }
 
 /// The mean loss over the first 64 windows.
@@ -75,10 +70,12 @@ fn run(dir: &Path, golden: &Path, name: &str) {
     let second_half = Windows::of(dir, &text[text.len() / 2..], SEQ_LEN);
     let cpu = cpu();
     let mut trainer = trainer_of(&cpu, dir, &setup(rule));
-    for (windows, key) in [
+    let before = [
         (&windows, "shakespeare_64x256_mean_nll"),
         (&second_half, "shakespeare_second_half_64x256_mean_nll"),
-    ] {
+    ];
+    // Before training it makes no difference who will train.
+    for (windows, key) in before.into_iter().filter(|_| name == "lion") {
         let (got, want) = (mean(&cpu, &trainer, windows), golden[key].as_f64().unwrap());
         assert!((got / want - 1.0).abs() < BEFORE, "{key}: {got} {want}");
     }
