@@ -1,0 +1,267 @@
+//! What lives during training: no float copy of a weight matrix, and no byte beyond the plan.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{INT8_STATES, Windows, cpu, lion, setup, state_options, trainer};
+use qft_autograd::layers::linear::{BLOCK_ELEMENTS, block_rows};
+use qft_autograd::{Error, GradientSink, Matrix, Vector};
+use qft_llama::model::WeightFormat;
+use qft_llama::pass::{self, Recompute};
+use qft_llama::{LlamaConfig, TensorKind};
+use qft_tensor::ledger::block_bytes;
+use qft_tensor::{Buffer, Cpu, DType, Device, LiveBuffer, Owner};
+use qft_testing::material;
+use qft_train::optimizer::{ReleasedSink, StepNumbers, StoredSink};
+use qft_train::options::choice::States;
+use qft_train::plan::{MemoryPlan, Setup, StepShape, plan};
+use qft_train::trainer::GradientMode;
+use qft_train::{TrainOps, rss};
+use std::ops::Range;
+
+/// Looks at every live buffer whenever a gradient arrives, in the middle of the backward pass, and passes it on.
+struct Watch<'a, S> {
+    inner: S,
+    cpu: &'a Cpu,
+    /// Elements of the model's smallest matrix.
+    smallest: usize,
+    offenders: Vec<LiveBuffer>,
+    /// The most bytes of f32 among buffers of gradients.
+    float_gradient_bytes: u64,
+    calls: usize,
+}
+
+impl<'a, S> Watch<'a, S> {
+    fn new(inner: S, cpu: &'a Cpu, smallest: usize) -> Self {
+        Self { inner, cpu, smallest, offenders: Vec::new(), float_gradient_bytes: 0, calls: 0 }
+    }
+
+    fn look(&mut self) {
+        let live = self.cpu.ledger().live();
+        self.offenders.extend(float_states(&live, self.smallest));
+        let gradients = live
+            .iter()
+            .filter(|b| b.owner == Owner::Gradients && b.dtype.is_float())
+            .map(|b| b.bytes);
+        self.float_gradient_bytes = self.float_gradient_bytes.max(gradients.sum());
+        self.calls += 1;
+    }
+}
+
+/// Float buffers among the states with as many elements as the smallest matrix.
+fn float_states(live: &[LiveBuffer], smallest: usize) -> Vec<LiveBuffer> {
+    let large = |b: &&LiveBuffer| b.owner.is_state() && b.dtype.is_float() && b.len >= smallest;
+    live.iter().filter(large).cloned().collect()
+}
+
+impl<S: GradientSink> GradientSink for Watch<'_, S> {
+    fn matrix_rows(
+        &mut self,
+        matrix: &mut Matrix,
+        rows: Range<usize>,
+        grad: &Buffer<f32>,
+    ) -> Result<(), Error> {
+        self.look();
+        self.inner.matrix_rows(matrix, rows, grad)?;
+        self.look();
+        Ok(())
+    }
+
+    fn vector(&mut self, vector: &mut Vector, grad: &Buffer<f32>) -> Result<(), Error> {
+        self.inner.vector(vector, grad)
+    }
+}
+
+fn smallest_matrix(config: &LlamaConfig) -> usize {
+    let matrices = config.tensors().filter(|t| t.kind == TensorKind::Matrix);
+    matrices.map(|t| t.elements()).min().unwrap()
+}
+
+/// Two steps with every gradient watched: float states that were seen, and the most bytes of float gradients.
+fn watched(setup: &Setup) -> (Vec<LiveBuffer>, u64) {
+    let cpu = cpu();
+    let windows = Windows::shakespeare(64);
+    let mut trainer = trainer(&cpu, setup);
+    let smallest = smallest_matrix(&trainer.model.config);
+    let (mut seen, mut float_bytes) = (Vec::new(), 0);
+    for step in 0..2 {
+        let numbers = StepNumbers { seed: 0, step, lr: 5e-4 };
+        let options = pass::PassOptions { step, ..trainer.pass };
+        let batches = [windows.batch(2 * step as usize, 2)];
+        let (model, optimizer) = (&mut trainer.model, &mut trainer.optimizer);
+        match setup.gradients {
+            GradientMode::Released => {
+                let inner = ReleasedSink::new(&cpu, optimizer, numbers).unwrap();
+                let mut sink = Watch::new(inner, &cpu, smallest);
+                pass::train_step(&cpu, model, &options, &batches, &mut sink).unwrap();
+                assert!(sink.calls >= 2 * 36);
+                seen.append(&mut sink.offenders);
+                float_bytes = float_bytes.max(sink.float_gradient_bytes);
+                sink.inner.finish().unwrap();
+            }
+            GradientMode::Stored => {
+                let mut sink = Watch::new(StoredSink::new(&cpu, numbers), &cpu, smallest);
+                pass::train_step(&cpu, model, &options, &batches, &mut sink).unwrap();
+                assert!(sink.calls >= 2 * 36);
+                seen.append(&mut sink.offenders);
+                sink.inner.apply(&cpu, optimizer, model, numbers).unwrap();
+            }
+        }
+        seen.extend(float_states(&cpu.ledger().live(), smallest));
+    }
+    (seen, float_bytes)
+}
+
+#[test]
+fn no_state_of_a_matrix_is_float() {
+    for states in INT8_STATES {
+        let (seen, float_bytes) = watched(&setup(states));
+        assert!(seen.is_empty(), "{states:?}: {:?}", seen.first());
+        assert!(float_bytes <= 4 * BLOCK_ELEMENTS as u64, "{states:?}: {float_bytes}");
+    }
+    let (seen, _) = watched(&setup(States::F32));
+    assert!(!seen.is_empty(), "the reference's float weights are seen, so they would be elsewhere");
+}
+
+fn gradient_peak(plan: &MemoryPlan) -> u64 {
+    plan.owners.iter().find(|o| o.owner == Owner::Gradients.name()).unwrap().peak_bytes
+}
+
+fn planned(config: &LlamaConfig, states: States, shape: StepShape) -> MemoryPlan {
+    plan(config, &setup(states), shape).unwrap()
+}
+
+const SHAPE: StepShape = StepShape { seq_len: 512, batch_size: 4, accumulate: 1 };
+
+/// An INT8 matrix `[tokens, n]` with a scale per column: an output gradient that waits to be multiplied.
+fn waiting_bytes(tokens: usize, n: usize) -> u64 {
+    block_bytes(DType::I8, tokens * n) + block_bytes(DType::F32, n)
+}
+
+/// What exists of a released gradient: one block of rows in f32, at most 16 MiB, and the INT8 output gradients of
+/// the layers that read the same input: gate and up. Neither depends on depth; the second is a byte per token
+/// and feature, as the activations are.
+#[test]
+fn released_gradients_are_a_block_and_what_waits_for_it() {
+    for (name, states) in [
+        ("llama-2-7b", States::Full),
+        ("llama-2-7b", States::Compact),
+        ("llama-2-13b", States::Full),
+        ("llama-3-8b", States::Balanced),
+        ("tinyllama-1.1b", States::Full),
+    ] {
+        let config = LlamaConfig::preset(name).unwrap();
+        let tokens = SHAPE.seq_len * SHAPE.batch_size;
+        let peak = gradient_peak(&planned(&config, states, SHAPE));
+        let block = block_bytes(DType::F32, block_rows(config.hidden_size) * config.hidden_size);
+        assert!(block <= 4 * BLOCK_ELEMENTS as u64);
+        let waiting = 2 * waiting_bytes(tokens, config.intermediate_size);
+        assert_eq!(peak, block + waiting, "{name} {states:?}");
+    }
+}
+
+#[test]
+fn released_gradients_do_not_grow_with_depth() {
+    let shallow =
+        LlamaConfig { num_hidden_layers: 2, ..LlamaConfig::preset("llama-2-7b").unwrap() };
+    let deep = LlamaConfig { num_hidden_layers: 48, ..shallow.clone() };
+    for accumulate in [1, 4] {
+        let shape = StepShape { accumulate, ..SHAPE };
+        let [a, b] = [&shallow, &deep].map(|c| gradient_peak(&planned(c, States::Full, shape)));
+        assert_eq!(a, b, "accumulate {accumulate}");
+    }
+    let [a, b] = [&shallow, &deep].map(|c| gradient_peak(&planned(c, States::Paper, SHAPE)));
+    assert!(b > 10 * a, "stored gradients do grow: {a} {b}");
+}
+
+#[test]
+fn bytes_per_parameter_of_llama_2_7b() {
+    let config = LlamaConfig::preset("llama-2-7b").unwrap();
+    for (states, most) in [
+        (States::Full, 3.15),
+        (States::Balanced, 2.65),
+        (States::Compact, 2.15),
+        (States::Paper, 3.4),
+    ] {
+        let plan = planned(&config, states, SHAPE);
+        println!("{states:?}: {:.4} bytes per parameter", plan.bytes_per_parameter);
+        assert_eq!(plan.parameters, 6_738_415_616);
+        assert!(plan.bytes_per_parameter <= most, "{states:?}: {}", plan.bytes_per_parameter);
+        // Counted again from the owners: all that lives as long as the model.
+        let state = |o: &&qft_train::plan::OwnerBytes| {
+            Owner::ALL.iter().any(|owner| owner.is_state() && owner.name() == o.owner)
+        };
+        let bytes: u64 = plan.owners.iter().filter(state).map(|o| o.bytes).sum();
+        let gradients = if states == States::Paper { 1.0 } else { 0.0 };
+        let counted = bytes as f64 / plan.parameters as f64 + gradients;
+        assert!((counted - plan.bytes_per_parameter).abs() < 0.01, "{states:?}: {counted}");
+    }
+}
+
+#[test]
+fn measured_bytes_are_the_planned_ones() {
+    let windows = Windows::shakespeare(64);
+    let config = LlamaConfig::from_dir(&material::stories260k()).unwrap();
+    for states in INT8_STATES.into_iter().chain([States::F32]) {
+        for recompute in [Recompute::None, Recompute::Block] {
+            for accumulate in [1, 2] {
+                let setup = state_options(states).setup(&lion(), 0, recompute);
+                let shape = StepShape { seq_len: 64, batch_size: 2, accumulate };
+                let planned = plan(&config, &setup, shape).unwrap();
+                let cpu = cpu();
+                let mut trainer = trainer(&cpu, &setup);
+                for step in 0..2 {
+                    let start = 2 * accumulate * step;
+                    let batches: Vec<_> =
+                        (0..accumulate).map(|i| windows.batch(start + 2 * i, 2)).collect();
+                    trainer.step(&cpu, &batches, 5e-4).unwrap();
+                    let report = cpu.ledger().report();
+                    let measured = MemoryPlan::from_report(&report, &config, setup.gradients);
+                    assert_eq!(measured, planned, "{states:?} {recompute:?} x {accumulate}");
+                }
+            }
+        }
+    }
+}
+
+/// Set for the process that measures its own memory.
+const ALONE: &str = "QFT_TEST_ALONE";
+
+/// What the allocator and the threads may still take after the first steps.
+const SLACK_BYTES: u64 = 1 << 20;
+
+#[test]
+fn memory_does_not_grow_with_steps() {
+    if std::env::var_os(ALONE).is_none() {
+        // In a process of its own: other tests allocate at the same time.
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "memory_does_not_grow_with_steps", "--nocapture"])
+            .env(ALONE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    }
+    let Some(_) = rss::current() else {
+        println!("skipped: the system does not say how much memory a process has");
+        return;
+    };
+    let cpu = cpu();
+    let ops: &dyn TrainOps = &cpu;
+    let windows = Windows::shakespeare(16);
+    for states in [States::Full, States::Paper] {
+        let mut trainer = trainer(ops, &setup(states));
+        assert!(matches!(setup(states).format, WeightFormat::Hybrid(_)));
+        let mut steps = |range: Range<usize>| {
+            for step in range {
+                trainer.step(ops, &[windows.batch(step, 1)], 1e-4).unwrap();
+            }
+            (rss::current().unwrap(), cpu.ledger().live().len(), cpu.ledger().report())
+        };
+        let (before, live_before, report_before) = steps(0..50);
+        let (after, live_after, report_after) = steps(50..350);
+        println!("{states:?}: {before} bytes resident, 300 steps later {after}");
+        assert_eq!((live_before, report_before), (live_after, report_after), "{states:?}");
+        assert!(after <= before + SLACK_BYTES, "{states:?}: {before} {after}");
+    }
+}
