@@ -7,6 +7,7 @@ use qft_llama::pass::Recompute;
 use qft_llama::{Batch, LlamaConfig, PRESETS, Synthetic, WeightSource, Weights, export};
 use qft_tensor::{Cpu, CpuConfig, Device};
 use qft_train::args::PlanArgs;
+use qft_train::checkpoint::{self, Progress};
 use qft_train::options::choice::{OptimizerKind, States};
 use qft_train::options::{OptimizerOptions, PlanOptions};
 use qft_train::plan::{MemoryPlan, Setup, StepShape, plan};
@@ -40,6 +41,10 @@ pub(crate) struct Args {
     /// Steps of `--run`.
     #[arg(long, default_value_t = 2)]
     steps: usize,
+    /// After the steps of `--run`: save a native checkpoint, do a step, load the checkpoint, and do the step again,
+    /// to the same loss.
+    #[arg(long, requires = "run")]
+    checkpoint: bool,
     /// Where `--run` takes random weights from.
     #[arg(long, default_value = "files")]
     weights: From,
@@ -217,6 +222,9 @@ fn measure(args: &Args, config: &LlamaConfig, setup: &Setup, shape: StepShape) -
     }
     ensure!(losses.iter().all(|l| l.is_finite()), "a loss is not finite: {losses:?}");
     ensure!(losses.windows(2).all(|l| l[1] < l[0]), "the loss does not fall: {losses:?}");
+    if args.checkpoint {
+        check_resume(&cpu, &mut trainer, &batch)?;
+    }
     let report = cpu.ledger().report();
     Ok(Measured {
         plan: MemoryPlan::from_report(&report, config, setup.gradients),
@@ -228,6 +236,45 @@ fn measure(args: &Args, config: &LlamaConfig, setup: &Setup, shape: StepShape) -
     })
 }
 
+/// A step after a checkpoint, and the same step after loading it, must have the same loss.
+fn check_resume(cpu: &Cpu, trainer: &mut Trainer, batch: &Batch) -> Result<()> {
+    let root = scratch("checkpoint");
+    let progress = Progress {
+        version: checkpoint::VERSION,
+        step: trainer.pass.step,
+        tokens: 0,
+        seconds: 0.0,
+        initial_eval_loss: None,
+        last_norm: trainer.optimizer.last_norm,
+        options: serde_json::Map::new(),
+    };
+    let start = Instant::now();
+    let dir = checkpoint::save(cpu, trainer, &progress, &root)?;
+    let saved = start.elapsed().as_secs_f64();
+    // Two steps: the loss of the second depends on the momentum that was saved.
+    let two_steps = |trainer: &mut Trainer| -> Result<[f64; 2]> {
+        let first = trainer.step(cpu, std::slice::from_ref(batch), 1e-4)?.loss.mean;
+        Ok([first, trainer.step(cpu, std::slice::from_ref(batch), 1e-4)?.loss.mean])
+    };
+    let before = two_steps(trainer)?;
+    let start = Instant::now();
+    checkpoint::load(cpu, trainer, &progress, &dir)?;
+    let loaded = start.elapsed().as_secs_f64();
+    let after = two_steps(trainer)?;
+    std::fs::remove_dir_all(&root)?;
+    ensure!(before == after, "losses {before:?} before and {after:?} after loading the checkpoint");
+    eprintln!(
+        "checkpoint: saved in {saved:.1} s, loaded in {loaded:.1} s, same losses {after:?} after it"
+    );
+    Ok(())
+}
+
+/// A folder for this process's large temporary files.
+fn scratch(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("../target/bench-memory-{}-{name}", std::process::id()))
+}
+
 /// A folder of random weights that is removed when dropped.
 struct RandomModel(Option<PathBuf>);
 
@@ -236,8 +283,7 @@ impl RandomModel {
         if from == From::Synthetic {
             return Ok(Self(None));
         }
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join(format!("../target/bench-memory-{}", std::process::id()));
+        let dir = scratch("model");
         let this = Self(Some(dir.clone()));
         eprintln!("writing {:.1} GB of random weights", config.parameters() as f64 * 2e-9);
         export::export_folder(
