@@ -186,42 +186,44 @@ fn write_state(ops: &dyn TrainOps, trainer: &mut Trainer, path: &Path) -> Result
     Ok(file.sync_all()?)
 }
 
-/// The newest complete checkpoint below `root`, if there is one.
-pub fn latest(root: &Path) -> Result<Option<PathBuf>> {
+/// The complete checkpoints below `root`, oldest first.
+fn list(root: &Path) -> Result<Vec<(u32, PathBuf)>> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e).with_context(|| format!("cannot read {}", root.display())),
     };
-    let mut best = None;
+    let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
         let step = (path.extension().is_none())
             .then(|| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u32>().ok())
             .flatten();
-        if let Some(step) = step {
-            best = best.max(Some((step, path)));
-        }
+        found.extend(step.map(|step| (step, path)));
     }
-    Ok(best.map(|(_, path)| path))
+    found.sort();
+    Ok(found)
 }
 
-/// Removes all but the newest `keep` checkpoints below `root`.
-pub fn prune(root: &Path, keep: usize) -> Result<()> {
-    let mut found = Vec::new();
-    while let Some(path) = latest(root)? {
+/// The newest complete checkpoint below `root`, if there is one.
+pub fn latest(root: &Path) -> Result<Option<PathBuf>> {
+    Ok(list(root)?.pop().map(|(_, path)| path))
+}
+
+/// Removes all checkpoints below `root` but the one of `step`, the newest of this run, and `keep - 1` before it.
+///
+/// Those of later steps are of an earlier run into the same folder: they must not pass for the latest.
+pub fn prune(root: &Path, step: u32, keep: usize) -> Result<()> {
+    let (later, mut others) = list(root)?.into_iter().partition::<Vec<_>, _>(|c| c.0 > step);
+    others.truncate(others.len().saturating_sub(keep));
+    for (_, path) in later.into_iter().chain(others) {
         // Renamed out of sight first, so that an interrupted removal leaves no half checkpoint.
-        let hidden = path.with_extension("kept");
-        fs::rename(&path, &hidden)?;
-        found.push((path, hidden));
-    }
-    for (i, (path, hidden)) in found.into_iter().enumerate() {
-        if i < keep {
-            fs::rename(&hidden, &path)?;
-        } else {
-            fs::remove_dir_all(&hidden)
-                .with_context(|| format!("cannot remove {}", hidden.display()))?;
-        }
+        let hidden = path.with_extension("removed");
+        let leftover = if hidden.exists() { fs::remove_dir_all(&hidden) } else { Ok(()) };
+        leftover
+            .and_then(|()| fs::rename(&path, &hidden))
+            .and_then(|()| fs::remove_dir_all(&hidden))
+            .with_context(|| format!("cannot remove {}", path.display()))?;
     }
     Ok(())
 }

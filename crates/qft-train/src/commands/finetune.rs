@@ -158,9 +158,9 @@ impl<'a> Run<'a> {
                 display.eval(eval);
             }
             let interrupted = stop.load(Ordering::Relaxed) && !last;
-            if interrupted || options.checkpoint_every.is_some_and(|every| step % every == 0) {
-                let dir = checkpoint::save(ops, &mut trainer, &progress, &root)?;
-                checkpoint::prune(&root, options.keep_checkpoints)?;
+            let due = options.checkpoint_every.is_some_and(|every| step % every == 0) && !last;
+            if interrupted || due {
+                let dir = self.checkpoint(&mut trainer, &progress, &root)?;
                 if interrupted {
                     display.finish();
                     println!(
@@ -172,6 +172,8 @@ impl<'a> Run<'a> {
             }
         }
         display.finish();
+        // The model is exported even if there is no room for this.
+        let last_checkpoint = self.checkpoint(&mut trainer, &progress, &root);
         if rescaled > 0 {
             println!("{rescaled} rows outgrew their scale and were given a larger one");
         }
@@ -183,8 +185,21 @@ impl<'a> Run<'a> {
         self.sample(&trainer, "after")?;
         self.export(&trainer.model)?;
         self.summary(&progress, (final_loss, final_eval_loss)).write(&options.out)?;
+        last_checkpoint?;
         println!("saved {}", options.out.display());
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Saves a checkpoint, and removes those that it replaces.
+    fn checkpoint(
+        &self,
+        trainer: &mut Trainer,
+        progress: &Progress,
+        root: &Path,
+    ) -> Result<PathBuf> {
+        let dir = checkpoint::save(&*self.ops, trainer, progress, root)?;
+        checkpoint::prune(root, progress.step, self.options.keep_checkpoints)?;
+        Ok(dir)
     }
 
     /// A trainer at its first step, or where the checkpoint is.

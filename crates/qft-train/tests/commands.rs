@@ -1,0 +1,241 @@
+//! The program as a user runs it: its commands, the files they leave, and Ctrl-C.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{command, finetune, json_lines, said, succeed};
+use qft_llama::LlamaConfig;
+use qft_testing::material;
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn number(value: &Value, key: &str) -> f64 {
+    value[key].as_f64().unwrap_or_else(|| panic!("{key} in {value}"))
+}
+
+/// Every tensor of an exported folder as the library reads it: bf16, of the right shape, finite.
+fn check_weights(dir: &Path) {
+    let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let config = LlamaConfig::from_dir(dir).unwrap();
+    assert_eq!(file.names().len(), config.tensors().count());
+    for spec in config.tensors() {
+        let view = file.tensor(&spec.name).unwrap();
+        assert_eq!(view.dtype(), safetensors::Dtype::BF16, "{}", spec.name);
+        assert_eq!(view.shape(), spec.file_shape(), "{}", spec.name);
+        let values = view.data().chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]));
+        assert!(values.into_iter().all(half::bf16::is_finite), "{}", spec.name);
+    }
+}
+
+#[test]
+fn a_run_leaves_a_model_metrics_and_a_summary() {
+    let temp = tempfile::tempdir().unwrap();
+    let out = temp.path().join("out");
+    let options = ["--steps=3", "--val-split=0.1", "--eval-batches=2", "--states=paper"];
+    let printed = succeed(&finetune(&out, &options));
+    for text in ["training data:", "held-out loss before:", "held-out loss after:", "saved"] {
+        assert!(printed.contains(text), "{text} in {printed}");
+    }
+
+    check_weights(&out);
+    let config = json(&out.join("config.json"));
+    assert_eq!(config["torch_dtype"], "bfloat16");
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        let original = std::fs::read(material::stories260k().join(name)).unwrap();
+        assert_eq!(std::fs::read(out.join(name)).unwrap(), original, "{name}");
+    }
+
+    let lines = json_lines(&out.join("metrics.jsonl"));
+    let (steps, evals): (Vec<_>, Vec<_>) = lines.iter().partition(|l| l.get("loss").is_some());
+    assert_eq!(steps.len(), 3);
+    assert_eq!(evals.len(), 2, "before and after");
+    for (i, line) in steps.iter().enumerate() {
+        for key in ["step", "loss", "lr", "tokens", "tokens_per_second", "peak_bytes"] {
+            assert!(number(line, key) >= 0.0, "{key}");
+        }
+        assert_eq!(number(line, "step"), (i + 1) as f64);
+        assert_eq!(number(line, "tokens"), (64 * (i + 1)) as f64);
+    }
+
+    let summary = json(&out.join("summary.json"));
+    for key in ["initial_eval_loss", "final_eval_loss", "tokens", "seconds", "bytes_per_parameter"]
+    {
+        assert!(number(&summary, key) > 0.0, "{key}");
+    }
+    assert_eq!(number(&summary, "tokens"), 192.0);
+    assert!(number(&summary, "bytes_per_parameter") < 3.4);
+    let owners = &summary["owners"];
+    assert_eq!(owners["planned"], owners["measured"], "bytes by owner");
+    assert_eq!(summary["planned_peak_bytes"], summary["peak_bytes"]);
+
+    // The exported folder is a model folder.
+    let args = |command: &str| vec![command.to_owned(), format!("--model={}", out.display())];
+    let data = format!("--data={}", common::excerpt().display());
+    let more = [data, "--seq-len=64".to_owned(), "--limit=2".to_owned(), "--json".to_owned()];
+    let printed = succeed(&[args("eval"), more.to_vec()].concat());
+    let eval: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(keys(&eval), ["nll", "perplexity", "tokens"]);
+    assert!((number(&eval, "nll").exp() / number(&eval, "perplexity") - 1.0).abs() < 1e-9);
+    assert_eq!(number(&eval, "tokens"), 512.0);
+    let more = ["--prompt=Once upon", "--max-new-tokens=4"].map(str::to_owned);
+    assert!(succeed(&[args("generate"), more.to_vec()].concat()).starts_with("Once upon"));
+}
+
+#[test]
+fn eval_and_generate_agree_with_torch() {
+    let golden = json(&material::stories260k_golden().join("golden.json"));
+    let model = format!("--model={}", material::stories260k().display());
+    let data = format!("--data={}", material::tinyshakespeare().display());
+    // The first 64 windows of 255 tokens. Both sides sum the same terms in f32 in different orders.
+    let args = ["eval", &model, &data, "--json", "--seq-len=255", "--batch-size=8", "--limit=8"];
+    let want = number(&golden, "shakespeare_64x256_mean_nll");
+    for (states, bound) in [("f32", 1e-4), ("full", 0.01), ("balanced", 0.01), ("compact", 0.01)] {
+        let states = format!("--states={states}");
+        let printed = succeed(&[&args[..], &[&states]].concat());
+        let eval: Value = serde_json::from_str(&printed).unwrap();
+        let nll = number(&eval, "nll");
+        assert!((nll / want - 1.0).abs() < bound, "{states}: {nll} {want}");
+    }
+    let prompt = format!("--prompt={}", golden["prompt"].as_str().unwrap());
+    let printed = succeed(&["generate", &model, &prompt, "--max-new-tokens=60"]);
+    let want = golden["greedy_text"].as_str().unwrap();
+    assert_eq!(printed.trim_end(), want.trim_end());
+}
+
+#[test]
+fn plan_needs_only_the_configuration() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = material::stories260k().join("config.json");
+    std::fs::copy(config, temp.path().join("config.json")).unwrap();
+    let model = format!("--model={}", temp.path().display());
+    let plan = |model: &str, more: &[&str]| -> Value {
+        let args = [&["plan", model, "--json", "--seq-len=64"], more].concat();
+        serde_json::from_str(&succeed(&args)).unwrap()
+    };
+    for states in ["full", "balanced", "compact", "paper", "f32"] {
+        let plan = plan(&model, &[&format!("--states={states}")]);
+        let owners = plan["owners"].as_object().unwrap();
+        let sum: f64 = owners.values().map(|bytes| bytes.as_f64().unwrap()).sum();
+        assert_eq!(sum, number(&plan, "peak_bytes"), "{states}: owners at the peak");
+        assert!(number(&plan, "bytes_per_parameter") > 2.0, "{states}");
+    }
+    let plan = plan("--model=llama-2-7b", &["--states=compact", "--batch-size=1"]);
+    assert!(number(&plan, "bytes_per_parameter") <= 2.15);
+    let table = succeed(&["plan", &model]);
+    for word in ["260032 parameters", "weights", "momentum", "peak"] {
+        assert!(table.contains(word), "{word} in {table}");
+    }
+}
+
+#[test]
+fn settings_come_from_a_file_and_flags_go_first() {
+    let temp = tempfile::tempdir().unwrap();
+    let (settings, out) = (temp.path().join("run.toml"), temp.path().join("out"));
+    let text = format!(
+        "model = {:?}\ndata = [{:?}]\nout = \"elsewhere\"\nsteps = 9\nseq-len = 32\nbatch-size = 1\n\
+         lr = 5e-4\nsample-prompt = \"ROMEO:\"\n",
+        material::stories260k(),
+        common::excerpt()
+    );
+    std::fs::write(&settings, text).unwrap();
+    let config = format!("--config={}", settings.display());
+    let printed = succeed(&["finetune", &config, "--steps=2", &format!("--out={}", out.display())]);
+    for text in ["--- sample before ---\nROMEO:", "--- sample after ---\nROMEO:"] {
+        assert!(printed.contains(text), "{printed}");
+    }
+    assert_eq!(json_lines(&out.join("metrics.jsonl")).len(), 2, "two steps, nothing held out");
+}
+
+/// Names of all that is in the folder of checkpoints.
+fn checkpoints(out: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(out.join("checkpoints")).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn checkpoints_are_kept_and_resumed_from() {
+    let temp = tempfile::tempdir().unwrap();
+    let out = temp.path().join("out");
+    let options = ["--steps=5", "--checkpoint-every=2", "--keep-checkpoints=2"];
+    succeed(&finetune(&out, &options));
+    assert_eq!(checkpoints(&out), ["step-000004", "step-000005"], "the last two");
+    // As if stopped after step 4.
+    std::fs::remove_dir_all(out.join("checkpoints/step-000005")).unwrap();
+    let model = std::fs::read(out.join("model.safetensors")).unwrap();
+    std::fs::remove_file(out.join("model.safetensors")).unwrap();
+    let printed = succeed(&finetune(&out, &[&options[..], &["--resume=latest"]].concat()));
+    assert!(printed.contains("step-000004 after step 4"), "{printed}");
+    assert_eq!(std::fs::read(out.join("model.safetensors")).unwrap(), model);
+    assert_eq!(json_lines(&out.join("metrics.jsonl")).len(), 5);
+}
+
+#[test]
+fn checkpoints_of_an_earlier_run_do_not_pass_for_the_latest() {
+    let temp = tempfile::tempdir().unwrap();
+    let out = temp.path().join("out");
+    succeed(&finetune(&out, &["--steps=5", "--checkpoint-every=2", "--keep-checkpoints=9"]));
+    // Another run into the same folder, stopped after step 3.
+    let again = ["--steps=3", "--seed=1", "--keep-checkpoints=2"];
+    succeed(&finetune(&out, &again));
+    assert_eq!(checkpoints(&out), ["step-000002", "step-000003"]);
+    let printed = succeed(&finetune(&out, &[&again[..], &["--resume"]].concat()));
+    assert!(printed.contains("step-000003 after step 3"), "{printed}");
+}
+
+/// Lines of the metrics file that are complete.
+fn steps_done(out: &Path) -> usize {
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
+    text.bytes().filter(|&byte| byte == b'\n').count()
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_saves_a_checkpoint_and_says_how_to_resume() {
+    let temp = tempfile::tempdir().unwrap();
+    let (whole, stopped) = (temp.path().join("whole"), temp.path().join("stopped"));
+    let options = ["--steps=120"];
+    succeed(&finetune(&whole, &options));
+
+    let mut run = command(&finetune(&stopped, &options));
+    let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while steps_done(&stopped) < 3 {
+        assert!(start.elapsed() < Duration::from_secs(60), "the run does not begin");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("--resume latest"), "{}", said(&output));
+    let done = steps_done(&stopped);
+    assert!((3..120).contains(&done), "{done}");
+    let dir = stopped.join(format!("checkpoints/step-{done:06}"));
+    assert!(printed.contains(&dir.display().to_string()), "{}", said(&output));
+    assert!(!stopped.join("model.safetensors").exists(), "a model of a run that is not done");
+
+    succeed(&finetune(&stopped, &[&options[..], &["--resume", "latest"]].concat()));
+    let model = |out: &Path| std::fs::read(out.join("model.safetensors")).unwrap();
+    assert!(model(&whole) == model(&stopped), "the resumed run differs from the uninterrupted one");
+    let losses = |out: &Path| {
+        let lines = json_lines(&out.join("metrics.jsonl"));
+        lines.iter().map(|line| (number(line, "step"), number(line, "loss"))).collect::<Vec<_>>()
+    };
+    assert_eq!(losses(&whole), losses(&stopped));
+}
