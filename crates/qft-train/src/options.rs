@@ -11,8 +11,8 @@ pub mod value;
 use crate::args::{EvalArgs, FinetuneArgs, GenerateArgs, PlanArgs};
 use anyhow::{Result, ensure};
 use check::{
-    StateChoices, given, held_out, length, missing, optimizer, reading, seq_len, state,
-    step_options, threads, weights_only,
+    StateChoices, given, held_out, length, missing, optimizer, reading, same_folder, seq_len,
+    state, step_options, threads, weights_only,
 };
 use choice::{
     ComputeKind, DataFormat, GradientChoice, LrSchedule, MomentumChoice, OptimizerKind,
@@ -178,7 +178,7 @@ impl FinetuneOptions {
         let out = given(args.out.clone(), "out", "DIR")?;
         ensure!(!args.data.is_empty(), missing("data", "FILE"));
         ensure!(
-            model != out,
+            !same_folder(&model, &out),
             "--out: {} is the model's folder, whose files must stay; choose another folder",
             out.display()
         );

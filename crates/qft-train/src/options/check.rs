@@ -11,7 +11,7 @@ use super::{
 };
 use crate::args::FinetuneArgs;
 use anyhow::{Context, Result, bail, ensure};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What to say where an option is missing that there is no default for.
 pub(super) fn missing(name: &str, value: &str) -> String {
@@ -22,6 +22,11 @@ pub(super) fn missing(name: &str, value: &str) -> String {
 
 pub(super) fn given(path: Option<PathBuf>, name: &str, value: &str) -> Result<PathBuf> {
     path.with_context(|| missing(name, value))
+}
+
+/// Whether both paths lead to the same folder, however they are spelled.
+pub(super) fn same_folder(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 pub(super) fn reading(
