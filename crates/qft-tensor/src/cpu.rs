@@ -1,16 +1,15 @@
 //! The CPU backend: memory, threads, and the implementation of every operation of this crate.
 
 mod gemm;
+mod memory;
 pub(crate) mod quantize;
 
-use crate::buffer::{CacheLine, RawBuffer, Storage};
-use crate::ledger::GRANULE_BYTES;
+use crate::buffer::RawBuffer;
 use crate::{DType, Device, DeviceKind, Error, Isa, Ledger, Owner};
+use memory::FreeBlocks;
 use rayon::prelude::*;
-use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// How a [`Cpu`] is set up.
 #[derive(Debug, Clone, Copy)]
@@ -39,55 +38,6 @@ pub struct Cpu {
     isa: Isa,
     ledger: Arc<Ledger>,
     free: Arc<FreeBlocks>,
-}
-
-/// Blocks given back by pooled owners, by number of cache lines.
-#[derive(Default)]
-struct FreeBlocks(Mutex<HashMap<usize, Vec<Box<[CacheLine]>>>>);
-
-impl FreeBlocks {
-    fn with<R>(&self, f: impl FnOnce(&mut HashMap<usize, Vec<Box<[CacheLine]>>>) -> R) -> R {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-struct HostBlock {
-    lines: Box<[CacheLine]>,
-    /// Where the block goes when dropped; absent for states, whose memory returns to the system.
-    home: Option<Arc<FreeBlocks>>,
-}
-
-impl Drop for HostBlock {
-    fn drop(&mut self) {
-        if let Some(home) = self.home.take() {
-            let lines = std::mem::take(&mut self.lines);
-            home.with(|free| free.entry(lines.len()).or_default().push(lines));
-        }
-    }
-}
-
-impl fmt::Debug for HostBlock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HostBlock({} bytes)", self.lines.len() * GRANULE_BYTES as usize)
-    }
-}
-
-impl Storage for HostBlock {
-    fn kind(&self) -> DeviceKind {
-        DeviceKind::Cpu
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-    fn host(&self) -> Option<&[u8]> {
-        Some(bytemuck::cast_slice(&self.lines))
-    }
-    fn host_mut(&mut self) -> Option<&mut [u8]> {
-        Some(bytemuck::cast_slice_mut(&mut self.lines))
-    }
 }
 
 impl fmt::Debug for Cpu {
@@ -156,19 +106,12 @@ impl Device for Cpu {
         len: usize,
     ) -> Result<RawBuffer, Error> {
         let registration = self.ledger.register(owner, name, dtype, len);
-        let lines = (registration.bytes() / GRANULE_BYTES) as usize;
-        let kept = if registration.reuse {
-            self.free.with(|free| free.get_mut(&lines).and_then(Vec::pop))
-        } else {
-            None
-        };
-        let lines = match kept {
-            Some(lines) => lines,
-            None => bytemuck::try_zeroed_slice_box(lines)
-                .map_err(|()| Error::OutOfMemory { name, bytes: registration.bytes() })?,
-        };
-        let home = owner.is_pooled().then(|| Arc::clone(&self.free));
-        Ok(RawBuffer::new(Box::new(HostBlock { lines, home }), registration, name))
+        let bytes = registration.bytes();
+        let block = usize::try_from(bytes)
+            .ok()
+            .and_then(|bytes| self.free.take(bytes, owner, registration.reuse))
+            .ok_or(Error::OutOfMemory { name, bytes })?;
+        Ok(RawBuffer::new(Box::new(block), registration, name))
     }
 
     fn upload_raw(&self, dst: &mut RawBuffer, offset: usize, src: &[u8]) -> Result<(), Error> {
@@ -204,7 +147,7 @@ impl Device for Cpu {
     }
 
     fn trim(&self) {
-        self.free.with(HashMap::clear);
+        self.free.clear();
         self.ledger.release_free();
     }
 }
