@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub const BLOCK_ELEMENTS: usize = 4 << 20;
 
 /// Rows of a gradient block; more would leave the cache, fewer would repack the input too often.
-const BLOCK_ROWS: usize = 512;
+const BLOCK_ROWS: usize = 1024;
 
 /// Rows per block for a matrix of `cols` columns.
 pub fn block_rows(cols: usize) -> usize {
