@@ -31,6 +31,15 @@ pub struct Trainer {
     pub pass: PassOptions,
     /// What happens to gradients.
     pub gradients: GradientMode,
+    /// Of the last step.
+    shapes: Vec<BatchShape>,
+}
+
+/// What decides the sizes of a pass's buffers: tokens, and those of them that have a target.
+type BatchShape = (usize, usize);
+
+fn shape(batch: &Batch) -> BatchShape {
+    (batch.tokens(), batch.target_tokens())
 }
 
 /// What one step did.
@@ -52,13 +61,19 @@ impl Trainer {
         gradients: GradientMode,
     ) -> Result<Self> {
         let optimizer = Optimizer::new(ops, &model, optimizer)?;
-        Ok(Self { model, optimizer, pass, gradients })
+        Ok(Self { model, optimizer, pass, gradients, shapes: Vec::new() })
     }
 
     /// One optimizer step over all `batches` at learning rate `lr`.
     ///
     /// Errors: a loss that is not finite ends the step before any parameter has changed.
     pub fn step(&mut self, ops: &dyn TrainOps, batches: &[Batch], lr: f32) -> Result<StepReport> {
+        // Blocks that are kept for reuse fit one shape: those of another would pile up beside them.
+        let shapes: Vec<_> = batches.iter().map(shape).collect();
+        if self.shapes != shapes {
+            ops.trim();
+            self.shapes = shapes;
+        }
         let PassOptions { seed, step, .. } = self.pass;
         let numbers = StepNumbers { seed, step, lr };
         let (model, optimizer) = (&mut self.model, &mut self.optimizer);
@@ -95,11 +110,15 @@ pub fn evaluate(
     options: &PassOptions,
     batches: impl Iterator<Item = Batch>,
 ) -> Result<(f64, usize)> {
-    let (mut sum, mut count) = (0.0, 0);
+    let (mut sum, mut count, mut last) = (0.0, 0, None);
     for batch in batches {
+        if last.replace(shape(&batch)) != Some(shape(&batch)) {
+            ops.trim();
+        }
         let nll = pass::evaluate(ops, model, options, &batch)?;
         sum += nll.iter().sum::<f64>();
         count += nll.len();
     }
+    ops.trim();
     Ok((sum / count.max(1) as f64, count))
 }

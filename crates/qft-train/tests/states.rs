@@ -8,7 +8,7 @@ use qft_autograd::layers::linear::{BLOCK_ELEMENTS, block_rows};
 use qft_autograd::{Error, GradientSink, Matrix, Vector};
 use qft_llama::model::WeightFormat;
 use qft_llama::pass::{self, Recompute};
-use qft_llama::{LlamaConfig, TensorKind};
+use qft_llama::{Batch, LlamaConfig, TensorKind};
 use qft_tensor::ledger::block_bytes;
 use qft_tensor::{Buffer, Cpu, DType, Device, LiveBuffer, Owner};
 use qft_testing::material;
@@ -221,6 +221,36 @@ fn measured_bytes_are_the_planned_ones() {
                 }
             }
         }
+    }
+}
+
+/// Rows of any length, as records have them: what is kept for reuse must not pile up, length by length.
+#[test]
+fn rows_of_many_lengths_stay_within_the_plan() {
+    let config = LlamaConfig::from_dir(&material::stories260k()).unwrap();
+    let windows = Windows::shakespeare(64);
+    for states in [States::Full, States::Paper] {
+        let setup = setup(states);
+        let reserved = |seq_len| {
+            let shape = StepShape { seq_len, batch_size: 1, accumulate: 1 };
+            plan(&config, &setup, shape).unwrap().reserved_bytes
+        };
+        // A length at which buffers of different use have one size takes less than those beside it.
+        let most = (1..=64).map(reserved).max().unwrap();
+        let cpu = cpu();
+        let mut trainer = trainer(&cpu, &setup);
+        for step in 0..64 {
+            let whole = windows.batch(step, 1);
+            let len = 1 + step * 37 % 64;
+            let mut batch = Batch::default();
+            batch.push(&whole.ids[..len], &whole.targets[..len]);
+            if step % 16 == 0 {
+                trainer.evaluate(&cpu, [batch.clone(), whole].into_iter()).unwrap();
+            }
+            trainer.step(&cpu, &[batch], 1e-4).unwrap();
+        }
+        let reserved = cpu.ledger().report().peak_reserved_bytes;
+        assert_eq!(reserved, most, "{states:?}: every length came, so the largest of them");
     }
 }
 
