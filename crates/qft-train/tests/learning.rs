@@ -5,13 +5,17 @@ mod common;
 
 use common::{INT8_STATES, Windows, cpu, hybrid, lion, setup, state_options, trainer};
 use qft_autograd::Weight;
-use qft_llama::model::Param;
+use qft_llama::LlamaConfig;
+use qft_llama::model::{Model, Param};
 use qft_llama::pass::Recompute;
+use qft_llama::source::Synthetic;
 use qft_optim::{Schedule, ScheduleKind};
 use qft_tensor::{Cpu, Owner};
+use qft_testing::material;
 use qft_train::optimizer::ParamState;
 use qft_train::options::choice::{RoundingChoice, States};
 use qft_train::options::{OptimizerOptions, StateOptions};
+use qft_train::plan::Setup;
 use qft_train::trainer::Trainer;
 
 /// The README's job, shortened: its model, text, states and learning rate, with fewer and shorter steps.
@@ -94,19 +98,31 @@ fn bytes<T: bytemuck::NoUninit>(values: &[T]) -> Vec<u8> {
     bytemuck::cast_slice(values).to_vec()
 }
 
+/// A trainer of an untrained model of the same shape with a head of its own.
+fn untied(cpu: &Cpu, setup: &Setup) -> Trainer {
+    let config = LlamaConfig::from_dir(&material::stories260k()).unwrap();
+    let config = LlamaConfig { tie_word_embeddings: false, ..config };
+    let weights = Synthetic::new(&config, 1);
+    let model = Model::load(cpu, &config, &weights, setup.format, &mut |_, _| ()).unwrap();
+    assert!(model.head.is_some());
+    Trainer::new(cpu, model, setup.optimizer, setup.pass, setup.gradients).unwrap()
+}
+
 #[test]
 fn every_trainable_tensor_changes_in_one_step() {
     let cpu = cpu();
     let windows = Windows::shakespeare(64);
     for states in INT8_STATES.into_iter().chain([States::F32]) {
-        let mut trainer = trainer(&cpu, &setup(states));
-        let before = parts(&cpu, &trainer);
-        trainer.step(&cpu, &[windows.batch(0, 1)], 5e-4).unwrap();
-        let after = parts(&cpu, &trainer);
-        let tensors = trainer.model.params().len();
-        assert!(before.len() >= 2 * tensors, "every tensor and its momentum are compared");
-        for ((name, before), (_, after)) in before.iter().zip(&after) {
-            assert_ne!(before, after, "{states:?}: {name} did not change");
+        let setup = setup(states);
+        for mut trainer in [trainer(&cpu, &setup), untied(&cpu, &setup)] {
+            let before = parts(&cpu, &trainer);
+            trainer.step(&cpu, &[windows.batch(0, 1)], 5e-4).unwrap();
+            let after = parts(&cpu, &trainer);
+            let tensors = trainer.model.config.tensors().count();
+            assert!(before.len() >= 2 * tensors, "every tensor and its momentum are compared");
+            for ((name, before), (_, after)) in before.iter().zip(&after) {
+                assert_ne!(before, after, "{states:?}: {name} did not change");
+            }
         }
     }
 }

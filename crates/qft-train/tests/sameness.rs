@@ -11,6 +11,7 @@ use common::{
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_tensor::{Cpu, CpuConfig, Isa};
+use qft_testing::material;
 use qft_train::checkpoint::{self, Progress};
 use qft_train::options::OptimizerOptions;
 use qft_train::options::choice::States;
@@ -148,25 +149,37 @@ fn state(out: &Path, step: u32) -> Vec<u8> {
 fn a_resumed_command_ends_as_the_uninterrupted_one() {
     let temp = tempfile::tempdir().unwrap();
     let (whole, resumed) = (temp.path().join("whole"), temp.path().join("resumed"));
+    // Some forty rows, four a step: both parts go through the data more than once, and the border of two passes
+    // lies within a step.
+    let text = std::fs::read_to_string(material::tinyshakespeare()).unwrap();
+    let data = temp.path().join("short.txt");
+    std::fs::write(&data, &text[..2500]).unwrap();
     let options = [
-        "--steps=6",
-        "--checkpoint-every=2",
+        "--steps=30",
+        "--checkpoint-every=10",
         "--keep-checkpoints=3",
         "--val-split=0.1",
         "--eval-batches=2",
-        "--eval-every=2",
+        "--eval-every=10",
         "--max-grad-norm=0.5",
         "--accumulate=2",
     ];
-    succeed(&finetune(&whole, &options));
-    assert!(state(&whole, 2) != state(&whole, 6));
+    let run = |out: &Path, more: &[&str]| {
+        let mut args = finetune(out, &[&options[..], more].concat());
+        args.retain(|arg| !arg.starts_with("--data="));
+        args.push(format!("--data={}", data.display()));
+        succeed(&args)
+    };
+    run(&whole, &[]);
+    assert!(state(&whole, 10) != state(&whole, 30));
     // As after a crash between the second checkpoint and the third: metrics are ahead of the checkpoint.
-    let from = checkpoint::folder(&whole.join("checkpoints"), 4);
-    copy_dir(&from, &checkpoint::folder(&resumed.join("checkpoints"), 4));
+    let from = checkpoint::folder(&whole.join("checkpoints"), 20);
+    copy_dir(&from, &checkpoint::folder(&resumed.join("checkpoints"), 20));
     std::fs::copy(whole.join("metrics.jsonl"), resumed.join("metrics.jsonl")).unwrap();
-    succeed(&finetune(&resumed, &[&options[..], &["--resume"]].concat()));
+    let printed = run(&resumed, &["--resume"]);
+    assert!(printed.contains("after step 20"), "{printed}");
 
-    assert!(state(&whole, 6) == state(&resumed, 6), "the last checkpoints differ");
+    assert!(state(&whole, 30) == state(&resumed, 30), "the last checkpoints differ");
     let file = |out: &Path, name: &str| std::fs::read(out.join(name)).unwrap();
     for name in ["model.safetensors", "config.json", "tokenizer.json"] {
         assert!(file(&whole, name) == file(&resumed, name), "{name} differs");
