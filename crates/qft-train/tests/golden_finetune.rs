@@ -3,11 +3,12 @@
 
 mod common;
 
-use common::{Windows, cpu, trainer_of};
+use common::{Windows, trainer_of};
 use qft_autograd::Compute;
 use qft_llama::model::WeightFormat;
 use qft_llama::pass::{PassOptions, Recompute, StreamFormat};
 use qft_optim::{FloatRule, LionConfig, MomentumCode, WeightRounding};
+use qft_tensor::{Cpu, CpuConfig};
 use qft_testing::material;
 use qft_train::optimizer::OptimizerConfig;
 use qft_train::plan::Setup;
@@ -47,7 +48,7 @@ fn setup(float: FloatRule) -> Setup {
 }
 
 /// The mean loss over the first 64 windows.
-fn mean(ops: &qft_tensor::Cpu, trainer: &Trainer, windows: &Windows) -> f64 {
+fn mean(ops: &Cpu, trainer: &Trainer, windows: &Windows) -> f64 {
     let batches = (0..WINDOWS / 8).map(|i| windows.batch(8 * i, 8));
     let (mean, tokens) = trainer.evaluate(ops, batches).unwrap();
     assert_eq!(tokens, WINDOWS * SEQ_LEN);
@@ -68,7 +69,8 @@ fn run(dir: &Path, golden: &Path, name: &str) {
     let text = std::fs::read_to_string(material::tinyshakespeare()).unwrap();
     let windows = Windows::of(dir, &text, SEQ_LEN);
     let second_half = Windows::of(dir, &text[text.len() / 2..], SEQ_LEN);
-    let cpu = cpu();
+    // One thread each: the tests themselves run side by side.
+    let cpu = Cpu::new(CpuConfig { threads: 1, ..CpuConfig::detect().unwrap() }).unwrap();
     let mut trainer = trainer_of(&cpu, dir, &setup(rule));
     let before = [
         (&windows, "shakespeare_64x256_mean_nll"),
