@@ -151,8 +151,10 @@ pub(crate) fn excerpt() -> &'static Path {
     FILE.get_or_init(|| {
         let text = std::fs::read_to_string(material::tinyshakespeare()).unwrap();
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let path = dir.join(format!("excerpt-{}.txt", std::process::id()));
-        std::fs::write(&path, &text[..20_000]).unwrap();
+        let (path, own) = (dir.join("excerpt.txt"), dir.join(std::process::id().to_string()));
+        // Moved into its place whole: other test programs may be reading it.
+        std::fs::write(&own, &text[..20_000]).unwrap();
+        std::fs::rename(&own, &path).unwrap();
         path
     })
 }
