@@ -170,6 +170,21 @@ pub struct StepLoss {
     pub target_tokens: usize,
 }
 
+/// The residual stream behind the last block, f32 `[T, C]`; nothing is kept.
+fn infer(
+    ctx: &Context<'_>,
+    model: &Model,
+    stream: StreamFormat,
+    tokens: &Tokens,
+) -> Result<Buffer<f32>, Error> {
+    let mut x = embedding::forward(ctx, &model.embedding, &tokens.ids)?;
+    for block in &model.blocks {
+        drop(Stream::round(ctx.ops, stream, &mut x)?);
+        x = block.infer(ctx, &model.geometry(), tokens, x)?;
+    }
+    Ok(x)
+}
+
 /// Negative log-likelihood of each target of `batch`, in order, in nats.
 pub fn evaluate(
     ops: &dyn LayerOps,
@@ -179,11 +194,7 @@ pub fn evaluate(
 ) -> Result<Vec<f64>, Error> {
     let ctx = options.context(ops, 0);
     let tokens = Tokens::new(ops, batch)?;
-    let mut x = embedding::forward(&ctx, &model.embedding, &tokens.ids)?;
-    for block in &model.blocks {
-        drop(Stream::round(ops, options.stream, &mut x)?);
-        x = block.infer(&ctx, &model.geometry(), &tokens, x)?;
-    }
+    let x = infer(&ctx, model, options.stream, &tokens)?;
     Ok(head_forward(&ctx, model, &tokens, &x)?.2)
 }
 
@@ -196,11 +207,7 @@ pub fn logits(
 ) -> Result<Vec<f32>, Error> {
     let ctx = options.context(ops, 0);
     let tokens = Tokens::new(ops, batch)?;
-    let mut x = embedding::forward(&ctx, &model.embedding, &tokens.ids)?;
-    for block in &model.blocks {
-        drop(Stream::round(ops, options.stream, &mut x)?);
-        x = block.infer(&ctx, &model.geometry(), &tokens, x)?;
-    }
+    let x = infer(&ctx, model, options.stream, &tokens)?;
     let head = model.head();
     let compute = head.compute(ctx.compute);
     let (rows, _) =
