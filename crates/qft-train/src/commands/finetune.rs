@@ -256,12 +256,12 @@ impl<'a> Run<'a> {
             plain += report.l2_error_unprotected.powi(2);
         })?;
         if count > 0 {
-            println!(
-                "quantized {count} matrices: L2 error {:.4} ({:.4} without the {:.2} % protected weights)",
-                protected.sqrt(),
-                plain.sqrt(),
-                rate / f64::from(count) * 100.0
-            );
+            print!("quantized {count} matrices: L2 error {:.4}", protected.sqrt());
+            if rate > 0.0 {
+                let percent = rate / f64::from(count) * 100.0;
+                print!(" ({:.4} without the {percent:.2} % protected weights)", plain.sqrt());
+            }
+            println!();
         }
         Ok(model)
     }
