@@ -8,7 +8,6 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use qft_llama::LlamaConfig;
 use qft_llama::pass::Recompute;
-use qft_tensor::CpuConfig;
 use std::path::Path;
 
 /// Runs the command.
@@ -165,9 +164,4 @@ pub fn print(plan: &MemoryPlan) {
     }
     println!("{:<12} {:>12}", "peak", gb(plan.peak_bytes));
     println!("{:<12} {:>12}", "reserved", gb(plan.reserved_bytes));
-}
-
-/// The instruction set that a run here would use.
-pub fn isa_name() -> Result<&'static str> {
-    Ok(CpuConfig::detect()?.isa.name())
 }
