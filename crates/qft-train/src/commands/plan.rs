@@ -1,6 +1,6 @@
 //! `qft plan`: the memory of a run before anything is loaded, and what would fit.
 
-use crate::options::choice::States;
+use crate::options::choice::{ComputeKind, States};
 use crate::options::{OptimizerOptions, PlanOptions, StateOptions};
 use crate::plan::{MemoryPlan, StepShape, plan};
 use crate::rss;
@@ -107,14 +107,17 @@ pub fn proposals(
     free: u64,
 ) -> Result<String> {
     let mut found = Vec::new();
-    let modes = if state.states.is_int8() { States::value_variants() } else { &[] };
-    for &states in std::iter::once(&state.states).chain(modes) {
-        if !states.is_int8() && state.states.is_int8() {
-            continue;
-        }
+    let smaller = [States::Full, States::Balanced, States::Compact];
+    for &states in std::iter::once(&state.states).chain(&smaller) {
+        let state = match state.states {
+            // The float reference has no INT8 options of its own to keep.
+            States::F32 if states.is_int8() => {
+                StateOptions { states, compute: ComputeKind::Int8, ..*state }
+            }
+            _ => StateOptions { states, ..*state },
+        };
         let mut batch_size = shape.batch_size;
         loop {
-            let state = StateOptions { states, ..*state };
             // Fewer sequences at a time, the same number a step.
             let accumulate = shape.accumulate * shape.batch_size.div_ceil(batch_size);
             let tried = StepShape { batch_size, accumulate, ..shape };
