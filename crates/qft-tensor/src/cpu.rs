@@ -5,8 +5,9 @@ mod memory;
 pub(crate) mod quantize;
 
 use crate::buffer::RawBuffer;
+use crate::pool::FreeBlocks;
 use crate::{DType, Device, DeviceKind, Error, Isa, Ledger, Owner};
-use memory::FreeBlocks;
+use memory::{Block, HostBlock};
 use rayon::prelude::*;
 use std::fmt;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ pub struct Cpu {
     threads: rayon::ThreadPool,
     isa: Isa,
     ledger: Arc<Ledger>,
-    free: Arc<FreeBlocks>,
+    free: Arc<FreeBlocks<Block>>,
 }
 
 impl fmt::Debug for Cpu {
@@ -106,11 +107,12 @@ impl Device for Cpu {
         len: usize,
     ) -> Result<RawBuffer, Error> {
         let registration = self.ledger.register(owner, name, dtype, len);
-        let bytes = registration.bytes();
-        let block = usize::try_from(bytes)
-            .ok()
-            .and_then(|bytes| self.free.take(bytes, owner, registration.reuse))
-            .ok_or(Error::OutOfMemory { name, bytes })?;
+        let block: HostBlock = self.free.take(&registration, |bytes| {
+            usize::try_from(bytes)
+                .ok()
+                .and_then(Block::new)
+                .ok_or(Error::OutOfMemory { name, bytes })
+        })?;
         Ok(RawBuffer::new(Box::new(block), registration, name))
     }
 

@@ -241,8 +241,8 @@ impl Ledger {
         }
     }
 
-    /// Forgets kept blocks: the device has returned them to the system.
-    pub(crate) fn release_free(&self) {
+    /// Forgets kept blocks: called by the device that has returned them to the system.
+    pub fn release_free(&self) {
         let mut state = self.lock();
         let freed: u64 = state.free.drain().map(|(bytes, count)| bytes * count as u64).sum();
         state.reserved -= freed;

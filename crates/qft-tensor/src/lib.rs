@@ -14,6 +14,7 @@ pub mod error;
 pub mod gemm;
 pub mod ledger;
 pub mod planner;
+pub mod pool;
 pub mod quantize;
 pub mod rng;
 pub mod rounding;

@@ -1,0 +1,242 @@
+//! The device: buffers under the ledger, and launches with checked arguments.
+
+use crate::memory::{Block, DeviceBlock};
+use crate::scratch::{SCRATCH_BYTES, Scratch};
+use crate::{Arg, Driver, Error, Launch};
+use qft_tensor::buffer::RawBuffer;
+use qft_tensor::pool::FreeBlocks;
+use qft_tensor::{Buffer, DType, Device, DeviceKind, Element, Ledger, Mat, MatMut, Owner, Span};
+use std::sync::Arc;
+
+/// The largest grid in y and z.
+const MAX_GRID_YZ: u32 = 65_535;
+/// The largest grid in x.
+const MAX_GRID_X: u32 = i32::MAX as u32;
+
+/// A GPU, or the emulator: memory and kernels behind one [`Driver`].
+///
+/// Kernels run in the order in which operations are called, on one stream. Results do not depend on the number of
+/// multiprocessors: partial results are combined in an order that shapes alone decide.
+#[derive(Debug)]
+pub struct Cuda {
+    driver: Arc<dyn Driver>,
+    ledger: Arc<Ledger>,
+    free: Arc<FreeBlocks<Block>>,
+    scratch: Scratch,
+}
+
+impl Cuda {
+    /// A device on `driver`.
+    ///
+    /// Errors: [`Error::OutOfMemory`] if there is no room for the scratch block.
+    pub fn new(driver: Arc<dyn Driver>) -> Result<Self, Error> {
+        let scratch = Scratch::new(&driver)?;
+        Ok(Self { driver, ledger: Arc::default(), free: Arc::default(), scratch })
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    /// Memory that the device itself takes, beside what its ledger counts.
+    pub fn own_bytes(&self) -> u64 {
+        SCRATCH_BYTES as u64
+    }
+
+    #[allow(dead_code)] // As above.
+    pub(crate) fn scratch_block(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Starts a kernel; an empty grid starts nothing. `op` names the operation in errors.
+    pub(crate) fn launch(
+        &self,
+        op: &'static str,
+        kernel: &'static str,
+        launch: Launch,
+        args: &[Arg],
+    ) -> Result<(), qft_tensor::Error> {
+        self.try_launch(kernel, launch, args).map_err(|error| error.during(op))
+    }
+
+    fn try_launch(&self, kernel: &'static str, launch: Launch, args: &[Arg]) -> Result<(), Error> {
+        let signature = self.driver.signature(kernel)?;
+        let fits = signature.parameters.iter().copied().eq(args.iter().map(|arg| arg.parameter()));
+        if !fits {
+            let (expected, got) = (signature.parameters, args.to_vec());
+            return Err(Error::Arguments { kernel, expected, got });
+        }
+        let limit = |what, got: u64, max: u64| {
+            if got <= max { Ok(()) } else { Err(Error::Limit { kernel, what, got, max }) }
+        };
+        limit("the number of threads", launch.threads(), u64::from(signature.max_threads))?;
+        let [x, y, z] = launch.grid;
+        limit("the grid in x", u64::from(x), u64::from(MAX_GRID_X))?;
+        limit("the grid in y or z", u64::from(y.max(z)), u64::from(MAX_GRID_YZ))?;
+        let shared = self.driver.properties().max_dynamic_shared_bytes;
+        limit("shared memory", u64::from(launch.shared_bytes), u64::from(shared))?;
+        if launch.is_empty() {
+            return Ok(());
+        }
+        self.driver.launch(kernel, launch, args)
+    }
+
+    /// The address of an untyped buffer, which must be memory of this very device.
+    fn address(&self, op: &'static str, raw: &RawBuffer) -> Result<u64, qft_tensor::Error> {
+        let block = raw.storage().as_any().downcast_ref::<DeviceBlock>();
+        block.and_then(|block| block.address_on(&self.driver)).ok_or_else(|| {
+            qft_tensor::Error::WrongDevice {
+                op,
+                name: raw.name(),
+                expected: self.kind(),
+                got: raw.storage().kind(),
+            }
+        })
+    }
+
+    /// A buffer that a kernel reads.
+    pub(crate) fn read<T: Element>(
+        &self,
+        op: &'static str,
+        buffer: &Buffer<T>,
+    ) -> Result<Arg, qft_tensor::Error> {
+        self.address(op, buffer.raw()).map(Arg::Ptr)
+    }
+
+    /// A buffer that a kernel writes.
+    pub(crate) fn write<T: Element>(
+        &self,
+        op: &'static str,
+        buffer: &mut Buffer<T>,
+    ) -> Result<Arg, qft_tensor::Error> {
+        self.address(op, buffer.raw()).map(Arg::Ptr)
+    }
+
+    /// The first element of a span that a kernel reads.
+    #[allow(dead_code)] // The operations to come use it.
+    pub(crate) fn read_span<T: Element>(
+        &self,
+        op: &'static str,
+        span: Span<'_, T>,
+    ) -> Result<Arg, qft_tensor::Error> {
+        let start = self.address(op, span.buffer().raw())?;
+        Ok(Arg::Ptr(start + (span.start() * T::DTYPE.size_bytes()) as u64))
+    }
+
+    /// The first element of a matrix that a kernel reads.
+    #[allow(dead_code)] // The operations to come use it.
+    pub(crate) fn read_mat<T: Element>(
+        &self,
+        op: &'static str,
+        mat: Mat<'_, T>,
+    ) -> Result<Arg, qft_tensor::Error> {
+        let start = self.address(op, mat.buffer().raw())?;
+        Ok(Arg::Ptr(start + (mat.start() * T::DTYPE.size_bytes()) as u64))
+    }
+
+    /// The first element of a matrix that a kernel writes.
+    #[allow(dead_code)] // The operations to come use it.
+    pub(crate) fn write_mat<T: Element>(
+        &self,
+        op: &'static str,
+        mat: &mut MatMut<'_, T>,
+    ) -> Result<Arg, qft_tensor::Error> {
+        let offset = mat.start() * T::DTYPE.size_bytes();
+        let start = self.address(op, mat.buffer_mut().raw())?;
+        Ok(Arg::Ptr(start + offset as u64))
+    }
+}
+
+impl Device for Cuda {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Cuda(self.driver.properties().ordinal)
+    }
+
+    fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    fn alloc_raw(
+        &self,
+        owner: Owner,
+        name: &'static str,
+        dtype: DType,
+        len: usize,
+    ) -> Result<RawBuffer, qft_tensor::Error> {
+        let registration = self.ledger.register(owner, name, dtype, len);
+        let block = self.free.take(&registration, |bytes| {
+            let size = usize::try_from(bytes).map_err(|_| Error::OutOfMemory { bytes });
+            size.and_then(|size| Block::new(&self.driver, size)).map_err(|error| match error {
+                Error::OutOfMemory { .. } => qft_tensor::Error::OutOfMemory { name, bytes },
+                other => other.during("alloc"),
+            })
+        })?;
+        let block = DeviceBlock::new(block, self.driver.properties().ordinal);
+        Ok(RawBuffer::new(Box::new(block), registration, name))
+    }
+
+    fn upload_raw(
+        &self,
+        dst: &mut RawBuffer,
+        offset: usize,
+        src: &[u8],
+    ) -> Result<(), qft_tensor::Error> {
+        let start = self.address("upload", dst)? + offset as u64;
+        if src.is_empty() {
+            return Ok(());
+        }
+        self.driver.upload(start, src).map_err(|error| error.during("upload"))
+    }
+
+    fn download_raw(
+        &self,
+        src: &RawBuffer,
+        offset: usize,
+        dst: &mut [u8],
+    ) -> Result<(), qft_tensor::Error> {
+        let start = self.address("download", src)? + offset as u64;
+        if dst.is_empty() {
+            return Ok(());
+        }
+        self.driver.download(dst, start).map_err(|error| error.during("download"))
+    }
+
+    fn copy_raw(
+        &self,
+        dst: &mut RawBuffer,
+        dst_offset: usize,
+        src: &RawBuffer,
+        src_offset: usize,
+        bytes: usize,
+    ) -> Result<(), qft_tensor::Error> {
+        let to = self.address("copy", dst)? + dst_offset as u64;
+        let from = self.address("copy", src)? + src_offset as u64;
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.driver.copy(to, from, bytes).map_err(|error| error.during("copy"))
+    }
+
+    fn zero_raw(
+        &self,
+        dst: &mut RawBuffer,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<(), qft_tensor::Error> {
+        let start = self.address("zero", dst)? + offset as u64;
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.driver.zero(start, bytes).map_err(|error| error.during("zero"))
+    }
+
+    fn synchronize(&self) -> Result<(), qft_tensor::Error> {
+        self.driver.synchronize().map_err(|error| error.during("synchronize"))
+    }
+
+    fn trim(&self) {
+        self.free.clear();
+        self.ledger.release_free();
+    }
+}

@@ -1,0 +1,3 @@
+//! The operations: each checks its operands as its CPU twin does, then launches.
+
+pub mod convert;

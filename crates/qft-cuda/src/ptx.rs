@@ -1,0 +1,78 @@
+//! The embedded kernels: one PTX module per kernel source, and what its entries take.
+
+use crate::{Error, Parameter, Signature};
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+/// `(name, PTX)` of every module, by name.
+pub static MODULES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/modules.rs"));
+
+/// One kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The module that holds it, an index into [`MODULES`].
+    pub module: usize,
+    /// What it takes.
+    pub signature: Signature,
+}
+
+/// All kernels, by name.
+pub fn entries() -> &'static HashMap<&'static str, Entry> {
+    static ENTRIES: OnceLock<HashMap<&'static str, Entry>> = OnceLock::new();
+    ENTRIES.get_or_init(|| {
+        let modules = MODULES.iter().enumerate();
+        modules
+            .flat_map(|(module, (_, text))| {
+                parse(text).map(move |(name, signature)| (name, Entry { module, signature }))
+            })
+            .collect()
+    })
+}
+
+/// The kernel of that name.
+///
+/// Errors: [`Error::UnknownKernel`].
+pub fn entry(kernel: &str) -> Result<&'static Entry, Error> {
+    entries().get(kernel).ok_or_else(|| Error::UnknownKernel { kernel: kernel.to_owned() })
+}
+
+/// Name and signature of each `.entry` in a PTX text.
+fn parse(text: &str) -> impl Iterator<Item = (&str, Signature)> {
+    text.split(".entry ").skip(1).filter_map(|rest| {
+        let (name, rest) = rest.split_once('(')?;
+        let (list, rest) = rest.split_once(')')?;
+        let parameters = list.split(',').filter_map(parameter).collect();
+        let directives = rest.split('{').next()?;
+        let max_threads = directives.split_once(".maxntid ").map_or(1024, |(_, sizes)| {
+            let line = sizes.lines().next().unwrap_or_default();
+            line.split(',').filter_map(|n| n.trim().parse::<u32>().ok()).product()
+        });
+        Some((name.trim(), Signature { parameters, max_threads }))
+    })
+}
+
+/// The kind of one `.param .u64 ...`; what is none of the three kinds reads as a 32-bit word, which no launch of such
+/// a kernel would match in the emulator's test of all signatures.
+fn parameter(text: &str) -> Option<Parameter> {
+    let kind = text.split_whitespace().nth(1)?;
+    Some(match kind {
+        ".u64" | ".s64" | ".b64" => Parameter::B64,
+        ".f32" => Parameter::F32,
+        _ => Parameter::B32,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_and_bounds_are_read() {
+        let text = ".visible .entry one(\n\t.param .u64 .ptr .align 1 one_param_0,\n\t.param .f32 one_param_1,\n\t\
+                    .param .u32 one_param_2\n)\n.maxntid 128, 2, 1\n{\n ret;\n}\n.visible .entry two()\n{\n}\n";
+        let found: Vec<_> = parse(text).collect();
+        let one = vec![Parameter::B64, Parameter::F32, Parameter::B32];
+        assert_eq!(found[0], ("one", Signature { parameters: one, max_threads: 256 }));
+        assert_eq!(found[1], ("two", Signature { parameters: vec![], max_threads: 1024 }));
+    }
+}

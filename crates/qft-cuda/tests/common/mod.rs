@@ -1,0 +1,44 @@
+//! Devices and data for parity tests.
+
+#![allow(dead_code)] // Every test uses a part of it.
+
+use qft_cuda::Cuda;
+use qft_emulator::Emulator;
+use qft_tensor::{Buffer, Cpu, CpuConfig, Device, Element, Owner};
+use std::sync::Arc;
+
+/// Memory of an emulated device.
+const EMULATED_BYTES: u64 = 4 << 30;
+
+/// Seeds under which the emulator orders warps; a missing barrier shows under some of them.
+const SEEDS: [u64; 2] = [1, 2];
+
+/// The CPU backend: the specification.
+pub(crate) fn cpu() -> Cpu {
+    Cpu::new(CpuConfig::detect().expect("the instruction set is known")).expect("threads start")
+}
+
+/// An emulated device whose warps are ordered by `seed`.
+pub(crate) fn emulator(seed: u64) -> Cuda {
+    Cuda::new(Arc::new(Emulator::new(EMULATED_BYTES, seed))).expect("memory for scratch")
+}
+
+/// What a parity test runs on, with a name for messages: emulators, and the GPU where there is one.
+pub(crate) fn devices_under_test() -> Vec<(String, Cuda)> {
+    SEEDS.map(|seed| (format!("emulator, seed {seed}"), emulator(seed))).into()
+}
+
+/// A buffer with these values.
+pub(crate) fn upload<T: Element>(device: &dyn Device, values: &[T]) -> Buffer<T> {
+    Buffer::from_host(device, Owner::Workspace, "test", values).expect("memory")
+}
+
+/// A buffer of unspecified values.
+pub(crate) fn alloc<T: Element>(device: &dyn Device, len: usize) -> Buffer<T> {
+    Buffer::alloc(device, Owner::Workspace, "test", len).expect("memory")
+}
+
+/// The bits of floats, for comparisons in which NaN equals itself and the sign of zero matters.
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}

@@ -1,0 +1,290 @@
+// The language of CUDA for the host's C++ compiler: what the kernels use of it, nothing more.
+//
+// A thread of a block is a fiber; the threads of a block take turns on one thread of the system and give way only at
+// barriers and warp-wide calls. See schedule.cpp for the rules that are checked there.
+#pragma once
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static __thread
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+#define __align__(n) __attribute__((aligned(n)))
+
+struct uint3 { uint32_t x, y, z; };
+struct alignas(8) int2 { int x, y; };
+struct alignas(8) uint2 { uint32_t x, y; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(16) uint4 { uint32_t x, y, z, w; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(4) char4 { signed char x, y, z, w; };
+inline int2 make_int2(int x, int y) { return {x, y}; }
+inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline char4 make_char4(signed char x, signed char y, signed char z, signed char w) { return {x, y, z, w}; }
+
+namespace emulate {
+
+// What the running kernel may know of its launch.
+struct Context {
+    uint3 grid, block, block_index;
+    unsigned char* dynamic_shared;
+};
+extern __thread Context context;
+extern __thread uint3 thread_index;
+
+// Gives way until all threads of the block are at the same barrier. The sum of `value` over the block.
+uint32_t block_barrier(uint32_t value);
+
+// Gives way until all lanes of `mask` made the same call; deposits `bytes` (at most SLOT_BYTES) for the others to read.
+// Returns the deposits of the warp, by lane: valid until the lane's next call.
+constexpr size_t SLOT_BYTES = 32;
+struct alignas(8) Slot { unsigned char bytes[SLOT_BYTES]; };
+const Slot* warp_barrier(uint32_t call, uint32_t mask, const void* deposit, size_t bytes);
+uint32_t lane();
+
+// Ends the launch with a message.
+[[noreturn]] void fail(const char* message);
+
+void copy_async(void* dst, const void* src, uint32_t bytes, bool valid);
+void copy_async_commit();
+void copy_async_wait(uint32_t pending);
+
+enum Call : uint32_t { SYNC, SHUFFLE, VOTE, MMA_S8, MMA_BF16, MATRICES, REDUCE };
+
+template <class T>
+T exchange(uint32_t mask, T value, uint32_t source) {
+    static_assert(sizeof(T) <= SLOT_BYTES, "a shuffled value is a word or two");
+    const Slot* slots = warp_barrier(SHUFFLE, mask, &value, sizeof(T));
+    // As on the GPU, what an absent lane would send is unspecified; here it is an error.
+    if (!(mask >> (source & 31) & 1)) fail("shuffle reads from a lane outside of its mask");
+    T out;
+    memcpy(&out, slots[source & 31].bytes, sizeof(T));
+    return out;
+}
+
+}  // namespace emulate
+
+#define threadIdx (emulate::thread_index)
+#define blockIdx (emulate::context.block_index)
+#define blockDim (emulate::context.block)
+#define gridDim (emulate::context.grid)
+#define DYN_SHARED(T, name) T* name = reinterpret_cast<T*>(emulate::context.dynamic_shared)
+
+inline void __syncthreads() { emulate::block_barrier(0); }
+inline int __syncthreads_count(int predicate) { return static_cast<int>(emulate::block_barrier(predicate != 0)); }
+inline int __syncthreads_or(int predicate) { return emulate::block_barrier(predicate != 0) != 0; }
+inline int __syncthreads_and(int predicate) { return emulate::block_barrier(predicate == 0) == 0; }
+inline void __syncwarp(uint32_t mask = ~0u) { emulate::warp_barrier(emulate::SYNC, mask, nullptr, 0); }
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence_block() {}
+
+// `width` splits the warp into segments of that many lanes, as on the GPU.
+template <class T>
+T __shfl_sync(uint32_t mask, T value, int source, int width = 32) {
+    const uint32_t segment = emulate::lane() & ~static_cast<uint32_t>(width - 1);
+    return emulate::exchange(mask, value, segment + (static_cast<uint32_t>(source) & static_cast<uint32_t>(width - 1)));
+}
+template <class T>
+T __shfl_xor_sync(uint32_t mask, T value, int distance, int width = 32) {
+    const uint32_t lane = emulate::lane(), source = lane ^ static_cast<uint32_t>(distance);
+    const bool inside = source / static_cast<uint32_t>(width) <= lane / static_cast<uint32_t>(width);
+    return emulate::exchange(mask, value, inside ? source : lane);
+}
+template <class T>
+T __shfl_down_sync(uint32_t mask, T value, uint32_t distance, int width = 32) {
+    const uint32_t lane = emulate::lane(), inside = lane & static_cast<uint32_t>(width - 1);
+    return emulate::exchange(mask, value, inside + distance < static_cast<uint32_t>(width) ? lane + distance : lane);
+}
+template <class T>
+T __shfl_up_sync(uint32_t mask, T value, uint32_t distance, int width = 32) {
+    const uint32_t lane = emulate::lane(), inside = lane & static_cast<uint32_t>(width - 1);
+    return emulate::exchange(mask, value, inside >= distance ? lane - distance : lane);
+}
+inline uint32_t __ballot_sync(uint32_t mask, int predicate) {
+    const uint32_t mine = predicate != 0;
+    const emulate::Slot* slots = emulate::warp_barrier(emulate::VOTE, mask, &mine, sizeof mine);
+    uint32_t votes = 0;
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+        if (!(mask >> lane & 1)) continue;
+        uint32_t vote;
+        memcpy(&vote, slots[lane].bytes, sizeof vote);
+        votes |= vote << lane;
+    }
+    return votes;
+}
+inline int __any_sync(uint32_t mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
+inline int __all_sync(uint32_t mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
+
+// Integer atomics. Those on floats are absent: their order would decide bits.
+inline int atomicAdd(int* p, int v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
+inline uint32_t atomicAdd(uint32_t* p, uint32_t v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
+inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long v) {
+    return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);
+}
+inline uint32_t atomicOr(uint32_t* p, uint32_t v) { return __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST); }
+inline uint32_t atomicExch(uint32_t* p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }
+inline uint32_t atomicCAS(uint32_t* p, uint32_t expected, uint32_t v) {
+    __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return expected;
+}
+template <class T, class Better>
+T atomic_choose(T* p, T v, Better better) {
+    T old = __atomic_load_n(p, __ATOMIC_SEQ_CST);
+    while (better(v, old) && !__atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
+    return old;
+}
+inline int atomicMax(int* p, int v) { return atomic_choose(p, v, [](int a, int b) { return a > b; }); }
+inline int atomicMin(int* p, int v) { return atomic_choose(p, v, [](int a, int b) { return a < b; }); }
+inline uint32_t atomicMax(uint32_t* p, uint32_t v) { return atomic_choose(p, v, [](uint32_t a, uint32_t b) { return a > b; }); }
+inline uint32_t atomicMin(uint32_t* p, uint32_t v) { return atomic_choose(p, v, [](uint32_t a, uint32_t b) { return a < b; }); }
+
+inline float __int_as_float(int x) { float y; memcpy(&y, &x, 4); return y; }
+inline float __uint_as_float(uint32_t x) { float y; memcpy(&y, &x, 4); return y; }
+inline int __float_as_int(float x) { int y; memcpy(&y, &x, 4); return y; }
+inline uint32_t __float_as_uint(float x) { uint32_t y; memcpy(&y, &x, 4); return y; }
+
+// Conversions to integers saturate, and NaN becomes 0, as on the GPU.
+inline int emulate_to_int(float x) {
+    return x != x ? 0 : x >= 2147483648.0f ? INT32_MAX : x < -2147483648.0f ? INT32_MIN : static_cast<int>(x);
+}
+inline int __float2int_rn(float x) { return emulate_to_int(nearbyintf(x)); }
+inline int __float2int_rd(float x) { return emulate_to_int(floorf(x)); }
+inline int __float2int_ru(float x) { return emulate_to_int(ceilf(x)); }
+inline int __float2int_rz(float x) { return emulate_to_int(truncf(x)); }
+inline float __int2float_rn(int x) { return static_cast<float>(x); }
+inline float __uint2float_rn(uint32_t x) { return static_cast<float>(x); }
+
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fsqrt_rn(float x) { return sqrtf(x); }
+inline float __frcp_rn(float x) { return 1.0f / x; }
+inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline float __expf(float x) { return expf(x); }
+inline float __logf(float x) { return logf(x); }
+
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
+inline uint32_t min(uint32_t a, uint32_t b) { return a < b ? a : b; }
+inline uint32_t max(uint32_t a, uint32_t b) { return a > b ? a : b; }
+inline uint64_t min(uint64_t a, uint64_t b) { return a < b ? a : b; }
+inline uint64_t max(uint64_t a, uint64_t b) { return a > b ? a : b; }
+inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+inline uint32_t __umulhi(uint32_t a, uint32_t b) { return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32); }
+inline int __popc(uint32_t x) { return __builtin_popcount(x); }
+inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<uint32_t>(x)); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
+    const uint64_t all = static_cast<uint64_t>(high) << 32 | low;
+    uint32_t out = 0;
+    for (int byte = 0; byte < 4; ++byte) {
+        const uint32_t pick = selector >> (4 * byte) & 0xF;
+        uint32_t value = static_cast<uint32_t>(all >> (8 * (pick & 7))) & 0xFF;
+        if (pick & 8) value = value & 0x80 ? 0xFF : 0;
+        out |= value << (8 * byte);
+    }
+    return out;
+}
+inline int __dp4a(int a, int b, int c) {
+    for (int byte = 0; byte < 4; ++byte) {
+        c += static_cast<int>(static_cast<int8_t>(a >> (8 * byte))) * static_cast<int>(static_cast<int8_t>(b >> (8 * byte)));
+    }
+    return c;
+}
+template <class T> T __ldg(const T* p) { return *p; }
+template <class T> T __ldcs(const T* p) { return *p; }
+template <class T> void __stcs(T* p, T v) { *p = v; }
+
+inline void copy_async_16(void* dst, const void* src, bool valid = true) { emulate::copy_async(dst, src, 16, valid); }
+inline void copy_async_4(void* dst, const void* src, bool valid = true) { emulate::copy_async(dst, src, 4, valid); }
+inline void copy_async_commit() { emulate::copy_async_commit(); }
+template <int PENDING>
+void copy_async_wait() { emulate::copy_async_wait(PENDING); }
+
+inline void mma_s8_m16n8k32(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    uint32_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    const emulate::Slot* slots = emulate::warp_barrier(emulate::MMA_S8, ~0u, words, sizeof words);
+    const uint32_t g = emulate::lane() / 4, t = emulate::lane() % 4;
+    // Columns 2t and 2t + 1 of b, and rows g and g + 8 of a, put together from the fragments of the lanes that hold them.
+    alignas(32) int8_t row[2][32], column[2][32];
+    for (uint32_t q = 0; q < 4; ++q) {
+        const unsigned char* fa = slots[4 * g + q].bytes;
+        memcpy(row[0] + 4 * q, fa, 4);
+        memcpy(row[1] + 4 * q, fa + 4, 4);
+        memcpy(row[0] + 16 + 4 * q, fa + 8, 4);
+        memcpy(row[1] + 16 + 4 * q, fa + 12, 4);
+        for (uint32_t e = 0; e < 2; ++e) {
+            const unsigned char* fb = slots[4 * (2 * t + e) + q].bytes + 16;
+            memcpy(column[e] + 4 * q, fb, 4);
+            memcpy(column[e] + 16 + 4 * q, fb + 4, 4);
+        }
+    }
+    for (int i = 0; i < 4; ++i) {
+        int32_t sum = 0;
+        for (int k = 0; k < 32; ++k) sum += static_cast<int32_t>(row[i / 2][k]) * column[i % 2][k];
+        c[i] = static_cast<int32_t>(static_cast<uint32_t>(c[i]) + static_cast<uint32_t>(sum));
+    }
+}
+
+// The products are exact and summed in double precision; one rounding to float. The hardware rounds more often.
+inline void mma_bf16_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    uint32_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    const emulate::Slot* slots = emulate::warp_barrier(emulate::MMA_BF16, ~0u, words, sizeof words);
+    const uint32_t g = emulate::lane() / 4, t = emulate::lane() % 4;
+    for (uint32_t i = 0; i < 4; ++i) {
+        double sum = c[i];
+        for (uint32_t q = 0; q < 4; ++q) {
+            uint32_t fa[4], fb[2];
+            memcpy(fa, slots[4 * g + q].bytes, sizeof fa);
+            memcpy(fb, slots[4 * (2 * t + i % 2) + q].bytes + 16, sizeof fb);
+            for (uint32_t half = 0; half < 2; ++half) {
+                const uint32_t wa = fa[i / 2 + 2 * half], wb = fb[half];
+                sum += static_cast<double>(__uint_as_float(wa << 16)) * __uint_as_float(wb << 16);
+                sum += static_cast<double>(__uint_as_float(wa & 0xFFFF0000u)) * __uint_as_float(wb & 0xFFFF0000u);
+            }
+        }
+        c[i] = static_cast<float>(sum);
+    }
+}
+
+inline const unsigned char* const* emulate_rows(const void* row, const unsigned char* (&rows)[32]) {
+    if (reinterpret_cast<uintptr_t>(row) % 16 != 0) emulate::fail("load_matrices: a row that is not 16-byte aligned");
+    const emulate::Slot* slots = emulate::warp_barrier(emulate::MATRICES, ~0u, &row, sizeof row);
+    for (uint32_t lane = 0; lane < 32; ++lane) memcpy(&rows[lane], slots[lane].bytes, sizeof row);
+    return rows;
+}
+inline void load_matrices_x4(uint32_t (&r)[4], const void* row) {
+    const unsigned char* rows[32];
+    emulate_rows(row, rows);
+    const uint32_t g = emulate::lane() / 4, t = emulate::lane() % 4;
+    for (uint32_t m = 0; m < 4; ++m) memcpy(&r[m], rows[8 * m + g] + 4 * t, 4);
+    // The matrices are read by all lanes before any goes on to overwrite them.
+    __syncwarp();
+}
+inline void load_matrices_x4_transposed(uint32_t (&r)[4], const void* row) {
+    const unsigned char* rows[32];
+    emulate_rows(row, rows);
+    const uint32_t g = emulate::lane() / 4, t = emulate::lane() % 4;
+    for (uint32_t m = 0; m < 4; ++m) {
+        uint16_t low, high;
+        memcpy(&low, rows[8 * m + 2 * t] + 2 * g, 2);
+        memcpy(&high, rows[8 * m + 2 * t + 1] + 2 * g, 2);
+        r[m] = low | static_cast<uint32_t>(high) << 16;
+    }
+    __syncwarp();
+}
