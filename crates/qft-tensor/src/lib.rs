@@ -6,6 +6,10 @@
 //! * [`GemmOps`]: INT8 x INT8 -> INT32 products in three orientations, scaled into `f32`; and `f32` products.
 //! * [`Cpu`]: the executable specification of every operation; [`Planner`]: a device that only counts bytes.
 
+// Tests inside the crate share code with those outside, which call it by its name.
+#[cfg(test)]
+extern crate self as qft_tensor;
+
 pub mod buffer;
 pub mod cpu;
 pub mod device;

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used)] // A test may panic.
 
+mod product;
+
+use product::{Problem, Values};
 use proptest::prelude::*;
-use qft_tensor::simd::gemm_i8::{self, Operand, Product};
 use qft_tensor::{
     Buffer, Cpu, CpuConfig, Error, GemmF32, GemmI8, GemmOps, Isa, MAX_K, Orientation, Owner,
 };
@@ -12,133 +14,6 @@ use qft_testing::rng::TestRng;
 
 fn cpu(threads: usize, isa: Isa) -> Cpu {
     Cpu::new(CpuConfig { threads, isa }).unwrap()
-}
-
-/// What the elements are.
-#[derive(Debug, Clone, Copy)]
-enum Values {
-    /// All of i8, -128 included.
-    Random,
-    /// One value per operand.
-    Same(i8, i8),
-}
-
-/// A product over plain slices.
-#[derive(Debug, Clone)]
-struct Problem {
-    orientation: Orientation,
-    m: usize,
-    n: usize,
-    k: usize,
-    /// Elements between the rows of `a`, `b` and the result.
-    gaps: [usize; 3],
-    row_scale: bool,
-    col_scale: bool,
-    accumulate: bool,
-    values: Values,
-    seed: u64,
-}
-
-struct Inputs {
-    a: Vec<i8>,
-    b: Vec<i8>,
-    row_scale: Vec<f32>,
-    col_scale: Vec<f32>,
-    out: Vec<f32>,
-}
-
-impl Problem {
-    fn new(orientation: Orientation, m: usize, n: usize, k: usize) -> Self {
-        let gaps = [0; 3];
-        let (row_scale, col_scale, accumulate) = (true, true, false);
-        let (values, seed) = (Values::Random, 1);
-        Self { orientation, m, n, k, gaps, row_scale, col_scale, accumulate, values, seed }
-    }
-
-    fn inputs(&self) -> Inputs {
-        let Self { m, n, k, gaps, .. } = *self;
-        let (stored_a, stored_b) = match self.orientation {
-            Orientation::Nt => ((m, k), (n, k)),
-            Orientation::Nn => ((m, k), (k, n)),
-            Orientation::Tn => ((k, m), (k, n)),
-        };
-        let mut rng = TestRng::new(self.seed);
-        let mut ints = |(rows, cols): (usize, usize), gap: usize, same: fn(i8, i8) -> i8| {
-            // The last row has no gap: the slice ends with its last element.
-            let len = (rows * (cols + gap)).saturating_sub(gap);
-            match self.values {
-                Values::Random => rng.int8(len),
-                Values::Same(a, b) => vec![same(a, b); len],
-            }
-        };
-        let (a, b) = (ints(stored_a, gaps[0], |a, _| a), ints(stored_b, gaps[1], |_, b| b));
-        Inputs {
-            a,
-            b,
-            row_scale: rng.normals(m, 1.0),
-            col_scale: rng.normals(n, 1e-3),
-            out: rng.normals((m * (n + gaps[2])).saturating_sub(gaps[2]), 10.0),
-        }
-    }
-
-    fn product<'a>(&self, inputs: &'a Inputs) -> Product<'a> {
-        let Self { m, n, k, gaps, .. } = *self;
-        let a_k = self.orientation != Orientation::Tn;
-        let b_k = self.orientation == Orientation::Nt;
-        Product {
-            m,
-            n,
-            k,
-            a: Operand {
-                data: &inputs.a,
-                stride: gaps[0] + if a_k { k } else { m },
-                k_contiguous: a_k,
-            },
-            b: Operand {
-                data: &inputs.b,
-                stride: gaps[1] + if b_k { k } else { n },
-                k_contiguous: b_k,
-            },
-            row_scale: self.row_scale.then_some(&inputs.row_scale[..]),
-            col_scale: self.col_scale.then_some(&inputs.col_scale[..]),
-            out_stride: n + gaps[2],
-            accumulate: self.accumulate,
-        }
-    }
-
-    /// The result as bits, gaps included.
-    fn run(&self, cpu: &Cpu) -> Vec<u32> {
-        let inputs = self.inputs();
-        let mut out = inputs.out.clone();
-        cpu.install(|| gemm_i8::run(cpu.isa(), &self.product(&inputs), &mut out));
-        out.into_iter().map(f32::to_bits).collect()
-    }
-
-    /// The result by definition, from 64-bit sums.
-    fn expected(&self) -> Vec<u32> {
-        let inputs = self.inputs();
-        let p = self.product(&inputs);
-        let mut out = inputs.out.clone();
-        let at = |x: &Operand<'_>, outer: usize, k: usize| {
-            let (row, col) = if x.k_contiguous { (outer, k) } else { (k, outer) };
-            i64::from(x.data[row * x.stride + col])
-        };
-        for m in 0..p.m {
-            for n in 0..p.n {
-                let sum: i64 = (0..p.k).map(|k| at(&p.a, m, k) * at(&p.b, n, k)).sum();
-                let mut value = i32::try_from(sum).unwrap() as f32;
-                if self.row_scale {
-                    value *= inputs.row_scale[m];
-                }
-                if self.col_scale {
-                    value *= inputs.col_scale[n];
-                }
-                let cell = &mut out[m * p.out_stride + n];
-                *cell = if self.accumulate { *cell + value } else { value };
-            }
-        }
-        out.into_iter().map(f32::to_bits).collect()
-    }
 }
 
 fn cpus() -> Vec<Cpu> {

@@ -14,7 +14,6 @@ pub(super) use forward::forward;
 
 use crate::Error;
 use crate::ops::{Heads, Segments};
-use qft_tensor::Isa;
 
 /// Queries in a tile.
 const QUERIES: usize = 64;
@@ -113,9 +112,4 @@ fn transpose(
             out[c * out_stride + r] = x[r * stride + c] * factor;
         }
     }
-}
-
-/// Whether tiles may fill 32 registers of 16 lanes.
-fn wide(isa: Isa) -> bool {
-    matches!(isa.name(), "avx512" | "vnni")
 }

@@ -9,9 +9,19 @@ mod scalar;
 mod scratch;
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx_vnni;
+#[cfg(target_arch = "x86_64")]
 mod vnni;
+
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod tests;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use amx::{Configured as AmxConfigured, usable as amx_usable};
 
 use super::Level;
 use crate::Isa;
@@ -82,7 +92,11 @@ pub fn run(isa: Isa, p: &Product<'_>, out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::Avx512 => blocks::run(avx2::Avx2::new(isa), p, out),
         #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => blocks::run(avx_vnni::AvxVnni::new(isa), p, out),
+        #[cfg(target_arch = "x86_64")]
         Level::Vnni => blocks::run(vnni::Vnni::new(isa), p, out),
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => blocks::run(amx::Amx::new(isa), p, out),
     }
 }
 

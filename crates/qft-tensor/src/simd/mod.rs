@@ -10,6 +10,9 @@ pub mod gemm_f32;
 pub mod gemm_i8;
 pub mod peak;
 
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod emulator;
+
 use crate::Error;
 use std::fmt;
 
@@ -23,10 +26,17 @@ enum Level {
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Vnni,
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
+
+/// Every name of an instruction set, on any processor.
+const NAMES: [&str; 6] = ["scalar", "avx2", "avxvnni", "avx512", "vnni", "amx"];
 
 /// A loop to be compiled for each instruction set.
 ///
@@ -62,7 +72,7 @@ impl Isa {
         let available = Self::available();
         available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
             let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
-            let known = ["scalar", "avx2", "avx512", "vnni"].contains(&name);
+            let known = NAMES.contains(&name);
             Error::UnsupportedIsa {
                 requested: name.to_owned(),
                 reason: if known { "this processor lacks it" } else { "there is no such path" },
@@ -78,6 +88,9 @@ impl Isa {
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 found.push(Self(Level::Avx2));
+                if is_x86_feature_detected!("avxvnni") {
+                    found.push(Self(Level::AvxVnni));
+                }
                 if is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
@@ -86,6 +99,9 @@ impl Isa {
                     found.push(Self(Level::Avx512));
                     if is_x86_feature_detected!("avx512vnni") {
                         found.push(Self(Level::Vnni));
+                        if gemm_i8::amx_usable() {
+                            found.push(Self(Level::Amx));
+                        }
                     }
                 }
             }
@@ -100,9 +116,24 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Level::Vnni => "vnni",
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => "amx",
+        }
+    }
+
+    /// Whether [`Isa::run`] compiles loops for 32 registers of 512 bits.
+    pub const fn wide(self) -> bool {
+        match self.0 {
+            Level::Scalar => false,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::AvxVnni => false,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Vnni | Level::Amx => true,
         }
     }
 
@@ -111,12 +142,12 @@ impl Isa {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             Level::Scalar => kernel.run(),
-            // SAFETY: a value of this level exists only if `available` saw avx2 and fma.
+            // SAFETY: a value of these levels exists only if `available` saw avx2 and fma.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { run_avx2(kernel) },
+            Level::Avx2 | Level::AvxVnni => unsafe { run_avx2(kernel) },
             // SAFETY: a value of these levels exists only if `available` saw the avx512 features named there.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Vnni => unsafe { run_avx512(kernel) },
+            Level::Avx512 | Level::Vnni | Level::Amx => unsafe { run_avx512(kernel) },
         }
     }
 }

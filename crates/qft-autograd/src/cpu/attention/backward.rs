@@ -2,7 +2,7 @@
 
 use super::product::{Left, columns, rows};
 use super::{
-    CHUNK, KEYS, QUERIES, group, head_rows, pack_transposed, score_scale, transpose, visible, wide,
+    CHUNK, KEYS, QUERIES, group, head_rows, pack_transposed, score_scale, transpose, visible,
 };
 use crate::Error;
 use crate::cpu::exp::exp;
@@ -254,7 +254,7 @@ pub(crate) fn backward(cpu: &Cpu, op: AttentionBackward<'_>) -> Result<(), Error
         };
         let key_value_head = index % key_value;
         with_scratch(scratch_len(size, dk.len()), |scratch| {
-            if wide(isa) {
+            if isa.wide() {
                 isa.run(Group::<'_, '_, 8, 2> { x, heads, key_value_head, scratch, dq, dk, dv });
             } else {
                 isa.run(Group::<'_, '_, 4, 1> { x, heads, key_value_head, scratch, dq, dk, dv });

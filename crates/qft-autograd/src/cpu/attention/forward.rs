@@ -179,7 +179,7 @@ pub(crate) fn forward(cpu: &Cpu, op: AttentionForward<'_>) -> Result<(), Error> 
         }
     }
     let isa = cpu.isa();
-    let wide = super::wide(isa);
+    let wide = isa.wide();
     cpu.for_each(tasks.into_par_iter().with_max_len(1), |task| {
         with_scratch(scratch_len(heads.size), |scratch| {
             if wide {

@@ -223,7 +223,7 @@ fn dot1(a: &[i8], b: &[i8]) -> i32 {
 /// Loads 32 bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load<T: bytemuck::Pod, const N: usize>(from: &[T; N]) -> __m256i {
+pub(super) fn load<T: bytemuck::Pod, const N: usize>(from: &[T; N]) -> __m256i {
     const { assert!(size_of::<T>() * N == 32) };
     // SAFETY: `from` is 32 bytes.
     unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }

@@ -4,7 +4,7 @@
 //! for a range of columns whose packed second operand fits SHARED_BYTES
 //!     all threads pack it, in panels of NR columns
 //!     each task, up to MC rows by some of the panels,
-//!         for a range of the contraction, at most KC                (one, up to K = KC)
+//!         for a range of the contraction, at most KC
 //!             packs its rows of the first operand, in panels of MR
 //!             for each panel of columns, for each panel of rows: one tile
 //! ```
@@ -18,22 +18,18 @@ use std::marker::PhantomData;
 
 /// Most bytes of the packed second operand: a panel of 32 columns and the longest contraction fit twice.
 pub(super) const SHARED_BYTES: usize = 8 << 20;
-/// Most rows of a task.
-pub(super) const MC: usize = 48;
+/// Most bytes per thread: packed rows, unfinished sums, and one bias per row.
+pub(super) const LEAF_BYTES: usize = 577 << 10;
 /// Fewest rows of a task, if the result has as many: each panel of columns is read that often.
 const MIN_MC: usize = 24;
-/// Longest range of the contraction that is packed at once.
-const KC: usize = 4096;
 /// Most columns of a task whose contraction is cut.
 const CARRY_COLS: usize = 1024;
-/// Bytes per thread: packed rows of 16-bit elements, sums, and one bias per row.
-pub(super) const LEAF_BYTES: usize = MC * KC * 2 + MC * CARRY_COLS * 4 + 2 * MC * 4;
 /// Panels that are packed together where the second operand is not contiguous along the contraction.
 const PACK_PANELS: usize = 4;
 /// Contraction steps of all of them before the next; a multiple of every group.
 const PACK_STEPS: usize = 64;
-/// Multiply-adds that are worth a task of their own.
-const TASK_MACS: usize = 1 << 21;
+/// Multiply-adds of dot products that are worth a task of their own.
+const DOT_MACS: usize = 1 << 18;
 /// Tasks that a large product is cut into, at least.
 const TASKS: usize = 16;
 /// Most rows of a product that is computed from dot products, without packing.
@@ -41,14 +37,14 @@ const DOT_ROWS: usize = 8;
 /// Columns of a task of dot products.
 const DOT_COLS: usize = 32;
 
-static ONES: [f32; MC] = [1.0; MC];
+static ONES: [f32; 32] = [1.0; 32];
 
 /// The micro-kernel of one instruction set.
 ///
 /// A packed panel holds groups of `KU` consecutive contraction steps, zero-padded to a whole number of groups;
 /// the order inside a group is the engine's own.
 pub(super) trait Engine: Copy + Send + Sync {
-    /// Rows of a tile; divides [`MC`].
+    /// Rows of a tile; divides `MC`.
     const MR: usize;
     /// Columns of a tile.
     const NR: usize;
@@ -56,16 +52,27 @@ pub(super) trait Engine: Copy + Send + Sync {
     const KU: usize;
     /// Bytes of a packed element.
     const BYTES: usize;
+    /// Most rows of a task: each panel of columns is read once per task.
+    const MC: usize = 48;
+    /// Longest range of the contraction that is packed at once; a multiple of 64.
+    const KC: usize = 4096;
+    /// Multiply-adds that are worth a task of their own.
+    const TASK_MACS: usize = 1 << 21;
 
     /// Rows that a panel of `rows <= MR` rows is padded to.
     fn panel_rows(rows: usize) -> usize;
 
-    /// Packs the rows of a task, at most [`MC`], in panels of `MR` rows, the last one of
+    /// Packs the rows of a task, at most `MC`, in panels of `MR` rows, the last one of
     /// `panel_rows(remaining)`; sets `bias` to what each row adds to all its sums over these steps.
     fn pack_a(self, src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32]);
 
     /// Packs columns `at.outer..` the same way into `NR` columns.
     fn pack_b(self, src: &Operand<'_>, at: Part, dst: &mut [u8]);
+
+    /// Runs `tiles`, which computes tiles on this thread; an engine with registers of its own claims them here.
+    fn session(self, tiles: impl FnOnce()) {
+        tiles();
+    }
 
     /// Computes one tile.
     fn tile(self, tile: Tile<'_>);
@@ -195,27 +202,33 @@ struct Plan {
 
 impl Plan {
     fn new<E: Engine>(p: &Product<'_>) -> Self {
-        let ranges = p.k.div_ceil(KC);
+        let ranges = p.k.div_ceil(E::KC);
         let kc = p.k.div_ceil(ranges).next_multiple_of(64);
         let k_padded = p.k.next_multiple_of(E::KU);
         let panel_bytes = k_padded * E::NR * E::BYTES;
         let panels = p.n.div_ceil(E::NR);
-        let mut most = (SHARED_BYTES / panel_bytes).max(1);
-        if ranges > 1 {
-            most = most.min(CARRY_COLS / E::NR);
-        }
+        let most = (SHARED_BYTES / panel_bytes).max(1);
         let shared_panels = panels.div_ceil(panels.div_ceil(most));
         let macs = p.m.saturating_mul(p.k).saturating_mul(shared_panels * E::NR);
-        let tasks = (macs / TASK_MACS).clamp(1, TASKS);
+        let tasks = (macs / E::TASK_MACS).clamp(1, TASKS);
         // Rows first: tasks that share rows each pack them.
-        let mc = p.m.div_ceil(tasks).max(MIN_MC).next_multiple_of(E::MR).min(MC);
-        let task_panels = shared_panels.div_ceil(tasks.div_ceil(p.m.div_ceil(mc)));
+        let mc = p.m.div_ceil(tasks).max(MIN_MC).next_multiple_of(E::MR).min(E::MC);
+        let mut task_panels = shared_panels.div_ceil(tasks.div_ceil(p.m.div_ceil(mc)));
+        if ranges > 1 {
+            task_panels = task_panels.min(CARRY_COLS / E::NR);
+        }
         Self { kc, k_padded, mc, shared_panels, task_panels, panel_bytes }
     }
 }
 
 /// Computes the product; `p` has been checked and is not empty.
 pub(super) fn run<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
+    const {
+        assert!(E::MC.is_multiple_of(E::MR) && E::KC.is_multiple_of(64));
+        assert!(E::MR <= ONES.len() && E::NR <= ONES.len());
+        let sums_and_bias = E::MC * (CARRY_COLS + 2) * size_of::<i32>();
+        assert!(E::MC * E::KC * E::BYTES + sums_and_bias <= LEAF_BYTES);
+    }
     if p.m <= DOT_ROWS && p.a.k_contiguous && p.b.k_contiguous {
         return dots(engine, p, out);
     }
@@ -248,7 +261,8 @@ pub(super) fn run<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
                 };
                 let packed = &packed[first * plan.panel_bytes..last * plan.panel_bytes];
                 with_leaf(|leaf| {
-                    task(engine, p, &plan, leaf, block * plan.mc, part, packed, cells)
+                    let m0 = block * plan.mc;
+                    engine.session(|| task(engine, p, &plan, leaf, m0, part, packed, cells));
                 });
             });
         }
@@ -289,11 +303,9 @@ fn task<E: Engine>(
     let panels = part.count.div_ceil(E::NR);
     let Leaf { a, bias, sums } = leaf;
     let a = a.bytes(row_panels * E::MR * plan.kc.min(plan.k_padded) * E::BYTES);
-    bias.resize(MC, 0);
-    if sums.len() < panels * row_panels * tile_sums {
-        sums.reserve_exact(panels * row_panels * tile_sums - sums.len());
-        sums.resize(panels * row_panels * tile_sums, 0);
-    }
+    bias.resize(E::MC, 0);
+    let sums = sums.bytes(4 * panels * row_panels * tile_sums);
+    let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
     for k0 in (0..p.k).step_by(plan.kc) {
         let k = plan.kc.min(p.k - k0);
         let k_padded = k.next_multiple_of(E::KU);
@@ -339,7 +351,7 @@ fn task<E: Engine>(
 fn dots<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
     let cells = Cells(out.as_mut_ptr(), PhantomData);
     let chunks = p.n.div_ceil(DOT_COLS);
-    let chunks_per_task = (TASK_MACS / 8 / (DOT_COLS * p.k)).max(1);
+    let chunks_per_task = (DOT_MACS / (DOT_COLS * p.k)).max(1);
     (0..chunks).into_par_iter().with_min_len(chunks_per_task).for_each(|chunk| {
         let n0 = chunk * DOT_COLS;
         let cols = DOT_COLS.min(p.n - n0);

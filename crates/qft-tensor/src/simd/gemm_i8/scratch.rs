@@ -31,8 +31,8 @@ pub(super) struct Leaf {
     pub(super) a: Lines,
     /// What each of its rows adds to every sum.
     pub(super) bias: Vec<i32>,
-    /// Unfinished sums, when the contraction is cut.
-    pub(super) sums: Vec<i32>,
+    /// Unfinished sums, as `i32`, when the contraction is cut.
+    pub(super) sums: Lines,
 }
 
 /// Blocks for packed second operands; more than one only if products ran at the same time.

@@ -3,7 +3,7 @@
 //! The second operand is packed as `b + 128`, an unsigned byte; `sum a (b + 128) = sum a b + 128 sum a`, so the
 //! sums of a row start at `-128 sum a`. Intermediate sums may wrap around; the final one fits, so it is exact.
 
-use super::blocks::{Engine, MC, Part, Tile};
+use super::blocks::{Engine, Part, Tile};
 use super::{Operand, Product};
 use crate::Isa;
 use crate::simd::Level;
@@ -113,21 +113,42 @@ fn tile<const R: usize>(t: Tile<'_>) {
         return out.finish(&kept);
     };
     let ((row_scale, _), (col_scale, _)) =
-        (row_scale.as_chunks::<R>(), col_scale.as_chunks::<16>());
-    let col_scale = [load_ps(&col_scale[0]), load_ps(&col_scale[1])];
+        (row_scale.as_chunks::<R>(), col_scale.as_chunks::<NR>());
+    let col_scale = load_row(&col_scale[0]);
     for i in 0..R {
-        let row_scale = _mm512_set1_ps(row_scale[0][i]);
-        let (row, _) = rows[i].as_chunks_mut::<16>();
-        for h in 0..2 {
-            let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][h]), row_scale);
-            let mut value = _mm512_mul_ps(value, col_scale[h]);
-            if add {
-                value = _mm512_add_ps(load_ps(&row[h]), value);
-            }
-            // SAFETY: `row[h]` is 16 floats.
-            unsafe { _mm512_storeu_ps(row[h].as_mut_ptr(), value) };
-        }
+        finish_row(sums[i], row_scale[0][i], col_scale, add, rows[i]);
     }
+}
+
+/// Turns the complete sums of a whole row of a tile into floats.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn finish_row(
+    sums: [__m512i; 2],
+    row_scale: f32,
+    col_scale: [__m512; 2],
+    add: bool,
+    row: &mut [f32; NR],
+) {
+    let row_scale = _mm512_set1_ps(row_scale);
+    let (row, _) = row.as_chunks_mut::<16>();
+    for h in 0..2 {
+        let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[h]), row_scale);
+        let mut value = _mm512_mul_ps(value, col_scale[h]);
+        if add {
+            value = _mm512_add_ps(load_ps(&row[h]), value);
+        }
+        // SAFETY: `row[h]` is 16 floats.
+        unsafe { _mm512_storeu_ps(row[h].as_mut_ptr(), value) };
+    }
+}
+
+/// Loads the factors of a row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_row(from: &[f32; NR]) -> [__m512; 2] {
+    let (halves, _) = from.as_chunks::<16>();
+    [load_ps(&halves[0]), load_ps(&halves[1])]
 }
 
 /// Writes the sums of a tile.
@@ -186,7 +207,7 @@ fn pack_a(src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32]) {
 /// All panels of a task, from rows that are contiguous across: whole steps are loaded at once.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn pack_a_strided(src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32]) {
-    const { assert!(MC <= 64 && MC.is_multiple_of(MR)) };
+    const { assert!(Vnni::MC <= 64 && Vnni::MC.is_multiple_of(MR)) };
     let (mask, quads) = (u64::MAX >> (64 - at.count), bias.len() / 4);
     let row_bytes = dst.len() / bias.len();
     // Where the next group of each four rows goes, and how far apart its groups are.
@@ -250,7 +271,7 @@ fn pack_a_strided(src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32])
 impl Part {
     /// The 16 rows or columns from `outer` on, and contraction steps `64 * block..`: empty beyond the end.
     #[inline(always)]
-    fn block(self, outer: usize, block: usize) -> Self {
+    pub(super) fn block(self, outer: usize, block: usize) -> Self {
         Self {
             outer: self.outer + outer,
             count: self.count.saturating_sub(outer).min(16),
@@ -260,24 +281,35 @@ impl Part {
     }
 }
 
-/// Up to 16 rows or columns by 64 steps: vector `g` holds steps `4 g..4 g + 4` of each, absent ones are zero.
+/// Up to 16 stored rows by 64 steps, one row in each vector; absent ones are zero.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn block16(src: &Operand<'_>, at: Part) -> [__m512i; 16] {
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn rows16(src: &Operand<'_>, at: Part) -> [__m512i; 16] {
     let mut v = [_mm512_setzero_si512(); 16];
     if at.count == 0 {
         return v;
     }
-    if src.k_contiguous {
-        let mask = u64::MAX >> (64 - at.k);
-        for (i, v) in v.iter_mut().enumerate() {
-            if i < at.count {
-                let row = src.stored(at.outer + i, at.k0, at.k);
-                // SAFETY: `row` has `at.k` bytes, and the mask as many bits.
-                *v = unsafe { _mm512_maskz_loadu_epi8(mask, row.as_ptr()) };
-            }
+    let mask = u64::MAX >> (64 - at.k);
+    for (i, v) in v.iter_mut().enumerate() {
+        if i < at.count {
+            let row = src.stored(at.outer + i, at.k0, at.k);
+            // SAFETY: `row` has `at.k` bytes, and the mask as many bits.
+            *v = unsafe { _mm512_maskz_loadu_epi8(mask, row.as_ptr()) };
         }
-        return transpose16(v);
+    }
+    v
+}
+
+/// Up to 16 rows or columns by 64 steps: vector `g` holds steps `4 g..4 g + 4` of each, absent ones are zero.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn block16(src: &Operand<'_>, at: Part) -> [__m512i; 16] {
+    if src.k_contiguous {
+        return transpose16(rows16(src, at));
+    }
+    let mut v = [_mm512_setzero_si512(); 16];
+    if at.count == 0 {
+        return v;
     }
     let mask = u16::MAX >> (16 - at.count);
     for (group, v) in v.iter_mut().enumerate() {
@@ -305,7 +337,7 @@ fn block16(src: &Operand<'_>, at: Part) -> [__m512i; 16] {
 /// Transposes 16 x 16 dwords.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose16(r: [__m512i; 16]) -> [__m512i; 16] {
+pub(super) fn transpose16(r: [__m512i; 16]) -> [__m512i; 16] {
     let (mut t, mut u) = (r, r);
     for i in 0..8 {
         t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -409,7 +441,7 @@ fn dot4<const R: usize>(p: &Product<'_>, m: usize, b: [&[i8]; 4]) -> [[i32; 4]; 
 /// Loads 64 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load<T: bytemuck::Pod, const N: usize>(from: &[T; N]) -> __m512i {
+pub(super) fn load<T: bytemuck::Pod, const N: usize>(from: &[T; N]) -> __m512i {
     const { assert!(size_of::<T>() * N == 64) };
     // SAFETY: `from` is 64 bytes.
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
@@ -426,7 +458,7 @@ fn load_ps(from: &[f32; 16]) -> __m512 {
 /// Stores 64 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store(to: &mut [u8; 64], v: __m512i) {
+pub(super) fn store(to: &mut [u8; 64], v: __m512i) {
     // SAFETY: `to` is 64 bytes.
     unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), v) }
 }
