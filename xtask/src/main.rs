@@ -2,6 +2,7 @@
 
 mod bench_memory;
 mod bench_step;
+mod kernels;
 mod tidy;
 
 use clap::Parser;
@@ -15,6 +16,8 @@ enum Task {
     BenchMemory(bench_memory::Args),
     /// The speed of optimizer steps by phase, for a model shape with random weights.
     BenchStep(bench_step::Args),
+    /// Compiles the CUDA kernels to the PTX that is committed, and checks it.
+    Kernels(kernels::Args),
     /// Checks the rules of the repository that no compiler knows.
     Tidy,
 }
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::BenchMemory(args) => bench_memory::run(&args),
         Task::BenchStep(args) => bench_step::run(&args),
+        Task::Kernels(args) => kernels::run(&args),
         Task::Tidy => tidy::run(),
     };
     match result {
