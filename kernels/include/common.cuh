@@ -31,6 +31,12 @@ __device__ __forceinline__ void copy_async_4(void* dst, const void* src, bool va
                  "r"(valid ? 4 : 0) : "memory");
 }
 
+// As copy_async_16 for the first `bytes` (0 to 16) bytes; the rest of the 16 becomes zero.
+__device__ __forceinline__ void copy_async_16_zero_fill(void* dst, const void* src, uint32_t bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(dst)), "l"(src), "r"(bytes)
+                 : "memory");
+}
+
 // Closes the group of copies issued by this thread since the last call.
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

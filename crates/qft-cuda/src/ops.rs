@@ -1,3 +1,4 @@
 //! The operations: each checks its operands as its CPU twin does, then launches.
 
-pub mod convert;
+mod convert;
+mod gemm;

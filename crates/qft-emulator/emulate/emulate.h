@@ -56,7 +56,7 @@ uint32_t lane();
 // Ends the launch with a message.
 [[noreturn]] void fail(const char* message);
 
-void copy_async(void* dst, const void* src, uint32_t bytes, bool valid);
+void copy_async(void* dst, const void* src, uint32_t bytes, uint32_t read);
 void copy_async_commit();
 void copy_async_wait(uint32_t pending);
 
@@ -210,8 +210,9 @@ template <class T> T __ldg(const T* p) { return *p; }
 template <class T> T __ldcs(const T* p) { return *p; }
 template <class T> void __stcs(T* p, T v) { *p = v; }
 
-inline void copy_async_16(void* dst, const void* src, bool valid = true) { emulate::copy_async(dst, src, 16, valid); }
-inline void copy_async_4(void* dst, const void* src, bool valid = true) { emulate::copy_async(dst, src, 4, valid); }
+inline void copy_async_16(void* dst, const void* src, bool valid = true) { emulate::copy_async(dst, src, 16, valid ? 16 : 0); }
+inline void copy_async_4(void* dst, const void* src, bool valid = true) { emulate::copy_async(dst, src, 4, valid ? 4 : 0); }
+inline void copy_async_16_zero_fill(void* dst, const void* src, uint32_t bytes) { emulate::copy_async(dst, src, 16, bytes); }
 inline void copy_async_commit() { emulate::copy_async_commit(); }
 template <int PENDING>
 void copy_async_wait() { emulate::copy_async_wait(PENDING); }

@@ -30,7 +30,7 @@ struct Copy {
     void* dst;
     const void* src;
     uint32_t bytes, group;
-    bool valid;
+    uint32_t read;  // The first bytes; the others become zero.
 };
 
 struct Fiber {
@@ -274,12 +274,13 @@ void fail(const char* message) {
     abort();
 }
 
-void copy_async(void* dst, const void* src, uint32_t bytes, bool valid) {
-    if (reinterpret_cast<uintptr_t>(dst) % bytes != 0 || (valid && reinterpret_cast<uintptr_t>(src) % bytes != 0)) {
+void copy_async(void* dst, const void* src, uint32_t bytes, uint32_t read) {
+    if (read > bytes) fail("an asynchronous copy that reads more than it writes");
+    if (reinterpret_cast<uintptr_t>(dst) % bytes != 0 || (read != 0 && reinterpret_cast<uintptr_t>(src) % bytes != 0)) {
         fail("a misaligned asynchronous copy");
     }
     memset(dst, 0xC3, bytes);
-    worker->current->copies.push_back({dst, src, bytes, worker->current->group, valid});
+    worker->current->copies.push_back({dst, src, bytes, worker->current->group, read});
 }
 
 void copy_async_commit() { ++worker->current->group; }
@@ -291,8 +292,8 @@ void copy_async_wait(uint32_t pending) {
         const Copy copy = fiber->copies[i];
         // Group g is complete if at most `pending` committed groups are newer.
         if (copy.group + pending < fiber->group) {
-            if (copy.valid) memcpy(copy.dst, copy.src, copy.bytes);
-            else memset(copy.dst, 0, copy.bytes);
+            memcpy(copy.dst, copy.src, copy.read);
+            memset(static_cast<unsigned char*>(copy.dst) + copy.read, 0, copy.bytes - copy.read);
         } else {
             fiber->copies[kept++] = copy;
         }

@@ -1,0 +1,227 @@
+//! Matrix products: which kernel computes which shape, and its launch.
+
+use crate::{Arg, Cuda, Launch};
+use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, Orientation};
+
+/// What the asynchronous copies need of addresses and strides, in bytes.
+const ALIGNMENT: u64 = 16;
+
+/// The most rows of the dot product kernels.
+const FEW_ROWS: usize = 8;
+
+/// Steps of the contraction per tile in shared memory.
+const TILE_K: u32 = 64;
+
+/// INT8 multiplications that the tensor cores of a multiprocessor do while one byte arrives from the L2 cache.
+/// From data sheets, between 64 (AD102) and 100 (H100): a tile is worth the larger of its two times.
+const PRODUCTS_PER_BYTE: u64 = 80;
+
+/// One kernel of an INT8 product that computes the result in tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tiling {
+    /// For each orientation in the order of [`Orientation::ALL`].
+    kernels: [&'static str; 3],
+    /// Rows and columns of the result per block.
+    rows: u32,
+    cols: u32,
+    threads: u32,
+    /// Tiles of the operands that shared memory holds.
+    stages: u32,
+}
+
+const ALIGNED: [Tiling; 3] = [
+    Tiling {
+        kernels: ["gemm_i8_f32_nt_128x256", "gemm_i8_f32_nn_128x256", "gemm_i8_f32_tn_128x256"],
+        rows: 128,
+        cols: 256,
+        threads: 256,
+        stages: 4,
+    },
+    Tiling {
+        kernels: ["gemm_i8_f32_nt_128x128", "gemm_i8_f32_nn_128x128", "gemm_i8_f32_tn_128x128"],
+        rows: 128,
+        cols: 128,
+        threads: 128,
+        stages: 3,
+    },
+    Tiling {
+        kernels: ["gemm_i8_f32_nt_64x64", "gemm_i8_f32_nn_64x64", "gemm_i8_f32_tn_64x64"],
+        rows: 64,
+        cols: 64,
+        threads: 128,
+        stages: 4,
+    },
+];
+
+const UNALIGNED: Tiling = Tiling {
+    kernels: ["gemm_i8_f32_nt_unaligned", "gemm_i8_f32_nn_unaligned", "gemm_i8_f32_tn_unaligned"],
+    rows: 64,
+    cols: 64,
+    threads: 128,
+    stages: 2,
+};
+
+/// Rows and columns of the result per block of the float kernels, and their threads.
+const F32_TILE: (u32, u32, u32) = (128, 64, 256);
+
+impl Tiling {
+    /// The kernel and its launch for a result `[m, n]`.
+    fn launch(&self, orientation: Orientation, m: usize, n: usize) -> (&'static str, Launch) {
+        let shared_bytes = self.stages * TILE_K * (self.rows + self.cols);
+        let launch = Launch::blocks(blocks(m, n, self.rows, self.cols), self.threads)
+            .with_shared(shared_bytes);
+        (self.kernels[orientation as usize], launch)
+    }
+
+    /// Time until the last multiprocessor is done, per step of the contraction, in multiplications.
+    fn cost(&self, m: usize, n: usize, multiprocessors: u32) -> u64 {
+        let (rows, cols) = (u64::from(self.rows), u64::from(self.cols));
+        let blocks = u64::from(blocks(m, n, self.rows, self.cols));
+        let in_turn = blocks.div_ceil(u64::from(multiprocessors.max(1)));
+        in_turn * (rows * cols).max(PRODUCTS_PER_BYTE * (rows + cols))
+    }
+}
+
+/// Tiles of a result `[m, n]`; a count that does not fit is too large for a grid anyway, which the launch reports.
+fn blocks(m: usize, n: usize, rows: u32, cols: u32) -> u32 {
+    let count = (m.div_ceil(rows as usize) as u64).saturating_mul(n.div_ceil(cols as usize) as u64);
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// The kernel for an INT8 product, and its launch.
+///
+/// The choice changes the time only: all kernels give the same bits.
+fn choose(
+    orientation: Orientation,
+    (m, n): (usize, usize),
+    aligned: bool,
+    multiprocessors: u32,
+) -> (&'static str, Launch) {
+    if !aligned {
+        return UNALIGNED.launch(orientation, m, n);
+    }
+    if orientation == Orientation::Nt && m <= FEW_ROWS {
+        let kernel = match m {
+            0 | 1 => "gemm_i8_f32_nt_rows_1",
+            2 => "gemm_i8_f32_nt_rows_2",
+            3 | 4 => "gemm_i8_f32_nt_rows_4",
+            _ => "gemm_i8_f32_nt_rows_8",
+        };
+        // Blocks of eight warps, two columns to a warp.
+        return (kernel, Launch::blocks(blocks(m, n, FEW_ROWS as u32, 16), 256));
+    }
+    let [mut best, others @ ..] = ALIGNED;
+    for tiling in others {
+        if tiling.cost(m, n, multiprocessors) < best.cost(m, n, multiprocessors) {
+            best = tiling;
+        }
+    }
+    best.launch(orientation, m, n)
+}
+
+/// `m`, `n`, `k` as the kernels take them; they count with signed 32-bit numbers.
+fn sizes(op: &'static str, m: usize, n: usize, k: usize) -> Result<[Arg; 3], Error> {
+    match [m, n, k].map(i32::try_from) {
+        [Ok(m), Ok(n), Ok(k)] => Ok([m, n, k].map(|size| Arg::U32(size.unsigned_abs()))),
+        _ => Err(Error::TooLarge { op, rows: m.max(k), cols: n, dtype: DType::F32 }),
+    }
+}
+
+fn is_aligned(address: Arg, stride: usize) -> bool {
+    matches!(address, Arg::Ptr(address) if (address | stride as u64).is_multiple_of(ALIGNMENT))
+}
+
+impl GemmOps for Cuda {
+    fn gemm_i8(&self, op: GemmI8<'_>) -> Result<(), Error> {
+        const OP: &str = "gemm_i8";
+        let (m, n, k) = op.check()?;
+        let GemmI8 { orientation, a, b, row_scale, col_scale, mut out, accumulate } = op;
+        let [m_arg, n_arg, k_arg] = sizes(OP, m, n, k)?;
+        let (a_arg, b_arg) = (self.read_mat(OP, a)?, self.read_mat(OP, b)?);
+        let scale = |span: Option<_>| span.map_or(Ok(Arg::NULL), |span| self.read_span(OP, span));
+        let aligned = is_aligned(a_arg, a.stride()) && is_aligned(b_arg, b.stride());
+        let multiprocessors = self.driver().properties().multiprocessors;
+        let (kernel, launch) = choose(orientation, (m, n), aligned, multiprocessors);
+        let args = [
+            a_arg,
+            Arg::size(a.stride()),
+            b_arg,
+            Arg::size(b.stride()),
+            scale(row_scale)?,
+            scale(col_scale)?,
+            self.write_mat(OP, &mut out)?,
+            Arg::size(out.stride()),
+            m_arg,
+            n_arg,
+            k_arg,
+            Arg::U32(accumulate.into()),
+        ];
+        self.launch(OP, kernel, launch, &args)
+    }
+
+    fn gemm_f32(&self, op: GemmF32<'_>) -> Result<(), Error> {
+        const OP: &str = "gemm_f32";
+        let (m, n, k) = op.check()?;
+        let GemmF32 { orientation, a, b, mut out, accumulate } = op;
+        let [m_arg, n_arg, k_arg] = sizes(OP, m, n, k)?;
+        let kernel = match orientation {
+            Orientation::Nt => "gemm_f32_f32_nt",
+            Orientation::Nn => "gemm_f32_f32_nn",
+            Orientation::Tn => "gemm_f32_f32_tn",
+        };
+        let (rows, cols, threads) = F32_TILE;
+        let launch = Launch::blocks(blocks(m, n, rows, cols), threads);
+        let args = [
+            self.read_mat(OP, a)?,
+            Arg::size(a.stride()),
+            self.read_mat(OP, b)?,
+            Arg::size(b.stride()),
+            self.write_mat(OP, &mut out)?,
+            Arg::size(out.stride()),
+            m_arg,
+            n_arg,
+            k_arg,
+            Arg::U32(accumulate.into()),
+        ];
+        self.launch(OP, kernel, launch, &args)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which result's rows and columns a block computes.
+    fn tile(m: usize, n: usize, multiprocessors: u32) -> (u32, u32) {
+        let (kernel, _) = choose(Orientation::Nn, (m, n), true, multiprocessors);
+        let tiling = ALIGNED.iter().find(|tiling| tiling.kernels.contains(&kernel)).unwrap();
+        (tiling.rows, tiling.cols)
+    }
+
+    #[test]
+    fn large_results_take_large_tiles_and_small_ones_fill_the_device() {
+        // LLaMA-2-7B, 2048 tokens: forward products, and a block of 1024 rows of a weight gradient.
+        for (m, n) in [(2048, 4096), (2048, 11_008), (1024, 4096), (1024, 11_008)] {
+            assert_eq!(tile(m, n, 132), (128, 256), "{m} x {n}");
+        }
+        assert_eq!(tile(2048, 1024, 132), (128, 128));
+        assert_eq!(tile(512, 512, 132), (64, 64));
+        // One multiprocessor: whatever wastes least.
+        assert_eq!(tile(128, 256, 1), (128, 256));
+        assert_eq!(tile(128, 128, 1), (128, 128));
+        assert_eq!(tile(64, 64, 1), (64, 64));
+    }
+
+    #[test]
+    fn few_rows_and_unaligned_operands_have_their_kernels() {
+        let name = |orientation, m, aligned| choose(orientation, (m, 500), aligned, 132).0;
+        assert_eq!(name(Orientation::Nt, 1, true), "gemm_i8_f32_nt_rows_1");
+        assert_eq!(name(Orientation::Nt, 3, true), "gemm_i8_f32_nt_rows_4");
+        assert_eq!(name(Orientation::Nt, 8, true), "gemm_i8_f32_nt_rows_8");
+        assert_eq!(name(Orientation::Nt, 9, true), "gemm_i8_f32_nt_64x64");
+        assert_eq!(name(Orientation::Tn, 1, true), "gemm_i8_f32_tn_64x64");
+        assert_eq!(name(Orientation::Nt, 1, false), "gemm_i8_f32_nt_unaligned");
+        assert!(is_aligned(Arg::Ptr(1 << 40), 4096));
+        assert!(!is_aligned(Arg::Ptr((1 << 40) + 8), 4096) && !is_aligned(Arg::Ptr(1 << 40), 172));
+    }
+}

@@ -1,0 +1,374 @@
+//! Matrix products against the CPU: integer ones bit for bit, float ones within the rounding of their sums.
+
+#![allow(clippy::unwrap_used)] // A test may panic.
+
+mod common;
+
+use common::{alloc, bits, cpu, devices_under_test, upload};
+use proptest::prelude::*;
+use qft_cuda::{Arg, Cuda, Driver, Error, Launch, MemoryInfo, Properties, Signature};
+use qft_emulator::Emulator;
+use qft_tensor::{Buffer, Element, GemmF32, GemmI8, GemmOps, MAX_K, Mat, MatMut, Orientation};
+use qft_testing::rng::TestRng;
+use std::sync::Arc;
+
+/// An emulator with one multiprocessor, on which the larger tiles are chosen for results as small as they are.
+#[derive(Debug)]
+struct OneMultiprocessor(Emulator, Properties);
+
+impl OneMultiprocessor {
+    fn device(seed: u64) -> Cuda {
+        let emulator = Emulator::new(1 << 30, seed);
+        let properties = Properties { multiprocessors: 1, ..emulator.properties().clone() };
+        Cuda::new(Arc::new(Self(emulator, properties))).unwrap()
+    }
+}
+
+impl Driver for OneMultiprocessor {
+    fn properties(&self) -> &Properties {
+        &self.1
+    }
+    fn memory_info(&self) -> Result<MemoryInfo, Error> {
+        self.0.memory_info()
+    }
+    fn alloc(&self, bytes: usize) -> Result<u64, Error> {
+        self.0.alloc(bytes)
+    }
+    fn free(&self, address: u64) -> Result<(), Error> {
+        self.0.free(address)
+    }
+    fn upload(&self, dst: u64, src: &[u8]) -> Result<(), Error> {
+        self.0.upload(dst, src)
+    }
+    fn download(&self, dst: &mut [u8], src: u64) -> Result<(), Error> {
+        self.0.download(dst, src)
+    }
+    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Error> {
+        self.0.copy(dst, src, bytes)
+    }
+    fn zero(&self, dst: u64, bytes: usize) -> Result<(), Error> {
+        self.0.zero(dst, bytes)
+    }
+    fn synchronize(&self) -> Result<(), Error> {
+        self.0.synchronize()
+    }
+    fn signature(&self, kernel: &str) -> Result<Signature, Error> {
+        self.0.signature(kernel)
+    }
+    fn launch(&self, kernel: &'static str, launch: Launch, args: &[Arg]) -> Result<(), Error> {
+        self.0.launch(kernel, launch, args)
+    }
+}
+
+fn devices() -> Vec<(String, Cuda)> {
+    let mut devices = devices_under_test();
+    devices.push(("emulator with one multiprocessor".to_owned(), OneMultiprocessor::device(3)));
+    devices
+}
+
+/// What the elements are.
+#[derive(Debug, Clone, Copy)]
+enum Values {
+    /// All of i8, -128 included.
+    Random,
+    /// One value per operand.
+    Same(i8, i8),
+}
+
+/// A product of views into wider matrices.
+#[derive(Debug, Clone, Copy)]
+struct Problem {
+    orientation: Orientation,
+    m: usize,
+    n: usize,
+    k: usize,
+    /// Columns to the left and to the right of the views `a`, `b` and the result.
+    margins: [(usize, usize); 3],
+    row_scale: bool,
+    col_scale: bool,
+    accumulate: bool,
+    values: Values,
+}
+
+impl Problem {
+    fn new(orientation: Orientation, m: usize, n: usize, k: usize) -> Self {
+        let (margins, values) = ([(0, 0); 3], Values::Random);
+        let (row_scale, col_scale, accumulate) = (true, true, false);
+        Self { orientation, m, n, k, margins, row_scale, col_scale, accumulate, values }
+    }
+
+    /// The same shape with 16-byte aligned rows of `a` and `b`, inside of wider matrices.
+    fn aligned(self) -> Self {
+        let right = |cols: usize| 16 + cols.next_multiple_of(16) - cols;
+        let [(_, a), (_, b)] = stored(self.orientation, self.m, self.n, self.k);
+        Self { margins: [(16, right(a)), (32, right(b)), (4, 0)], ..self }
+    }
+
+    /// The whole matrix around the result afterwards, so that a write beside the view shows.
+    fn run(&self, device: &impl GemmOps) -> Vec<u32> {
+        let Self { orientation, m, n, k, margins, .. } = *self;
+        let [a_shape, b_shape] = stored(orientation, m, n, k);
+        let mut rng = TestRng::new((m * 1009 + n * 31 + k) as u64);
+        let width = |cols: usize, i: usize| margins[i].0 + cols + margins[i].1;
+        let mut ints = |i: usize, (rows, cols): (usize, usize)| match self.values {
+            Values::Random => upload(device, &rng.int8(rows * width(cols, i))),
+            Values::Same(a, b) => upload(device, &vec![[a, b][i]; rows * width(cols, i)]),
+        };
+        let (a, b) = (ints(0, a_shape), ints(1, b_shape));
+        let row_scale = upload(device, &rng.normals(m, 1.0));
+        let col_scale = upload(device, &rng.normals(n, 1e-3));
+        let mut out = upload(device, &rng.normals(m * width(n, 2), 10.0));
+        let view = |buffer, i, shape| view(buffer, shape, margins[i]);
+        device
+            .gemm_i8(GemmI8 {
+                orientation,
+                a: view(&a, 0, a_shape),
+                b: view(&b, 1, b_shape),
+                row_scale: self.row_scale.then_some(row_scale.all()),
+                col_scale: self.col_scale.then_some(col_scale.all()),
+                out: view_mut(&mut out, (m, n), margins[2]),
+                accumulate: self.accumulate,
+            })
+            .unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        bits(&out.to_vec(device).unwrap())
+    }
+}
+
+/// Rows and columns of both operands as stored.
+fn stored(orientation: Orientation, m: usize, n: usize, k: usize) -> [(usize, usize); 2] {
+    match orientation {
+        Orientation::Nt => [(m, k), (n, k)],
+        Orientation::Nn => [(m, k), (k, n)],
+        Orientation::Tn => [(k, m), (k, n)],
+    }
+}
+
+fn view<T: Element>(
+    buffer: &Buffer<T>,
+    (rows, cols): (usize, usize),
+    (left, right): (usize, usize),
+) -> Mat<'_, T> {
+    buffer.mat(rows, left + cols + right).unwrap().col_range(left..left + cols).unwrap()
+}
+
+fn view_mut<T: Element>(
+    buffer: &mut Buffer<T>,
+    (rows, cols): (usize, usize),
+    (left, right): (usize, usize),
+) -> MatMut<'_, T> {
+    buffer.mat_mut(rows, left + cols + right).unwrap().col_range(left..left + cols).unwrap()
+}
+
+/// Runs the problems on the CPU and on every device.
+fn compare(problems: &[Problem]) {
+    compare_on(&devices(), problems);
+}
+
+fn compare_on(devices: &[(String, Cuda)], problems: &[Problem]) {
+    let cpu = cpu();
+    for problem in problems {
+        let expected = problem.run(&cpu);
+        for (name, device) in devices {
+            assert!(problem.run(device) == expected, "{name}: {problem:?}");
+        }
+    }
+}
+
+/// Around nothing, one, the octets and groups of the tensor cores, 16 bytes, and the tiles of every kernel.
+#[test]
+fn borders() {
+    let mut problems = Vec::new();
+    for orientation in Orientation::ALL {
+        let shapes = [
+            (0, 5, 7),
+            (5, 0, 7),
+            (5, 7, 0),
+            (1, 1, 1),
+            (9, 3, 2),
+            (16, 31, 33),
+            (33, 64, 15),
+            (63, 65, 64),
+            (64, 63, 65),
+            (65, 33, 130),
+            (127, 129, 63),
+            (129, 100, 66),
+            (128, 257, 64),
+            (60, 255, 129),
+        ];
+        for (m, n, k) in shapes {
+            let problem = Problem::new(orientation, m, n, k);
+            problems.extend([problem.aligned(), problem]);
+        }
+    }
+    compare(&problems);
+}
+
+#[test]
+fn few_rows() {
+    let mut problems = Vec::new();
+    for m in 1..=9 {
+        for (n, k) in [(1, 16), (16, 512), (37, 1100), (50, 15)] {
+            let problem = Problem::new(Orientation::Nt, m, n, k);
+            problems.push(Problem { accumulate: n == 37, ..problem.aligned() });
+            problems.push(Problem { col_scale: false, ..problem });
+        }
+    }
+    compare(&problems);
+}
+
+#[test]
+fn missing_scales_accumulation_and_odd_views() {
+    let mut problems = Vec::new();
+    for orientation in Orientation::ALL {
+        for flags in 0..8 {
+            let flag = |bit: u32| flags >> bit & 1 != 0;
+            for (m, n, k) in [(3, 37, 70), (30, 70, 33), (30, 64, 0), (70, 140, 20)] {
+                let problem = Problem {
+                    row_scale: flag(0),
+                    col_scale: flag(1),
+                    accumulate: flag(2),
+                    ..Problem::new(orientation, m, n, k)
+                };
+                let odd = [(flags, 1), (3, 5 - flags % 4), (flags % 5, flags % 3)];
+                problems.extend([problem.aligned(), Problem { margins: odd, ..problem }]);
+            }
+        }
+    }
+    compare(&problems);
+}
+
+/// The largest sums that a contraction of the greatest length can have, on every path but the large tiles, which differ
+/// from the small ones in size alone.
+#[test]
+fn extreme_values_do_not_saturate() {
+    let mut problems = Vec::new();
+    for orientation in Orientation::ALL {
+        for (a, b) in [(-128, -128), (-128, 127)] {
+            let (values, row_scale, col_scale) = (Values::Same(a, b), false, false);
+            let problem = |m, n| Problem {
+                values,
+                row_scale,
+                col_scale,
+                ..Problem::new(orientation, m, n, MAX_K)
+            };
+            problems.extend([problem(1, 3).aligned(), problem(9, 2), problem(9, 2).aligned()]);
+        }
+    }
+    compare_on(&[("emulator".to_owned(), common::emulator(5))], &problems);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_shape(
+        orientation in prop::sample::select(Orientation::ALL.to_vec()),
+        (m, n, k) in (0usize..200, 0usize..300, 0usize..200),
+        margins in prop::array::uniform3((0usize..40, 0usize..40)),
+        (row_scale, col_scale, accumulate, aligned) in any::<(bool, bool, bool, bool)>(),
+    ) {
+        let problem = Problem {
+            margins, row_scale, col_scale, accumulate, ..Problem::new(orientation, m, n, k)
+        };
+        compare(&[if aligned { problem.aligned() } else { problem }]);
+    }
+}
+
+/// What cannot be a product, and what is not here, are errors before anything is started.
+#[test]
+fn wrong_operands_are_errors() {
+    let device = common::emulator(0);
+    let a = upload(&device, &[1i8; 64]);
+    let mut out = alloc::<f32>(&device, 64);
+    let on_host = upload(&cpu(), &[1i8; 64]);
+    let mut run = |a: Mat<'_, i8>, b: Mat<'_, i8>| {
+        device.gemm_i8(GemmI8 {
+            orientation: Orientation::Nt,
+            a,
+            b,
+            row_scale: None,
+            col_scale: None,
+            out: out.mat_mut(2, 3).unwrap(),
+            accumulate: false,
+        })
+    };
+    let (x, y) = (a.mat(2, 8).unwrap(), a.mat(3, 9).unwrap());
+    assert!(matches!(run(x, y), Err(qft_tensor::Error::ShapeMismatch { .. })));
+    let y = on_host.mat(3, 8).unwrap();
+    assert!(matches!(run(x, y), Err(qft_tensor::Error::WrongDevice { .. })));
+}
+
+/// Float products differ from `f64` sums by rounding only: each of the `k` fused multiply-adds errs by at most half an
+/// ulp of a partial sum, which the sum of magnitudes bounds, and so does the final addition. The same bits on every run.
+#[test]
+fn float_products() {
+    let devices = devices();
+    let shapes = [
+        (0, 3, 3),
+        (3, 0, 3),
+        (3, 4, 0),
+        (1, 1, 1),
+        (5, 70, 9),
+        (127, 63, 16),
+        (129, 65, 17),
+        (200, 3, 40),
+        (130, 300, 65),
+    ];
+    for orientation in Orientation::ALL {
+        for (m, n, k) in shapes {
+            let mut rng = TestRng::new(9);
+            for (accumulate, margins) in [(false, [(0, 0); 3]), (true, [(1, 2), (0, 3), (4, 5)])] {
+                let [a_shape, b_shape] = stored(orientation, m, n, k);
+                let width = |cols: usize, i: usize| margins[i].0 + cols + margins[i].1;
+                let mut floats = |i, (rows, cols)| rng.normals(rows * width(cols, i), 1.0);
+                let (a, b) = (floats(0, a_shape), floats(1, b_shape));
+                let before = floats(2, (m, n));
+                let mut results = devices.iter().map(|(_, device)| {
+                    let (a, b) = (upload(device, &a), upload(device, &b));
+                    let mut out = upload(device, &before);
+                    device
+                        .gemm_f32(GemmF32 {
+                            orientation,
+                            a: view(&a, a_shape, margins[0]),
+                            b: view(&b, b_shape, margins[1]),
+                            out: view_mut(&mut out, (m, n), margins[2]),
+                            accumulate,
+                        })
+                        .unwrap();
+                    out.to_vec(device).unwrap()
+                });
+                let got = results.next().unwrap();
+                for other in results {
+                    assert!(bits(&other) == bits(&got), "{orientation:?} {m} {n} {k} differs");
+                }
+                let at = |x: &[f32], i: usize, cols: usize, row: usize, col: usize| {
+                    f64::from(x[row * width(cols, i) + margins[i].0 + col])
+                };
+                for (index, &value) in got.iter().enumerate() {
+                    let (row, col) = (index / width(n, 2), index % width(n, 2));
+                    let Some(col) = col.checked_sub(margins[2].0).filter(|&col| col < n) else {
+                        assert_eq!(value.to_bits(), before[index].to_bits(), "beside the view");
+                        continue;
+                    };
+                    let terms = (0..k).map(|step| {
+                        let (ar, ac) = match orientation {
+                            Orientation::Tn => (step, row),
+                            _ => (row, step),
+                        };
+                        let (br, bc) = match orientation {
+                            Orientation::Nt => (col, step),
+                            _ => (step, col),
+                        };
+                        at(&a, 0, a_shape.1, ar, ac) * at(&b, 1, b_shape.1, br, bc)
+                    });
+                    let start = if accumulate { f64::from(before[index]) } else { 0.0 };
+                    let sum = start + terms.clone().sum::<f64>();
+                    let magnitude = start.abs() + terms.map(f64::abs).sum::<f64>();
+                    let tolerance = (k + 1) as f64 * f64::from(f32::EPSILON) * magnitude;
+                    let error = (f64::from(value) - sum).abs();
+                    assert!(error <= tolerance, "{value} {sum} {orientation:?} {m} {n} {k}");
+                }
+            }
+        }
+    }
+}
