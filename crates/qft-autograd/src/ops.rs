@@ -41,7 +41,8 @@ impl Segments {
 pub enum RowsOut<'a> {
     /// As f32 `[T, width]`.
     Float(&'a mut Buffer<f32>),
-    /// Quantized to nearest with a scale per token, as [`qft_tensor::QuantizeRows`] does.
+    /// Quantized to nearest with a scale per token, and with wide channels if it has places for them, as
+    /// [`qft_tensor::QuantizeRows`] does.
     Int8(&'a mut QMatrix),
 }
 

@@ -1,7 +1,7 @@
 //! Activations on their way into a linear layer.
 
 use crate::{Compute, Error, LayerOps, RowsOut};
-use qft_tensor::{Buffer, Device, Owner, QMatrix, QuantizeRows, Rounding, ScaleAxis};
+use qft_tensor::{Buffer, Device, Owner, QMatrix, QuantizeRows, Rounding};
 
 /// The input of a linear layer, `[T, K]`: also what its backward pass needs.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub enum Rows {
         /// K.
         cols: usize,
     },
-    /// INT8 with one scale per token.
+    /// INT8 with one scale per token, and wide channels where some stand out.
     Int8(QMatrix),
 }
 
@@ -32,9 +32,7 @@ impl Rows {
             Compute::Float => {
                 Self::Float { data: Buffer::alloc(device, owner, name, rows * cols)?, rows, cols }
             }
-            Compute::Int8 => {
-                Self::Int8(QMatrix::alloc(device, owner, name, (rows, cols), ScaleAxis::Row)?)
-            }
+            Compute::Int8 => Self::Int8(QMatrix::alloc_wide(device, owner, name, (rows, cols))?),
         })
     }
 
@@ -46,7 +44,7 @@ impl Rows {
         x: &Buffer<f32>,
         (rows, cols): (usize, usize),
     ) -> Result<Self, Error> {
-        let mut out = QMatrix::alloc(ops, owner, name, (rows, cols), ScaleAxis::Row)?;
+        let mut out = QMatrix::alloc_wide(ops, owner, name, (rows, cols))?;
         ops.quantize_rows(QuantizeRows {
             x: x.mat(rows, cols)?,
             fold: None,

@@ -20,11 +20,11 @@ const SHAPES: &[(usize, usize)] =
     &[(1, 1), (1, 16), (3, 2), (7, 15), (8, 17), (9, 64), (65, 33), (130, 100), (2, 4099)];
 
 fn int8(cpu: &Cpu, shape: (usize, usize)) -> QMatrix {
-    QMatrix::alloc(cpu, Owner::Activations, "test", shape, ScaleAxis::Row).unwrap()
+    QMatrix::alloc_wide(cpu, Owner::Activations, "test", shape).unwrap()
 }
 
 /// Quantizes rows that were written as floats: what the fused path must equal.
-fn quantized(cpu: &Cpu, x: &Buffer<f32>, (rows, cols): (usize, usize)) -> (Vec<i8>, Vec<u32>) {
+fn quantized(cpu: &Cpu, x: &Buffer<f32>, (rows, cols): (usize, usize)) -> Planes {
     let mut out = int8(cpu, (rows, cols));
     let x = x.mat(rows, cols).unwrap();
     let op = QuantizeRows { x, fold: None, rounding: Rounding::Nearest, out: &mut out };
@@ -32,8 +32,12 @@ fn quantized(cpu: &Cpu, x: &Buffer<f32>, (rows, cols): (usize, usize)) -> (Vec<i
     planes(&out)
 }
 
-fn planes(x: &QMatrix) -> (Vec<i8>, Vec<u32>) {
-    (get(&x.q), bits(&get(&x.scale)))
+/// Integers, scales, wide channels and their second digits.
+type Planes = (Vec<i8>, Vec<u32>, Vec<u32>, Vec<i8>);
+
+fn planes(x: &QMatrix) -> Planes {
+    let wide = x.wide.as_ref().unwrap();
+    (get(&x.q), bits(&get(&x.scale)), get(&wide.channels), get(&wide.high))
 }
 
 /// Runs `f` on every instruction set and number of threads; the bits must agree.
@@ -113,6 +117,50 @@ fn rmsnorm() {
         // Sums over rows grow to a few times sqrt(rows), and take sqrt(rows) roundings of that size.
         let sums = Tolerance::roundings("sums over rows", 24.0 + rows as f64, scale);
         sums.assert("dgain", &got[3], &dgain);
+    }
+}
+
+/// Norm and SwiGLU find the wide channels that the same rows, quantized by themselves, have.
+#[test]
+fn wide_channels_are_those_of_the_result() {
+    for (seed, &(rows, cols)) in SHAPES.iter().enumerate().filter(|(_, shape)| shape.1 > 16) {
+        let mut rng = TestRng::new(200 + seed as u64);
+        let (x, mut up) = (rng.normals(rows * cols, 1.0), rng.normals(rows * cols, 1.0));
+        let mut gain = vec![1.0; cols];
+        for (channel, factor) in [(3, 20.0), (cols / 2, 45.0), (cols - 1, 60.0)] {
+            gain[channel] = factor;
+            up.chunks_exact_mut(cols).for_each(|row| row[channel] *= factor);
+        }
+        agree(|cpu| {
+            let (x, gain, up) = (put(cpu, &x), put(cpu, &gain), put(cpu, &up));
+            let (mut rstd, mut out) = (garbage(cpu, rows), garbage(cpu, rows * cols));
+            let mut fused = int8(cpu, (rows, cols));
+            let check = |cpu: &Cpu, fused: &QMatrix, out: &Buffer<f32>| {
+                let planes = planes(fused);
+                assert_eq!(planes, quantized(cpu, out, (rows, cols)), "[{rows}, {cols}]");
+                let wide = &planes.2;
+                let has = |channel: usize| wide.contains(&(channel as u32));
+                assert!(rows < 3 || has(3) && has(cols / 2) && has(cols - 1), "{wide:?}");
+            };
+            for int8 in [false, true] {
+                let out = match int8 {
+                    true => RowsOut::Int8(&mut fused),
+                    false => RowsOut::Float(&mut out),
+                };
+                let (x, gain, rstd) = (&x, &gain, &mut rstd);
+                cpu.rmsnorm_forward(RmsNormForward { x, gain, eps: 1e-5, rstd, out }).unwrap();
+            }
+            check(cpu, &fused, &out);
+            for int8 in [false, true] {
+                let out = match int8 {
+                    true => RowsOut::Int8(&mut fused),
+                    false => RowsOut::Float(&mut out),
+                };
+                cpu.swiglu_forward(SwigluForward { gate: &x, up: &up, rows, out }).unwrap();
+            }
+            check(cpu, &fused, &out);
+            vec![get(&out)]
+        });
     }
 }
 

@@ -128,6 +128,7 @@ impl Problem {
                 col_scale: self.col_scale.then_some(col_scale.all()),
                 out: view_mut(&mut out, (m, n), margins[2]),
                 accumulate: self.accumulate,
+                wide: None,
             })
             .unwrap_or_else(|error| panic!("{error}: {self:?}"));
         bits(&out.to_vec(device).unwrap())
@@ -290,6 +291,7 @@ fn wrong_operands_are_errors() {
             col_scale: None,
             out: out.mat_mut(2, 3).unwrap(),
             accumulate: false,
+            wide: None,
         })
     };
     let (x, y) = (a.mat(2, 8).unwrap(), a.mat(3, 9).unwrap());

@@ -120,6 +120,9 @@ pub struct PendingBlock {
     mlp_norm: PendingGain,
 }
 
+/// Is shown inputs of linear layers, by name.
+pub(crate) type Inspect<'a> = &'a mut dyn FnMut(&'static str, &Rows) -> Result<(), Error>;
+
 const SAVED: Owner = Owner::Activations;
 
 /// `x W^T` into a new buffer.
@@ -135,15 +138,21 @@ fn project(
 }
 
 impl Block {
-    /// The output for `x` f32 `[T, C]`; nothing is kept.
+    /// The output for `x` f32 `[T, C]`; nothing is kept. `inspect` is shown the input of each linear layer.
     pub(crate) fn infer(
         &self,
         ctx: &Context<'_>,
         geometry: &Geometry<'_>,
         tokens: &Tokens,
         x: Buffer<f32>,
+        inspect: Inspect<'_>,
     ) -> Result<Buffer<f32>, Error> {
-        let Inner { mlp, mid: mut y, .. } = self.inner(ctx, geometry, tokens, x)?;
+        let inner = self.inner(ctx, geometry, tokens, x)?;
+        inspect("normed for attention", &inner.x_normed)?;
+        inspect("attention output", inner.attention.rows())?;
+        inspect("normed for MLP", &inner.mlp.normed)?;
+        inspect("activated", &inner.mlp.activated)?;
+        let Inner { mlp, mid: mut y, .. } = inner;
         linear::forward(ctx, &self.down, 0..self.down.rows(), &mlp.activated, &mut y, true)?;
         Ok(y)
     }

@@ -17,5 +17,5 @@ pub use config::{LlamaConfig, PRESETS, Rope, RopeScaling, TensorKind, TensorSpec
 pub use error::Error;
 pub use export::{DEFAULT_SHARD_BYTES, FillRows, export_folder};
 pub use sampling::Sampler;
-pub use source::{Synthetic, WeightSource, Weights};
+pub use source::{Synthetic, WeightSource, Weights, WithOutliers};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -12,8 +12,8 @@ use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradien
 use qft_autograd::layers::rmsnorm::{self, PendingGain};
 use qft_autograd::layers::{embedding, linear};
 use qft_autograd::ops::{FromBf16, GatherRows, ScatterRows, ToBf16};
-use qft_autograd::{Compute, Context, Error, GradientSink, Heads, LayerOps, Segments, Stack};
-use qft_tensor::{Buffer, Owner};
+use qft_autograd::{Compute, Context, Error, GradientSink, Heads, LayerOps, Rows, Segments, Stack};
+use qft_tensor::{Buffer, Owner, QMatrix};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -176,13 +176,45 @@ fn infer(
     model: &Model,
     stream: StreamFormat,
     tokens: &Tokens,
+    inspect: &mut dyn FnMut(usize, &'static str, &Rows) -> Result<(), Error>,
 ) -> Result<Buffer<f32>, Error> {
     let mut x = embedding::forward(ctx, &model.embedding, &tokens.ids)?;
-    for block in &model.blocks {
+    for (index, block) in model.blocks.iter().enumerate() {
         drop(Stream::round(ctx.ops, stream, &mut x)?);
-        x = block.infer(ctx, &model.geometry(), tokens, x)?;
+        let inspect = &mut |name, rows: &Rows| inspect(index, name, rows);
+        x = block.infer(ctx, &model.geometry(), tokens, x, inspect)?;
     }
     Ok(x)
+}
+
+/// The wide channels of one input of a block's linear layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WideInput {
+    /// Which block.
+    pub block: usize,
+    /// Which of its inputs.
+    pub input: &'static str,
+    /// The channels, rising; none if all are alike.
+    pub channels: Vec<u32>,
+}
+
+/// The wide channels of every input of the blocks' linear layers, for `batch`; nothing in float compute.
+pub fn wide_channels(
+    ops: &dyn LayerOps,
+    model: &Model,
+    options: &PassOptions,
+    batch: &Batch,
+) -> Result<Vec<WideInput>, Error> {
+    let ctx = options.context(ops, 0);
+    let tokens = Tokens::new(ops, batch)?;
+    let mut inputs = Vec::new();
+    infer(&ctx, model, options.stream, &tokens, &mut |block, input, rows| {
+        if let Rows::Int8(QMatrix { wide: Some(wide), .. }) = rows {
+            inputs.push(WideInput { block, input, channels: wide.used(ops)? });
+        }
+        Ok(())
+    })?;
+    Ok(inputs)
 }
 
 /// Negative log-likelihood of each target of `batch`, in order, in nats.
@@ -194,7 +226,7 @@ pub fn evaluate(
 ) -> Result<Vec<f64>, Error> {
     let ctx = options.context(ops, 0);
     let tokens = Tokens::new(ops, batch)?;
-    let x = infer(&ctx, model, options.stream, &tokens)?;
+    let x = infer(&ctx, model, options.stream, &tokens, &mut |_, _, _| Ok(()))?;
     Ok(head_forward(&ctx, model, &tokens, &x)?.2)
 }
 
@@ -207,7 +239,7 @@ pub fn logits(
 ) -> Result<Vec<f32>, Error> {
     let ctx = options.context(ops, 0);
     let tokens = Tokens::new(ops, batch)?;
-    let x = infer(&ctx, model, options.stream, &tokens)?;
+    let x = infer(&ctx, model, options.stream, &tokens, &mut |_, _, _| Ok(()))?;
     let head = model.head();
     let compute = head.compute(ctx.compute);
     let (rows, _) =
@@ -282,7 +314,7 @@ pub fn train_step(
             let y = match options.recompute {
                 Recompute::Block => {
                     stack.push(Kept::Input(input));
-                    block.infer(ctx, &geometry, tokens, x)?
+                    block.infer(ctx, &geometry, tokens, x, &mut |_, _| Ok(()))?
                 }
                 Recompute::None => {
                     let (y, saved) = block.forward(ctx, &geometry, tokens, x, input)?;

@@ -4,8 +4,10 @@
 //! an error and not a signal, and none of its pages count in the memory that the planner promises.
 
 mod header;
+mod outliers;
 mod synthetic;
 
+pub use outliers::WithOutliers;
 pub use synthetic::Synthetic;
 
 use crate::config::{LlamaConfig, TensorSpec};

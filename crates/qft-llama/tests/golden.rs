@@ -240,8 +240,10 @@ fn micro_batches_give_the_gradient_of_one_batch() {
     both.push(&b[..100], &b[1..101]);
     let parts = [batch(&a), batch(&b[..101])];
     // In INT8 the two ways draw other random bits, so their difference is that of two roundings of the output
-    // gradient: each some percent of a gradient, as in `integer_gradients_are_close`.
-    for (options, bound) in [(FLOAT, 1e-5), (INT8, 0.1)] {
+    // gradient: each some percent of a gradient, as in `integer_gradients_are_close`. And the columns of the whole
+    // batch decide which channels are wide: where the parts decide otherwise, losses differ by as much as those of
+    // two quantizations, each of which is within 1e-3 of the float one.
+    for (options, loss_bound, bound) in [(FLOAT, 1e-6, 1e-5), (INT8, 2e-3, 0.1)] {
         let format = match options.compute {
             Compute::Float => WeightFormat::Float,
             Compute::Int8 => WeightFormat::Hybrid(HybridFormat {
@@ -254,7 +256,8 @@ fn micro_batches_give_the_gradient_of_one_batch() {
         let one =
             pass::train_step(&cpu, &mut model, &options, &[both.clone()], &mut whole).unwrap();
         let two = pass::train_step(&cpu, &mut model, &options, &parts, &mut cut).unwrap();
-        assert!((one.mean - two.mean).abs() < 1e-9 + 1e-6 * one.mean);
+        let difference = (one.mean / two.mean - 1.0).abs();
+        assert!(difference < loss_bound, "{:?}: {difference}", options.compute);
         for (id, want) in &whole.0 {
             let error = relative(&cut.0[id], want);
             assert!(error < bound, "{:?} tensor {id}: {error}", options.compute);

@@ -7,7 +7,7 @@ mod common;
 use common::{RESIDUALS, cpu, decode, encode, features};
 use qft_quant::{HybridMatrix, HybridOps, Precision, Residual, SparseBackward, SparseForward};
 use qft_tensor::{
-    Buffer, Cpu, Isa, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding, ScaleAxis,
+    Buffer, Cpu, Dequantize, Isa, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding,
 };
 use qft_testing::rng::TestRng;
 use std::ops::Range;
@@ -41,8 +41,7 @@ impl Problem {
     fn quantized(&self, cpu: &Cpu) -> QMatrix {
         let (tokens, cols) = (self.tokens, self.shape.1);
         let x = Buffer::from_host(cpu, Owner::Workspace, "x", &self.x).unwrap();
-        let mut out =
-            QMatrix::alloc(cpu, Owner::Workspace, "x", (tokens, cols), ScaleAxis::Row).unwrap();
+        let mut out = QMatrix::alloc_wide(cpu, Owner::Workspace, "x", (tokens, cols)).unwrap();
         let x = x.mat(tokens, cols).unwrap();
         let op = QuantizeRows { x, fold: None, rounding: Rounding::Nearest, out: &mut out };
         cpu.quantize_rows(op).unwrap();
@@ -117,6 +116,51 @@ fn products_are_those_of_a_dense_matrix() {
                     assert!((got - want).abs() < SUM_ERROR, "dx {shape:?} {t} {c}: {got} {want}");
                 }
             }
+        }
+    }
+}
+
+/// Inputs with wide channels: features there meet both digits.
+#[test]
+fn wide_channels_count_in_full() {
+    for (tokens, shape) in [(1, (5, 172)), (65, (17, 257)), (130, (40, 600))] {
+        let mut problem = Problem::new(tokens, shape);
+        let (n, k) = shape;
+        for row in problem.x.chunks_exact_mut(k) {
+            row[7] *= 50.0;
+            row[k - 1] *= 30.0;
+        }
+        let mut want = None;
+        for isa in Isa::available() {
+            let cpu = cpu(2, isa);
+            // Enough features that wide channels have some.
+            let weight = problem.weight(&cpu, 0.3);
+            let x = problem.quantized(&cpu);
+            let used = x.wide.as_ref().unwrap().used(&cpu).unwrap();
+            assert!(tokens == 1 || used == [7, k as u32 - 1], "{used:?}");
+            let features = features(&weight);
+            assert!(tokens == 1 || features.iter().any(|f| used.contains(&(f.1 as u32))));
+            let mut whole = Buffer::zeros(&cpu, Owner::Workspace, "x", tokens * k).unwrap();
+            let out = whole.mat_mut(tokens, k).unwrap();
+            cpu.dequantize(Dequantize { x: &x, out }).unwrap();
+            let whole = whole.to_vec(&cpu).unwrap();
+            let y = problem.forward(&cpu, &weight, 0..n);
+            let (mut sums, mut sizes) = (vec![0.0f64; tokens * n], vec![0.0f64; tokens * n]);
+            for (row, col, value) in features {
+                for t in 0..tokens {
+                    let term = f64::from(whole[t * k + col]) * f64::from(value);
+                    sums[t * n + row] += term;
+                    sizes[t * n + row] += term.abs();
+                }
+            }
+            for (i, &got) in y.iter().enumerate() {
+                let want = f64::from(problem.y[i]) + sums[i];
+                // Each of the terms, at most 0.3 of 600 on average, is rounded relative to a partial sum.
+                let bound = 200.0 * f64::from(f32::EPSILON) * (sizes[i] + want.abs());
+                assert!((f64::from(got) - want).abs() <= bound, "{shape:?} {i}: {got} {want}");
+            }
+            let bits: Vec<u32> = y.iter().map(|y| y.to_bits()).collect();
+            assert!(*want.get_or_insert_with(|| bits.clone()) == bits, "{shape:?} {isa}");
         }
     }
 }

@@ -3,6 +3,7 @@
 mod gemm;
 mod memory;
 pub(crate) mod quantize;
+pub mod wide;
 
 use crate::buffer::RawBuffer;
 use crate::pool::FreeBlocks;

@@ -23,6 +23,7 @@ pub mod quantize;
 pub mod rng;
 pub mod rounding;
 pub mod simd;
+pub mod wide;
 
 pub use buffer::{Buffer, Mat, MatMut, Span};
 pub use cpu::{Cpu, CpuConfig};
@@ -38,3 +39,4 @@ pub use quantize::{
 pub use rng::{Philox, RngKey};
 pub use rounding::Rounding;
 pub use simd::{Isa, Kernel};
+pub use wide::{NO_CHANNEL, WIDE, Wide, WideDigits};

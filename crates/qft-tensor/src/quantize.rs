@@ -2,7 +2,8 @@
 
 pub use crate::cpu::quantize::{nearest_i8, scale_of};
 
-use crate::{Buffer, Device, Error, GemmOps, Mat, MatMut, Owner, Rounding, Span};
+use crate::wide::WIDE;
+use crate::{Buffer, Device, Error, GemmOps, Mat, MatMut, Owner, Rounding, Span, Wide, WideDigits};
 
 /// Which elements of a matrix share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,13 +27,16 @@ impl ScaleAxis {
     }
 }
 
-/// An INT8 matrix with float scales: element `[r, c]` stands for `q[r, c] * scale`.
+/// An INT8 matrix with float scales: element `[r, c]` stands for `q[r, c] * scale`, or for
+/// `(q[r, c] + 128 * high) * scale` where `c` is one of its [wide channels](crate::wide).
 #[derive(Debug)]
 pub struct QMatrix {
     /// i8 `[rows, cols]`, values in -127..=127.
     pub q: Buffer<i8>,
     /// f32, as many as [`ScaleAxis::scales`] says, none negative.
     pub scale: Buffer<f32>,
+    /// Places for wide channels; an operation that writes the matrix chooses them.
+    pub wide: Option<Box<Wide>>,
     rows: usize,
     cols: usize,
     axis: ScaleAxis,
@@ -61,10 +65,24 @@ impl QMatrix {
         Ok(Self {
             q: Buffer::alloc(device, owner, name, len)?,
             scale: Buffer::alloc(device, owner, name, axis.scales(rows, cols))?,
+            wide: None,
             rows,
             cols,
             axis,
         })
+    }
+
+    /// Allocates a matrix with one scale per row and places for wide channels: an activation.
+    ///
+    /// Errors: [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn alloc_wide(
+        device: &dyn Device,
+        owner: Owner,
+        name: &'static str,
+        (rows, cols): (usize, usize),
+    ) -> Result<Self, Error> {
+        let matrix = Self::alloc(device, owner, name, (rows, cols), ScaleAxis::Row)?;
+        Ok(Self { wide: Some(Box::new(Wide::alloc(device, owner, rows)?)), ..matrix })
     }
 
     /// Number of rows.
@@ -87,6 +105,20 @@ impl QMatrix {
         self.q.mat(self.rows, self.cols)
     }
 
+    /// The second digits of its wide channels, for a product.
+    pub fn wide_digits(&self) -> Result<Option<WideDigits<'_>>, Error> {
+        let Some(wide) = &self.wide else { return Ok(None) };
+        let high = wide.high.mat(self.rows, WIDE)?;
+        Ok(Some(WideDigits { channels: wide.channels.all(), high }))
+    }
+
+    fn expect_no_wide(&self, op: &'static str) -> Result<(), Error> {
+        match self.wide {
+            None => Ok(()),
+            Some(_) => Err(Error::shape(op, "one digit per element", "wide channels")),
+        }
+    }
+
     fn expect_shape(&self, op: &'static str, rows: usize, cols: usize) -> Result<(), Error> {
         if (self.rows, self.cols) == (rows, cols) {
             return Ok(());
@@ -103,7 +135,9 @@ impl QMatrix {
 ///
 /// Shapes: `x` f32 `[T, K]`, `fold` f32 `[K]` or absent, `out` `[T, K]` with [`ScaleAxis::Row`] or
 /// [`ScaleAxis::Group`]. `fold` multiplies column `k` before the absmax is taken: the scale that lies on the
-/// contraction axis of a later product.
+/// contraction axis of a later product. An `out` with places for [wide channels](crate::wide) is written to
+/// nearest and without `fold`: its wide channels are chosen by [`crate::wide::select`], a row's absmax is
+/// [`crate::wide::row_absmax`], and a wide value becomes [`crate::wide::digits`].
 /// Numerics: an all-zero (or subnormal) group gets scale 0; values are clamped to -127..=127; NaN becomes 0.
 /// Stochastic bits are those of row `t`, element `k`. Errors: [`Error::ShapeMismatch`].
 #[derive(Debug)]
@@ -125,6 +159,11 @@ impl QuantizeRows<'_> {
         self.out.expect_shape(OP, self.x.rows(), self.x.cols())?;
         if self.out.axis == ScaleAxis::Column {
             return Err(Error::shape(OP, "scales per row or group", "scales per column"));
+        }
+        if self.out.wide.is_some() && (self.fold.is_some() || self.rounding != Rounding::Nearest) {
+            let expected = "wide channels rounded to nearest, without factors";
+            let got = format_args!("{:?}, factors: {}", self.rounding, self.fold.is_some());
+            return Err(Error::shape(OP, expected, got));
         }
         expect_len(OP, self.fold, self.x.cols())
     }
@@ -154,11 +193,12 @@ impl QuantizeCols<'_> {
         if self.out.axis != ScaleAxis::Column {
             return Err(Error::shape(OP, "scales per column", format_args!("{:?}", self.out.axis)));
         }
+        self.out.expect_no_wide(OP)?;
         expect_len(OP, self.fold, self.x.rows())
     }
 }
 
-/// `out[r, c] = q[r, c] * scale`.
+/// `out[r, c] = q[r, c] * scale`, with both digits of a wide channel.
 ///
 /// Shapes: `x` `[R, C]`, `out` f32 `[R, C]`. Numerics: one f32 product. Errors: [`Error::ShapeMismatch`].
 #[derive(Debug)]
@@ -179,7 +219,7 @@ impl Dequantize<'_> {
 /// Expresses a quantized matrix in other scales: `out.q = round(x.q * x.scale / out.scale)`.
 ///
 /// Shapes: `x` and `out` `[R, C]`, any axes; `out.scale` is an input. Numerics: values beyond the new range
-/// saturate at +-127; a new scale of 0 gives 0. Errors: [`Error::ShapeMismatch`].
+/// saturate at +-127; a new scale of 0 gives 0. Errors: [`Error::ShapeMismatch`], also for wide channels.
 #[derive(Debug)]
 pub struct Requantize<'a> {
     /// The integers and their scales.
@@ -193,7 +233,10 @@ pub struct Requantize<'a> {
 impl Requantize<'_> {
     /// Checks all shapes.
     pub fn check(&self) -> Result<(), Error> {
-        self.x.expect_shape("requantize", self.out.rows, self.out.cols)
+        const OP: &str = "requantize";
+        self.x.expect_shape(OP, self.out.rows, self.out.cols)?;
+        self.x.expect_no_wide(OP)?;
+        self.out.expect_no_wide(OP)
     }
 }
 

@@ -4,6 +4,7 @@ use super::lanes::{self, LANES};
 use super::rows::{self, OutRows};
 use crate::Error;
 use crate::ops::{RmsNormBackward, RmsNormForward};
+use qft_tensor::cpu::wide::RowValues;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 
@@ -35,11 +36,29 @@ impl Kernel for Forward<'_> {
                         *out = x * scale * gain;
                     }
                 }
-                OutRows::Int8 { q, scale: row_scale } => {
+                OutRows::Int8 { q, scale: row_scale, maxima } => {
                     let q = &mut q[r * cols..][..cols];
-                    row_scale[r] = rows::quantize(q, x, gain, |x, gain| x * scale * gain);
+                    let value = |x, gain| x * scale * gain;
+                    row_scale[r] = rows::quantize(q, maxima, (x, gain), value);
                 }
             }
+        }
+    }
+}
+
+/// The rows of the result, from the saved `rstd`.
+struct Normed<'a> {
+    x: &'a [f32],
+    gain: &'a [f32],
+    rstd: &'a [f32],
+}
+
+impl RowValues for Normed<'_> {
+    #[inline(always)]
+    fn write(&self, row: usize, out: &mut [f32]) {
+        let (cols, scale) = (self.gain.len(), self.rstd[row]);
+        for ((out, &x), &gain) in out.iter_mut().zip(&self.x[row * cols..]).zip(self.gain) {
+            *out = x * scale * gain;
         }
     }
 }
@@ -96,18 +115,19 @@ fn triple(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
 
 pub(super) fn forward(cpu: &Cpu, op: RmsNormForward<'_>) -> Result<(), Error> {
     op.check()?;
-    let RmsNormForward { x, gain, eps, rstd, out } = op;
+    let RmsNormForward { x, gain, eps, rstd, mut out } = op;
     let (isa, x, gain, rstd) = (cpu.isa(), x.host()?, gain.host()?, rstd.host_mut()?);
     let cols = gain.len();
     if rstd.is_empty() || cols == 0 {
-        return Ok(());
+        return rows::write_nothing(out);
     }
-    let mut tasks = rows::split(out, cols)?;
+    let mut maxima = rows::maxima(&out);
+    let tasks = rows::split(&mut out, &mut maxima, cols)?;
     let inputs = x.par_chunks(rows::PER_TASK * cols).zip(rstd.par_chunks_mut(rows::PER_TASK));
-    cpu.for_each(tasks.par_drain(..).zip(inputs), |(out, (x, rstd))| {
+    cpu.for_each(tasks.into_par_iter().zip(inputs), |(out, (x, rstd))| {
         isa.run(Forward { x, gain, eps, rstd, out });
     });
-    Ok(())
+    rows::widen(cpu, out, maxima, &Normed { x, gain, rstd })
 }
 
 pub(super) fn backward(cpu: &Cpu, op: RmsNormBackward<'_>) -> Result<(), Error> {

@@ -7,6 +7,7 @@
 //! * `dx[t, k] = z_t sum_n Z[t, n] Q[n, k]`, with `dy[t, n] s_n` quantized per token (`z_t`);
 //! * `dW[n, k] = u_n sum_t U[t, n] X[t, k]`, with `dy[t, n] a_t` quantized per output (`u_n`).
 //!
+//! An input may have [wide channels](qft_tensor::wide), which carry a second digit into the products with it.
 //! Protected features join in float: see `docs/ALGORITHM.md#linear`.
 
 use crate::context::Purpose;
@@ -63,6 +64,7 @@ pub fn forward(
                 col_scale: Some(scale),
                 out: y.mat_mut(tokens, rows.len())?,
                 accumulate,
+                wide: x.wide_digits()?,
             })?;
             if weight.outliers.is_some() {
                 let y = y.mat_mut(tokens, rows.len())?;
@@ -130,6 +132,7 @@ pub fn backward_input(
                 col_scale: None,
                 out: dx.mat_mut(tokens, k)?,
                 accumulate,
+                wide: None,
             })?;
             if weight.outliers.is_some() {
                 let (dy, dx) = (dy.mat(tokens, n)?, dx.mat_mut(tokens, k)?);
@@ -254,6 +257,7 @@ impl PendingGradient {
                 col_scale: None,
                 out,
                 accumulate,
+                wide: x.wide_digits()?,
             })?,
             (Rows::Float { data, .. }, OutputGradient::Float(dy)) => {
                 let n = dy.len() / tokens.max(1);

@@ -1,12 +1,23 @@
 //! Matrix products on the CPU.
 
+use super::wide::used;
 use crate::simd::{gemm_f32, gemm_i8};
-use crate::{Cpu, Error, GemmF32, GemmI8, GemmOps, Orientation};
+use crate::wide::{WIDE, WIDE_RADIX};
+use crate::{Cpu, Error, GemmF32, GemmI8, GemmOps, MatMut, Orientation};
 
 impl GemmOps for Cpu {
     fn gemm_i8(&self, op: GemmI8<'_>) -> Result<(), Error> {
         let (m, n, k) = op.check()?;
-        let GemmI8 { orientation, a, b, row_scale, col_scale, mut out, accumulate } = op;
+        let GemmI8 { orientation, a, b, row_scale, col_scale, mut out, accumulate, wide } = op;
+        let (channels, high) = match wide {
+            // Channels of `a` lie on the contraction axis, those of `b` across it.
+            Some(wide) => (
+                used(wide.channels.host()?, if orientation == Orientation::Nt { k } else { n }),
+                wide.high.host()?,
+            ),
+            None => (&[][..], &[][..]),
+        };
+        let of_a = orientation == Orientation::Nt && !channels.is_empty();
         let product = gemm_i8::Product {
             m,
             n,
@@ -25,9 +36,13 @@ impl GemmOps for Cpu {
             col_scale: col_scale.map(|s| s.host()).transpose()?,
             out_stride: out.stride(),
             accumulate,
+            digits: of_a.then_some(gemm_i8::Digits { steps: channels, high }),
         };
-        let (isa, out) = (self.isa(), out.host_mut()?);
-        self.install(|| gemm_i8::run(isa, &product, out));
+        let (isa, cells) = (self.isa(), out.host_mut()?);
+        self.install(|| gemm_i8::run(isa, &product, cells));
+        if orientation == Orientation::Tn && !channels.is_empty() {
+            self.add_wide_columns(&product, channels, high, &mut out)?;
+        }
         Ok(())
     }
 
@@ -50,6 +65,39 @@ impl GemmOps for Cpu {
         };
         let out = out.host_mut()?;
         self.install(|| gemm_f32::run(&product, out));
+        Ok(())
+    }
+}
+
+impl Cpu {
+    /// Adds 128 times the product with the second digits `[k, WIDE]` of the second operand to the columns `channels`
+    /// of `out`.
+    fn add_wide_columns(
+        &self,
+        product: &gemm_i8::Product<'_>,
+        channels: &[u32],
+        high: &[i8],
+        out: &mut MatMut<'_, f32>,
+    ) -> Result<(), Error> {
+        let count = channels.len();
+        let col_scale: Option<Vec<f32>> =
+            product.col_scale.map(|s| channels.iter().map(|&c| s[c as usize]).collect());
+        let mut columns = vec![0.0; product.m * count];
+        let product = gemm_i8::Product {
+            n: count,
+            b: gemm_i8::Operand { data: high, stride: WIDE, k_contiguous: false },
+            col_scale: col_scale.as_deref(),
+            out_stride: count,
+            accumulate: false,
+            ..*product
+        };
+        self.install(|| gemm_i8::run(self.isa(), &product, &mut columns));
+        let (stride, cells) = (out.stride(), out.host_mut()?);
+        for (row, values) in cells.chunks_mut(stride.max(1)).zip(columns.chunks_exact(count)) {
+            for (&value, &channel) in values.iter().zip(channels) {
+                row[channel as usize] += WIDE_RADIX as f32 * value;
+            }
+        }
         Ok(())
     }
 }

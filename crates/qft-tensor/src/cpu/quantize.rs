@@ -1,6 +1,8 @@
 //! Quantization on the CPU.
 
+use super::wide::{self, Maxima, RowValues};
 use crate::rng::{HALF_BLOCK, blocks_per_row, rounding_offsets};
+use crate::wide::{WIDE, WIDE_RADIX};
 use crate::{
     Cpu, Dequantize, Error, Kernel, Philox, QuantizeCols, QuantizeOps, QuantizeRows, Requantize,
     Rounding, ScaleAxis,
@@ -52,7 +54,7 @@ fn philox(rounding: Rounding) -> Option<Philox> {
 
 /// Largest magnitude of `x * fold`, or of `x`; order-free, so lanes may be combined at will.
 #[inline(always)]
-fn absmax(x: &[f32], fold: Option<&[f32]>) -> f32 {
+pub(super) fn absmax(x: &[f32], fold: Option<&[f32]>) -> f32 {
     const LANES: usize = 16;
     let mut lanes = [0.0f32; LANES];
     let (head, tail) = x.as_chunks::<LANES>();
@@ -114,6 +116,8 @@ struct RowsTask<'a> {
     philox: Option<Philox>,
     q: &'a mut [i8],
     scale: &'a mut [f32],
+    /// Raised to the columns' magnitudes; empty if nobody asks for them.
+    maxima: &'a mut [f32],
 }
 
 impl Kernel for RowsTask<'_> {
@@ -126,6 +130,7 @@ impl Kernel for RowsTask<'_> {
             self.q.chunks_exact_mut(self.cols).zip(self.scale.chunks_exact_mut(groups)).enumerate()
         {
             let x_row = &self.x[r * self.stride..][..self.cols];
+            wide::raise_maxima(self.maxima, x_row);
             let first_block = (self.first_row + r) * blocks_per_row(self.cols);
             let (mut u, mut u_block) = ([0.0; HALF_BLOCK], usize::MAX);
             for (g, scale) in scale_row.iter_mut().enumerate() {
@@ -154,6 +159,19 @@ impl Kernel for RowsTask<'_> {
                 }
             }
         }
+    }
+}
+
+/// Rows that lie in memory.
+struct Stored<'a> {
+    data: &'a [f32],
+    stride: usize,
+}
+
+impl RowValues for Stored<'_> {
+    #[inline(always)]
+    fn write(&self, row: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.data[row * self.stride..][..out.len()]);
     }
 }
 
@@ -346,7 +364,7 @@ impl QuantizeOps for Cpu {
         let (cols, stride, isa) = (x.cols(), x.stride(), self.isa());
         if x.rows() == 0 || cols == 0 {
             out.scale.host_mut()?.fill(0.0);
-            return Ok(());
+            return wide::none(out);
         }
         let (data, fold) = (x.host()?, fold.map(|f| f.host()).transpose()?);
         let group = match out.axis() {
@@ -354,14 +372,16 @@ impl QuantizeOps for Cpu {
             _ => cols,
         };
         let philox = philox(rounding);
-        let tasks = (out.q.host_mut()?.par_chunks_mut(ROWS * cols))
-            .zip(out.scale.host_mut()?.par_chunks_mut(ROWS * cols.div_ceil(group)));
-        self.for_each(tasks.enumerate(), |(task, (q, scale))| {
-            let first_row = task * ROWS;
+        let mut maxima = Maxima::new(out);
+        let tasks = (out.q.host_mut()?.par_chunks_mut(wide::ROWS * cols))
+            .zip(out.scale.host_mut()?.par_chunks_mut(wide::ROWS * cols.div_ceil(group)))
+            .zip(maxima.parts());
+        self.for_each(tasks.enumerate(), |(task, ((q, scale), maxima))| {
+            let first_row = task * wide::ROWS;
             let x = &data[first_row * stride..];
-            isa.run(RowsTask { x, stride, cols, first_row, group, fold, philox, q, scale });
+            isa.run(RowsTask { x, stride, cols, first_row, group, fold, philox, q, scale, maxima });
         });
-        Ok(())
+        maxima.widen(self, out, &Stored { data, stride })
     }
 
     fn quantize_cols(&self, op: QuantizeCols<'_>) -> Result<(), Error> {
@@ -402,11 +422,21 @@ impl QuantizeOps for Cpu {
         if out.rows() == 0 || cols == 0 {
             return Ok(());
         }
-        let x = Scaled { q: x.q.host()?, scale: x.scale.host()?, axis: x.axis(), cols };
+        let (wide, scales) = (&x.wide, x.scale.host()?);
+        let x = Scaled { q: x.q.host()?, scale: scales, axis: x.axis(), cols };
         let tasks = out.host_mut()?.par_chunks_mut(ROWS * stride);
         self.for_each(tasks.enumerate(), |(task, out)| {
             isa.run(DequantizeTask { x, first_row: task * ROWS, stride, out });
         });
+        let Some(wide) = wide else { return Ok(()) };
+        let (channels, high) = (wide::used(wide.channels.host()?, cols), wide.high.host()?);
+        let rows = out.host_mut()?.chunks_mut(stride).zip(x.q.chunks_exact(cols));
+        for ((row, q), (high, scale)) in rows.zip(high.chunks_exact(WIDE).zip(scales)) {
+            for (&channel, &high) in channels.iter().zip(high) {
+                let c = channel as usize;
+                row[c] = (i32::from(q[c]) + WIDE_RADIX * i32::from(high)) as f32 * scale;
+            }
+        }
         Ok(())
     }
 

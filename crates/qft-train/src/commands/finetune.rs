@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use qft_llama::Batch;
 use qft_llama::export::{DEFAULT_SHARD_BYTES, export_folder};
 use qft_llama::model::Model;
+use qft_llama::pass;
 use qft_llama::sampling::Sampler;
 use qft_optim::Schedule;
 use std::path::{Path, PathBuf};
@@ -109,6 +110,7 @@ impl<'a> Run<'a> {
             0 => MetricsLog::create(&options.out)?,
             step => MetricsLog::resume(&options.out, u64::from(step))?,
         };
+        self.report_wide_channels(&trainer)?;
         self.sample(&trainer, "before")?;
         if progress.initial_eval_loss.is_none() {
             progress.initial_eval_loss = self.evaluate(&trainer)?;
@@ -264,6 +266,29 @@ impl<'a> Run<'a> {
             println!();
         }
         Ok(model)
+    }
+
+    /// Says which inputs of linear layers have channels that stand out, from the first rows of the training data.
+    fn report_wide_channels(&self, trainer: &Trainer) -> Result<()> {
+        let ops = &*self.ops;
+        let batch = self.train.batch(&[0]);
+        let inputs = pass::wide_channels(ops, &trainer.model, &trainer.pass, &batch)?;
+        ops.trim();
+        let mut wide = inputs.iter().filter(|input| !input.channels.is_empty()).peekable();
+        if wide.peek().is_none() {
+            return Ok(());
+        }
+        let (mut count, mut most) = (0, 0);
+        for input in wide {
+            tracing::info!("block {}, {}: wide {:?}", input.block, input.input, input.channels);
+            count += 1;
+            most = most.max(input.channels.len());
+        }
+        println!(
+            "{count} of {} inputs of linear layers have wide channels, at most {most}: they get a second digit",
+            inputs.len()
+        );
+        Ok(())
     }
 
     fn check_rates(&self, model: &Model) -> Result<()> {
