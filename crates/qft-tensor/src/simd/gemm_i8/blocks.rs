@@ -28,8 +28,9 @@ const MIN_MC: usize = 24;
 const CARRY_COLS: usize = 1024;
 /// Panels that are packed together where the second operand is not contiguous along the contraction.
 const PACK_PANELS: usize = 4;
-/// Contraction steps of all of them before the next; a multiple of every group.
-const PACK_STEPS: usize = 64;
+/// Contraction steps of all of them before the next, or one group. Few, so that the lines of all steps stay in the
+/// first-level cache even where stored rows lie a power of two apart.
+const PACK_STEPS: usize = 16;
 /// Multiply-adds of dot products that are worth a task of their own.
 const DOT_MACS: usize = 1 << 18;
 /// Tasks that a large product is cut into, at least.
@@ -157,6 +158,12 @@ impl OutTile<'_> {
         Some(std::array::from_fn(|i| unsafe { &mut *first.add(i * stride).cast() }))
     }
 
+    /// Where each row begins.
+    #[inline(always)]
+    pub(super) fn row_starts(&self) -> impl Iterator<Item = *const f32> {
+        (0..self.row_scale.len()).map(|i| self.cells.wrapping_add(i * self.stride).cast_const())
+    }
+
     /// Turns complete sums, rows of `NR`, into floats.
     #[inline(always)]
     pub(super) fn finish<const NR: usize>(mut self, sums: &[[i32; NR]]) {
@@ -278,7 +285,7 @@ pub(super) fn run<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
 
 /// Packs neighbouring panels of columns over the whole contraction, in the order of memory.
 fn pack_columns<E: Engine>(engine: E, p: &Product<'_>, plan: &Plan, n0: usize, panels: &mut [u8]) {
-    let step = if p.b.k_contiguous { plan.kc } else { PACK_STEPS };
+    let step = if p.b.k_contiguous { plan.kc } else { PACK_STEPS.max(E::KU) };
     for k0 in (0..p.k).step_by(step) {
         let k = step.min(p.k - k0);
         for (i, panel) in panels.chunks_exact_mut(plan.panel_bytes).enumerate() {

@@ -16,6 +16,9 @@ pub(super) struct Vnni(());
 /// Rows and columns of a tile: 24 accumulators, two registers of `b`, one broadcast of `a`.
 const MR: usize = 12;
 const NR: usize = 32;
+/// Steps by which prefetches run ahead where steps are stored rows. Not more: rows that lie a power of two apart
+/// share few places in the first-level cache.
+const AHEAD: usize = 8;
 /// Bytes of a group of four steps in a panel of columns.
 const GROUP_B: usize = 4 * NR;
 
@@ -79,6 +82,15 @@ fn tile<const R: usize>(t: Tile<'_>) {
     let (a, _) = bytemuck::cast_slice::<u8, i32>(t.a).as_chunks::<R>();
     let (b, _) = t.b.as_chunks::<GROUP_B>();
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
+    if let Some(out) = &t.out {
+        // While the products run, the result comes near: into the second level, since rows of a result often lie
+        // a power of two apart and would displace each other, and the operands, in the first.
+        for row in out.row_starts() {
+            for col in [0, 16, NR - 1] {
+                prefetch::<_MM_HINT_T1, _>(row.wrapping_add(col));
+            }
+        }
+    }
     // Arrays of known length everywhere: else the accumulators would live in memory.
     let (bias, _) = t.bias.as_chunks::<R>();
     for i in 0..R {
@@ -166,6 +178,9 @@ fn store_sums<const R: usize>(sums: &[[__m512i; 2]; R], to: &mut [[i32; NR]; R])
 /// Panels of columns: `[group][half][16 columns][4 steps]`, each byte shifted by 128.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn pack_b(src: &Operand<'_>, at: Part, dst: &mut [u8]) {
+    if !src.k_contiguous {
+        return pack_b_strided(src, at, dst);
+    }
     let shift = _mm512_set1_epi8(-128);
     let (groups, _) = dst.as_chunks_mut::<GROUP_B>();
     for (block, groups) in groups.chunks_mut(16).enumerate() {
@@ -177,6 +192,38 @@ fn pack_b(src: &Operand<'_>, at: Part, dst: &mut [u8]) {
                 store(&mut halves[half], _mm512_xor_si512(v, shift));
             }
         }
+    }
+}
+
+/// A panel of columns that are contiguous across.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn pack_b_strided(src: &Operand<'_>, at: Part, dst: &mut [u8]) {
+    let shift = _mm512_set1_epi8(-128);
+    let mask = u32::MAX >> (32 - at.count);
+    for (k, group) in (0..at.k).step_by(4).zip(dst.as_chunks_mut::<GROUP_B>().0) {
+        let mut step = [_mm256_setzero_si256(); 4];
+        for (j, step) in step.iter_mut().enumerate() {
+            if k + j < at.k {
+                let row = src.stored(at.k0 + k + j, at.outer, at.count);
+                prefetch::<_MM_HINT_T0, _>(row.as_ptr().wrapping_add(2 * AHEAD * src.stride));
+                // SAFETY: `row` has `at.count` bytes, and the mask as many bits.
+                *step = unsafe { _mm256_maskz_loadu_epi8(mask, row.as_ptr()) };
+            }
+        }
+        let low = [_mm256_unpacklo_epi8(step[0], step[1]), _mm256_unpacklo_epi8(step[2], step[3])];
+        let high = [_mm256_unpackhi_epi8(step[0], step[1]), _mm256_unpackhi_epi8(step[2], step[3])];
+        // Lane `l` of vector `j` holds the four steps of columns `16 l + 4 j..16 l + 4 j + 4`.
+        let v = [
+            _mm256_unpacklo_epi16(low[0], low[1]),
+            _mm256_unpackhi_epi16(low[0], low[1]),
+            _mm256_unpacklo_epi16(high[0], high[1]),
+            _mm256_unpackhi_epi16(high[0], high[1]),
+        ];
+        let v01 = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(v[0]), v[1]);
+        let v23 = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(v[2]), v[3]);
+        let (halves, _) = group.as_chunks_mut::<64>();
+        store(&mut halves[0], _mm512_xor_si512(_mm512_shuffle_i64x2::<0x88>(v01, v23), shift));
+        store(&mut halves[1], _mm512_xor_si512(_mm512_shuffle_i64x2::<0xdd>(v01, v23), shift));
     }
 }
 
@@ -224,6 +271,9 @@ fn pack_a_strided(src: &Operand<'_>, at: Part, dst: &mut [u8], bias: &mut [i32])
         for (j, step) in step.iter_mut().enumerate() {
             if k + j < at.k {
                 let row = src.stored(at.k0 + k + j, at.outer, at.count);
+                let ahead = row.as_ptr().wrapping_add(AHEAD * src.stride);
+                prefetch::<_MM_HINT_T0, _>(ahead);
+                prefetch::<_MM_HINT_T0, _>(ahead.wrapping_add(at.count - 1));
                 // SAFETY: `row` has `at.count` bytes, and the mask as many bits.
                 *step = unsafe { _mm512_maskz_loadu_epi8(mask, row.as_ptr()) };
             }
@@ -293,6 +343,8 @@ pub(super) fn rows16(src: &Operand<'_>, at: Part) -> [__m512i; 16] {
     for (i, v) in v.iter_mut().enumerate() {
         if i < at.count {
             let row = src.stored(at.outer + i, at.k0, at.k);
+            // Sixteen rows are too many streams for the hardware to follow: fetch the next sixteen.
+            prefetch::<_MM_HINT_T0, _>(row.as_ptr().wrapping_add(16 * src.stride));
             // SAFETY: `row` has `at.k` bytes, and the mask as many bits.
             *v = unsafe { _mm512_maskz_loadu_epi8(mask, row.as_ptr()) };
         }
@@ -436,6 +488,13 @@ fn dot4<const R: usize>(p: &Product<'_>, m: usize, b: [&[i8]; 4]) -> [[i32; 4]; 
         *out = sums.map(|sum| _mm512_reduce_add_epi32(sum));
     }
     out
+}
+
+/// Fetches a cache line that will be needed soon; what does not exist is ignored.
+#[inline(always)]
+fn prefetch<const HINT: i32, T>(from: *const T) {
+    // SAFETY: a prefetch of any address is allowed.
+    unsafe { _mm_prefetch::<HINT>(from.cast()) }
 }
 
 /// Loads 64 bytes.
