@@ -6,6 +6,46 @@ use crate::launch::{Arg, Parameter};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// No driver library.
+    #[error("no NVIDIA driver is installed (libcuda was not found); use the device cpu")]
+    NoDriver,
+    /// The driver is too old for the kernels.
+    #[error("the NVIDIA driver supports CUDA {found}, qft needs {needed}; update the driver")]
+    OldDriver {
+        /// What it supports.
+        found: String,
+        /// What the kernels need.
+        needed: String,
+    },
+    /// No GPU of that index.
+    #[error("no GPU cuda:{ordinal}: this machine has {count}")]
+    NoDevice {
+        /// What was asked for.
+        ordinal: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The GPU is too old for the kernels.
+    #[error("{name} has compute capability {}.{}, qft needs {}.{} (Ampere) or newer", found.0, found.1, needed.0, needed.1)]
+    OldDevice {
+        /// Its name.
+        name: String,
+        /// Its compute capability.
+        found: (u32, u32),
+        /// What the kernels need.
+        needed: (u32, u32),
+    },
+    /// The GPU failed the test at its opening.
+    #[error("the GPU cannot be used")]
+    SelfTest(#[source] qft_tensor::Error),
+    /// A known answer was not given.
+    #[error("{device} computes {what} wrongly; use another device")]
+    WrongAnswer {
+        /// The device.
+        device: String,
+        /// Which test.
+        what: &'static str,
+    },
     /// The driver refused a call, or a kernel failed.
     #[error("{call}: {message}")]
     Driver {

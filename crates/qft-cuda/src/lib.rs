@@ -1,19 +1,36 @@
 //! The CUDA backend: `qft`'s operations on NVIDIA GPUs, with the kernels embedded as PTX.
 //!
 //! * [`Cuda`]: a device; it implements the operation traits of the lower crates.
+//! * [`open`]: the GPU of an index, checked with known answers.
 //! * [`Driver`]: what a device needs of its machine. Everything above it also runs on the emulator of the tests.
 //! * [`ptx`]: the embedded kernels, and their parameter lists.
 
 pub mod device;
 pub mod driver;
 pub mod error;
+pub mod gpu;
 pub mod launch;
 mod memory;
 mod ops;
+pub mod probe;
 pub mod ptx;
 mod scratch;
+mod self_test;
 
 pub use device::Cuda;
 pub use driver::{Driver, MemoryInfo, Properties};
 pub use error::Error;
+pub use gpu::Gpu;
 pub use launch::{Arg, Launch, Parameter, Signature};
+
+use std::sync::Arc;
+
+/// The GPU of that index, after it has given known answers.
+///
+/// Errors: [`Error::NoDriver`], [`Error::OldDriver`], [`Error::NoDevice`] and [`Error::OldDevice`] where there is no GPU to
+/// use, [`Error::SelfTest`] where there is one that computes wrongly, [`Error::Driver`] if the driver fails.
+pub fn open(ordinal: usize) -> Result<Cuda, Error> {
+    let cuda = Cuda::new(Arc::new(Gpu::open(ordinal)?))?;
+    cuda.self_test().map_err(Error::SelfTest)?;
+    Ok(cuda)
+}

@@ -23,9 +23,19 @@ pub(crate) fn emulator(seed: u64) -> Cuda {
     Cuda::new(Arc::new(Emulator::new(EMULATED_BYTES, seed))).expect("memory for scratch")
 }
 
-/// What a parity test runs on, with a name for messages: emulators, and the GPU where there is one.
+/// What a parity test runs on, with a name for messages: emulators, and the GPU where there is one. With
+/// `QFT_REQUIRE_GPU=1` there must be one.
 pub(crate) fn devices_under_test() -> Vec<(String, Cuda)> {
-    SEEDS.map(|seed| (format!("emulator, seed {seed}"), emulator(seed))).into()
+    let mut devices: Vec<_> =
+        SEEDS.map(|seed| (format!("emulator, seed {seed}"), emulator(seed))).into();
+    match qft_cuda::open(0) {
+        Ok(gpu) => devices.push((gpu.driver().properties().name.clone(), gpu)),
+        Err(error) if std::env::var_os("QFT_REQUIRE_GPU").is_some_and(|v| v == "1") => {
+            panic!("QFT_REQUIRE_GPU is set: {error}")
+        }
+        Err(error) => println!("tested without a GPU: {error}"),
+    }
+    devices
 }
 
 /// A buffer with these values.
