@@ -5,16 +5,17 @@ use clap::ValueEnum;
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_llama::{Batch, LlamaConfig, PRESETS, Synthetic, WeightSource, Weights, export};
-use qft_tensor::{Cpu, CpuConfig, Device};
+use qft_tensor::{Cpu, CpuConfig, Device, Owner};
 use qft_train::args::PlanArgs;
 use qft_train::checkpoint::{self, Progress};
 use qft_train::options::choice::{OptimizerKind, States};
 use qft_train::options::{OptimizerOptions, PlanOptions};
-use qft_train::plan::{MemoryPlan, Setup, StepShape, plan};
+use qft_train::plan::{MemoryPlan, OwnerBytes, Setup, StepShape, plan};
 use qft_train::rss;
 use qft_train::trainer::Trainer;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What to plan or run.
@@ -291,6 +292,7 @@ impl RandomModel {
             None,
             config,
             export::DEFAULT_SHARD_BYTES,
+            &Arc::default(),
             &mut |t, rows, out| weights.read_rows(&t.name, rows, out),
         )?;
         Ok(this)
@@ -319,6 +321,11 @@ pub(crate) fn text_like_batch(config: &LlamaConfig, shape: StepShape) -> Batch {
     batch
 }
 
+/// Bytes of an owner in the table.
+fn shown_bytes(owner: &OwnerBytes) -> u64 {
+    if owner.owner == Owner::Loading.name() { owner.peak_bytes } else { owner.bytes }
+}
+
 fn gb(bytes: u64) -> f64 {
     bytes as f64 / 1e9
 }
@@ -326,7 +333,8 @@ fn gb(bytes: u64) -> f64 {
 fn print(rows: &[Row]) {
     let owners: Vec<_> = rows[0].plan.owners.iter().map(|o| o.owner).collect();
     println!(
-        "GB (10^9 bytes) by owner at the moment of the peak, one step with the given tokens:\n"
+        "GB (10^9 bytes) by owner at the moment of the peak, one step with the given tokens; loading, which is \
+         over by then or yet to come, with its own peak:\n"
     );
     print!("| model | states | tokens | B/param | % of 16 B |");
     owners.iter().for_each(|o| print!(" {o} |"));
@@ -341,7 +349,7 @@ fn print(rows: &[Row]) {
             row.plan.bytes_per_parameter,
             row.percent_of_standard
         );
-        row.plan.owners.iter().for_each(|o| print!(" {:.3} |", gb(o.bytes)));
+        row.plan.owners.iter().for_each(|o| print!(" {:.3} |", gb(shown_bytes(o))));
         let card = row.card_gb.map_or("> 80 GB".to_owned(), |c| format!("{c} GB"));
         println!(" {:.2} | {:.2} | {card} |", gb(row.plan.peak_bytes), gb(row.plan.reserved_bytes));
     }
@@ -418,7 +426,10 @@ fn check(rows: &[Row], path: &Path) -> Result<()> {
             .collect();
         pairs.push(("reserved", row.plan.reserved_bytes, m.plan.reserved_bytes));
         for (what, planned, measured) in pairs {
-            if planned.abs_diff(measured) as f64 > TOLERANCE * planned as f64 {
+            // The plan of loading is that of saving too, and a run need not save.
+            let less_is_fine = what == Owner::Loading.name() && measured <= planned;
+            let difference = planned.abs_diff(measured) as f64;
+            if !less_is_fine && difference > TOLERANCE * planned as f64 {
                 problems
                     .push(format!("{name}: {what} planned {planned}, measured {measured} bytes"));
             }

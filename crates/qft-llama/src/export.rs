@@ -8,13 +8,18 @@ mod staging;
 
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
+use crate::model::Model;
+use qft_autograd::{LayerOps, TensorId};
+use qft_tensor::Ledger;
 use serde_json::{Map, Value, json};
 use shard::{Shard, shard_name};
 use staging::Staging;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Bytes of a weight file before another is begun, as other tools have it.
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
@@ -45,6 +50,8 @@ pub type FillRows<'a> = dyn FnMut(&TensorSpec, Range<usize>, &mut [f32]) -> Resu
 /// One file `model.safetensors` if the weights fit `max_shard_bytes`, else shards of at most that size (a larger
 /// tensor has one of its own) and `model.safetensors.index.json`.
 ///
+/// Memory: blocks of rows, counted in `ledger`.
+///
 /// Numerics: weights are rounded to the nearest bf16, ties to even.
 ///
 /// Atomicity: a new folder appears whole. If `out` exists, its other files stay, each new file replaces its
@@ -57,6 +64,7 @@ pub fn export_folder(
     source: Option<&Path>,
     config: &LlamaConfig,
     max_shard_bytes: u64,
+    ledger: &Arc<Ledger>,
     fill: &mut FillRows<'_>,
 ) -> Result<(), Error> {
     if let Some(source) = source {
@@ -67,7 +75,7 @@ pub fn export_folder(
     for (number, shard) in shards.iter().enumerate() {
         let name = shard_name(number, shards.len());
         let (file, path) = staging.create(&name)?;
-        shard.write(file, &path, fill)?;
+        shard.write(ledger, file, &path, fill)?;
     }
     if shards.len() > 1 {
         write(&mut staging, "model.safetensors.index.json", &index(config, &shards))?;
@@ -81,6 +89,25 @@ pub fn export_folder(
     }
     write(&mut staging, "config.json", &text)?;
     staging.commit()
+}
+
+/// Allocates whatever [`export_folder`] takes, and fetches one block of rows: for memory plans.
+pub fn plan(
+    ledger: &Arc<Ledger>,
+    config: &LlamaConfig,
+    fill: &mut FillRows<'_>,
+) -> Result<(), Error> {
+    Shard { tensors: config.tensors().collect() }.plan(ledger, fill)
+}
+
+/// Rows of the tensors of `model`, for [`export_folder`].
+pub fn rows_of<'a>(
+    model: &'a Model,
+    ops: &'a dyn LayerOps,
+) -> impl FnMut(&TensorSpec, Range<usize>, &mut [f32]) -> Result<(), Error> + 'a {
+    let names = model.config.tensors().map(|spec| spec.name);
+    let ids: HashMap<String, u32> = names.zip(0..).collect();
+    move |spec, rows, out| model.read_rows(ops, TensorId(ids[&spec.name]), rows, out)
 }
 
 /// The source must survive: it is the only copy of the weights before training.

@@ -7,7 +7,7 @@ use crate::pass::Geometry;
 use crate::source::Weights;
 use qft_autograd::{Heads, LayerOps, Matrix, TensorId, Vector, Weight};
 use qft_quant::{EncodeReport, HybridFormat, HybridMatrix};
-use qft_tensor::{Buffer, Device, Owner};
+use qft_tensor::{Buffer, Device, Owner, Transfer};
 use std::ops::Range;
 
 /// How matrices are stored.
@@ -56,12 +56,21 @@ pub enum ParamMut<'a> {
 /// Hears of every matrix that was quantized: its name and what the quantizer did.
 pub type Report<'a> = &'a mut dyn FnMut(&str, &EncodeReport);
 
+/// Where the values of parameters come from.
+enum Values<'a, 'b> {
+    /// Nowhere: parameters are allocated only.
+    Unset,
+    /// Nowhere, but whatever reading them takes is allocated as well.
+    Planned,
+    /// From here.
+    Read(&'a dyn Weights, Report<'b>),
+}
+
 /// Makes the parameters one after the other, in the order of [`LlamaConfig::tensors`]: that of their ids.
 struct Builder<'a, 'b> {
     device: &'a dyn Device,
     format: WeightFormat,
-    /// Where values come from; without, parameters are allocated only.
-    source: Option<(&'a dyn Weights, Report<'b>)>,
+    values: Values<'a, 'b>,
     specs: Vec<TensorSpec>,
     next: usize,
 }
@@ -75,66 +84,63 @@ impl Builder<'_, '_> {
 
     fn matrix(&mut self) -> Result<Matrix, Error> {
         let (id, TensorSpec { name, rows, cols, .. }) = self.next();
-        let device = self.device;
-        let Some((weights, report)) = &mut self.source else {
-            return Ok(match self.format {
-                WeightFormat::Float => Matrix::float(device, id, (rows, cols))?,
-                WeightFormat::Hybrid(format) => {
-                    Matrix::hybrid(id, HybridMatrix::alloc(device, (rows, cols), format)?)
-                }
-            });
+        let (device, shape) = (self.device, (rows, cols));
+        let WeightFormat::Hybrid(format) = self.format else {
+            let mut matrix = Matrix::float(device, id, shape)?;
+            if let Weight::Float(data) = &mut matrix.weight {
+                self.floats(&name, shape, data)?;
+            }
+            return Ok(matrix);
         };
-        match self.format {
-            WeightFormat::Hybrid(format) => {
+        let matrix = match &mut self.values {
+            Values::Unset => HybridMatrix::alloc(device, shape, format)?,
+            Values::Planned => HybridMatrix::plan_encode(device, shape, format)?,
+            Values::Read(weights, report) => {
                 let read =
                     &mut |rows: Range<usize>, out: &mut [f32]| weights.read_rows(&name, rows, out);
-                let (matrix, encoded) = HybridMatrix::encode(device, (rows, cols), format, read)?;
+                let (matrix, encoded) = HybridMatrix::encode(device, shape, format, read)?;
                 report(&name, &encoded);
-                Ok(Matrix::hybrid(id, matrix))
+                matrix
             }
-            WeightFormat::Float => {
-                let mut matrix = Matrix::float(device, id, (rows, cols))?;
-                if let Weight::Float(data) = &mut matrix.weight {
-                    read_float(device, *weights, &name, (rows, cols), data)?;
-                }
-                Ok(matrix)
-            }
-        }
+        };
+        Ok(Matrix::hybrid(id, matrix))
     }
 
     fn vector(&mut self) -> Result<Vector, Error> {
         let (id, TensorSpec { name, cols, .. }) = self.next();
         let mut data = Buffer::alloc(self.device, Owner::Weights, "norm gain", cols)?;
-        if let Some((weights, _)) = &self.source {
-            read_float(self.device, *weights, &name, (1, cols), &mut data)?;
-        }
+        self.floats(&name, (1, cols), &mut data)?;
         Ok(Vector { id, data })
+    }
+
+    /// Fills a parameter that is stored in f32.
+    fn floats(
+        &self,
+        name: &str,
+        (rows, cols): (usize, usize),
+        data: &mut Buffer<f32>,
+    ) -> Result<(), Error> {
+        if let Values::Unset = self.values {
+            return Ok(());
+        }
+        let step = (LOAD_ELEMENTS / cols).clamp(1, rows);
+        let mut values = Transfer::zeroed(self.device.ledger(), "rows to load", step * cols);
+        let Values::Read(weights, _) = &self.values else { return Ok(()) };
+        for start in (0..rows).step_by(step) {
+            let end = (start + step).min(rows);
+            let values = &mut values[..(end - start) * cols];
+            weights.read_rows(name, start..end, values)?;
+            data.upload(self.device, start * cols, values)?;
+        }
+        Ok(())
     }
 }
 
 /// Floats that loading holds at a time.
 const LOAD_ELEMENTS: usize = 1 << 20;
 
-fn read_float(
-    device: &dyn Device,
-    weights: &dyn Weights,
-    name: &str,
-    (rows, cols): (usize, usize),
-    data: &mut Buffer<f32>,
-) -> Result<(), Error> {
-    let step = (LOAD_ELEMENTS / cols).clamp(1, rows);
-    let mut values = vec![0.0; step * cols];
-    for start in (0..rows).step_by(step) {
-        let end = (start + step).min(rows);
-        let values = &mut values[..(end - start) * cols];
-        weights.read_rows(name, start..end, values)?;
-        data.upload(device, start * cols, values)?;
-    }
-    Ok(())
-}
-
 impl Model {
-    /// Allocates a model with unspecified parameters: for memory plans and checkpoints.
+    /// Allocates a model with unspecified parameters: for checkpoints.
     ///
     /// Errors: [`qft_tensor::Error::OutOfMemory`], an outlier fraction out of range.
     pub fn alloc(
@@ -142,7 +148,18 @@ impl Model {
         config: &LlamaConfig,
         format: WeightFormat,
     ) -> Result<Self, Error> {
-        Self::build(config, device, format, None)
+        Self::build(config, device, format, Values::Unset)
+    }
+
+    /// The same, and for each parameter in turn whatever loading it takes: for memory plans.
+    ///
+    /// Errors: as [`Model::alloc`].
+    pub fn plan(
+        device: &dyn Device,
+        config: &LlamaConfig,
+        format: WeightFormat,
+    ) -> Result<Self, Error> {
+        Self::build(config, device, format, Values::Planned)
     }
 
     /// Builds a model from its weights, quantizing them as they are read; `report` hears of every matrix.
@@ -155,17 +172,17 @@ impl Model {
         format: WeightFormat,
         report: Report<'_>,
     ) -> Result<Self, Error> {
-        Self::build(config, device, format, Some((weights, report)))
+        Self::build(config, device, format, Values::Read(weights, report))
     }
 
     fn build(
         config: &LlamaConfig,
         device: &dyn Device,
         format: WeightFormat,
-        source: Option<(&dyn Weights, Report<'_>)>,
+        values: Values<'_, '_>,
     ) -> Result<Self, Error> {
         let specs: Vec<_> = config.tensors().collect();
-        let mut b = Builder { device, format, source, specs, next: 0 };
+        let mut b = Builder { device, format, values, specs, next: 0 };
         let embedding = b.matrix()?;
         let mut blocks = Vec::with_capacity(config.num_hidden_layers);
         for _ in 0..config.num_hidden_layers {
@@ -254,7 +271,7 @@ impl Model {
                 Weight::Float(data) => data.download(ops, rows.start * matrix.cols(), out)?,
                 Weight::Hybrid(weight) => {
                     let (n, k) = (rows.len(), weight.cols());
-                    let mut decoded = Buffer::alloc(ops, Owner::Workspace, "decoded rows", n * k)?;
+                    let mut decoded = Buffer::alloc(ops, Owner::Loading, "decoded rows", n * k)?;
                     ops.decode_rows(qft_quant::DecodeRows {
                         weight,
                         rows,

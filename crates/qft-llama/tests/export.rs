@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A `fill` that copies from other weights.
 fn copy(
@@ -50,7 +51,15 @@ fn writes_the_shared_models_so_that_they_load() {
         for shard_bytes in [DEFAULT_SHARD_BYTES, 200_000, 1] {
             let parent = tempfile::tempdir().unwrap();
             let out = parent.path().join("new/model");
-            export_folder(&out, Some(&dir), &config, shard_bytes, &mut copy(&source)).unwrap();
+            export_folder(
+                &out,
+                Some(&dir),
+                &config,
+                shard_bytes,
+                &Arc::default(),
+                &mut copy(&source),
+            )
+            .unwrap();
             assert_eq!(names(out.parent().unwrap()), set(&["model"]));
 
             assert_eq!(LlamaConfig::from_dir(&out).unwrap(), config);
@@ -88,7 +97,7 @@ fn writes_what_the_format_demands() {
     let weights = Synthetic::new(&config, 3);
     let parent = tempfile::tempdir().unwrap();
     let out = parent.path().join("out");
-    export_folder(&out, None, &config, 600, &mut copy(&weights)).unwrap();
+    export_folder(&out, None, &config, 600, &Arc::default(), &mut copy(&weights)).unwrap();
     let text = fs::read_to_string(out.join("model.safetensors.index.json")).unwrap();
     let index: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(index["metadata"]["total_size"], 2 * config.parameters());
@@ -123,7 +132,8 @@ fn rounds_to_nearest_even() {
             out.fill(tie(value));
             Ok(())
         };
-        export_folder(&out, None, &config, DEFAULT_SHARD_BYTES, &mut fill).unwrap();
+        export_folder(&out, None, &config, DEFAULT_SHARD_BYTES, &Arc::default(), &mut fill)
+            .unwrap();
         let mut row = [0.0; 8];
         let written = WeightSource::open(&out, &config).unwrap();
         written.read_rows("model.embed_tokens.weight", 15..16, &mut row).unwrap();
@@ -143,7 +153,8 @@ fn replaces_a_model_and_keeps_other_files() {
         [DEFAULT_SHARD_BYTES, 600, 1, 600, DEFAULT_SHARD_BYTES].iter().enumerate()
     {
         let weights = &weights[round % 2];
-        export_folder(out, None, &config, *shard_bytes, &mut copy(weights)).unwrap();
+        export_folder(out, None, &config, *shard_bytes, &Arc::default(), &mut copy(weights))
+            .unwrap();
         assert_rounded(&WeightSource::open(out, &config).unwrap(), weights, &config);
         assert_eq!(fs::read_to_string(out.join("metrics.jsonl")).unwrap(), "kept");
     }
@@ -156,7 +167,7 @@ fn a_failure_leaves_everything_as_it_was() {
     let weights = Synthetic::new(&config, 1);
     let parent = tempfile::tempdir().unwrap();
     let old = parent.path().join("old");
-    export_folder(&old, None, &config, 600, &mut copy(&weights)).unwrap();
+    export_folder(&old, None, &config, 600, &Arc::default(), &mut copy(&weights)).unwrap();
     let contents = |dir: &Path| -> Vec<_> {
         names(dir).into_iter().map(|name| (fs::read(dir.join(&name)).unwrap(), name)).collect()
     };
@@ -174,13 +185,16 @@ fn a_failure_leaves_everything_as_it_was() {
         Ok(())
     };
     for out in [old.clone(), parent.path().join("new")] {
-        let error = export_folder(&out, None, &config, 600, &mut stops).unwrap_err();
+        let error =
+            export_folder(&out, None, &config, 600, &Arc::default(), &mut stops).unwrap_err();
         assert!(matches!(error, Error::EmptyPrompt));
-        let error = export_folder(&out, None, &config, 600, &mut diverges).unwrap_err();
+        let error =
+            export_folder(&out, None, &config, 600, &Arc::default(), &mut diverges).unwrap_err();
         assert!(matches!(error, Error::NotFinite { row: 15, col: 2, .. }), "{error}");
         let gone = parent.path().join("gone");
         let error =
-            export_folder(&out, Some(&gone), &config, 600, &mut copy(&weights)).unwrap_err();
+            export_folder(&out, Some(&gone), &config, 600, &Arc::default(), &mut copy(&weights))
+                .unwrap_err();
         assert!(error.to_string().contains("gone"), "{error}");
         assert_eq!(contents(&old), before);
         assert_eq!(names(parent.path()), set(&["old"]));
@@ -193,7 +207,14 @@ fn refuses_places_where_it_must_not_write() {
     let weights = Synthetic::new(&config, 1);
     let parent = tempfile::tempdir().unwrap();
     let export = |out: &Path, source: Option<&Path>| {
-        export_folder(out, source, &config, DEFAULT_SHARD_BYTES, &mut copy(&weights))
+        export_folder(
+            out,
+            source,
+            &config,
+            DEFAULT_SHARD_BYTES,
+            &Arc::default(),
+            &mut copy(&weights),
+        )
     };
     let refused = |out: &Path, source: Option<&Path>, part: &str| {
         let error = export(out, source).unwrap_err();

@@ -14,7 +14,8 @@ mod select;
 use crate::outlier::BLOCK_COLS;
 use crate::{Error, HybridFormat, HybridMatrix};
 use half::bf16;
-use qft_tensor::{Device, Isa};
+use qft_tensor::ledger::Registration;
+use qft_tensor::{DType, Device, Isa, Owner, Transfer};
 use rayon::prelude::*;
 use row::{AllFinite, EncodeRow, RowReport};
 use select::{Candidates, Collect, Histogram};
@@ -66,10 +67,10 @@ impl HybridMatrix {
         read: &mut ReadRows<'_, E>,
     ) -> Result<(Self, EncodeReport), E> {
         let mut encoder = Encoder::new(device, shape, format)?;
-        let mut buffer = vec![0.0; encoder.rows_at_once() * shape.1];
+        let Blocks { mut floats, mut q, mut residual, _reports } = encoder.blocks();
         if let Some(mut histogram) = encoder.histogram() {
             for rows in encoder.row_blocks() {
-                let block = &mut buffer[..rows.len() * shape.1];
+                let block = &mut floats[..rows.len() * shape.1];
                 read(rows.clone(), block)?;
                 encoder.check_finite(rows.start, block)?;
                 histogram.add(encoder.isa, block);
@@ -77,13 +78,38 @@ impl HybridMatrix {
             encoder.threshold = histogram.threshold();
         }
         for rows in encoder.row_blocks() {
-            let block = &mut buffer[..rows.len() * shape.1];
+            let block = &mut floats[..rows.len() * shape.1];
             read(rows.clone(), block)?;
             encoder.check_finite(rows.start, block)?;
-            encoder.push(rows, block)?;
+            encoder.push(rows, block, (&mut q, &mut residual))?;
         }
         Ok(encoder.finish()?)
     }
+
+    /// Allocates a matrix and whatever encoding it takes, without encoding: for memory plans.
+    ///
+    /// Errors: those of the device, [`Error::OutlierFraction`].
+    pub fn plan_encode(
+        device: &dyn Device,
+        shape: (usize, usize),
+        format: HybridFormat,
+    ) -> Result<Self, Error> {
+        let encoder = Encoder::new(device, shape, format)?;
+        let blocks = encoder.blocks();
+        let histogram = encoder.histogram();
+        drop((blocks, histogram));
+        Ok(encoder.matrix)
+    }
+}
+
+/// What encoding holds besides the matrix, whose size is known before. Positions of protected features come to
+/// it: some 30 bytes for each of those in one block of rows.
+struct Blocks {
+    floats: Transfer<f32>,
+    q: Transfer<i8>,
+    residual: Transfer<i8>,
+    /// Reports and starts of all rows, which the encoder fills.
+    _reports: Registration,
 }
 
 /// The second pass: takes blocks of rows, fills the device's planes.
@@ -123,8 +149,22 @@ impl<'a> Encoder<'a> {
         (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
     }
 
+    fn blocks(&self) -> Blocks {
+        let (rows, cols) = (self.rows_at_once(), self.matrix.cols());
+        let row_bytes = self.matrix.format().residual.row_bytes(cols);
+        let ledger = self.device.ledger();
+        let report_bytes = self.matrix.rows() * (size_of::<RowReport>() + size_of::<u32>());
+        Blocks {
+            floats: Transfer::zeroed(ledger, "rows to encode", rows * cols),
+            q: Transfer::zeroed(ledger, "encoded rows", rows * cols),
+            residual: Transfer::zeroed(ledger, "encoded residuals", rows * row_bytes),
+            _reports: ledger.register(Owner::Loading, "row reports", DType::U8, report_bytes),
+        }
+    }
+
     fn histogram(&self) -> Option<Histogram> {
-        self.matrix.outliers.as_ref().map(|outliers| Histogram::new(outliers.capacity()))
+        let outliers = self.matrix.outliers.as_ref()?;
+        Some(Histogram::new(self.device.ledger(), outliers.capacity()))
     }
 
     fn check_finite(&self, first_row: usize, block: &[f32]) -> Result<(), Error> {
@@ -143,7 +183,13 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    fn push(&mut self, rows: Range<usize>, block: &mut [f32]) -> Result<(), Error> {
+    /// Encodes a block of rows into `planes`, and uploads them.
+    fn push(
+        &mut self,
+        rows: Range<usize>,
+        block: &mut [f32],
+        planes: (&mut [i8], &mut [i8]),
+    ) -> Result<(), Error> {
         let (cols, isa, residual) = (self.matrix.cols(), self.isa, self.matrix.format().residual);
         if cols == 0 {
             self.row_reports.resize(rows.end, RowReport::default());
@@ -151,8 +197,7 @@ impl<'a> Encoder<'a> {
         }
         let mut protected = self.protect(rows.len(), block);
         let row_bytes = residual.row_bytes(cols);
-        let mut q = vec![0i8; block.len()];
-        let mut r = vec![0i8; rows.len() * row_bytes];
+        let (q, r) = (&mut planes.0[..block.len()], &mut planes.1[..rows.len() * row_bytes]);
         let mut r_rows: Vec<&mut [i8]> = match row_bytes {
             0 => (0..rows.len()).map(|_| Default::default()).collect(),
             _ => r.chunks_exact_mut(row_bytes).collect(),
@@ -165,9 +210,9 @@ impl<'a> Encoder<'a> {
             .map(|(((w, q), r), protected)| isa.run(EncodeRow { residual, w, protected, q, r }))
             .collect();
         self.row_reports.extend(reports);
-        self.matrix.q.upload(self.device, rows.start * cols, &q)?;
+        self.matrix.q.upload(self.device, rows.start * cols, q)?;
         if let Some(plane) = &mut self.matrix.residual {
-            plane.upload(self.device, rows.start * row_bytes, &r)?;
+            plane.upload(self.device, rows.start * row_bytes, r)?;
         }
         self.push_outliers(rows, &protected)
     }

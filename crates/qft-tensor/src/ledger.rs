@@ -28,11 +28,13 @@ pub enum Owner {
     Workspace,
     /// Token ids, targets and positions.
     Data,
+    /// Blocks of weights and states on their way from or to files: mostly host memory, also beside a GPU.
+    Loading,
 }
 
 impl Owner {
     /// All owners, in the order of reports.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Weights,
         Self::Residual,
         Self::Outliers,
@@ -43,6 +45,7 @@ impl Owner {
         Self::Loss,
         Self::Workspace,
         Self::Data,
+        Self::Loading,
     ];
 
     /// The name used in reports and JSON keys.
@@ -58,6 +61,7 @@ impl Owner {
             Self::Loss => "loss",
             Self::Workspace => "workspace",
             Self::Data => "data",
+            Self::Loading => "loading",
         }
     }
 
@@ -71,9 +75,10 @@ impl Owner {
 
     /// Whether a freed buffer of this owner is kept for the next allocation of the same size.
     ///
-    /// States live as long as the model; everything else comes back with the same sizes each step.
+    /// States live as long as the model, and loading is over before the first step; everything else comes back
+    /// with the same sizes each step.
     pub const fn is_pooled(self) -> bool {
-        !self.is_state()
+        !self.is_state() && !matches!(self, Self::Loading)
     }
 }
 

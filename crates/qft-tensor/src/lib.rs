@@ -23,6 +23,7 @@ pub mod quantize;
 pub mod rng;
 pub mod rounding;
 pub mod simd;
+pub mod transfer;
 pub mod wide;
 
 pub use buffer::{Buffer, Mat, MatMut, Span};
@@ -39,4 +40,5 @@ pub use quantize::{
 pub use rng::{Philox, RngKey};
 pub use rounding::Rounding;
 pub use simd::{Isa, Kernel};
+pub use transfer::Transfer;
 pub use wide::{NO_CHANNEL, WIDE, Wide, WideDigits};

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use qft_autograd::{Matrix, Weight};
 use qft_llama::model::ParamMut;
 use qft_tensor::buffer::RawBuffer;
-use qft_tensor::{Buffer, DType, Element};
+use qft_tensor::{Buffer, DType, Element, Transfer};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -106,6 +106,19 @@ fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
     all
 }
 
+/// Where the bytes of a tensor lie on their way. What is kept for the next step is given back first, so that saving
+/// stays below the peak of training.
+fn chunk(ops: &dyn TrainOps, tensors: &[StateTensor<'_>]) -> Transfer<u8> {
+    ops.trim();
+    let most = tensors.iter().map(StateTensor::bytes).max().unwrap_or(0);
+    Transfer::zeroed(ops.ledger(), "checkpoint", CHUNK.min(most))
+}
+
+/// Allocates whatever saving and loading take, and nothing more: for memory plans.
+pub fn plan(ops: &dyn TrainOps, trainer: &mut Trainer) {
+    drop(chunk(ops, &state_tensors(trainer)));
+}
+
 fn type_name(dtype: DType) -> Result<&'static str> {
     Ok(match dtype {
         DType::I8 => "I8",
@@ -171,10 +184,10 @@ fn write_state(ops: &dyn TrainOps, trainer: &mut Trainer, path: &Path) -> Result
     }
     let mut header = serde_json::to_string(&header)?;
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut file = BufWriter::new(File::create(path)?);
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(header.as_bytes())?;
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = chunk(ops, &tensors);
     for t in tensors {
         for start in (0..t.bytes()).step_by(CHUNK) {
             let part = &mut chunk[..CHUNK.min(t.bytes() - start)];
@@ -277,8 +290,8 @@ fn read_state(ops: &dyn TrainOps, trainer: &mut Trainer, path: &Path) -> Result<
     file.read_exact(&mut header)?;
     let entries: HashMap<String, Entry> =
         serde_json::from_slice(&header).context("the header is damaged")?;
-    let mut chunk = vec![0; CHUNK];
     let tensors = state_tensors(trainer);
+    let mut chunk = chunk(ops, &tensors);
     ensure!(
         entries.len() == tensors.len(),
         "{} tensors in the file, {} in this model; the options differ from those of the run",

@@ -1,12 +1,13 @@
-//! Memory, before anything is loaded: a step of the real code on a device that only counts.
+//! Memory, before anything is loaded: loading, a step and saving by the real code, on a device that only counts.
 
+use crate::checkpoint;
 use crate::optimizer::OptimizerConfig;
 use crate::trainer::{GradientMode, Trainer};
 use anyhow::Result;
-use qft_llama::Batch;
 use qft_llama::config::LlamaConfig;
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::PassOptions;
+use qft_llama::{Batch, export};
 use qft_tensor::{Device, MemoryReport, Planner};
 use serde::Serialize;
 
@@ -106,10 +107,12 @@ fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
 /// The memory of training `config` with `setup` on steps of `shape`.
 pub fn plan(config: &LlamaConfig, setup: &Setup, shape: StepShape) -> Result<MemoryPlan> {
     let planner = Planner::default();
-    let model = Model::alloc(&planner, config, setup.format)?;
+    let model = Model::plan(&planner, config, setup.format)?;
     let mut trainer = Trainer::new(&planner, model, setup.optimizer, setup.pass, setup.gradients)?;
     let batches = vec![full_batch(shape); shape.accumulate];
     trainer.step(&planner, &batches, 0.0)?;
+    checkpoint::plan(&planner, &mut trainer);
+    export::plan(planner.ledger(), config, &mut export::rows_of(&trainer.model, &planner))?;
     let report = planner.ledger().report();
     Ok(MemoryPlan::from_report(&report, config, setup.gradients))
 }

@@ -5,8 +5,8 @@
 mod common;
 
 use common::{
-    INT8_STATES, Windows, copy_dir, finetune, json_lines, lion, setup, state_options, succeed,
-    trainer,
+    INT8_STATES, Windows, copy_dir, finetune, json_lines, lion, progress, setup, state_options,
+    succeed, trainer,
 };
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
@@ -31,18 +31,6 @@ fn train(cpu: &Cpu, trainer: &mut Trainer, windows: &Windows, steps: std::ops::R
     for step in steps {
         let batches = [windows.batch(2 * step, 1), windows.batch(2 * step + 1, 1)];
         trainer.step(cpu, &batches, 5e-4).unwrap();
-    }
-}
-
-fn progress(trainer: &Trainer) -> Progress {
-    Progress {
-        version: checkpoint::VERSION,
-        step: trainer.pass.step,
-        tokens: 0,
-        seconds: 0.0,
-        initial_eval_loss: None,
-        last_norm: trainer.optimizer.last_norm,
-        options: serde_json::Map::new(),
     }
 }
 

@@ -4,10 +4,12 @@ use super::{FillRows, WRITE_REMEDY};
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
 use half::bf16;
+use qft_tensor::{Ledger, Transfer};
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Elements converted at a time, or one row if that is longer.
 const BLOCK_ELEMENTS: usize = 1 << 18;
@@ -62,22 +64,22 @@ impl Shard {
     /// Writes header and data, and waits until they are on the disk.
     pub(super) fn write(
         &self,
+        ledger: &Arc<Ledger>,
         mut file: File,
         path: &Path,
         fill: &mut FillRows<'_>,
     ) -> Result<(), Error> {
         let io = |source| Error::io("write", path, WRITE_REMEDY, source);
         file.write_all(&self.header()).map_err(io)?;
-        let (mut values, mut bytes) = (Vec::new(), Vec::new());
+        let (mut values, mut bytes) = self.blocks(ledger);
         for spec in &self.tensors {
-            let step = (BLOCK_ELEMENTS / spec.cols).max(1);
-            for start in (0..spec.rows).step_by(step) {
-                let rows = start..spec.rows.min(start + step);
-                values.clear();
-                values.resize(rows.len() * spec.cols, 0.0);
-                fill(spec, rows, &mut values)?;
-                bytes.clear();
-                for (index, &value) in values.iter().enumerate() {
+            for start in (0..spec.rows).step_by(block_rows(spec)) {
+                let rows = start..spec.rows.min(start + block_rows(spec));
+                let values = &mut values[..rows.len() * spec.cols];
+                fill(spec, rows, values)?;
+                let bytes = &mut bytes[..size_of_val(values) / 2];
+                for (index, (&value, out)) in values.iter().zip(bytes.as_chunks_mut().0).enumerate()
+                {
                     let rounded = bf16::from_f32(value);
                     if !rounded.is_finite() {
                         return Err(Error::NotFinite {
@@ -90,12 +92,28 @@ impl Shard {
                                      earlier checkpoint",
                         });
                     }
-                    bytes.extend_from_slice(&rounded.to_le_bytes());
+                    *out = rounded.to_le_bytes();
                 }
-                file.write_all(&bytes).map_err(io)?;
+                file.write_all(bytes).map_err(io)?;
             }
         }
         file.sync_all().map_err(io)
+    }
+
+    /// A block of rows as it comes, and as it is written.
+    fn blocks(&self, ledger: &Arc<Ledger>) -> (Transfer<f32>, Transfer<u8>) {
+        let most = self.tensors.iter().map(block_elements).max().unwrap_or(0);
+        let bytes = Transfer::zeroed(ledger, "saved rows", most * size_of::<bf16>());
+        (Transfer::zeroed(ledger, "rows to save", most), bytes)
+    }
+
+    /// Allocates what writing takes and fetches the largest block.
+    pub(super) fn plan(&self, ledger: &Arc<Ledger>, fill: &mut FillRows<'_>) -> Result<(), Error> {
+        let (mut values, _bytes) = self.blocks(ledger);
+        let Some(spec) = self.tensors.iter().max_by_key(|spec| block_elements(spec)) else {
+            return Ok(());
+        };
+        fill(spec, 0..block_rows(spec), &mut values[..block_elements(spec)])
     }
 
     /// Length, names, types, shapes and offsets, padded so that the data begins at a multiple of 8.
@@ -116,6 +134,15 @@ impl Shard {
         header.append(&mut text);
         header
     }
+}
+
+/// Rows converted at a time.
+fn block_rows(spec: &TensorSpec) -> usize {
+    (BLOCK_ELEMENTS / spec.cols).clamp(1, spec.rows.max(1))
+}
+
+fn block_elements(spec: &TensorSpec) -> usize {
+    block_rows(spec) * spec.cols
 }
 
 fn tensor_bytes(spec: &TensorSpec) -> u64 {
@@ -151,7 +178,7 @@ mod tests {
         };
         let config = LlamaConfig::preset("llama-15m").unwrap();
         let shard = Shard { tensors: config.tensors().take(1).collect() };
-        match shard.write(file, path, &mut |_, _, _| Ok(())) {
+        match shard.write(&Arc::default(), file, path, &mut |_, _, _| Ok(())) {
             Err(error @ Error::Io { .. }) => {
                 assert!(error.to_string().contains("/dev/full"), "{error}");
                 let Error::Io { source, .. } = error else { unreachable!() };

@@ -1,8 +1,10 @@
 //! Which weights are protected: the largest magnitudes of the matrix, found without sorting it.
 
 use crate::outlier::{BLOCK_COLS, MAX_PER_BLOCK};
-use qft_tensor::{Isa, Kernel};
+use qft_tensor::ledger::Registration;
+use qft_tensor::{DType, Isa, Kernel, Ledger, Owner};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Magnitudes are told apart by their exponent and 8 bits of mantissa.
 const BINS: usize = 1 << 16;
@@ -27,6 +29,7 @@ pub(super) struct Histogram {
     budget: u64,
     /// Bins below are out of the race, whatever is still to come.
     floor: u32,
+    _registration: Registration,
 }
 
 /// Protected are all weights in bins above `bin`, and the first `quota` in `bin`, row by row.
@@ -37,10 +40,12 @@ pub(super) struct Threshold {
 }
 
 impl Histogram {
-    pub(super) fn new(budget: usize) -> Self {
+    pub(super) fn new(ledger: &Arc<Ledger>, budget: usize) -> Self {
         let parts = vec![vec![0; BINS]; rayon::current_num_threads()];
+        let bytes = parts.len() * BINS * size_of::<u64>();
+        let registration = ledger.register(Owner::Loading, "magnitudes", DType::U8, bytes);
         // Bin 0 is zero and the smallest subnormals: protecting them gains nothing.
-        Self { parts, budget: budget as u64, floor: 1 }
+        Self { parts, budget: budget as u64, floor: 1, _registration: registration }
     }
 
     /// Adds some weights of the matrix. Their order does not matter.
@@ -166,7 +171,7 @@ mod tests {
     fn the_threshold_leaves_exactly_the_budget() {
         let weights: Vec<f32> = (0..10_000).map(|i| ((i * 7919) % 10_007) as f32).collect();
         for budget in [1, 10, 1000, 9999] {
-            let mut histogram = Histogram::new(budget);
+            let mut histogram = Histogram::new(&Arc::default(), budget);
             for part in weights.chunks(777) {
                 histogram.add(Isa::SCALAR, part);
             }
@@ -180,7 +185,7 @@ mod tests {
 
     #[test]
     fn zeros_are_never_protected() {
-        let mut histogram = Histogram::new(5);
+        let mut histogram = Histogram::new(&Arc::default(), 5);
         let weights = [0.0, -0.0, 1.0, 0.0, -2.0, 0.0, 0.0];
         histogram.add(Isa::SCALAR, &weights);
         let threshold = histogram.threshold();

@@ -16,7 +16,7 @@ use crate::rss;
 use crate::trainer::Trainer;
 use anyhow::{Context, Result, bail, ensure};
 use qft_llama::Batch;
-use qft_llama::export::{DEFAULT_SHARD_BYTES, export_folder};
+use qft_llama::export::{self, DEFAULT_SHARD_BYTES, export_folder};
 use qft_llama::model::Model;
 use qft_llama::pass;
 use qft_llama::sampling::Sampler;
@@ -370,16 +370,14 @@ impl<'a> Run<'a> {
 
     fn export(&self, model: &Model) -> Result<()> {
         let (ops, config) = (&*self.ops, &self.folder.config);
-        let ids: std::collections::HashMap<String, u32> =
-            config.tensors().map(|spec| spec.name).zip(0..).collect();
+        ops.trim();
         export_folder(
             &self.options.out,
             Some(self.folder.dir),
             config,
             DEFAULT_SHARD_BYTES,
-            &mut |spec, rows, out| {
-                model.read_rows(ops, qft_autograd::TensorId(ids[&spec.name]), rows, out)
-            },
+            ops.ledger(),
+            &mut export::rows_of(model, ops),
         )
         .with_context(|| {
             format!(

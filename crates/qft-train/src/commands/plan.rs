@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use qft_llama::LlamaConfig;
 use qft_llama::pass::Recompute;
+use qft_tensor::Owner;
 use std::path::Path;
 
 /// Runs the command.
@@ -167,4 +168,8 @@ pub fn print(plan: &MemoryPlan) {
     }
     println!("{:<12} {:>12}", "peak", gb(plan.peak_bytes));
     println!("{:<12} {:>12}", "reserved", gb(plan.reserved_bytes));
+    let loading = plan.owners.iter().find(|o| o.owner == Owner::Loading.name());
+    if let Some(loading) = loading {
+        println!("loading and saving hold {} at most, apart from steps", gb(loading.peak_bytes));
+    }
 }

@@ -10,6 +10,7 @@ use qft_quant::HybridMatrix;
 use qft_tensor::{Cpu, CpuConfig};
 use qft_testing::material;
 use qft_train::TrainOps;
+use qft_train::checkpoint::{self, Progress};
 use qft_train::options::choice::{
     ComputeKind, GradientChoice, OptimizerKind, RecomputeChoice, RoundingChoice, States,
 };
@@ -72,6 +73,19 @@ pub(crate) fn trainer(ops: &dyn TrainOps, setup: &Setup) -> Trainer {
 pub(crate) fn trainer_of(ops: &dyn TrainOps, dir: &Path, setup: &Setup) -> Trainer {
     let model = load(ops, dir, setup.format);
     Trainer::new(ops, model, setup.optimizer, setup.pass, setup.gradients).unwrap()
+}
+
+/// Where a trainer stands, for a checkpoint.
+pub(crate) fn progress(trainer: &Trainer) -> Progress {
+    Progress {
+        version: checkpoint::VERSION,
+        step: trainer.pass.step,
+        tokens: 0,
+        seconds: 0.0,
+        initial_eval_loss: None,
+        last_norm: trainer.optimizer.last_norm,
+        options: serde_json::Map::new(),
+    }
 }
 
 /// The ids of `text` by the tokenizer of the model in `dir`, and its BOS.

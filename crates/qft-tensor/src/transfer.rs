@@ -1,0 +1,35 @@
+//! Host memory on the ledger: blocks of values on their way between files and a device.
+
+use crate::ledger::Registration;
+use crate::{Element, Ledger, Owner};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+/// Values on the host, counted under [`Owner::Loading`] of a device's ledger as long as they live.
+#[derive(Debug)]
+pub struct Transfer<T: Element> {
+    values: Vec<T>,
+    _registration: Registration,
+}
+
+impl<T: Element> Transfer<T> {
+    /// `len` zeros. Pages that are never written to take no memory of the machine.
+    pub fn zeroed(ledger: &Arc<Ledger>, name: &'static str, len: usize) -> Self {
+        let registration = ledger.register(Owner::Loading, name, T::DTYPE, len);
+        Self { values: vec![T::zeroed(); len], _registration: registration }
+    }
+}
+
+impl<T: Element> Deref for Transfer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.values
+    }
+}
+
+impl<T: Element> DerefMut for Transfer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.values
+    }
+}
