@@ -6,7 +6,7 @@ use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_llama::{Batch, LlamaConfig, PRESETS, Synthetic, WeightSource, Weights, export};
 use qft_tensor::{Cpu, CpuConfig, Device, Owner};
-use qft_train::args::PlanArgs;
+use qft_train::args::{PlanArgs, WeightArgs};
 use qft_train::checkpoint::{self, Progress};
 use qft_train::options::choice::{OptimizerKind, States};
 use qft_train::options::{OptimizerOptions, PlanOptions};
@@ -193,7 +193,8 @@ pub(crate) fn setup_of(
     outliers: Option<f64>,
     recompute: Recompute,
 ) -> Result<Setup> {
-    let asked = PlanArgs { states: Some(states), outliers, ..PlanArgs::default() };
+    let weights = WeightArgs { states: Some(states), outliers, ..WeightArgs::default() };
+    let asked = PlanArgs { weights, ..PlanArgs::default() };
     let optimizer = OptimizerOptions::for_plan(OptimizerKind::Lion);
     Ok(PlanOptions::resolve(asked)?.state.setup(&optimizer, 0, recompute))
 }

@@ -1,19 +1,18 @@
 //! `cargo xtask bench-step`: the speed of optimizer steps of a model of a given shape, and where their time goes.
 
 use crate::bench_memory::{setup_of, text_like_batch};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_llama::{LlamaConfig, Synthetic};
-use qft_tensor::simd::peak;
-use qft_tensor::{Cpu, CpuConfig, Isa};
+use qft_train::machine::Machine;
+use qft_train::options::MachineOptions;
 use qft_train::options::choice::States;
+use qft_train::options::value::DeviceChoice;
 use qft_train::plan::StepShape;
-use qft_train::profile::{PhaseTotal, Profiled};
+use qft_train::profile::Profile;
 use qft_train::rss;
 use qft_train::trainer::Trainer;
-use std::sync::Arc;
-use std::time::Instant;
 
 /// What to time.
 #[derive(Debug, clap::Args)]
@@ -33,9 +32,12 @@ pub(crate) struct Args {
     /// Timed steps, after one that is not.
     #[arg(long, default_value_t = 5)]
     steps: usize,
-    /// Worker threads; 0 for all cores.
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
+    /// cpu, cuda or cuda:N.
+    #[arg(long, default_value_t)]
+    device: DeviceChoice,
+    /// CPU threads; all cores if absent.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Fraction of protected features; by default that of the mode.
     #[arg(long)]
     outliers: Option<f64>,
@@ -51,79 +53,49 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let config = LlamaConfig::preset(&args.model)?;
     let recompute = if args.recompute { Recompute::Block } else { Recompute::None };
     let setup = setup_of(args.states, args.outliers, recompute)?;
-    let cpu = Cpu::new(CpuConfig { threads: args.threads, ..CpuConfig::detect()? })?;
-    let (isa, threads) = (cpu.isa(), cpu.threads());
-    let peak = peak_gops(isa) * threads as f64;
-    let ops = Profiled::new(Arc::new(cpu));
+    let machine = Machine::open(MachineOptions { device: args.device, threads: args.threads })?;
+    let (ops, clock) = machine.watched(true);
+    let Some(mut clock) = clock else { bail!("the device has no clock around it") };
     let model =
-        Model::load(&ops, &config, &Synthetic::new(&config, 0), setup.format, &mut |_, _| ())?;
-    let mut trainer = Trainer::new(&ops, model, setup.optimizer, setup.pass, setup.gradients)?;
+        Model::load(&*ops, &config, &Synthetic::new(&config, 0), setup.format, &mut |_, _| ())?;
+    let mut trainer = Trainer::new(&*ops, model, setup.optimizer, setup.pass, setup.gradients)?;
     let shape = StepShape { seq_len: args.seq_len, batch_size: args.batch_size, accumulate: 1 };
     let batch = text_like_batch(&config, shape);
-    let mut step = || -> Result<(f64, f64, Vec<PhaseTotal>)> {
-        ops.take();
-        let start = Instant::now();
-        let report = trainer.step(&ops, std::slice::from_ref(&batch), 1e-4)?;
-        Ok((start.elapsed().as_secs_f64(), report.loss.mean, ops.take()))
+    let mut step = || -> Result<(f64, Profile)> {
+        clock.begin();
+        let report = trainer.step(&*ops, std::slice::from_ref(&batch), 1e-4)?;
+        Ok((report.loss.mean, clock.end()))
     };
     step()?;
     let mut runs = (0..args.steps.max(1)).map(|_| step()).collect::<Result<Vec<_>>>()?;
-    runs.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (seconds, loss, phases) = &runs[runs.len() / 2];
-    let tokens = batch.tokens();
-    let gemm: u64 = phases.iter().map(|p| p.operations).sum();
-    let of_peak = gemm as f64 * 1e-9 / seconds / peak;
+    runs.sort_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
+    let (loss, profile) = &runs[runs.len() / 2];
+    let (tokens, seconds) = (batch.tokens(), profile.seconds);
+    let rate = tokens as f64 / seconds;
     if args.json {
-        let phases: serde_json::Map<_, _> = (phases.iter())
-            .map(|p| (p.phase.name().to_owned(), serde_json::json!(p.seconds)))
-            .collect();
         let json = serde_json::json!({
-            "model": args.model, "states": args.states, "threads": threads, "isa": isa.name(),
-            "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens as f64 / seconds,
-            "loss": loss, "peak_gops": peak, "share_of_peak": of_peak, "phases": phases,
-            "peak_rss_bytes": rss::peak(),
+            "model": args.model, "states": args.states, "machine": machine.description(),
+            "tokens": tokens, "seconds": seconds, "tokens_per_second": rate, "loss": loss,
+            "profile": profile, "peak_rss_bytes": rss::peak(),
+            "peak_device_bytes": ops.ledger().report().peak_reserved_bytes,
         });
         println!("{json}");
         return Ok(());
     }
     println!(
-        "{} {:?}, {tokens} tokens in sequences of {}, {threads} threads, {isa} (peak {peak:.0} GOP/s)",
-        args.model, args.states, args.seq_len
+        "{} {:?}, {tokens} tokens in sequences of {}, {}",
+        args.model,
+        args.states,
+        args.seq_len,
+        machine.description()
     );
-    println!(
-        "median step {seconds:.3} s, {:.0} tok/s, {:.1} % of the INT8 peak\n",
-        tokens as f64 / seconds,
-        of_peak * 100.0
-    );
-    println!("| phase | s | % | GOP/s |\n|---|---|---|---|");
-    let known: f64 = phases.iter().map(|p| p.seconds).sum();
-    for p in phases.iter().filter(|p| p.seconds > 0.0) {
-        let rate = match p.operations {
-            0 => String::new(),
-            n => format!("{:.0}", n as f64 * 1e-9 / p.seconds),
-        };
-        println!(
-            "| {} | {:.4} | {:.1} | {rate} |",
-            p.phase.name(),
-            p.seconds,
-            p.seconds / seconds * 100.0
-        );
+    println!("median step {seconds:.3} s, {rate:.0} tok/s");
+    if let (Some(peak), Some(light)) = (profile.peak_gops, profile.speed_of_light) {
+        println!("{:.1} % of the INT8 peak, {peak:.0} GOP/s", light * 100.0);
     }
-    println!("| other | {:.4} | {:.1} | |", seconds - known, (seconds - known) / seconds * 100.0);
+    print!("\n{profile}");
     if let Some(bytes) = rss::peak() {
         println!("\npeak resident memory {:.0} MB", bytes as f64 * 1e-6);
     }
     Ok(())
-}
-
-/// The INT8 rate of one thread from registers alone, in GOP/s; the best of a few tries.
-fn peak_gops(isa: Isa) -> f64 {
-    const ROUNDS: u32 = 1 << 20;
-    (0..5)
-        .filter_map(|_| {
-            let start = Instant::now();
-            let operations = peak::int8_operations(isa, ROUNDS)?;
-            Some(operations as f64 * 1e-9 / start.elapsed().as_secs_f64())
-        })
-        .fold(f64::NAN, f64::max)
 }

@@ -31,6 +31,85 @@ pub enum Command {
     Plan(PlanArgs),
 }
 
+/// How data is read.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct ReadingArgs {
+    /// Format of the data [default: auto]
+    #[arg(long, value_enum, help_heading = "Data")]
+    pub format: Option<DataFormat>,
+    /// Chat template: auto, model, alpaca, chatml, llama2, llama3, none, or a Jinja file [default: auto,
+    /// the model's own; without one alpaca for instructions and chatml for conversations]
+    #[arg(long, value_name = "NAME|FILE", help_heading = "Data")]
+    pub template: Option<TemplateChoice>,
+    /// Tokens that count in the loss [default: completion]
+    #[arg(long, value_enum, help_heading = "Data")]
+    pub train_on: Option<TrainOn>,
+}
+
+/// The rows of a micro-batch.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct RowArgs {
+    /// Tokens per row; documents are cut there [default: 512, or the model's limit if that is less]
+    #[arg(long, value_name = "TOKENS", help_heading = "Data")]
+    pub seq_len: Option<usize>,
+    /// Rows per micro-batch [default: 4]
+    #[arg(long, value_name = "ROWS", help_heading = "Training")]
+    pub batch_size: Option<usize>,
+}
+
+/// What a step is, besides its rows.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct UpdateArgs {
+    /// Micro-batches per optimizer step [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub accumulate: Option<usize>,
+    /// Optimizer; adamw needs --states f32 [default: lion]
+    #[arg(long, value_enum, help_heading = "Training")]
+    pub optimizer: Option<OptimizerKind>,
+}
+
+/// How weights are stored and multiplied.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct WeightArgs {
+    /// How weights and training states are stored [default: full; to eval and generate, f32]
+    #[arg(long, value_enum, help_heading = "States")]
+    pub states: Option<States>,
+    /// Numbers in which linear layers multiply [default: int8, or float with --states f32]
+    #[arg(long, value_enum, help_heading = "States")]
+    pub compute: Option<ComputeKind>,
+    /// Fraction of weights kept as protected features, 0 to 0.05 [default: by --states]
+    #[arg(long, value_name = "FRACTION", value_parser = number::<f64>, help_heading = "States")]
+    pub outliers: Option<f64>,
+}
+
+/// What the backward pass keeps.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct BackwardArgs {
+    /// What the backward pass computes again [default: auto]
+    #[arg(long, value_enum, help_heading = "States")]
+    pub recompute: Option<RecomputeChoice>,
+    /// What happens to gradients [default: released, or stored with --states paper]
+    #[arg(long, value_enum, help_heading = "States")]
+    pub gradients: Option<GradientChoice>,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct MachineArgs {
+    /// Where to compute: cpu, cuda, cuda:N [default: cpu]
+    #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
+    pub device: Option<DeviceChoice>,
+    /// CPU threads [default: all cores]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub threads: Option<usize>,
+}
+
 /// Options of `qft finetune`; also the keys of its settings file.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -58,19 +137,14 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub out: Option<PathBuf>,
 
-    /// Format of the data [default: auto]
-    #[arg(long, value_enum, help_heading = "Data")]
-    pub format: Option<DataFormat>,
-    /// Chat template: auto, model, alpaca, chatml, llama2, llama3, none, or a Jinja file [default: auto,
-    /// the model's own; without one alpaca for instructions and chatml for conversations]
-    #[arg(long, value_name = "NAME|FILE", help_heading = "Data")]
-    pub template: Option<TemplateChoice>,
-    /// Tokens that count in the loss [default: completion]
-    #[arg(long, value_enum, help_heading = "Data")]
-    pub train_on: Option<TrainOn>,
-    /// Tokens per row; documents are cut there [default: 512, or the model's limit if that is less]
-    #[arg(long, value_name = "TOKENS", help_heading = "Data")]
-    pub seq_len: Option<usize>,
+    /// How the data is read.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub reading: ReadingArgs,
+    /// The rows of a micro-batch.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub rows: RowArgs,
     /// Put several short documents into one row; they do not see each other
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", help_heading = "Data")]
@@ -90,15 +164,10 @@ pub struct FinetuneArgs {
     /// Passes over the data, also in part [default: 1]
     #[arg(long, value_name = "X", value_parser = number::<f64>, help_heading = "Training")]
     pub epochs: Option<f64>,
-    /// Rows per micro-batch [default: 4]
-    #[arg(long, value_name = "ROWS", help_heading = "Training")]
-    pub batch_size: Option<usize>,
-    /// Micro-batches per optimizer step [default: 1]
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub accumulate: Option<usize>,
-    /// Optimizer; adamw needs --states f32 [default: lion]
-    #[arg(long, value_enum, help_heading = "Training")]
-    pub optimizer: Option<OptimizerKind>,
+    /// The rest of a step.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub update: UpdateArgs,
     /// Largest learning rate [default: 1e-5 for lion, 2e-5 for adamw]
     #[arg(long, value_name = "RATE", value_parser = number::<f64>, help_heading = "Training")]
     pub lr: Option<f64>,
@@ -128,21 +197,14 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub seed: Option<u64>,
 
-    /// How training states are stored [default: full]
-    #[arg(long, value_enum, help_heading = "States")]
-    pub states: Option<States>,
-    /// Numbers in which linear layers multiply [default: int8, or float with --states f32]
-    #[arg(long, value_enum, help_heading = "States")]
-    pub compute: Option<ComputeKind>,
-    /// Fraction of weights kept as protected features, 0 to 0.05 [default: by --states]
-    #[arg(long, value_name = "FRACTION", value_parser = number::<f64>, help_heading = "States")]
-    pub outliers: Option<f64>,
-    /// What the backward pass computes again [default: auto]
-    #[arg(long, value_enum, help_heading = "States")]
-    pub recompute: Option<RecomputeChoice>,
-    /// What happens to gradients [default: released, or stored with --states paper]
-    #[arg(long, value_enum, help_heading = "States")]
-    pub gradients: Option<GradientChoice>,
+    /// How weights are stored and multiplied.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub weights: WeightArgs,
+    /// What the backward pass keeps.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub backward: BackwardArgs,
     /// Code of the INT8 momentum [default: sqrt]
     #[arg(long, value_enum, help_heading = "States")]
     pub momentum_code: Option<MomentumChoice>,
@@ -154,13 +216,10 @@ pub struct FinetuneArgs {
           default_missing_value = "true", help_heading = "States")]
     pub insist: Option<bool>,
 
-    /// Where to train: cpu, cuda, cuda:N [default: cpu]
-    #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
-    pub device: Option<DeviceChoice>,
-    /// CPU threads [default: all cores]
-    #[arg(long, value_name = "N", help_heading = "Machine")]
-    pub threads: Option<usize>,
-
+    /// Where to compute.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub machine: MachineArgs,
     /// Save a checkpoint every N steps [default: only at the end and on Ctrl-C]
     #[arg(long, value_name = "N", help_heading = "Progress")]
     pub checkpoint_every: Option<u64>,
@@ -177,6 +236,10 @@ pub struct FinetuneArgs {
     /// Evaluate on at most this many batches [default: all]
     #[arg(long, value_name = "N", help_heading = "Progress")]
     pub eval_batches: Option<usize>,
+    /// Show where the time of the steps goes, and how near to the machine's INT8 rate they come
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", help_heading = "Progress")]
+    pub profile: Option<bool>,
     /// Text that the model continues before and after training, to be seen
     #[arg(long, value_name = "TEXT", help_heading = "Progress")]
     pub sample_prompt: Option<String>,
@@ -191,36 +254,21 @@ pub struct EvalArgs {
     /// Data: plain text, .jsonl or .json; may be given more than once
     #[arg(long, value_name = "FILE", required = true)]
     pub data: Vec<PathBuf>,
-    /// Format of the data [default: auto]
-    #[arg(long, value_enum)]
-    pub format: Option<DataFormat>,
-    /// Chat template: auto, model, alpaca, chatml, llama2, llama3, none, or a Jinja file [default: auto]
-    #[arg(long, value_name = "NAME|FILE")]
-    pub template: Option<TemplateChoice>,
-    /// Tokens that count [default: completion]
-    #[arg(long, value_enum)]
-    pub train_on: Option<TrainOn>,
-    /// Tokens per row [default: 512, or the model's limit if that is less]
-    #[arg(long, value_name = "TOKENS")]
-    pub seq_len: Option<usize>,
-    /// Rows per batch [default: 4]
-    #[arg(long, value_name = "ROWS")]
-    pub batch_size: Option<usize>,
-    /// How weights are stored [default: f32]
-    #[arg(long, value_enum)]
-    pub states: Option<States>,
-    /// Fraction of weights kept as protected features, 0 to 0.05 [default: by --states]
-    #[arg(long, value_name = "FRACTION", value_parser = number::<f64>)]
-    pub outliers: Option<f64>,
-    /// Numbers in which linear layers multiply [default: int8, or float with --states f32]
-    #[arg(long, value_enum)]
-    pub compute: Option<ComputeKind>,
-    /// CPU threads [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// Where to compute: cpu, cuda, cuda:N [default: cpu]
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<DeviceChoice>,
+    /// How the data is read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    /// The rows of a micro-batch.
+    #[command(flatten)]
+    pub rows: RowArgs,
+    /// How weights are stored and multiplied.
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// Where to compute.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Show where the time goes
+    #[arg(long)]
+    pub profile: bool,
     /// Use at most this many batches [default: all]
     #[arg(long, value_name = "BATCHES")]
     pub limit: Option<usize>,
@@ -256,18 +304,12 @@ pub struct GenerateArgs {
     /// Seed of the sampling [default: 0]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// How weights are stored [default: f32]
-    #[arg(long, value_enum)]
-    pub states: Option<States>,
-    /// Numbers in which linear layers multiply [default: int8, or float with --states f32]
-    #[arg(long, value_enum)]
-    pub compute: Option<ComputeKind>,
-    /// CPU threads [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// Where to compute: cpu, cuda, cuda:N [default: cpu]
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<DeviceChoice>,
+    /// How weights are stored and multiplied.
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// Where to compute.
+    #[command(flatten)]
+    pub machine: MachineArgs,
 }
 
 /// Options of `qft plan`.
@@ -276,33 +318,21 @@ pub struct PlanArgs {
     /// Folder with a config.json, or the name of a well-known model such as llama-2-7b
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
-    /// How training states are stored [default: full]
-    #[arg(long, value_enum)]
-    pub states: Option<States>,
-    /// Tokens per row [default: 512, or the model's limit if that is less]
-    #[arg(long, value_name = "TOKENS")]
-    pub seq_len: Option<usize>,
-    /// Rows per micro-batch [default: 4]
-    #[arg(long, value_name = "ROWS")]
-    pub batch_size: Option<usize>,
-    /// Micro-batches per optimizer step [default: 1]
-    #[arg(long, value_name = "N")]
-    pub accumulate: Option<usize>,
-    /// Optimizer; adamw needs --states f32 [default: lion]
-    #[arg(long, value_enum)]
-    pub optimizer: Option<OptimizerKind>,
-    /// Numbers in which linear layers multiply [default: int8, or float with --states f32]
-    #[arg(long, value_enum)]
-    pub compute: Option<ComputeKind>,
-    /// Fraction of weights kept as protected features, 0 to 0.05 [default: by --states]
-    #[arg(long, value_name = "FRACTION", value_parser = number::<f64>)]
-    pub outliers: Option<f64>,
-    /// What the backward pass computes again [default: auto]
-    #[arg(long, value_enum)]
-    pub recompute: Option<RecomputeChoice>,
-    /// What happens to gradients [default: released, or stored with --states paper]
-    #[arg(long, value_enum)]
-    pub gradients: Option<GradientChoice>,
+    /// The rows of a micro-batch.
+    #[command(flatten)]
+    pub rows: RowArgs,
+    /// The rest of a step.
+    #[command(flatten)]
+    pub update: UpdateArgs,
+    /// How weights are stored and multiplied.
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// What the backward pass keeps.
+    #[command(flatten)]
+    pub backward: BackwardArgs,
+    /// Where to compute.
+    #[command(flatten)]
+    pub machine: MachineArgs,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -1,5 +1,6 @@
 //! What a run leaves to be read: `metrics.jsonl`, an object per step, and `summary.json`.
 
+use crate::profile::Profile;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +32,9 @@ pub struct StepMetrics {
     /// Global norm of the gradient before clipping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_norm: Option<f64>,
+    /// The rate of all products over the whole step, as a fraction of the machine's INT8 rate; with `--profile`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed_of_light: Option<f64>,
 }
 
 /// What an evaluation found.
@@ -151,6 +155,9 @@ pub struct Summary {
     pub peak_bytes: u64,
     /// The most bytes of each owner.
     pub owners: Owners,
+    /// Where the time of the steps of this process went; with `--profile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 /// Bytes by owner.
@@ -212,6 +219,7 @@ mod tests {
             tokens_per_second: 100.0,
             peak_bytes: 7,
             grad_norm: None,
+            speed_of_light: None,
         }
     }
 
@@ -271,6 +279,7 @@ mod tests {
             bytes_per_parameter: 3.1,
             planned_peak_bytes: 40,
             peak_bytes: 41,
+            profile: None,
             owners: Owners { planned: [("weights".into(), 10)].into(), ..Owners::default() },
         };
         summary.write(dir.path()).unwrap();

@@ -1,29 +1,13 @@
-//! Opens what every command needs: a device, a model folder, its tokenizer.
+//! Opens what every command needs: a model folder and its tokenizer.
 
 use crate::TrainOps;
 use crate::data::Reader;
-use crate::options::value::DeviceChoice;
 use crate::options::{DataOptions, StateOptions};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use qft_llama::model::Model;
 use qft_llama::{LlamaConfig, Tokenizer, WeightSource};
 use qft_quant::EncodeReport;
-use qft_tensor::{Cpu, CpuConfig};
 use std::path::Path;
-use std::sync::Arc;
-
-/// The device that was asked for.
-pub fn device(choice: DeviceChoice, threads: Option<usize>) -> Result<Arc<dyn TrainOps>> {
-    match choice {
-        DeviceChoice::Cpu => {
-            let config = CpuConfig { threads: threads.unwrap_or(0), ..CpuConfig::detect()? };
-            Ok(Arc::new(Cpu::new(config)?))
-        }
-        DeviceChoice::Cuda(_) => {
-            bail!("--device {choice}: this program runs on CPUs only; use --device cpu")
-        }
-    }
-}
 
 /// A model folder: its configuration and tokenizer.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ pub mod value;
 use crate::args::{EvalArgs, FinetuneArgs, GenerateArgs, PlanArgs};
 use anyhow::{Result, ensure};
 use check::{
-    StateChoices, given, held_out, length, missing, optimizer, reading, same_folder, seq_len,
-    state, step_options, threads, weights_only,
+    StateChoices, given, held_out, length, machine, missing, optimizer, reading, same_folder,
+    seq_len, state, step_options, weights_only,
 };
 use choice::{
     ComputeKind, DataFormat, GradientChoice, LrSchedule, MomentumChoice, OptimizerKind,
@@ -95,6 +95,15 @@ pub struct StateOptions {
     pub rounding: RoundingChoice,
 }
 
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct MachineOptions {
+    /// Device.
+    pub device: DeviceChoice,
+    /// CPU threads; absent: all cores.
+    pub threads: Option<usize>,
+}
+
 /// The shape of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct StepOptions {
@@ -149,10 +158,8 @@ pub struct FinetuneOptions {
     pub insist: bool,
     /// Seed of the run.
     pub seed: u64,
-    /// Device.
-    pub device: DeviceChoice,
-    /// CPU threads; absent: all cores.
-    pub threads: Option<usize>,
+    /// Where to compute.
+    pub machine: MachineOptions,
     /// Steps between checkpoints.
     pub checkpoint_every: Option<u64>,
     /// Checkpoints that are kept.
@@ -163,6 +170,8 @@ pub struct FinetuneOptions {
     pub eval_every: Option<u64>,
     /// Batches of an evaluation at most.
     pub eval_batches: Option<usize>,
+    /// Whether to show where the time goes.
+    pub profile: bool,
     /// Text to continue before and after.
     pub sample_prompt: Option<String>,
 }
@@ -182,7 +191,7 @@ impl FinetuneOptions {
             "--out: {} is the model's folder, whose files must stay; choose another folder",
             out.display()
         );
-        let step = step_options(args.seq_len, args.batch_size, args.accumulate)?;
+        let step = step_options(&args.rows, args.update.accumulate)?;
         let length = length(args.steps, args.epochs)?;
         let held_out = held_out(&args)?;
         for (name, value) in
@@ -208,12 +217,9 @@ impl FinetuneOptions {
         }
         let optimizer = optimizer(&args, length)?;
         let state = state(StateChoices {
-            states: args.states,
             optimizer: optimizer.kind,
-            compute: args.compute,
-            outliers: args.outliers,
-            recompute: args.recompute,
-            gradients: args.gradients,
+            weights: args.weights,
+            backward: args.backward,
             momentum_code: args.momentum_code,
             rounding: args.rounding,
         })?;
@@ -222,7 +228,7 @@ impl FinetuneOptions {
             data: args.data,
             held_out,
             out,
-            reading: reading(args.format, args.template, args.train_on),
+            reading: reading(args.reading),
             pack: args.pack.unwrap_or(false),
             shuffle: !args.no_shuffle && args.shuffle.unwrap_or(true),
             length,
@@ -231,13 +237,13 @@ impl FinetuneOptions {
             state,
             insist: args.insist.unwrap_or(false),
             seed: args.seed.unwrap_or(0),
-            device: args.device.unwrap_or_default(),
-            threads: threads(args.threads)?,
+            machine: machine(args.machine)?,
             checkpoint_every: args.checkpoint_every,
             keep_checkpoints: args.keep_checkpoints.unwrap_or(1),
             resume: args.resume.as_deref().map(Resume::from),
             eval_every: args.eval_every,
             eval_batches: args.eval_batches,
+            profile: args.profile.unwrap_or(false),
             sample_prompt: args.sample_prompt,
         })
     }
@@ -256,10 +262,10 @@ pub struct EvalOptions {
     pub step: StepOptions,
     /// How weights are stored and computed with.
     pub state: StateOptions,
-    /// CPU threads; absent: all cores.
-    pub threads: Option<usize>,
-    /// Device.
-    pub device: DeviceChoice,
+    /// Where to compute.
+    pub machine: MachineOptions,
+    /// Whether to show where the time goes.
+    pub profile: bool,
     /// Batches at most.
     pub limit: Option<usize>,
     /// Whether to print JSON.
@@ -275,11 +281,11 @@ impl EvalOptions {
         Ok(Self {
             model: args.model,
             data: args.data,
-            reading: reading(args.format, args.template, args.train_on),
-            step: step_options(args.seq_len, args.batch_size, None)?,
-            state: weights_only(args.states, args.compute, args.outliers)?,
-            threads: threads(args.threads)?,
-            device: args.device.unwrap_or_default(),
+            reading: reading(args.reading),
+            step: step_options(&args.rows, None)?,
+            state: weights_only(args.weights)?,
+            machine: machine(args.machine)?,
+            profile: args.profile,
             limit: args.limit,
             json: args.json,
         })
@@ -307,10 +313,8 @@ pub struct GenerateOptions {
     pub seed: u64,
     /// How weights are stored and computed with.
     pub state: StateOptions,
-    /// CPU threads; absent: all cores.
-    pub threads: Option<usize>,
-    /// Device.
-    pub device: DeviceChoice,
+    /// Where to compute.
+    pub machine: MachineOptions,
 }
 
 impl GenerateOptions {
@@ -339,9 +343,8 @@ impl GenerateOptions {
             temperature,
             top_p,
             seed: args.seed.unwrap_or(0),
-            state: weights_only(args.states, args.compute, None)?,
-            threads: threads(args.threads)?,
-            device: args.device.unwrap_or_default(),
+            state: weights_only(args.weights)?,
+            machine: machine(args.machine)?,
         })
     }
 }
@@ -357,6 +360,8 @@ pub struct PlanOptions {
     pub optimizer: OptimizerKind,
     /// The states.
     pub state: StateOptions,
+    /// Where the run would compute.
+    pub machine: MachineOptions,
     /// Whether to print JSON.
     pub json: bool,
 }
@@ -366,21 +371,19 @@ impl PlanOptions {
     ///
     /// Errors: a value out of its range, options that exclude each other.
     pub fn resolve(args: PlanArgs) -> Result<Self> {
-        let optimizer = args.optimizer.unwrap_or_default();
+        let optimizer = args.update.optimizer.unwrap_or_default();
         Ok(Self {
             model: args.model,
-            step: step_options(args.seq_len, args.batch_size, args.accumulate)?,
+            step: step_options(&args.rows, args.update.accumulate)?,
             optimizer,
             state: state(StateChoices {
-                states: args.states,
                 optimizer,
-                compute: args.compute,
-                outliers: args.outliers,
-                recompute: args.recompute,
-                gradients: args.gradients,
+                weights: args.weights,
+                backward: args.backward,
                 momentum_code: None,
                 rounding: None,
             })?,
+            machine: machine(args.machine)?,
             json: args.json,
         })
     }

@@ -1,5 +1,9 @@
 //! Where the time of a step goes: a device that passes everything on to another, and keeps a clock.
 
+mod report;
+
+pub use report::{PhaseTotal, Profile, StepClock};
+
 use crate::TrainOps;
 use qft_autograd::ops::*;
 use qft_optim::{FloatUpdate, LionUpdate, OptimOps, SquareSum};
@@ -9,12 +13,14 @@ use qft_tensor::{
     DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps, Ledger, Orientation, Owner,
     QuantizeCols, QuantizeOps, QuantizeRows, Requantize,
 };
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A part of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// INT8 products of forward passes.
     GemmForward,
@@ -50,11 +56,13 @@ pub enum Phase {
     Update,
     /// Copies and zeroing.
     Memory,
+    /// Putting rows of data together.
+    Data,
 }
 
 impl Phase {
     /// All phases, in the order of reports.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::GemmForward,
         Self::GemmInput,
         Self::GemmWeight,
@@ -72,6 +80,7 @@ impl Phase {
         Self::Stream,
         Self::Update,
         Self::Memory,
+        Self::Data,
     ];
 
     /// The name in reports.
@@ -94,6 +103,7 @@ impl Phase {
             Self::Stream => "stream",
             Self::Update => "update",
             Self::Memory => "memory",
+            Self::Data => "data",
         }
     }
 }
@@ -107,22 +117,11 @@ struct Counter {
 
 /// Passes every operation on to a device and adds up its time by phase.
 ///
-/// Operations of a device must be complete when they return, or the clock is wrong.
+/// On a GPU every operation is waited for, so that the clock sees it: a profiled step is slower there than others.
 #[derive(Debug)]
 pub struct Profiled {
     inner: Arc<dyn TrainOps>,
     counters: [Counter; Phase::ALL.len()],
-}
-
-/// Time and work of one phase.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PhaseTotal {
-    /// The phase.
-    pub phase: Phase,
-    /// Its seconds.
-    pub seconds: f64,
-    /// Its multiplications and additions; 0 where they are not counted.
-    pub operations: u64,
 }
 
 impl Profiled {
@@ -144,10 +143,20 @@ impl Profiled {
     fn time<R>(&self, phase: Phase, operations: usize, f: impl FnOnce(&dyn TrainOps) -> R) -> R {
         let start = Instant::now();
         let result = f(&*self.inner);
+        if let DeviceKind::Cuda(_) = self.inner.kind() {
+            // A failure here is of the operation itself, and its successor reports it.
+            let _ = self.inner.synchronize();
+        }
+        self.add(phase, start.elapsed());
         let counter = &self.counters[phase as usize];
-        counter.nanoseconds.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         counter.operations.fetch_add(operations as u64, Ordering::Relaxed);
         result
+    }
+
+    /// Adds time that was spent outside of the device.
+    pub fn add(&self, phase: Phase, time: Duration) {
+        let counter = &self.counters[phase as usize];
+        counter.nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 }
 
@@ -234,114 +243,51 @@ impl GemmOps for Profiled {
     }
 }
 
-impl QuantizeOps for Profiled {
-    fn quantize_rows(&self, op: QuantizeRows<'_>) -> Result<(), qft_tensor::Error> {
-        self.time(Phase::Quantize, 0, |d| d.quantize_rows(op))
-    }
-
-    fn quantize_cols(&self, op: QuantizeCols<'_>) -> Result<(), qft_tensor::Error> {
-        self.time(Phase::Quantize, 0, |d| d.quantize_cols(op))
-    }
-
-    fn dequantize(&self, op: Dequantize<'_>) -> Result<(), qft_tensor::Error> {
-        self.time(Phase::Quantize, 0, |d| d.dequantize(op))
-    }
-
-    fn requantize(&self, op: Requantize<'_>) -> Result<(), qft_tensor::Error> {
-        self.time(Phase::Quantize, 0, |d| d.requantize(op))
-    }
+/// Implements a trait of operations: each is counted under its phase.
+macro_rules! timed {
+    ($ops:ident, $error:ty: $($op:ident($what:ident) => $phase:ident),* $(,)?) => {
+        impl $ops for Profiled {
+            $(fn $op(&self, op: $what<'_>) -> Result<(), $error> {
+                self.time(Phase::$phase, 0, |device| device.$op(op))
+            })*
+        }
+    };
 }
 
-impl HybridOps for Profiled {
-    fn decode_rows(&self, op: DecodeRows<'_>) -> Result<(), qft_quant::Error> {
-        self.time(Phase::Decode, 0, |d| d.decode_rows(op))
-    }
-
-    fn sparse_forward(&self, op: SparseForward<'_>) -> Result<(), qft_quant::Error> {
-        self.time(Phase::Sparse, 0, |d| d.sparse_forward(op))
-    }
-
-    fn sparse_backward(&self, op: SparseBackward<'_>) -> Result<(), qft_quant::Error> {
-        self.time(Phase::Sparse, 0, |d| d.sparse_backward(op))
-    }
+timed! { QuantizeOps, qft_tensor::Error:
+    quantize_rows(QuantizeRows) => Quantize,
+    quantize_cols(QuantizeCols) => Quantize,
+    dequantize(Dequantize) => Quantize,
+    requantize(Requantize) => Quantize,
 }
 
-impl LayerOps for Profiled {
-    fn embed_forward(&self, op: EmbedForward<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Embedding, 0, |d| d.embed_forward(op))
-    }
-
-    fn embed_backward(&self, op: EmbedBackward<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Embedding, 0, |d| d.embed_backward(op))
-    }
-
-    fn gather_rows(&self, op: GatherRows<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Embedding, 0, |d| d.gather_rows(op))
-    }
-
-    fn scatter_rows(&self, op: ScatterRows<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Embedding, 0, |d| d.scatter_rows(op))
-    }
-
-    fn rmsnorm_forward(&self, op: RmsNormForward<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Norm, 0, |d| d.rmsnorm_forward(op))
-    }
-
-    fn rmsnorm_backward(&self, op: RmsNormBackward<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Norm, 0, |d| d.rmsnorm_backward(op))
-    }
-
-    fn rope(&self, op: Rope<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Rope, 0, |d| d.rope(op))
-    }
-
-    fn attention_forward(&self, op: AttentionForward<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::AttentionForward, 0, |d| d.attention_forward(op))
-    }
-
-    fn attention_backward(&self, op: AttentionBackward<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::AttentionBackward, 0, |d| d.attention_backward(op))
-    }
-
-    fn attention_decode(&self, op: AttentionDecode<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::AttentionForward, 0, |d| d.attention_decode(op))
-    }
-
-    fn swiglu_forward(&self, op: SwigluForward<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Swiglu, 0, |d| d.swiglu_forward(op))
-    }
-
-    fn swiglu_backward(&self, op: SwigluBackward<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Swiglu, 0, |d| d.swiglu_backward(op))
-    }
-
-    fn loss_stats(&self, op: LossStats<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Loss, 0, |d| d.loss_stats(op))
-    }
-
-    fn loss_gradient(&self, op: LossGradient<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Loss, 0, |d| d.loss_gradient(op))
-    }
-
-    fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Stream, 0, |d| d.to_bf16(op))
-    }
-
-    fn from_bf16(&self, op: FromBf16<'_>) -> Result<(), qft_autograd::Error> {
-        self.time(Phase::Stream, 0, |d| d.from_bf16(op))
-    }
+timed! { HybridOps, qft_quant::Error:
+    decode_rows(DecodeRows) => Decode,
+    sparse_forward(SparseForward) => Sparse,
+    sparse_backward(SparseBackward) => Sparse,
 }
 
-impl OptimOps for Profiled {
-    fn lion_update(&self, op: LionUpdate<'_>) -> Result<(), qft_optim::Error> {
-        self.time(Phase::Update, 0, |d| d.lion_update(op))
-    }
+timed! { LayerOps, qft_autograd::Error:
+    embed_forward(EmbedForward) => Embedding,
+    embed_backward(EmbedBackward) => Embedding,
+    gather_rows(GatherRows) => Embedding,
+    scatter_rows(ScatterRows) => Embedding,
+    rmsnorm_forward(RmsNormForward) => Norm,
+    rmsnorm_backward(RmsNormBackward) => Norm,
+    rope(Rope) => Rope,
+    attention_forward(AttentionForward) => AttentionForward,
+    attention_backward(AttentionBackward) => AttentionBackward,
+    attention_decode(AttentionDecode) => AttentionForward,
+    swiglu_forward(SwigluForward) => Swiglu,
+    swiglu_backward(SwigluBackward) => Swiglu,
+    loss_stats(LossStats) => Loss,
+    loss_gradient(LossGradient) => Loss,
+    to_bf16(ToBf16) => Stream,
+    from_bf16(FromBf16) => Stream,
+}
 
-    fn float_update(&self, op: FloatUpdate<'_>) -> Result<(), qft_optim::Error> {
-        self.time(Phase::Update, 0, |d| d.float_update(op))
-    }
-
-    fn square_sum(&self, op: SquareSum<'_>) -> Result<(), qft_optim::Error> {
-        self.time(Phase::Update, 0, |d| d.square_sum(op))
-    }
+timed! { OptimOps, qft_optim::Error:
+    lion_update(LionUpdate) => Update,
+    float_update(FloatUpdate) => Update,
+    square_sum(SquareSum) => Update,
 }

@@ -83,8 +83,11 @@ fn print(text: &str) {
 
 fn status(metrics: &StepMetrics, eta_seconds: f64) -> String {
     let StepMetrics { loss, lr, tokens_per_second, peak_bytes, .. } = metrics;
+    let light = metrics
+        .speed_of_light
+        .map_or(String::new(), |part| format!(" {:.1} % of light speed", part * 100.0));
     format!(
-        "loss {loss:.4} lr {lr:.1e} {tokens_per_second:.0} tok/s ETA {} memory {}",
+        "loss {loss:.4} lr {lr:.1e} {tokens_per_second:.0} tok/s{light} ETA {} memory {}",
         duration(eta_seconds),
         HumanBytes(*peak_bytes)
     )
@@ -116,10 +119,15 @@ mod tests {
             tokens_per_second: 1234.4,
             peak_bytes: 3 << 30,
             grad_norm: None,
+            speed_of_light: None,
         };
         assert_eq!(
             status(&metrics, 125.0),
             "loss 2.3457 lr 1.0e-5 1234 tok/s ETA 2m05s memory 3.00 GiB"
+        );
+        assert!(
+            status(&StepMetrics { speed_of_light: Some(0.4567), ..metrics }, 1.0)
+                .contains("tok/s 45.7 % of light speed ETA 1s")
         );
         for (seconds, text) in [(0.4, "0s"), (59.0, "59s"), (60.0, "1m00s"), (7380.0, "2h03m")] {
             assert_eq!(duration(seconds), text);

@@ -94,6 +94,32 @@ fn a_run_leaves_a_model_metrics_and_a_summary() {
 }
 
 #[test]
+fn a_profile_says_where_the_time_goes() {
+    let temp = tempfile::tempdir().unwrap();
+    let out = temp.path().join("out");
+    let printed = succeed(&finetune(&out, &["--steps=2", "--profile"]));
+    for line in
+        ["gemm forward", "gemm dX", "gemm dW", "attention", "update", "data", "rest", "step"]
+    {
+        assert!(printed.contains(&format!("| {line} |")), "{line} in {printed}");
+    }
+    let profile = &json(&out.join("summary.json"))["profile"];
+    assert_eq!(number(profile, "steps"), 2.0);
+    let phases = profile["phases"].as_array().unwrap();
+    let known: f64 = phases.iter().map(|phase| number(phase, "seconds")).sum();
+    assert!(known > 0.0 && known <= number(profile, "seconds"), "{profile}");
+    let forward = phases.iter().find(|phase| phase["phase"] == "gemm-forward").unwrap();
+    assert!(number(forward, "operations") > 0.0);
+    // Plain code has no multiply instruction whose rate could be measured.
+    if profile["peak_gops"].is_number() {
+        for line in json_lines(&out.join("metrics.jsonl")) {
+            let light = number(&line, "speed_of_light");
+            assert!(light > 0.0, "{line}");
+        }
+    }
+}
+
+#[test]
 fn eval_and_generate_agree_with_torch() {
     let golden = json(&material::stories260k_golden().join("golden.json"));
     let model = format!("--model={}", material::stories260k().display());

@@ -1,7 +1,8 @@
 //! `qft eval`: negative log-likelihood and perplexity of data under a model.
 
 use crate::data::Dataset;
-use crate::open::{self, Folder};
+use crate::machine::Machine;
+use crate::open::Folder;
 use crate::options::EvalOptions;
 use crate::trainer::evaluate;
 use anyhow::{Result, ensure};
@@ -9,7 +10,8 @@ use qft_llama::pass::Recompute;
 
 /// Runs the command.
 pub fn run(options: &EvalOptions) -> Result<()> {
-    let ops = open::device(options.device, options.threads)?;
+    let machine = Machine::open(options.machine)?;
+    let (ops, mut clock) = machine.watched(options.profile);
     let folder = Folder::open(&options.model)?;
     let seq_len = options.step.seq_len(folder.config.max_position_embeddings)?;
     let documents = folder.reader(&options.reading, seq_len).read(&options.data)?;
@@ -18,13 +20,23 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let pass = options.state.pass(0, Recompute::None);
     let batches = dataset.batches(options.step.batch_size);
     let limit = options.limit.unwrap_or(usize::MAX);
+    if let Some(clock) = &mut clock {
+        clock.begin();
+    }
     let (nll, tokens) = evaluate(&*ops, &model, &pass, batches.take(limit))?;
+    let profile = clock.map(|mut clock| clock.end());
     ensure!(nll.is_finite(), "the loss is {nll}: the model's weights or the data are broken");
     if options.json {
-        let json = serde_json::json!({ "nll": nll, "perplexity": nll.exp(), "tokens": tokens });
+        let mut json = serde_json::json!({ "nll": nll, "perplexity": nll.exp(), "tokens": tokens });
+        if let Some(profile) = profile {
+            json["profile"] = serde_json::to_value(profile)?;
+        }
         println!("{json}");
-    } else {
-        println!("nll {nll:.6} nats per token, perplexity {:.4}, {tokens} tokens", nll.exp());
+        return Ok(());
+    }
+    println!("nll {nll:.6} nats per token, perplexity {:.4}, {tokens} tokens", nll.exp());
+    if let Some(profile) = profile {
+        print!("\n{profile}");
     }
     Ok(())
 }

@@ -1,18 +1,19 @@
 //! `qft finetune`: from a model folder and data to a fine-tuned model folder.
 
 use super::generate::{Generation, prompt_ids};
-use super::plan::{self, Choice};
 use crate::TrainOps;
 use crate::checkpoint::{self, Progress};
 use crate::data::{Cursor, Dataset, Sampler as Rows};
+use crate::fit::{Choice, Room, Wish, gb};
 use crate::flip_rate::FlipRates;
+use crate::machine::Machine;
 use crate::metrics::{EvalMetrics, MetricsLog, Owners, StepMetrics, Summary};
-use crate::open::{self, Folder};
+use crate::open::Folder;
 use crate::options::value::Resume;
 use crate::options::{FinetuneOptions, HeldOut};
 use crate::plan::{MemoryPlan, StepShape};
+use crate::profile::{Profile, StepClock};
 use crate::progress::Progress as Display;
-use crate::rss;
 use crate::trainer::Trainer;
 use anyhow::{Context, Result, bail, ensure};
 use qft_llama::Batch;
@@ -37,6 +38,7 @@ const INTERRUPTED: u8 = 130;
 struct Run<'a> {
     options: &'a FinetuneOptions,
     ops: Arc<dyn TrainOps>,
+    clock: Option<StepClock>,
     folder: Folder<'a>,
     train: Dataset,
     held_out: Option<Dataset>,
@@ -54,7 +56,8 @@ pub fn run(options: &FinetuneOptions) -> Result<ExitCode> {
 
 impl<'a> Run<'a> {
     fn prepare(options: &'a FinetuneOptions) -> Result<Self> {
-        let ops = open::device(options.device, options.threads)?;
+        let machine = Machine::open(options.machine)?;
+        let (ops, clock) = machine.watched(options.profile);
         let folder = Folder::open(&options.model)?;
         let seq_len = options.step.seq_len(folder.config.max_position_embeddings)?;
         let (train, held_out) = read_data(options, &folder, seq_len)?;
@@ -74,22 +77,22 @@ impl<'a> Run<'a> {
             batch_size: options.step.batch_size,
             accumulate: options.step.accumulate,
         };
-        let available = rss::available();
-        let choice = plan::choose(&folder.config, &options.state, o, shape, available)?;
-        if let (false, Some(free)) = (choice.fits, available) {
-            let need = choice.plan.reserved_bytes + plan::process_bytes();
+        let wish = Wish { config: &folder.config, state: options.state, optimizer: o, shape };
+        let room = Room::of(&machine);
+        let choice = wish.choose(room)?;
+        if let Some(missing) = choice.missing_bytes {
             bail!(
-                "this run needs {}, and {} are free: {} are missing\n{}",
-                plan::gb(need),
-                plan::gb(free),
-                plan::gb(need.saturating_sub(free)),
-                plan::proposals(&folder.config, &options.state, o, shape, free)?
+                "this run needs {}: {} more than are free\n{}",
+                gb(choice.need_bytes),
+                gb(missing),
+                wish.proposals(room)?
             );
         }
-        Ok(Self { options, ops, folder, train, held_out, shape, schedule, choice })
+        Ok(Self { options, ops, clock, folder, train, held_out, shape, schedule, choice })
     }
 
-    fn train(&self) -> Result<ExitCode> {
+    fn train(mut self) -> Result<ExitCode> {
+        let mut clock = self.clock.take();
         let options = self.options;
         let ops = &*self.ops;
         println!(
@@ -97,7 +100,7 @@ impl<'a> Run<'a> {
             self.choice.plan.parameters,
             options.state.states,
             self.choice.plan.bytes_per_parameter,
-            plan::gb(self.choice.plan.reserved_bytes),
+            gb(self.choice.plan.reserved_bytes),
             self.train.rows(),
             self.schedule.total
         );
@@ -127,10 +130,13 @@ impl<'a> Run<'a> {
         let mut final_loss = None;
         while u64::from(progress.step) < self.schedule.total {
             let start = Instant::now();
+            clock.iter_mut().for_each(StepClock::begin);
             let batches = self.batches(&rows.take(rows_per_step));
+            clock.iter().for_each(StepClock::data_ready);
             let lr = self.schedule.lr(u64::from(progress.step));
             let report = trainer.step(ops, &batches, lr as f32)?;
             let seconds = start.elapsed().as_secs_f64();
+            let profile = clock.as_mut().map(StepClock::end);
             let tokens: usize = batches.iter().map(Batch::tokens).sum();
             progress.step = trainer.pass.step;
             progress.tokens += report.loss.target_tokens as u64;
@@ -146,6 +152,7 @@ impl<'a> Run<'a> {
                 tokens_per_second: tokens as f64 / seconds,
                 peak_bytes: ops.ledger().report().peak_bytes,
                 grad_norm: Some(report.update.grad_norm),
+                speed_of_light: profile.and_then(|p| p.speed_of_light),
             };
             metrics.step(&record)?;
             display.step(&record);
@@ -186,7 +193,11 @@ impl<'a> Run<'a> {
         }
         self.sample(&trainer, "after")?;
         self.export(&trainer.model)?;
-        self.summary(&progress, (final_loss, final_eval_loss)).write(&options.out)?;
+        let profile = clock.map(|clock| clock.total);
+        if let Some(profile) = &profile {
+            println!("\n{profile}");
+        }
+        self.summary(&progress, (final_loss, final_eval_loss), profile).write(&options.out)?;
         last_checkpoint?;
         println!("saved {}", options.out.display());
         Ok(ExitCode::SUCCESS)
@@ -391,6 +402,7 @@ impl<'a> Run<'a> {
         &self,
         progress: &Progress,
         (final_loss, final_eval_loss): (Option<f64>, Option<f64>),
+        profile: Option<Profile>,
     ) -> Summary {
         let setup = self.options.state.setup(&self.options.optimizer, 0, self.choice.recompute);
         let report = self.ops.ledger().report();
@@ -409,6 +421,7 @@ impl<'a> Run<'a> {
             bytes_per_parameter: measured.bytes_per_parameter,
             planned_peak_bytes: self.choice.plan.peak_bytes,
             peak_bytes: measured.peak_bytes,
+            profile,
             owners: Owners { planned: owners(&self.choice.plan), measured: owners(&measured) },
         }
     }

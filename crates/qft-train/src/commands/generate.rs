@@ -2,7 +2,8 @@
 
 use crate::TrainOps;
 use crate::chat::Conversation;
-use crate::open::{self, Folder};
+use crate::machine::Machine;
+use crate::open::Folder;
 use crate::options::choice::{DataFormat, TrainOn};
 use crate::options::{DataOptions, GenerateOptions};
 use anyhow::{Context, Result};
@@ -15,7 +16,7 @@ use std::io::Write;
 
 /// Runs the command.
 pub fn run(options: &GenerateOptions) -> Result<()> {
-    let ops = open::device(options.device, options.threads)?;
+    let ops = Machine::open(options.machine)?.ops;
     let folder = Folder::open(&options.model)?;
     let prompt = if options.chat {
         let reading = DataOptions {

@@ -1,15 +1,14 @@
 //! The rules that options obey, alone and together.
 
 use super::choice::{
-    ComputeKind, DataFormat, GradientChoice, MomentumChoice, OptimizerKind, RecomputeChoice,
-    RoundingChoice, States, TrainOn,
+    ComputeKind, GradientChoice, MomentumChoice, OptimizerKind, RoundingChoice, States,
 };
-use super::value::{Length, TemplateChoice, Warmup};
+use super::value::{Length, Warmup};
 use super::{
-    DEFAULT_BATCH_SIZE, DEFAULT_SEQ_LEN, DataOptions, HeldOut, MAX_OUTLIERS, OptimizerOptions,
-    StateOptions, StepOptions,
+    DEFAULT_BATCH_SIZE, DEFAULT_SEQ_LEN, DataOptions, HeldOut, MAX_OUTLIERS, MachineOptions,
+    OptimizerOptions, StateOptions, StepOptions,
 };
-use crate::args::FinetuneArgs;
+use crate::args::{BackwardArgs, FinetuneArgs, MachineArgs, ReadingArgs, RowArgs, WeightArgs};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -29,28 +28,22 @@ pub(super) fn same_folder(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-pub(super) fn reading(
-    format: Option<DataFormat>,
-    template: Option<TemplateChoice>,
-    train_on: Option<TrainOn>,
-) -> DataOptions {
+pub(super) fn reading(args: ReadingArgs) -> DataOptions {
     DataOptions {
-        format: format.unwrap_or_default(),
-        template: template.unwrap_or_default(),
-        train_on: train_on.unwrap_or_default(),
+        format: args.format.unwrap_or_default(),
+        template: args.template.unwrap_or_default(),
+        train_on: args.train_on.unwrap_or_default(),
     }
 }
 
-pub(super) fn threads(threads: Option<usize>) -> Result<Option<usize>> {
+pub(super) fn machine(args: MachineArgs) -> Result<MachineOptions> {
+    let threads = args.threads;
     ensure!(threads != Some(0), "--threads: is 0; give at least 1, or leave it out for all cores");
-    Ok(threads)
+    Ok(MachineOptions { device: args.device.unwrap_or_default(), threads })
 }
 
-pub(super) fn step_options(
-    seq_len: Option<usize>,
-    batch_size: Option<usize>,
-    accumulate: Option<usize>,
-) -> Result<StepOptions> {
+pub(super) fn step_options(rows: &RowArgs, accumulate: Option<usize>) -> Result<StepOptions> {
+    let RowArgs { seq_len, batch_size } = *rows;
     ensure!(seq_len != Some(0), "--seq-len: is 0; give the number of tokens per row, such as 512");
     ensure!(batch_size != Some(0), "--batch-size: is 0; give at least 1 row per micro-batch");
     ensure!(accumulate != Some(0), "--accumulate: is 0; give 1 for no accumulation");
@@ -116,7 +109,7 @@ pub(super) fn held_out(args: &FinetuneArgs) -> Result<HeldOut> {
 }
 
 pub(super) fn optimizer(args: &FinetuneArgs, length: Length) -> Result<OptimizerOptions> {
-    let kind = args.optimizer.unwrap_or_default();
+    let kind = args.update.optimizer.unwrap_or_default();
     let (lr, beta1, beta2) = match kind {
         OptimizerKind::Lion => (1e-5, 0.95, 0.98),
         OptimizerKind::AdamW => (2e-5, 0.9, 0.999),
@@ -161,24 +154,23 @@ pub(super) fn optimizer(args: &FinetuneArgs, length: Length) -> Result<Optimizer
 
 /// What was asked of the states.
 pub(super) struct StateChoices {
-    pub(super) states: Option<States>,
     pub(super) optimizer: OptimizerKind,
-    pub(super) compute: Option<ComputeKind>,
-    pub(super) outliers: Option<f64>,
-    pub(super) recompute: Option<RecomputeChoice>,
-    pub(super) gradients: Option<GradientChoice>,
+    pub(super) weights: WeightArgs,
+    pub(super) backward: BackwardArgs,
     pub(super) momentum_code: Option<MomentumChoice>,
     pub(super) rounding: Option<RoundingChoice>,
 }
 
 pub(super) fn state(asked: StateChoices) -> Result<StateOptions> {
-    let states = asked.states.unwrap_or_default();
+    let WeightArgs { states, compute, outliers } = asked.weights;
+    let BackwardArgs { recompute, gradients } = asked.backward;
+    let states = states.unwrap_or_default();
     ensure!(
         asked.optimizer == OptimizerKind::Lion || !states.is_int8(),
         "--optimizer adamw: INT8 states are trained by lion only; \
          give --optimizer lion, or --states f32 for the float reference"
     );
-    if let Some(outliers) = asked.outliers {
+    if let Some(outliers) = outliers {
         ensure!(
             (0.0..=MAX_OUTLIERS).contains(&outliers),
             "--outliers: {outliers} is not a fraction from 0 to {MAX_OUTLIERS}; 0.01 is 1 %"
@@ -186,9 +178,9 @@ pub(super) fn state(asked: StateChoices) -> Result<StateOptions> {
     }
     if !states.is_int8() {
         for (set, what) in [
-            (asked.gradients == Some(GradientChoice::Stored), "--gradients stored"),
-            (asked.compute == Some(ComputeKind::Int8), "--compute int8"),
-            (asked.outliers.is_some_and(|fraction| fraction > 0.0), "--outliers"),
+            (gradients == Some(GradientChoice::Stored), "--gradients stored"),
+            (compute == Some(ComputeKind::Int8), "--compute int8"),
+            (outliers.is_some_and(|fraction| fraction > 0.0), "--outliers"),
             (asked.momentum_code.is_some(), "--momentum-code"),
             (asked.rounding.is_some(), "--rounding"),
         ] {
@@ -199,35 +191,28 @@ pub(super) fn state(asked: StateChoices) -> Result<StateOptions> {
             );
         }
     }
-    let (compute, gradients) = match states {
+    let (usual_compute, usual_gradients) = match states {
         States::F32 => (ComputeKind::Float, GradientChoice::Released),
         States::Paper => (ComputeKind::Int8, GradientChoice::Stored),
         _ => (ComputeKind::Int8, GradientChoice::Released),
     };
     Ok(StateOptions {
         states,
-        compute: asked.compute.unwrap_or(compute),
-        outliers: asked.outliers,
-        recompute: asked.recompute.unwrap_or_default(),
-        gradients: asked.gradients.unwrap_or(gradients),
+        compute: compute.unwrap_or(usual_compute),
+        outliers,
+        recompute: recompute.unwrap_or_default(),
+        gradients: gradients.unwrap_or(usual_gradients),
         momentum_code: asked.momentum_code.unwrap_or_default(),
         rounding: asked.rounding.unwrap_or_default(),
     })
 }
 
 /// For commands that only read the weights: f32 unless asked for otherwise.
-pub(super) fn weights_only(
-    states: Option<States>,
-    compute: Option<ComputeKind>,
-    outliers: Option<f64>,
-) -> Result<StateOptions> {
+pub(super) fn weights_only(args: WeightArgs) -> Result<StateOptions> {
     state(StateChoices {
-        states: Some(states.unwrap_or(States::F32)),
         optimizer: OptimizerKind::Lion,
-        compute,
-        outliers,
-        recompute: None,
-        gradients: None,
+        weights: WeightArgs { states: args.states.or(Some(States::F32)), ..args },
+        backward: BackwardArgs::default(),
         momentum_code: None,
         rounding: None,
     })

@@ -3,6 +3,7 @@
 use crate::args::FinetuneArgs;
 use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -55,6 +56,10 @@ fn read(path: &Path, text: &str) -> Result<FinetuneArgs> {
             if value.as_float().is_some_and(|number| !number.is_finite()) {
                 bail!("--config: {place}: `{key}` is {value}; give a finite number");
             }
+            // Alone, so that the message can name it.
+            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+            FinetuneArgs::deserialize(alone)
+                .with_context(|| format!("--config: {place}: `{key}` is not as expected"))?;
             continue;
         }
         let near = near_names(key, &known);
@@ -64,7 +69,7 @@ fn read(path: &Path, text: &str) -> Result<FinetuneArgs> {
         };
         bail!("--config: {place}: unknown option `{key}`; {hint}");
     }
-    toml::from_str(text).with_context(|| format!("--config: {place}: a value is not as expected"))
+    FinetuneArgs::deserialize(table).with_context(|| format!("--config: {place}"))
 }
 
 /// The options that are given, by name.

@@ -134,7 +134,7 @@ fn flags_go_before_the_settings_file() {
     assert_eq!(options.length, Length::Epochs(2.0));
     assert_eq!(options.held_out, HeldOut::Files(vec!["a.txt".into(), "b.txt".into()]));
     assert!(options.pack && !options.shuffle);
-    assert_eq!(options.device, DeviceChoice::Cuda(1));
+    assert_eq!(options.machine.device, DeviceChoice::Cuda(1));
     assert_eq!(options.resume, Some(Resume::Latest));
 
     let line = "--lr 1e-6 --steps 7 --val-split 0.2 --pack=false --warmup 3 --resume dir";
@@ -161,7 +161,8 @@ fn a_wrong_settings_file_is_told_apart() {
         ("lr = nan", "finite"),
         ("states = 'int4'", "balanced"),
         ("warmup = -3", "neither a fraction"),
-        ("seed = -1", "seed"),
+        ("seed = -1", "`seed`"),
+        ("batch-size = -1", "`batch-size`"),
         ("steps = 3\nepochs = 2", "exclude each other"),
         ("lr = ", "not valid TOML"),
     ] {
