@@ -1,15 +1,19 @@
 //! `cargo xtask bench-memory`: the memory of training, planned from the code itself, and with `--run` measured.
 
+use crate::repository::repository;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_llama::{Batch, LlamaConfig, PRESETS, Synthetic, WeightSource, Weights, export};
-use qft_tensor::{Cpu, CpuConfig, Device, Owner};
+use qft_tensor::Owner;
+use qft_train::TrainOps;
 use qft_train::args::{PlanArgs, WeightArgs};
 use qft_train::checkpoint::{self, Progress};
+use qft_train::machine::Machine;
 use qft_train::options::choice::{OptimizerKind, States};
-use qft_train::options::{OptimizerOptions, PlanOptions};
+use qft_train::options::value::DeviceChoice;
+use qft_train::options::{MachineOptions, OptimizerOptions, PlanOptions};
 use qft_train::plan::{MemoryPlan, OwnerBytes, Setup, StepShape, plan};
 use qft_train::rss;
 use qft_train::trainer::Trainer;
@@ -49,6 +53,9 @@ pub(crate) struct Args {
     /// Where `--run` takes random weights from.
     #[arg(long, default_value = "files")]
     weights: From,
+    /// Where `--run` trains: cpu, cuda or cuda:N.
+    #[arg(long, default_value_t, requires = "run")]
+    device: DeviceChoice,
     /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
@@ -106,6 +113,9 @@ struct Measured {
     start_rss_bytes: u64,
     /// The most resident bytes of the process.
     peak_rss_bytes: u64,
+    /// Bytes of a GPU that the run took, as its driver counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_bytes: Option<u64>,
     load_seconds: f64,
     step_seconds: Vec<f64>,
     losses: Vec<f64>,
@@ -128,7 +138,7 @@ const PEERS: [(&str, f64); 6] = [
 const TOLERANCE: f64 = 0.02;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = repository();
     let mut models = args.model.clone();
     if models.is_empty() {
         models.extend(PRESETS.iter().map(|&name| name.to_owned()));
@@ -204,20 +214,21 @@ fn measure(args: &Args, config: &LlamaConfig, setup: &Setup, shape: StepShape) -
     let synthetic = Synthetic::new(config, 0);
     let folder = RandomModel::new(args.weights, config, &synthetic)?;
     let start_rss_bytes = rss::current().context("/proc/self/status is not readable")?;
-    let cpu = Cpu::new(CpuConfig::detect()?)?;
+    let machine = Machine::open(MachineOptions { device: args.device, threads: None })?;
+    let (ops, free_before) = (&*machine.ops, machine.available());
     let start = Instant::now();
     let source: Box<dyn Weights> = match &folder.0 {
         Some(dir) => Box::new(WeightSource::open(dir, config)?),
         None => Box::new(synthetic),
     };
-    let model = Model::load(&cpu, config, &*source, setup.format, &mut |_, _| ())?;
+    let model = Model::load(ops, config, &*source, setup.format, &mut |_, _| ())?;
     let load_seconds = start.elapsed().as_secs_f64();
-    let mut trainer = Trainer::new(&cpu, model, setup.optimizer, setup.pass, setup.gradients)?;
+    let mut trainer = Trainer::new(ops, model, setup.optimizer, setup.pass, setup.gradients)?;
     let batch = text_like_batch(config, shape);
     let (mut losses, mut step_seconds) = (Vec::new(), Vec::new());
     for _ in 0..args.steps {
         let start = Instant::now();
-        let report = trainer.step(&cpu, std::slice::from_ref(&batch), 1e-4)?;
+        let report = trainer.step(ops, std::slice::from_ref(&batch), 1e-4)?;
         step_seconds.push(start.elapsed().as_secs_f64());
         losses.push(report.loss.mean);
         eprintln!("step: loss {:.4}, {:.1} s", report.loss.mean, start.elapsed().as_secs_f64());
@@ -225,12 +236,20 @@ fn measure(args: &Args, config: &LlamaConfig, setup: &Setup, shape: StepShape) -
     ensure!(losses.iter().all(|l| l.is_finite()), "a loss is not finite: {losses:?}");
     ensure!(losses.windows(2).all(|l| l[1] < l[0]), "the loss does not fall: {losses:?}");
     if args.checkpoint {
-        check_resume(&cpu, &mut trainer, &batch)?;
+        check_resume(ops, &mut trainer, &batch)?;
     }
-    let report = cpu.ledger().report();
+    // Nothing that training reserved has been given back yet.
+    let device_bytes = match args.device {
+        DeviceChoice::Cpu => None,
+        DeviceChoice::Cuda(_) => {
+            free_before.zip(machine.available()).map(|(before, now)| before.saturating_sub(now))
+        }
+    };
+    let report = ops.ledger().report();
     Ok(Measured {
         plan: MemoryPlan::from_report(&report, config, setup.gradients),
         start_rss_bytes,
+        device_bytes,
         peak_rss_bytes: rss::peak().context("/proc/self/status is not readable")?,
         load_seconds,
         step_seconds,
@@ -239,7 +258,7 @@ fn measure(args: &Args, config: &LlamaConfig, setup: &Setup, shape: StepShape) -
 }
 
 /// A step after a checkpoint, and the same step after loading it, must have the same loss.
-fn check_resume(cpu: &Cpu, trainer: &mut Trainer, batch: &Batch) -> Result<()> {
+fn check_resume(ops: &dyn TrainOps, trainer: &mut Trainer, batch: &Batch) -> Result<()> {
     let root = scratch("checkpoint");
     let progress = Progress {
         version: checkpoint::VERSION,
@@ -251,16 +270,16 @@ fn check_resume(cpu: &Cpu, trainer: &mut Trainer, batch: &Batch) -> Result<()> {
         options: serde_json::Map::new(),
     };
     let start = Instant::now();
-    let dir = checkpoint::save(cpu, trainer, &progress, &root)?;
+    let dir = checkpoint::save(ops, trainer, &progress, &root)?;
     let saved = start.elapsed().as_secs_f64();
     // Two steps: the loss of the second depends on the momentum that was saved.
     let two_steps = |trainer: &mut Trainer| -> Result<[f64; 2]> {
-        let first = trainer.step(cpu, std::slice::from_ref(batch), 1e-4)?.loss.mean;
-        Ok([first, trainer.step(cpu, std::slice::from_ref(batch), 1e-4)?.loss.mean])
+        let first = trainer.step(ops, std::slice::from_ref(batch), 1e-4)?.loss.mean;
+        Ok([first, trainer.step(ops, std::slice::from_ref(batch), 1e-4)?.loss.mean])
     };
     let before = two_steps(trainer)?;
     let start = Instant::now();
-    checkpoint::load(cpu, trainer, &progress, &dir)?;
+    checkpoint::load(ops, trainer, &progress, &dir)?;
     let loaded = start.elapsed().as_secs_f64();
     let after = two_steps(trainer)?;
     std::fs::remove_dir_all(&root)?;
@@ -273,8 +292,7 @@ fn check_resume(cpu: &Cpu, trainer: &mut Trainer, batch: &Batch) -> Result<()> {
 
 /// A folder for this process's large temporary files.
 fn scratch(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(format!("../target/bench-memory-{}-{name}", std::process::id()))
+    repository().join(format!("target/bench-memory-{}-{name}", std::process::id()))
 }
 
 /// A folder of random weights that is removed when dropped.
@@ -383,11 +401,17 @@ fn print(rows: &[Row]) {
             gb(row.plan.reserved_bytes),
             gb(m.plan.reserved_bytes)
         );
-        println!(
-            "| process | {:.4} | {:.4} |",
-            gb(row.plan.reserved_bytes + m.start_rss_bytes),
-            gb(m.peak_rss_bytes)
-        );
+        match m.device_bytes {
+            None => println!(
+                "| process | {:.4} | {:.4} |",
+                gb(row.plan.reserved_bytes + m.start_rss_bytes),
+                gb(m.peak_rss_bytes)
+            ),
+            Some(bytes) => {
+                println!("| device | {:.4} | {:.4} |", gb(row.plan.reserved_bytes), gb(bytes));
+                println!("| process | | {:.4} |", gb(m.peak_rss_bytes));
+            }
+        }
         println!(
             "\nloaded in {:.1} s; steps {:.1?} s; losses {:.4?}",
             m.load_seconds, m.step_seconds, m.losses
@@ -410,11 +434,12 @@ fn check(rows: &[Row], path: &Path) -> Result<()> {
         let budget = (budgets.budget.iter())
             .find(|b| (&b.model, b.states, b.tokens) == (&row.model, row.states, row.tokens));
         if let Some(budget) = budget {
-            let rss = row.measured.as_ref().map_or(0, |m| m.peak_rss_bytes);
+            let measured = row.measured.as_ref();
+            let taken = measured.map_or(0, |m| m.device_bytes.unwrap_or(m.peak_rss_bytes));
             for (what, got, most) in [
                 ("bytes per parameter", row.plan.bytes_per_parameter, budget.bytes_per_parameter),
                 ("planned GB", gb(row.plan.reserved_bytes), budget.peak_gb),
-                ("resident GB", gb(rss), budget.peak_gb),
+                ("measured GB", gb(taken), budget.peak_gb),
             ] {
                 if got > most {
                     problems.push(format!("{name}: {what} {got:.3}, budget {most:.3}"));
@@ -435,10 +460,12 @@ fn check(rows: &[Row], path: &Path) -> Result<()> {
                     .push(format!("{name}: {what} planned {planned}, measured {measured} bytes"));
             }
         }
-        let process = row.plan.reserved_bytes + m.start_rss_bytes;
-        if m.peak_rss_bytes as f64 > process as f64 * (1.0 + TOLERANCE) + PROCESS_BYTES as f64 {
-            let rss = m.peak_rss_bytes;
-            problems.push(format!("{name}: the process has {rss} bytes, planned {process}"));
+        let (what, taken, planned) = match m.device_bytes {
+            Some(bytes) => ("GPU", bytes, row.plan.reserved_bytes),
+            None => ("process", m.peak_rss_bytes, row.plan.reserved_bytes + m.start_rss_bytes),
+        };
+        if taken as f64 > planned as f64 * (1.0 + TOLERANCE) + PROCESS_BYTES as f64 {
+            problems.push(format!("{name}: the {what} holds {taken} bytes, planned {planned}"));
         }
     }
     if problems.is_empty() {

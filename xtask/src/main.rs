@@ -1,8 +1,11 @@
 //! Repository tasks: `cargo xtask <task>`.
 
+mod bench_gemm;
 mod bench_memory;
 mod bench_step;
+mod gpu_check;
 mod kernels;
+mod repository;
 mod tidy;
 
 use clap::Parser;
@@ -18,6 +21,10 @@ enum Task {
     BenchStep(bench_step::Args),
     /// Compiles the CUDA kernels to the PTX that is committed, and checks it.
     Kernels(kernels::Args),
+    /// The speed of a model's INT8 products, in all three orientations, on any device.
+    BenchGemm(bench_gemm::Args),
+    /// All checks that need a GPU, here or packed into a folder for another machine.
+    GpuCheck(gpu_check::Args),
     /// Checks the rules of the repository that no compiler knows.
     Tidy,
 }
@@ -27,6 +34,8 @@ fn main() -> ExitCode {
         Task::BenchMemory(args) => bench_memory::run(&args),
         Task::BenchStep(args) => bench_step::run(&args),
         Task::Kernels(args) => kernels::run(&args),
+        Task::BenchGemm(args) => bench_gemm::run(&args),
+        Task::GpuCheck(args) => gpu_check::run(&args),
         Task::Tidy => tidy::run(),
     };
     match result {

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-/// The root of the repository.
+/// The root of the repository: where the tests were built, or what `QFT_REPOSITORY` says on another machine.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    std::env::var_os("QFT_REPOSITORY")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), PathBuf::from)
 }
 
 /// The small model that lies in the repository: stories260k, tied, f32.
@@ -19,7 +20,7 @@ pub fn tinyshakespeare() -> PathBuf {
 
 /// Golden figures of stories260k: `golden.json` and `golden.safetensors`.
 pub fn stories260k_golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/stories260k")
+    repository().join("crates/qft-testing/data/stories260k")
 }
 
 /// Larger test material outside the repository: `path` below `QFT_SHARED`, or below `../shared` of the

@@ -5,6 +5,7 @@ use crate::config::{LlamaConfig, TensorKind, TensorSpec};
 use crate::error::Error;
 use qft_tensor::rng::BLOCK_WORDS;
 use qft_tensor::{Philox, RngKey};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::f32::consts::TAU;
 use std::ops::Range;
@@ -47,7 +48,7 @@ impl Weights for Synthetic {
         let key = RngKey { seed: self.seed, step: 0, tensor: *number, purpose: PURPOSE };
         let philox = Philox::new(key);
         let blocks_per_row = spec.cols.div_ceil(BLOCK_WORDS);
-        for (row, values) in rows.zip(out.chunks_exact_mut(spec.cols)) {
+        out.par_chunks_exact_mut(spec.cols).zip(rows).for_each(|(values, row)| {
             for (block, values) in values.chunks_mut(BLOCK_WORDS).enumerate() {
                 let words = philox.block((row * blocks_per_row + block) as u32);
                 // Box and Muller: two uniform words give two normal values.
@@ -60,7 +61,7 @@ impl Weights for Synthetic {
                     }
                 }
             }
-        }
+        });
         Ok(())
     }
 }
