@@ -23,7 +23,7 @@
 //     the exchange: it moves them to four disjoint quarters of the banks. With OUTER = 64 two rows share a line, and
 //     the exchange's upper bit swaps neighbouring rows within it.
 #pragma once
-#include "common.cuh"
+#include "bytes.cuh"
 #include "mma.cuh"
 
 // Steps of k per tile.
@@ -155,16 +155,13 @@ struct Tile {
             for (uint32_t i = 0; i < 4; ++i) {
                 const uint8_t* even = shared + share.byte[0] + i * 16 * OUTER;
                 const uint8_t* odd = shared + share.byte[1] + i * 16 * OUTER;
-                const uint32_t row0 = *reinterpret_cast<const uint32_t*>(even);
-                const uint32_t row1 = *reinterpret_cast<const uint32_t*>(odd);
-                const uint32_t row2 = *reinterpret_cast<const uint32_t*>(even + 2 * OUTER);
-                const uint32_t row3 = *reinterpret_cast<const uint32_t*>(odd + 2 * OUTER);
-                const uint32_t left01 = __byte_perm(row0, row1, 0x5140), left23 = __byte_perm(row2, row3, 0x5140);
-                const uint32_t right01 = __byte_perm(row0, row1, 0x7362), right23 = __byte_perm(row2, row3, 0x7362);
-                words[0][i / 2][i % 2] = __byte_perm(left01, left23, 0x5410);
-                words[1][i / 2][i % 2] = __byte_perm(left01, left23, 0x7632);
-                words[2][i / 2][i % 2] = __byte_perm(right01, right23, 0x5410);
-                words[3][i / 2][i % 2] = __byte_perm(right01, right23, 0x7632);
+                const uint32_t rows[4] = {*reinterpret_cast<const uint32_t*>(even), *reinterpret_cast<const uint32_t*>(odd),
+                                          *reinterpret_cast<const uint32_t*>(even + 2 * OUTER),
+                                          *reinterpret_cast<const uint32_t*>(odd + 2 * OUTER)};
+                uint32_t columns[4];
+                transpose_bytes(columns, rows);
+#pragma unroll
+                for (uint32_t octet = 0; octet < 4; ++octet) words[octet][i / 2][i % 2] = columns[octet];
             }
         }
     }

@@ -8,7 +8,10 @@ use common::{alloc, bits, cpu, devices_under_test, upload};
 use proptest::prelude::*;
 use qft_cuda::{Arg, Cuda, Driver, Error, Launch, MemoryInfo, Properties, Signature};
 use qft_emulator::Emulator;
-use qft_tensor::{Buffer, Element, GemmF32, GemmI8, GemmOps, MAX_K, Mat, MatMut, Orientation};
+use qft_tensor::{
+    Buffer, Element, GemmF32, GemmI8, GemmOps, MAX_K, Mat, MatMut, NO_CHANNEL, Orientation, WIDE,
+    WideDigits,
+};
 use qft_testing::rng::TestRng;
 use std::sync::Arc;
 
@@ -87,6 +90,8 @@ struct Problem {
     row_scale: bool,
     col_scale: bool,
     accumulate: bool,
+    /// How many wide channels the activation has; without it, it has no places for any.
+    wide: Option<usize>,
     values: Values,
 }
 
@@ -94,7 +99,7 @@ impl Problem {
     fn new(orientation: Orientation, m: usize, n: usize, k: usize) -> Self {
         let (margins, values) = ([(0, 0); 3], Values::Random);
         let (row_scale, col_scale, accumulate) = (true, true, false);
-        Self { orientation, m, n, k, margins, row_scale, col_scale, accumulate, values }
+        Self { orientation, m, n, k, margins, row_scale, col_scale, accumulate, wide: None, values }
     }
 
     /// The same shape with 16-byte aligned rows of `a` and `b`, inside of wider matrices.
@@ -118,6 +123,12 @@ impl Problem {
         let row_scale = upload(device, &rng.normals(m, 1.0));
         let col_scale = upload(device, &rng.normals(n, 1e-3));
         let mut out = upload(device, &rng.normals(m * width(n, 2), 10.0));
+        let (channels, high) = self.digits(&mut rng);
+        let (channels, high) = (upload(device, &channels), upload(device, &high));
+        let digits = WideDigits {
+            channels: channels.all(),
+            high: high.mat(high.len() / WIDE, WIDE).unwrap(),
+        };
         let view = |buffer, i, shape| view(buffer, shape, margins[i]);
         device
             .gemm_i8(GemmI8 {
@@ -128,10 +139,29 @@ impl Problem {
                 col_scale: self.col_scale.then_some(col_scale.all()),
                 out: view_mut(&mut out, (m, n), margins[2]),
                 accumulate: self.accumulate,
-                wide: None,
+                wide: self.wide.map(|_| digits),
             })
             .unwrap_or_else(|error| panic!("{error}: {self:?}"));
         bits(&out.to_vec(device).unwrap())
+    }
+}
+
+impl Problem {
+    /// Channels and second digits of the activation, the first operand or, in a weight's gradient, the second one.
+    fn digits(&self, rng: &mut TestRng) -> (Vec<u32>, Vec<i8>) {
+        let (rows, cols) = match self.orientation {
+            Orientation::Nt => (self.m, self.k),
+            _ => (self.k, self.n),
+        };
+        let used = self.wide.unwrap_or(0).min(cols).min(WIDE);
+        let mut channels = vec![NO_CHANNEL; WIDE];
+        for (place, channel) in channels.iter_mut().take(used).enumerate() {
+            // The last one is the last column.
+            *channel = ((place + 1) * cols / used - 1) as u32;
+        }
+        let mut high = rng.int8(rows * WIDE);
+        high.iter_mut().enumerate().filter(|(i, _)| i % WIDE >= used).for_each(|(_, x)| *x = 0);
+        (channels, high)
     }
 }
 
@@ -238,6 +268,38 @@ fn missing_scales_accumulation_and_odd_views() {
     compare(&problems);
 }
 
+/// Second digits of an activation: of the first operand on every path of the forward product, of the second one in the
+/// gradient of a weight.
+#[test]
+fn wide_channels() {
+    let mut problems = Vec::new();
+    for orientation in [Orientation::Nt, Orientation::Tn] {
+        let shapes = [
+            (1, 7, 33),
+            (3, 70, 9),
+            (8, 20, 600),
+            (33, 40, 16),
+            (70, 66, 100),
+            (128, 128, 65),
+            (100, 200, 64),
+            (35, 20, 1030),
+            (5, 1, 0),
+        ];
+        for (index, (m, n, k)) in shapes.into_iter().enumerate() {
+            for wide in [0, 1, 5, WIDE] {
+                let problem = Problem {
+                    wide: Some(wide),
+                    col_scale: index % 2 == 0,
+                    accumulate: index % 3 == 0,
+                    ..Problem::new(orientation, m, n, k)
+                };
+                problems.push(if (index + wide) % 3 == 0 { problem } else { problem.aligned() });
+            }
+        }
+    }
+    compare(&problems);
+}
+
 /// The largest sums that a contraction of the greatest length can have, on every path but the large tiles, which differ
 /// from the small ones in size alone.
 #[test]
@@ -269,7 +331,11 @@ proptest! {
         (row_scale, col_scale, accumulate, aligned) in any::<(bool, bool, bool, bool)>(),
     ) {
         let problem = Problem {
-            margins, row_scale, col_scale, accumulate, ..Problem::new(orientation, m, n, k)
+            margins,
+            row_scale,
+            col_scale,
+            accumulate,
+            ..Problem::new(orientation, m, n, k)
         };
         compare(&[if aligned { problem.aligned() } else { problem }]);
     }

@@ -64,6 +64,10 @@ const UNALIGNED: Tiling = Tiling {
 /// Rows and columns of the result per block of the float kernels, and their threads.
 const F32_TILE: (u32, u32, u32) = (128, 64, 256);
 
+/// Rows of the result per block of the kernel for second digits in the gradient of a weight, and its threads.
+const WIDE_ROWS: u32 = 32;
+const WIDE_THREADS: u32 = 256;
+
 impl Tiling {
     /// The kernel and its launch for a result `[m, n]`.
     fn launch(&self, orientation: Orientation, m: usize, n: usize) -> (&'static str, Launch) {
@@ -136,35 +140,60 @@ impl GemmOps for Cuda {
         const OP: &str = "gemm_i8";
         let (m, n, k) = op.check()?;
         let GemmI8 { orientation, a, b, row_scale, col_scale, mut out, accumulate, wide } = op;
-        if wide.is_some() {
-            // FIXME: the kernels lack the second digits.
-            return Err(Error::shape(
-                OP,
-                "an operand without wide channels on CUDA",
-                "wide channels",
-            ));
-        }
         let [m_arg, n_arg, k_arg] = sizes(OP, m, n, k)?;
         let (a_arg, b_arg) = (self.read_mat(OP, a)?, self.read_mat(OP, b)?);
         let scale = |span: Option<_>| span.map_or(Ok(Arg::NULL), |span| self.read_span(OP, span));
         let aligned = is_aligned(a_arg, a.stride()) && is_aligned(b_arg, b.stride());
         let multiprocessors = self.driver().properties().multiprocessors;
         let (kernel, launch) = choose(orientation, (m, n), aligned, multiprocessors);
-        let args = [
+        let (row_scale, col_scale) = (scale(row_scale)?, scale(col_scale)?);
+        let (out_arg, out_stride) = (self.write_mat(OP, &mut out)?, Arg::size(out.stride()));
+        let digits = match wide {
+            Some(wide) => [
+                self.read_mat(OP, wide.high)?,
+                Arg::size(wide.high.stride()),
+                self.read_span(OP, wide.channels)?,
+            ],
+            None => [Arg::NULL, Arg::size(0), Arg::NULL],
+        };
+        let mut args = vec![
             a_arg,
             Arg::size(a.stride()),
             b_arg,
             Arg::size(b.stride()),
-            scale(row_scale)?,
-            scale(col_scale)?,
-            self.write_mat(OP, &mut out)?,
-            Arg::size(out.stride()),
+            row_scale,
+            col_scale,
+            out_arg,
+            out_stride,
             m_arg,
             n_arg,
             k_arg,
             Arg::U32(accumulate.into()),
         ];
-        self.launch(OP, kernel, launch, &args)
+        if orientation == Orientation::Nt {
+            args.extend(digits);
+        }
+        self.launch(OP, kernel, launch, &args)?;
+        if orientation == Orientation::Tn && wide.is_some() {
+            let [high, high_stride, channels] = digits;
+            let args = [
+                a_arg,
+                Arg::size(a.stride()),
+                high,
+                high_stride,
+                channels,
+                row_scale,
+                col_scale,
+                out_arg,
+                out_stride,
+                m_arg,
+                n_arg,
+                k_arg,
+            ];
+            let launch = Launch::blocks(blocks(m, 1, WIDE_ROWS, 1), WIDE_THREADS);
+            self.launch(OP, "gemm_i8_f32_wide_columns", launch, &args)?;
+        }
+        Ok(())
     }
 
     fn gemm_f32(&self, op: GemmF32<'_>) -> Result<(), Error> {
