@@ -227,8 +227,8 @@ impl<'a> Machine<'a> {
         let state = self.context.uc_mcontext.fpregs.cast::<u8>();
         // Both halves of a register.
         let halves = |i: usize| [XMM + 16 * i, YMM_HIGH + 16 * i];
-        // SAFETY: the saved state of a thread that uses AVX has these fields.
         let read = |i: usize| {
+            // SAFETY: the saved state of a thread that uses AVX has these fields.
             halves(i).map(|at| unsafe { state.add(at).cast::<[u8; 16]>().read_unaligned() })
         };
         let signed = if self.mode == 3 {
@@ -265,7 +265,7 @@ fn tdpbssd(tiles: &mut Tiles, [c, a, b]: [usize; 3]) -> Option<()> {
         return None;
     }
     let mut sums = [[0; 64]; 16];
-    for m in 0..rows {
+    for (m, sums) in sums.iter_mut().enumerate().take(rows) {
         for n in 0..row_bytes / 4 {
             let at = |x: &[u8; 64], i: usize| [x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]];
             let mut sum = i32::from_le_bytes(at(&tiles.bytes[c][m], n));
@@ -275,7 +275,7 @@ fn tdpbssd(tiles: &mut Tiles, [c, a, b]: [usize; 3]) -> Option<()> {
                     sum = sum.wrapping_add(i32::from(a as i8) * i32::from(b as i8));
                 }
             }
-            sums[m][4 * n..][..4].copy_from_slice(&sum.to_le_bytes());
+            sums[4 * n..][..4].copy_from_slice(&sum.to_le_bytes());
         }
     }
     tiles.bytes[c] = sums;

@@ -14,6 +14,8 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
@@ -22,6 +24,9 @@ mod tests;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use amx::{Configured as AmxConfigured, usable as amx_usable};
+
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{sdot, smmla};
 
 use super::Level;
 use crate::Isa;
@@ -118,6 +123,10 @@ pub fn run(isa: Isa, p: &Product<'_>, out: &mut [f32]) {
         Level::Vnni => blocks::run(vnni::Vnni::new(isa), p, out),
         #[cfg(target_arch = "x86_64")]
         Level::Amx => blocks::run(amx::Amx::new(isa), p, out),
+        #[cfg(target_arch = "aarch64")]
+        Level::DotProduct => blocks::run(neon::Dot::new(isa), p, out),
+        #[cfg(target_arch = "aarch64")]
+        Level::I8mm => blocks::run(neon::Matrix::new(isa), p, out),
     }
 }
 

@@ -33,10 +33,14 @@ enum Level {
     Vnni,
     #[cfg(target_arch = "x86_64")]
     Amx,
+    #[cfg(target_arch = "aarch64")]
+    DotProduct,
+    #[cfg(target_arch = "aarch64")]
+    I8mm,
 }
 
 /// Every name of an instruction set, on any processor.
-const NAMES: [&str; 6] = ["scalar", "avx2", "avxvnni", "avx512", "vnni", "amx"];
+const NAMES: [&str; 8] = ["scalar", "avx2", "avxvnni", "avx512", "vnni", "amx", "dotprod", "i8mm"];
 
 /// A loop to be compiled for each instruction set.
 ///
@@ -106,6 +110,13 @@ impl Isa {
                 }
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            found.push(Self(Level::DotProduct));
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                found.push(Self(Level::I8mm));
+            }
+        }
         found
     }
 
@@ -123,6 +134,10 @@ impl Isa {
             Level::Vnni => "vnni",
             #[cfg(target_arch = "x86_64")]
             Level::Amx => "amx",
+            #[cfg(target_arch = "aarch64")]
+            Level::DotProduct => "dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Level::I8mm => "i8mm",
         }
     }
 
@@ -130,6 +145,8 @@ impl Isa {
     pub const fn wide(self) -> bool {
         match self.0 {
             Level::Scalar => false,
+            #[cfg(target_arch = "aarch64")]
+            Level::DotProduct | Level::I8mm => false,
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 | Level::AvxVnni => false,
             #[cfg(target_arch = "x86_64")]
@@ -142,6 +159,9 @@ impl Isa {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             Level::Scalar => kernel.run(),
+            // Every aarch64 processor has NEON, which the compiler uses unasked.
+            #[cfg(target_arch = "aarch64")]
+            Level::DotProduct | Level::I8mm => kernel.run(),
             // SAFETY: a value of these levels exists only if `available` saw avx2 and fma.
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 | Level::AvxVnni => unsafe { run_avx2(kernel) },

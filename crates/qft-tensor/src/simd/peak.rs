@@ -1,7 +1,6 @@
 //! The speed limit of a kernel: its multiply instruction on registers alone. For benchmarks.
 
 use crate::Isa;
-#[cfg(target_arch = "x86_64")]
 use crate::simd::Level;
 
 /// Runs the integer multiply-add of `isa` on registers for `rounds` rounds; the operations it did, a multiply-add
@@ -33,6 +32,50 @@ pub fn int8_operations(isa: Isa, rounds: u32) -> Option<u64> {
             unsafe { x86::tdpbssd(rounds) }
             Some(u64::from(rounds) * 4 * 16 * 16 * 64 * 2)
         }
+        #[cfg(target_arch = "aarch64")]
+        Level::DotProduct => {
+            // SAFETY: `isa` includes this instruction.
+            unsafe { arm::sdot(rounds) }
+            Some(u64::from(rounds) * 24 * 16 * 2)
+        }
+        #[cfg(target_arch = "aarch64")]
+        Level::I8mm => {
+            // SAFETY: `isa` includes this instruction.
+            unsafe { arm::smmla(rounds) }
+            Some(u64::from(rounds) * 24 * 32 * 2)
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use crate::simd::gemm_i8;
+    use std::arch::aarch64::*;
+
+    /// 24 independent sums, as in a tile.
+    #[target_feature(enable = "dotprod")]
+    pub(super) fn sdot(rounds: u32) {
+        let mut sums = [vdupq_n_s32(0); 24];
+        let (a, b) = (vdupq_n_s8(1), vdupq_n_s8(2));
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = gemm_i8::sdot(*sum, a, b);
+            }
+        }
+        std::hint::black_box(sums);
+    }
+
+    /// 24 independent sums, as in a tile.
+    #[target_feature(enable = "neon,i8mm")]
+    pub(super) fn smmla(rounds: u32) {
+        let mut sums = [vdupq_n_s32(0); 24];
+        let (a, b) = (vdupq_n_s8(1), vdupq_n_s8(2));
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = gemm_i8::smmla(*sum, a, b);
+            }
+        }
+        std::hint::black_box(sums);
     }
 }
 

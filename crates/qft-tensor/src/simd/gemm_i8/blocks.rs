@@ -148,6 +148,7 @@ impl OutTile<'_> {
     }
 
     /// All rows, if there are `R` and all columns exist.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn whole<const R: usize, const NR: usize>(&mut self) -> Option<[&mut [f32; NR]; R]> {
         if self.row_scale.len() != R || self.cols != NR {

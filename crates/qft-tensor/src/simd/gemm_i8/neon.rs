@@ -142,7 +142,7 @@ pub(in crate::simd) fn sdot(mut sum: int32x4_t, b: int8x16_t, a: int8x16_t) -> i
 
 /// `sum[2 i + j] + sum_k a[8 i + k] b[8 j + k]` for two rows `i` and two columns `j`.
 #[inline]
-#[target_feature(enable = "i8mm")]
+#[target_feature(enable = "neon,i8mm")]
 pub(in crate::simd) fn smmla(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     // SAFETY: as above.
     unsafe {
@@ -195,7 +195,7 @@ fn dot_tile<const R: usize>(t: Tile<'_>) {
 }
 
 /// A tile of `P` pairs of rows, padding included.
-#[target_feature(enable = "i8mm")]
+#[target_feature(enable = "neon,i8mm")]
 fn matrix_tile<const P: usize>(t: Tile<'_>) {
     let mut sums = [[vdupq_n_s32(0); NR / 2]; P];
     if !t.first {
@@ -250,7 +250,7 @@ fn pack_rows<const PAIRS: bool>(src: &Operand<'_>, at: Part, dst: &mut [u8], bia
 fn pack<const PAIRS: bool>(src: &Operand<'_>, at: Part, dst: &mut [u8], quads: usize) {
     for (block, dst) in dst.chunks_mut(QUAD * quads * STEPS).enumerate() {
         // SAFETY: every aarch64 processor has NEON.
-        let groups = unsafe { groups(src, at, quads, STEPS * block) };
+        let groups = unsafe { groups(src, at, STEPS * block) };
         let (vectors, _) = dst.as_chunks_mut::<16>();
         for (place, to) in vectors.iter_mut().enumerate() {
             *to = if PAIRS {
@@ -279,17 +279,17 @@ fn pair_of(first: int8x16_t, second: int8x16_t, which: usize) -> int8x16_t {
 }
 
 /// Up to 16 rows or columns by 16 steps from `k` on: vector `[g][q]` holds steps `4 g..4 g + 4` of rows
-/// `4 q..4 q + 4`; those beyond the part are zero, those beyond `quads` unspecified.
+/// `4 q..4 q + 4`; those beyond the part are zero.
 #[inline]
 #[target_feature(enable = "neon")]
-fn groups(src: &Operand<'_>, at: Part, quads: usize, k: usize) -> [[int8x16_t; 4]; 4] {
+fn groups(src: &Operand<'_>, at: Part, k: usize) -> [[int8x16_t; 4]; 4] {
     let (count, k_count) = (at.count.min(16), (at.k - k).min(STEPS));
     let mut v = [[vdupq_n_s8(0); 4]; 4];
     if src.k_contiguous {
-        for q in 0..quads {
-            let mut rows = [[0u8; STEPS]; 4];
-            for (i, row) in rows.iter_mut().enumerate().take(count.saturating_sub(4 * q)) {
-                let stored = src.stored(at.outer + 4 * q + i, at.k0 + k, k_count);
+        for (first, at) in at.panels(QUAD) {
+            let mut rows = [[0u8; STEPS]; QUAD];
+            for (i, row) in rows.iter_mut().enumerate().take(at.count) {
+                let stored = src.stored(at.outer + i, at.k0 + k, k_count);
                 row[..k_count].copy_from_slice(bytemuck::cast_slice(stored));
             }
             let r = [0, 1, 2, 3].map(|i| vreinterpretq_s32_s8(load(&rows[i])));
@@ -298,8 +298,8 @@ fn groups(src: &Operand<'_>, at: Part, quads: usize, k: usize) -> [[int8x16_t; 4
             let odd = [vtrn2q_s32(r[0], r[1]), vtrn2q_s32(r[2], r[3])];
             for (g, [upper, lower]) in [even, odd].into_iter().enumerate() {
                 let (upper, lower) = (vreinterpretq_s64_s32(upper), vreinterpretq_s64_s32(lower));
-                v[g][q] = vreinterpretq_s8_s64(vzip1q_s64(upper, lower));
-                v[g + 2][q] = vreinterpretq_s8_s64(vzip2q_s64(upper, lower));
+                v[g][first / QUAD] = vreinterpretq_s8_s64(vzip1q_s64(upper, lower));
+                v[g + 2][first / QUAD] = vreinterpretq_s8_s64(vzip2q_s64(upper, lower));
             }
         }
         return v;
