@@ -31,40 +31,44 @@ fn main() -> io::Result<()> {
         .include(&emulate)
         .files([emulate.join("schedule.cpp"), emulate.join("memory.cpp")]);
 
-    let mut registry = String::new();
-    let mut table = String::new();
-    for source in sources(&kernels)? {
-        let text = fs::read_to_string(&source)?;
-        println!("cargo::rerun-if-changed={}", source.display());
-        let module =
-            source.file_stem().and_then(|s| s.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
-        let mut unit = format!(
-            "#include \"emulate.h\"\n#include \"entry.h\"\n#include \"{}\"\n",
-            source.display()
-        );
-        for (name, bounds) in entries(&text) {
-            let _ = writeln!(unit, "QFT_EMULATE_ENTRY({name}, {bounds})");
-            let _ = writeln!(
-                registry,
-                "    fn qft_emulate_call_{name}(arguments: *const *mut std::ffi::c_void);\n    \
-                 fn qft_emulate_parameters_{name}() -> *const std::ffi::c_char;\n    \
-                 fn qft_emulate_threads_{name}() -> u32;"
+    let mut registry = String::from("unsafe extern \"C\" {\n");
+    let mut tables = String::new();
+    for (table, files) in
+        [("ENTRIES", sources(&kernels)?), ("FAULTY", vec![emulate.join("faulty.cu")])]
+    {
+        let _ = writeln!(tables, "static {table}: &[Entry] = &[");
+        for source in files {
+            let text = fs::read_to_string(&source)?;
+            println!("cargo::rerun-if-changed={}", source.display());
+            let module =
+                source.file_stem().and_then(|s| s.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+            let mut unit = format!(
+                "#include \"emulate.h\"\n#include \"entry.h\"\n#include \"{}\"\n",
+                source.display()
             );
-            let _ = writeln!(
-                table,
-                "    Entry {{ module: \"{module}\", name: \"{name}\", call: qft_emulate_call_{name}, \
-                 parameters: qft_emulate_parameters_{name}, threads: qft_emulate_threads_{name} }},"
-            );
+            for (name, bounds) in entries(&text) {
+                let _ = writeln!(unit, "QFT_EMULATE_ENTRY({name}, {bounds})");
+                let _ = writeln!(
+                    registry,
+                    "    fn qft_emulate_call_{name}(arguments: *const *mut std::ffi::c_void);\n    \
+                     fn qft_emulate_parameters_{name}() -> *const std::ffi::c_char;\n    \
+                     fn qft_emulate_threads_{name}() -> u32;"
+                );
+                let _ = writeln!(
+                    tables,
+                    "    Entry {{ module: \"{module}\", name: \"{name}\", call: qft_emulate_call_{name}, \
+                     parameters: qft_emulate_parameters_{name}, threads: qft_emulate_threads_{name} }},"
+                );
+            }
+            let file = out.join(format!("{module}.cpp"));
+            fs::write(&file, unit)?;
+            build.file(file);
         }
-        let file = out.join(format!("{module}.cpp"));
-        fs::write(&file, unit)?;
-        build.file(file);
+        tables.push_str("];\n");
     }
+    registry.push_str("}\n");
     build.compile("qft_kernels_on_host");
-    fs::write(
-        out.join("registry.rs"),
-        format!("unsafe extern \"C\" {{\n{registry}}}\nstatic ENTRIES: &[Entry] = &[\n{table}];\n"),
-    )
+    fs::write(out.join("registry.rs"), registry + &tables)
 }
 
 /// The kernel sources, in order of their names.

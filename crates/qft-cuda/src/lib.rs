@@ -30,7 +30,8 @@ use std::sync::Arc;
 /// Errors: [`Error::NoDriver`], [`Error::OldDriver`], [`Error::NoDevice`] and [`Error::OldDevice`] where there is no GPU to
 /// use, [`Error::SelfTest`] where there is one that computes wrongly, [`Error::Driver`] if the driver fails.
 pub fn open(ordinal: usize) -> Result<Cuda, Error> {
-    let cuda = Cuda::new(Arc::new(Gpu::open(ordinal)?))?;
-    cuda.self_test().map_err(Error::SelfTest)?;
-    Ok(cuda)
+    let driver: Arc<dyn Driver> = Arc::new(Gpu::open(ordinal)?);
+    // On a device of its own: the ledger of the one that is handed out begins empty.
+    Cuda::new(Arc::clone(&driver))?.self_test().map_err(Error::SelfTest)?;
+    Cuda::new(driver)
 }

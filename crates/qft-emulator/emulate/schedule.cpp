@@ -23,6 +23,8 @@ namespace {
 
 constexpr size_t STACK_BYTES = 128 << 10;
 constexpr size_t PAGE_BYTES = 4096;
+// Behind dynamic shared memory: untouchable, and as much as a block could have asked for.
+constexpr size_t GUARD_BYTES = 256 << 10;
 
 enum class State : uint8_t { RUNNING, AT_BLOCK_BARRIER, AT_WARP_BARRIER, ENDED };
 
@@ -324,9 +326,9 @@ extern "C" const char* qft_emulate_block(void (*call)(void* const*), void* const
     self.message[0] = 0;
     self.barrier_sum = 0;
     const size_t pages = (shared_bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    if (self.dynamic_shared_bytes != pages + PAGE_BYTES) {
+    if (self.dynamic_shared_bytes != pages + GUARD_BYTES) {
         if (self.dynamic_shared) munmap(self.dynamic_shared, self.dynamic_shared_bytes);
-        self.dynamic_shared_bytes = pages + PAGE_BYTES;
+        self.dynamic_shared_bytes = pages + GUARD_BYTES;
         void* memory = mmap(nullptr, self.dynamic_shared_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) {
             self.dynamic_shared = nullptr;
@@ -334,9 +336,9 @@ extern "C" const char* qft_emulate_block(void (*call)(void* const*), void* const
             return "no memory for shared memory";
         }
         self.dynamic_shared = static_cast<unsigned char*>(memory);
-        mprotect(self.dynamic_shared + pages, PAGE_BYTES, PROT_NONE);
+        mprotect(self.dynamic_shared + pages, GUARD_BYTES, PROT_NONE);
     }
-    // The array ends where the untouchable page begins, as nearly as 16-byte alignment allows.
+    // The array ends where the untouchable pages begin, as nearly as 16-byte alignment allows.
     context.dynamic_shared = self.dynamic_shared + (pages - (shared_bytes + 15) / 16 * 16);
     memset(context.dynamic_shared, 0xA5, shared_bytes);
     context.grid = {grid[0], grid[1], grid[2]};

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::ptr::NonNull;
 
 const PAGE_BYTES: usize = 4096;
+/// Untouchable memory before and behind each block: a stray index of a row or two lands there.
+const GUARD_BYTES: usize = 256 << 10;
 /// Blocks start at multiples of this much and end at their guard page.
 const GRANULE_BYTES: usize = 64;
 /// What fresh memory holds: NaN as a float, -1 as an integer.
@@ -13,8 +15,8 @@ const FRESH: u8 = 0xFF;
 const BEFORE: u8 = 0xEB;
 
 unsafe extern "C" {
-    fn qft_emulate_map(bytes: usize, page: usize) -> *mut u8;
-    fn qft_emulate_unmap(inner: *mut u8, bytes: usize, page: usize);
+    fn qft_emulate_map(bytes: usize, guard: usize) -> *mut u8;
+    fn qft_emulate_unmap(inner: *mut u8, bytes: usize, guard: usize);
 }
 
 /// The pages of one block.
@@ -30,7 +32,7 @@ impl Pages {
     fn new(bytes: usize) -> Option<Self> {
         let bytes = bytes.max(1).next_multiple_of(PAGE_BYTES);
         // SAFETY: maps new pages, or returns null.
-        let inner = NonNull::new(unsafe { qft_emulate_map(bytes, PAGE_BYTES) })?;
+        let inner = NonNull::new(unsafe { qft_emulate_map(bytes, GUARD_BYTES) })?;
         Some(Self { inner, bytes })
     }
 
@@ -48,7 +50,7 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: mapped by `new` with the same sizes.
-        unsafe { qft_emulate_unmap(self.inner.as_ptr(), self.bytes, PAGE_BYTES) }
+        unsafe { qft_emulate_unmap(self.inner.as_ptr(), self.bytes, GUARD_BYTES) }
     }
 }
 
