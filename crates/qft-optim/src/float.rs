@@ -35,6 +35,30 @@ impl FloatRule {
     }
 }
 
+/// What AdamW computes once a step: in f64, rounded once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWFactors {
+    /// Of the weight: `1 - lr wd`, in f32.
+    pub keep: f32,
+    /// Of the direction: `lr / (1 - b1^t)`.
+    pub rate: f32,
+    /// Divides the root of the second moment: `sqrt(1 - b2^t)`.
+    pub root: f32,
+}
+
+impl AdamWFactors {
+    /// For the step after `step` steps.
+    pub fn new((beta1, beta2): (f32, f32), weight_decay: f32, lr: f32, step: u32) -> Self {
+        let done = f64::from(step) + 1.0;
+        let bias = |beta: f32| 1.0 - f64::from(beta).powf(done);
+        Self {
+            keep: 1.0 - lr * weight_decay,
+            rate: (f64::from(lr) / bias(beta1)) as f32,
+            root: bias(beta2).sqrt() as f32,
+        }
+    }
+}
+
 /// Moments of a float parameter, f32.
 #[derive(Debug)]
 pub struct FloatState {

@@ -1,6 +1,7 @@
 //! Lion and AdamW on float parameters.
 
 use super::{LANES, TASK, add_squares, sign};
+use crate::float::AdamWFactors;
 use crate::{Error, FloatRule, FloatUpdate};
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
@@ -9,7 +10,7 @@ use rayon::prelude::*;
 #[derive(Clone, Copy)]
 enum Rule {
     Lion { beta1: f32, beta2: f32, decay: f32 },
-    AdamW { beta1: f32, beta2: f32, eps: f32, keep: f32, rate: f32, root: f32 },
+    AdamW { beta1: f32, beta2: f32, eps: f32, factors: AdamWFactors },
 }
 
 impl Rule {
@@ -19,16 +20,8 @@ impl Rule {
                 Self::Lion { beta1: config.beta1, beta2: config.beta2, decay: config.weight_decay }
             }
             FloatRule::AdamW { beta1, beta2, eps, weight_decay } => {
-                let done = f64::from(step) + 1.0;
-                let bias = |beta: f32| 1.0 - f64::from(beta).powf(done);
-                Self::AdamW {
-                    beta1,
-                    beta2,
-                    eps,
-                    keep: 1.0 - lr * weight_decay,
-                    rate: (f64::from(lr) / bias(beta1)) as f32,
-                    root: bias(beta2).sqrt() as f32,
-                }
+                let factors = AdamWFactors::new((beta1, beta2), weight_decay, lr, step);
+                Self::AdamW { beta1, beta2, eps, factors }
             }
         }
     }
@@ -71,7 +64,8 @@ impl Kernel for Task<'_> {
                     *m = beta2 * *m + (1.0 - beta2) * g;
                 }
             }
-            Rule::AdamW { beta1, beta2, eps, keep, rate, root } => {
+            Rule::AdamW { beta1, beta2, eps, factors } => {
+                let AdamWFactors { keep, rate, root } = factors;
                 for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(grad) {
                     let g = scale(g);
                     *m = beta1 * *m + (1.0 - beta1) * g;
