@@ -5,7 +5,7 @@ use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
 use crate::pass::Geometry;
 use crate::source::Weights;
-use qft_autograd::{Heads, LayerOps, Matrix, TensorId, Vector, Weight};
+use qft_autograd::{Heads, Matrix, TensorId, Vector, Weight};
 use qft_quant::{EncodeReport, HybridFormat, HybridMatrix};
 use qft_tensor::{Buffer, Device, Owner, Transfer};
 use std::ops::Range;
@@ -260,7 +260,7 @@ impl Model {
     /// A vector is one row.
     pub fn read_rows(
         &self,
-        ops: &dyn LayerOps,
+        ops: &dyn qft_quant::HybridOps,
         id: TensorId,
         rows: Range<usize>,
         out: &mut [f32],

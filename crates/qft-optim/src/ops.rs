@@ -47,7 +47,8 @@ impl UpdateStats {
 ///   ([`qft_tensor::rng::rounding_offsets`]) of random block `n ceil(K / 128) + b` of the stream whose purpose is
 ///   `key.purpose ^` [`crate::lion::RESCALE_PURPOSE`]; again `1/2` for nearest.
 /// * `stats`: the squares of `g` are summed in 16 f32 lanes within a row (column modulo 16), then lanes and rows
-///   in f64. Only this sum depends on how rows are cut into calls, in its last bit.
+///   in f64; a GPU adds in an order of its own. Only this sum depends on the device, and on how rows are cut into
+///   calls, in its last bits.
 ///
 /// A gradient that is not finite makes the sum of squares so, and leaves weights and scales finite.
 /// Errors: shapes, and [`LionConfig::check`]. Source: docs/ALGORITHM.md#quantized-lion.
@@ -167,7 +168,7 @@ impl FloatUpdate<'_> {
 
 /// Adds the sum of squares of a gradient to `stats`, without any update: for exact clipping.
 ///
-/// Shapes: `grad` f32. Numerics: f32 lanes within a row, f64 across rows, in a fixed order.
+/// Shapes: `grad` f32. Numerics: f32 lanes within a row, f64 across rows, in a fixed order that is the device's.
 #[derive(Debug)]
 pub struct SquareSum<'a> {
     /// Gradient.

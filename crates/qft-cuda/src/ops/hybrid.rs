@@ -1,0 +1,125 @@
+//! Hybrid matrices on the GPU: `kernels/hybrid.cu`, `kernels/sparse.cu`.
+
+use super::dims::index;
+use crate::{Arg, Cuda, Launch};
+use qft_quant::outlier::BLOCK_COLS;
+use qft_quant::{
+    DecodeRows, Error, HybridMatrix, HybridOps, Outliers, Precision, Residual, SparseBackward,
+    SparseForward,
+};
+
+/// Threads of a block in `decode_rows`.
+const DECODE_THREADS: u32 = 128;
+
+/// Rows and tokens of a block in `sparse_forward`; a thread per row.
+const FORWARD: (usize, usize) = (256, 16);
+
+/// Tokens of a block in `sparse_backward`, and its threads.
+const BACKWARD: (usize, u32) = (32, 256);
+
+/// log2 of the residual's steps in one of the high plane.
+pub(super) fn log_f(residual: Residual) -> u32 {
+    residual.steps().ilog2()
+}
+
+impl Cuda {
+    /// Values, columns, counts and row starts of protected features: null if there are none.
+    pub(super) fn features(
+        &self,
+        op: &'static str,
+        outliers: Option<&Outliers>,
+    ) -> Result<[Arg; 4], qft_tensor::Error> {
+        let Some(outliers) = outliers else { return Ok([Arg::NULL; 4]) };
+        Ok([
+            self.read(op, &outliers.values)?,
+            self.read(op, &outliers.cols)?,
+            self.read(op, &outliers.counts)?,
+            self.read(op, &outliers.row_start)?,
+        ])
+    }
+}
+
+impl HybridOps for Cuda {
+    fn decode_rows(&self, op: DecodeRows<'_>) -> Result<(), Error> {
+        const OP: &str = "decode_rows";
+        op.check()?;
+        let DecodeRows { weight, rows, precision, mut out } = op;
+        let cols = weight.cols();
+        if rows.is_empty() || cols == 0 {
+            return Ok(());
+        }
+        let (log_f, residual) = match (precision, &weight.residual) {
+            (Precision::Full, Some(plane)) => {
+                (log_f(weight.format().residual), self.read(OP, plane)?)
+            }
+            _ => (0, Arg::NULL),
+        };
+        let mut args = vec![self.read(OP, &weight.q)?, residual, self.read(OP, &weight.scale)?];
+        args.extend(self.features(OP, weight.outliers.as_ref())?);
+        args.extend([
+            self.write_mat(OP, &mut out)?,
+            Arg::size(out.stride()),
+            Arg::U32(index(OP, rows.start)?),
+            Arg::U32(index(OP, cols)?),
+            Arg::U32(log_f),
+        ]);
+        let launch = Launch::blocks(index(OP, rows.len())?, DECODE_THREADS);
+        Ok(self.launch(OP, "decode_rows_i8_f32", launch, &args)?)
+    }
+
+    fn sparse_forward(&self, op: SparseForward<'_>) -> Result<(), Error> {
+        const OP: &str = "sparse_forward";
+        op.check()?;
+        let SparseForward { x, weight, rows, mut y } = op;
+        let (tokens, (block_rows, block_tokens)) = (x.rows(), FORWARD);
+        if weight.outliers.is_none() || rows.is_empty() || tokens == 0 {
+            return Ok(());
+        }
+        let grid = [rows.len().div_ceil(block_rows), tokens.div_ceil(block_tokens)];
+        let mut args = vec![self.read(OP, &x.q)?, self.read(OP, &x.scale)?];
+        args.extend(self.features(OP, weight.outliers.as_ref())?);
+        args.extend([self.write_mat(OP, &mut y)?, Arg::size(y.stride())]);
+        args.extend(shape(OP, weight, rows.start, rows.len(), tokens)?);
+        let launch = Launch {
+            grid: [index(OP, grid[0])?, index(OP, grid[1])?, 1],
+            ..Launch::blocks(1, block_rows as u32)
+        };
+        Ok(self.launch(OP, "sparse_forward_i8_f32", launch, &args)?)
+    }
+
+    fn sparse_backward(&self, op: SparseBackward<'_>) -> Result<(), Error> {
+        const OP: &str = "sparse_backward";
+        op.check()?;
+        let SparseBackward { dy, weight, rows, mut dx } = op;
+        let (tokens, (block_tokens, threads)) = (dy.rows(), BACKWARD);
+        if weight.outliers.is_none() || rows.is_empty() || tokens == 0 {
+            return Ok(());
+        }
+        let grid = [weight.cols().div_ceil(BLOCK_COLS), tokens.div_ceil(block_tokens)];
+        let mut args = vec![self.read_mat(OP, dy)?, Arg::size(dy.stride())];
+        args.extend(self.features(OP, weight.outliers.as_ref())?);
+        args.extend([self.write_mat(OP, &mut dx)?, Arg::size(dx.stride())]);
+        args.extend(shape(OP, weight, rows.start, rows.len(), tokens)?);
+        let launch = Launch {
+            grid: [index(OP, grid[0])?, index(OP, grid[1])?, 1],
+            ..Launch::blocks(1, threads)
+        };
+        Ok(self.launch(OP, "sparse_backward_f32_f32", launch, &args)?)
+    }
+}
+
+/// First row, rows, tokens and columns of a product.
+fn shape(
+    op: &'static str,
+    weight: &HybridMatrix,
+    first_row: usize,
+    rows: usize,
+    tokens: usize,
+) -> Result<[Arg; 4], qft_tensor::Error> {
+    let sizes = [first_row, rows, tokens, weight.cols()];
+    let mut out = [Arg::U32(0); 4];
+    for (arg, size) in out.iter_mut().zip(sizes) {
+        *arg = Arg::U32(index(op, size)?);
+    }
+    Ok(out)
+}

@@ -1,0 +1,218 @@
+//! Updates on the GPU: `kernels/lion.cu`, `kernels/float_update.cu`.
+
+use super::dims::index;
+use super::hybrid::log_f;
+use crate::scratch::SCRATCH_BYTES;
+use crate::{Arg, Cuda, Launch};
+use qft_optim::float::AdamWFactors;
+use qft_optim::{
+    Error, FloatRule, FloatUpdate, LionUpdate, MomentumCode, OptimOps, SquareSum, UpdateStats,
+    WeightRounding, momentum,
+};
+use std::mem::size_of;
+
+const WARP: u32 = 32;
+
+/// Threads of a block in the float kernels.
+const THREADS: u32 = 256;
+
+/// Elements of a block in the float kernels, until there are more blocks than fill a GPU.
+const ELEMENTS: usize = 1024;
+
+/// Blocks that fill a GPU.
+const MOST_BLOCKS: u32 = 2048;
+
+/// Random words of a warp, WARP_WORDS in `stochastic.cuh`.
+const WARP_WORDS: u32 = 144;
+
+/// The most warps of a row of `lion_update`.
+const MAX_WARPS: usize = 8;
+
+/// Columns of a row that can wait in shared memory for the row's scale.
+const SHARED_COLS: usize = 16_384;
+
+/// Rows of one launch of `lion_update`: their statistics take a third of the scratch block.
+const MOST_ROWS: usize = 1 << 20;
+
+/// The line of a tensor in the statistics.
+fn line(
+    cuda: &Cuda,
+    op: &'static str,
+    stats: &mut UpdateStats,
+    tensor: u32,
+) -> Result<Arg, qft_tensor::Error> {
+    let sums = stats.sums.span(2 * tensor as usize..2 * tensor as usize + 2)?;
+    cuda.read_span(op, sums)
+}
+
+/// Adds `count` partial results to a line of the statistics.
+fn add_stats(
+    cuda: &Cuda,
+    op: &'static str,
+    squares: Arg,
+    grown: Arg,
+    count: u32,
+    line: Arg,
+) -> Result<(), qft_tensor::Error> {
+    let args = [squares, grown, Arg::U32(count), line];
+    cuda.launch(op, "add_update_stats", Launch::blocks(1, THREADS), &args)
+}
+
+/// Where `lion_update` keeps what the rows of one launch need in the scratch block.
+struct LionScratch {
+    grown: usize,
+    long_rows: usize,
+    bytes: usize,
+    /// Blocks of the launch.
+    blocks: usize,
+}
+
+impl LionScratch {
+    /// For `rows` rows of `row_bytes` bytes, 0 if a row waits in shared memory.
+    fn new(rows: usize, row_bytes: usize) -> Self {
+        let grown = rows * size_of::<f64>();
+        let long_rows = (grown + rows * size_of::<u32>()).next_multiple_of(16);
+        let blocks = match row_bytes {
+            0 => rows,
+            _ => ((SCRATCH_BYTES - long_rows) / row_bytes).clamp(1, rows),
+        };
+        Self { grown, long_rows, bytes: long_rows + blocks * row_bytes, blocks }
+    }
+}
+
+impl OptimOps for Cuda {
+    fn lion_update(&self, op: LionUpdate<'_>) -> Result<(), Error> {
+        const OP: &str = "lion_update";
+        op.check()?;
+        op.config.check()?;
+        let LionUpdate {
+            weight,
+            momentum,
+            rows,
+            grad,
+            grad_scale,
+            lr,
+            config,
+            rounding,
+            key,
+            stats,
+        } = op;
+        let cols = weight.cols();
+        if rows.is_empty() || cols == 0 {
+            return Ok(());
+        }
+        let blocks = cols.div_ceil(momentum::BLOCK);
+        let warps = blocks.div_ceil(4).min(MAX_WARPS) as u32;
+        let padded = blocks * momentum::BLOCK;
+        let (row_bytes, waiting) = match padded > SHARED_COLS {
+            true => (padded * size_of::<i32>(), 0),
+            false => (0, padded * size_of::<i32>()),
+        };
+        let marks = if weight.outliers.is_some() { padded / 8 } else { 0 };
+        let shared = warps * WARP_WORDS * 4 + index(OP, marks + waiting)?;
+        let residual = log_f(weight.format().residual);
+        let mut planes = vec![
+            self.write(OP, &mut weight.q)?,
+            weight.residual.as_mut().map_or(Ok(Arg::NULL), |plane| self.write(OP, plane))?,
+            self.write(OP, &mut weight.scale)?,
+            self.write(OP, &mut momentum.q)?,
+            self.write(OP, &mut momentum.scale)?,
+        ];
+        planes.extend(self.features(OP, weight.outliers.as_ref())?);
+        let line = line(self, OP, stats, key.tensor)?;
+        for first in (0..rows.len()).step_by(MOST_ROWS) {
+            let count = MOST_ROWS.min(rows.len() - first);
+            let grad = grad.row_range(first..first + count)?;
+            let places = LionScratch::new(count, row_bytes);
+            let scratch = self.scratch(OP, places.bytes)?;
+            let (squares, grown) = (scratch.at(0), scratch.at(places.grown));
+            let long = if row_bytes == 0 { Arg::NULL } else { scratch.at(places.long_rows) };
+            let mut args = planes.clone();
+            args.extend([self.read_mat(OP, grad)?, Arg::size(grad.stride()), long, squares, grown]);
+            args.extend([
+                Arg::U32(index(OP, rows.start + first)?),
+                Arg::U32(index(OP, count)?),
+                Arg::U32(index(OP, cols)?),
+                Arg::U32(residual),
+                Arg::U32(u32::from(momentum.code == MomentumCode::Sqrt)),
+                Arg::F32(grad_scale),
+                Arg::F32(lr),
+                Arg::F32(config.beta1),
+                Arg::F32(config.beta2),
+                Arg::F32(config.weight_decay),
+                Arg::F32(if rounding == WeightRounding::Stochastic { 1.0 } else { 0.0 }),
+                Arg::U64(key.seed),
+                Arg::U32(key.step),
+                Arg::U32(key.tensor),
+                Arg::U32(key.purpose),
+            ]);
+            let launch =
+                Launch::blocks(index(OP, places.blocks)?, WARP * warps).with_shared(shared);
+            self.launch(OP, "lion_update_f32_i8", launch, &args)?;
+            add_stats(self, OP, squares, grown, index(OP, count)?, line)?;
+        }
+        Ok(())
+    }
+
+    fn float_update(&self, op: FloatUpdate<'_>) -> Result<(), Error> {
+        const OP: &str = "float_update";
+        op.check()?;
+        let FloatUpdate { weight, state, start, grad, grad_scale, lr, rule, step, tensor, stats } =
+            op;
+        let (count, range) = (grad.len(), start..start + grad.len());
+        if count == 0 {
+            return Ok(());
+        }
+        let launch = Launch::strided(count, ELEMENTS, THREADS, MOST_BLOCKS);
+        let scratch = self.scratch(OP, launch.grid[0] as usize * size_of::<f64>())?;
+        let squares = scratch.at(0);
+        let mut args = vec![
+            self.read_span(OP, weight.span(range.clone())?)?,
+            self.read_span(OP, state.m.span(range.clone())?)?,
+        ];
+        if let Some(v) = &state.v {
+            args.push(self.read_span(OP, v.span(range)?)?);
+        }
+        args.extend([self.read_span(OP, grad)?, squares, Arg::size(count), Arg::F32(grad_scale)]);
+        let kernel = match rule {
+            FloatRule::Lion(config) => {
+                args.extend([lr, config.beta1, config.beta2, config.weight_decay].map(Arg::F32));
+                "lion_update_f32"
+            }
+            FloatRule::AdamW { beta1, beta2, eps, weight_decay } => {
+                let AdamWFactors { keep, rate, root } =
+                    AdamWFactors::new((beta1, beta2), weight_decay, lr, step);
+                args.extend([beta1, beta2, eps, keep, rate, root].map(Arg::F32));
+                "adamw_update_f32"
+            }
+        };
+        self.launch(OP, kernel, launch, &args)?;
+        let line = line(self, OP, stats, tensor)?;
+        Ok(add_stats(self, OP, squares, Arg::NULL, launch.grid[0], line)?)
+    }
+
+    fn square_sum(&self, op: SquareSum<'_>) -> Result<(), Error> {
+        const OP: &str = "square_sum";
+        op.check()?;
+        let SquareSum { grad, tensor, stats } = op;
+        let (rows, cols) = (grad.rows(), grad.cols());
+        if rows == 0 || cols == 0 {
+            return Ok(());
+        }
+        let mut launch = Launch::strided(cols, ELEMENTS, THREADS, MOST_BLOCKS);
+        launch.grid[1] = rows.min((MOST_BLOCKS / launch.grid[0]) as usize) as u32;
+        let count = launch.grid[0] * launch.grid[1];
+        let scratch = self.scratch(OP, count as usize * size_of::<f64>())?;
+        let squares = scratch.at(0);
+        let args = [
+            self.read_mat(OP, grad)?,
+            Arg::size(grad.stride()),
+            squares,
+            Arg::size(rows),
+            Arg::size(cols),
+        ];
+        self.launch(OP, "square_sum_f32", launch, &args)?;
+        let line = line(self, OP, stats, tensor)?;
+        Ok(add_stats(self, OP, squares, Arg::NULL, count, line)?)
+    }
+}

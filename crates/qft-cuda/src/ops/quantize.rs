@@ -1,0 +1,158 @@
+//! Quantization on the GPU: `kernels/quantize.cu`.
+
+use super::dims::index;
+use crate::{Arg, Cuda, Launch};
+use qft_tensor::rng::HALF_BLOCK;
+use qft_tensor::{
+    Dequantize, Error, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, Requantize, Rounding,
+    ScaleAxis,
+};
+
+const WARP: u32 = 32;
+
+/// Warps of a block.
+const WARPS: u32 = 8;
+
+/// Columns of a row for which a warp is worth while.
+const COLS_PER_WARP: usize = 512;
+
+/// Columns of a block in `dequantize` and `requantize`: STRETCH in the kernel.
+const STRETCH: usize = 1024;
+
+/// Rows of a block in the column kernels, unless there are too many rows for the grid.
+const STRIP: usize = 64;
+
+/// The largest grid in y.
+const MAX_GRID_Y: usize = 65_535;
+
+/// Whether to round stochastically, and the stream: the last arguments of a kernel that rounds.
+fn rounding_args(rounding: Rounding) -> [Arg; 5] {
+    match rounding {
+        Rounding::Nearest => [Arg::U32(0), Arg::U64(0), Arg::U32(0), Arg::U32(0), Arg::U32(0)],
+        Rounding::Stochastic(key) => [
+            Arg::U32(1),
+            Arg::U64(key.seed),
+            Arg::U32(key.step),
+            Arg::U32(key.tensor),
+            Arg::U32(key.purpose),
+        ],
+    }
+}
+
+/// Where the scale of element `[r, c]` is: `r * scales_per_row + c / group`.
+fn scale_args(op: &'static str, x: &QMatrix) -> Result<[Arg; 2], Error> {
+    let (per_row, group) = match x.axis() {
+        ScaleAxis::Row => (1, x.cols()),
+        ScaleAxis::Column => (0, 1),
+        ScaleAxis::Group(group) => (x.cols().div_ceil(group), group.min(x.cols())),
+    };
+    Ok([Arg::U32(index(op, per_row)?), Arg::U32(index(op, group)?)])
+}
+
+/// A warp per row and stretch of columns.
+fn by_rows(op: &'static str, rows: usize, cols: usize) -> Result<Launch, Error> {
+    let blocks = index(op, rows.div_ceil(WARPS as usize))?;
+    Ok(Launch {
+        grid: [blocks, index(op, cols.div_ceil(STRETCH))?, 1],
+        ..Launch::blocks(1, WARP * WARPS)
+    })
+}
+
+impl QuantizeOps for Cuda {
+    fn quantize_rows(&self, op: QuantizeRows<'_>) -> Result<(), Error> {
+        const OP: &str = "quantize_rows";
+        op.check()?;
+        let QuantizeRows { x, fold, rounding, out } = op;
+        let (rows, cols) = (x.rows(), x.cols());
+        if out.wide.is_some() {
+            let message = "rows with places for wide channels are not quantized on a GPU yet";
+            return Err(Error::DeviceFailure { op: OP, message: message.to_owned() });
+        }
+        if rows == 0 || cols == 0 {
+            return out.scale.fill_zero(self);
+        }
+        let group = match out.axis() {
+            ScaleAxis::Group(group) => group.min(cols),
+            _ => cols,
+        };
+        let warps = group.div_ceil(COLS_PER_WARP).min(WARPS as usize) as u32;
+        let blocks = index(OP, rows.saturating_mul(cols.div_ceil(group)))?;
+        let mut args = vec![
+            self.read_mat(OP, x)?,
+            Arg::size(x.stride()),
+            fold.map_or(Ok(Arg::NULL), |fold| self.read_span(OP, fold))?,
+            self.write(OP, &mut out.q)?,
+            self.write(OP, &mut out.scale)?,
+            Arg::U32(index(OP, cols)?),
+            Arg::U32(index(OP, group)?),
+        ];
+        args.extend(rounding_args(rounding));
+        self.launch(OP, "quantize_rows_f32_i8", Launch::blocks(blocks, WARP * warps), &args)
+    }
+
+    fn quantize_cols(&self, op: QuantizeCols<'_>) -> Result<(), Error> {
+        const OP: &str = "quantize_cols";
+        op.check()?;
+        let QuantizeCols { x, fold, rounding, out } = op;
+        // Where the largest magnitudes gather.
+        out.scale.fill_zero(self)?;
+        if x.rows() == 0 || x.cols() == 0 {
+            return Ok(());
+        }
+        let (rows, cols) = (index(OP, x.rows())?, index(OP, x.cols())?);
+        let strip = STRIP.max(x.rows().div_ceil(MAX_GRID_Y));
+        let launch = Launch {
+            grid: [cols.div_ceil(HALF_BLOCK as u32), index(OP, x.rows().div_ceil(strip))?, 1],
+            ..Launch::blocks(1, WARP * WARPS)
+        };
+        let shape = [Arg::U32(rows), Arg::U32(cols), Arg::U32(index(OP, strip)?)];
+        let fold = fold.map_or(Ok(Arg::NULL), |fold| self.read_span(OP, fold))?;
+        let x = [self.read_mat(OP, x)?, Arg::size(x.stride()), fold];
+        let scale = self.write(OP, &mut out.scale)?;
+        let q = self.write(OP, &mut out.q)?;
+        self.launch(OP, "column_absmax_f32", launch, &[&x[..], &[scale], &shape].concat())?;
+        let args = [&x[..], &[scale, q], &shape, &rounding_args(rounding)].concat();
+        self.launch(OP, "quantize_cols_f32_i8", launch, &args)?;
+        let launch = Launch::blocks(cols.div_ceil(WARP * WARPS), WARP * WARPS);
+        self.launch(OP, "column_scales_f32", launch, &[scale, Arg::U32(cols)])
+    }
+
+    fn dequantize(&self, op: Dequantize<'_>) -> Result<(), Error> {
+        const OP: &str = "dequantize";
+        op.check()?;
+        let Dequantize { x, mut out } = op;
+        let (rows, cols) = (out.rows(), out.cols());
+        if rows == 0 || cols == 0 {
+            return Ok(());
+        }
+        let [per_row, group] = scale_args(OP, x)?;
+        let args = [
+            self.read(OP, &x.q)?,
+            self.read(OP, &x.scale)?,
+            per_row,
+            group,
+            self.write_mat(OP, &mut out)?,
+            Arg::size(out.stride()),
+            Arg::U32(index(OP, rows)?),
+            Arg::U32(index(OP, cols)?),
+        ];
+        self.launch(OP, "dequantize_i8_f32", by_rows(OP, rows, cols)?, &args)
+    }
+
+    fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {
+        const OP: &str = "requantize";
+        op.check()?;
+        let Requantize { x, rounding, out } = op;
+        let (rows, cols) = (x.rows(), x.cols());
+        if rows == 0 || cols == 0 {
+            return Ok(());
+        }
+        let mut args = vec![self.read(OP, &x.q)?, self.read(OP, &x.scale)?];
+        args.extend(scale_args(OP, x)?);
+        args.extend([self.write(OP, &mut out.q)?, self.read(OP, &out.scale)?]);
+        args.extend(scale_args(OP, out)?);
+        args.extend([Arg::U32(index(OP, rows)?), Arg::U32(index(OP, cols)?)]);
+        args.extend(rounding_args(rounding));
+        self.launch(OP, "requantize_i8_i8", by_rows(OP, rows, cols)?, &args)
+    }
+}

@@ -1,0 +1,334 @@
+//! Updates against the CPU. Everything that is kept (weights, residuals, protected values, scales, momentum) must have the
+//! CPU's bits; sums of squares are added in another order, and have a bound.
+
+#![allow(clippy::unwrap_used)] // A test.
+
+mod common;
+
+use common::{bits, cpu, devices_under_test, upload};
+use qft_optim::{
+    FloatRule, FloatState, FloatUpdate, LionConfig, LionUpdate, Momentum, MomentumCode, OptimOps,
+    SquareSum, UpdateStats, WeightRounding,
+};
+use qft_quant::{Error, HybridFormat, HybridMatrix, Residual};
+use qft_tensor::RngKey;
+use qft_testing::rng::TestRng;
+use qft_testing::tolerance::UNIT;
+use std::ops::Range;
+
+const RESIDUALS: [Residual; 3] = [Residual::None, Residual::Bits4, Residual::Bits8];
+const CODES: [MomentumCode; 2] = [MomentumCode::Sqrt, MomentumCode::Linear];
+
+/// All that updates change.
+struct Trained {
+    weight: HybridMatrix,
+    momentum: Momentum,
+    stats: UpdateStats,
+}
+
+/// The states, as bits.
+#[derive(PartialEq)]
+struct Planes {
+    q: Vec<i8>,
+    r: Vec<i8>,
+    scale: Vec<u32>,
+    values: Vec<u16>,
+    m: Vec<i8>,
+    m_scale: Vec<u16>,
+}
+
+/// One update of some rows.
+struct Step {
+    rows: Range<usize>,
+    grad: Vec<f32>,
+    lr: f32,
+    grad_scale: f32,
+    rounding: WeightRounding,
+    key: RngKey,
+}
+
+impl Trained {
+    fn new(
+        on: &dyn OptimOps,
+        (rows, cols): (usize, usize),
+        w: &[f32],
+        (residual, outlier_fraction): (Residual, f64),
+        code: MomentumCode,
+    ) -> Self {
+        let format = HybridFormat { residual, outlier_fraction };
+        let read = &mut |range: Range<usize>, out: &mut [f32]| {
+            out.copy_from_slice(&w[range.start * cols..range.end * cols]);
+            Ok::<(), Error>(())
+        };
+        Self {
+            weight: HybridMatrix::encode(on, (rows, cols), format, read).unwrap().0,
+            momentum: Momentum::zeros(on, (rows, cols), code).unwrap(),
+            stats: UpdateStats::zeros(on, 2).unwrap(),
+        }
+    }
+
+    /// The gradient lies `gap` elements from row to row.
+    fn update(&mut self, on: &dyn OptimOps, step: &Step, gap: usize) {
+        let (rows, cols) = (step.rows.len(), self.weight.cols());
+        let mut wide = vec![f32::NAN; rows * (cols + gap)];
+        for (to, from) in wide.chunks_mut(cols + gap).zip(step.grad.chunks(cols)) {
+            to[gap..].copy_from_slice(from);
+        }
+        let grad = upload(on, &wide);
+        let grad = grad.mat(rows, cols + gap).unwrap().col_range(gap..cols + gap).unwrap();
+        on.lion_update(LionUpdate {
+            weight: &mut self.weight,
+            momentum: &mut self.momentum,
+            rows: step.rows.clone(),
+            grad,
+            grad_scale: step.grad_scale,
+            lr: step.lr,
+            config: LionConfig { weight_decay: 0.1, ..LionConfig::default() },
+            rounding: step.rounding,
+            key: step.key,
+            stats: &mut self.stats,
+        })
+        .unwrap();
+    }
+
+    fn planes(&self, on: &dyn OptimOps) -> Planes {
+        let Self { weight, momentum, .. } = self;
+        let halves = |b: &qft_tensor::Buffer<half::bf16>| {
+            b.to_vec(on).unwrap().into_iter().map(half::bf16::to_bits).collect()
+        };
+        Planes {
+            q: weight.q.to_vec(on).unwrap(),
+            r: weight.residual.as_ref().map_or(vec![], |r| r.to_vec(on).unwrap()),
+            scale: bits(&weight.scale.to_vec(on).unwrap()),
+            values: weight.outliers.as_ref().map_or(vec![], |o| halves(&o.values)),
+            m: momentum.q.to_vec(on).unwrap(),
+            m_scale: halves(&momentum.scale),
+        }
+    }
+}
+
+impl Planes {
+    fn assert_equals(&self, other: &Self, what: &str) {
+        for (name, same) in [
+            ("scale", self.scale == other.scale),
+            ("q", self.q == other.q),
+            ("residual", self.r == other.r),
+            ("values", self.values == other.values),
+            ("momentum", self.m == other.m),
+            ("momentum scale", self.m_scale == other.m_scale),
+        ] {
+            assert!(same, "{name}: {what}");
+        }
+    }
+}
+
+/// Both sums of `terms` f32 squares, each added to another order: a product and at most `terms` sums round, on either side;
+/// then the sum becomes f32 and is added to the line.
+fn assert_sum(got: f32, want: f32, terms: usize, what: &str) {
+    if want.is_finite() {
+        let bound = 2.0 * (terms as f64 + 3.0) * UNIT * f64::from(want);
+        let error = f64::from(got) - f64::from(want);
+        assert!(error.abs() <= bound, "{what}: {got}, expected {want}");
+    } else {
+        assert!(!got.is_finite(), "{what}: {got}, expected {want}");
+    }
+}
+
+/// Gradients of all sizes: a step's kind decides what is special in it.
+fn gradient(rng: &mut TestRng, rows: usize, cols: usize, kind: usize) -> Vec<f32> {
+    let mut grad = rng.normals(rows * cols, 1e-3);
+    grad[rows * cols / 2] = 0.0;
+    match kind {
+        1 => grad[..cols.min(3)].fill(-0.5),
+        2 => {
+            let last = grad.len() - 1;
+            grad[last] = 3e38;
+            grad[last / 2] = 1e-42;
+            grad[..cols.min(40)].fill(0.0);
+        }
+        3 => {
+            let third = grad.len() / 3;
+            grad[0] = f32::NAN;
+            grad[third] = f32::INFINITY;
+        }
+        _ => {}
+    }
+    grad
+}
+
+/// Several steps, large enough at times to push weights out of their range; the first in two calls.
+fn compare(shape: (usize, usize), gap: usize, fraction: f64, seeds: Range<u64>) {
+    let ((rows, cols), cpu) = (shape, cpu());
+    let mut rng = TestRng::new((rows * 10_000 + cols) as u64);
+    let mut w = rng.normals(rows * cols, 0.02);
+    w[0] = 0.3;
+    for (name, device) in devices_under_test() {
+        for residual in RESIDUALS {
+            for code in CODES {
+                for rounding in [WeightRounding::Stochastic, WeightRounding::Nearest] {
+                    let format = (residual, fraction);
+                    let mut want = Trained::new(&cpu, shape, &w, format, code);
+                    let mut got = Trained::new(&device, shape, &w, format, code);
+                    for t in seeds.clone() {
+                        let kind = t as usize;
+                        let grad = gradient(&mut rng, rows, cols, kind % 4);
+                        let cut = rows / 2;
+                        let parts = if t == 0 { vec![0..cut, cut..rows] } else { vec![0..rows] };
+                        for part in parts {
+                            let step = Step {
+                                grad: grad[part.start * cols..part.end * cols].to_vec(),
+                                rows: part,
+                                lr: [1e-5, 3e-2, 1e-6, 1e-2][kind % 4],
+                                grad_scale: 0.7,
+                                rounding,
+                                key: RngKey {
+                                    seed: 5 << 33 | 1,
+                                    step: t as u32,
+                                    tensor: 1,
+                                    purpose: 3,
+                                },
+                            };
+                            want.update(&cpu, &step, gap);
+                            got.update(&device, &step, gap);
+                        }
+                        let what = format!(
+                            "{name}: [{rows}, {cols}] {residual:?} {fraction} {code:?} {rounding:?} step {t}"
+                        );
+                        got.planes(&device).assert_equals(&want.planes(&cpu), &what);
+                        let sums = got.stats.sums.to_vec(&device).unwrap();
+                        let expected = want.stats.sums.to_vec(&cpu).unwrap();
+                        assert_eq!((sums[0], sums[1]), (0.0, 0.0), "another line: {what}");
+                        assert_sum(sums[2], expected[2], cols.div_ceil(16), &what);
+                        assert_eq!(sums[3], expected[3], "rescaled rows: {what}");
+                        assert!(t == 0 || sums[3] > 0.0, "no row was rescaled: {what}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn lion_equals_the_cpu() {
+    for cols in [1, 7, 127, 128, 129, 172, 257] {
+        for (fraction, gap) in [(0.0, 0), (0.05, 3)] {
+            compare((3, cols), gap, fraction, 0..4);
+        }
+    }
+}
+
+/// More columns than a warp takes at once, more warps than one.
+#[test]
+fn lion_equals_the_cpu_on_wide_rows() {
+    compare((2, 2600), 4, 0.02, 0..3);
+}
+
+/// Rows that do not fit shared memory wait in the scratch block.
+#[test]
+fn lion_equals_the_cpu_on_rows_beyond_shared_memory() {
+    compare((2, 16_500), 0, 0.01, 1..2);
+}
+
+const RULES: [FloatRule; 2] = [
+    FloatRule::Lion(LionConfig { beta1: 0.95, beta2: 0.98, weight_decay: 0.1 }),
+    FloatRule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 },
+];
+
+#[test]
+fn float_updates_equal_the_cpu() {
+    let cpu = cpu();
+    for (name, device) in devices_under_test() {
+        for rule in RULES {
+            for len in [1usize, 7, 127, 128, 1023, 1024, 5000] {
+                for (start, end) in [(0, len), (len / 3, len), (0, 0)] {
+                    let mut rng = TestRng::new(len as u64);
+                    let w = rng.normals(len, 0.02);
+                    let mut grads: Vec<_> =
+                        (0..3).map(|_| rng.normals(end - start, 1e-3)).collect();
+                    if let Some(first) = grads[1].first_mut() {
+                        *first = 1e-42;
+                    }
+                    if let Some(last) = grads[2].last_mut() {
+                        *last = f32::NAN;
+                    }
+                    let run = |on: &dyn OptimOps| {
+                        let mut weight = upload(on, &w);
+                        let mut state = FloatState::zeros(on, len, rule).unwrap();
+                        let mut stats = UpdateStats::zeros(on, 3).unwrap();
+                        let mut sums = Vec::new();
+                        for (step, grad) in grads.iter().enumerate() {
+                            let grad = upload(on, grad);
+                            on.float_update(FloatUpdate {
+                                weight: &mut weight,
+                                state: &mut state,
+                                start,
+                                grad: grad.all(),
+                                grad_scale: 0.9,
+                                lr: 1e-3,
+                                rule,
+                                step: step as u32,
+                                tensor: 2,
+                                stats: &mut stats,
+                            })
+                            .unwrap();
+                            sums.push(stats.sums.to_vec(on).unwrap());
+                        }
+                        let v = state.v.as_ref().map(|v| bits(&v.to_vec(on).unwrap()));
+                        let m = bits(&state.m.to_vec(on).unwrap());
+                        (bits(&weight.to_vec(on).unwrap()), m, v, sums)
+                    };
+                    let (got, want) = (run(&device), run(&cpu));
+                    let what = format!("{name}: {rule:?}, {start}..{end} of {len}");
+                    assert!(got.0 == want.0, "weight: {what}");
+                    assert!((&got.1, &got.2) == (&want.1, &want.2), "moments: {what}");
+                    for (got, want) in got.3.iter().zip(&want.3) {
+                        assert_eq!(got[..4], [0.0; 4], "another line: {what}");
+                        assert_eq!(got[5], 0.0, "rescaled rows: {what}");
+                        assert_sum(got[4], want[4], len.div_ceil(16), &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn square_sums_agree() {
+    let cpu = cpu();
+    for (name, device) in devices_under_test() {
+        for (rows, cols, gap) in
+            [(0, 5, 0), (1, 1, 0), (1, 70_000, 0), (9, 129, 3), (3000, 7, 1), (5, 3000, 0)]
+        {
+            let x = TestRng::new(cols as u64).normals(rows * (cols + gap), 1e-3);
+            let run = |on: &dyn OptimOps| {
+                let (x, mut stats) = (upload(on, &x), UpdateStats::zeros(on, 2).unwrap());
+                let grad = x.mat(rows, cols + gap).unwrap().col_range(gap..cols + gap).unwrap();
+                on.square_sum(SquareSum { grad, tensor: 1, stats: &mut stats }).unwrap();
+                stats.sums.to_vec(on).unwrap()
+            };
+            let (got, want) = (run(&device), run(&cpu));
+            let what = format!("{name}: [{rows}, {cols}]");
+            assert_eq!((got[0], got[1], got[3]), (0.0, 0.0, 0.0), "{what}");
+            assert_sum(got[2], want[2], cols.div_ceil(16), &what);
+        }
+    }
+}
+
+/// The same update twice gives the same bits, sums included, whatever the order of warps.
+#[test]
+fn sums_are_deterministic() {
+    let w = TestRng::new(1).normals(5 * 600, 0.02);
+    let grad = TestRng::new(2).normals(5 * 600, 1e-3);
+    let sums = |(_, device): (String, qft_cuda::Cuda)| {
+        let format = (Residual::Bits8, 0.0);
+        let mut trained = Trained::new(&device, (5, 600), &w, format, MomentumCode::Sqrt);
+        let key = RngKey { seed: 1, step: 1, tensor: 0, purpose: 1 };
+        let rounding = WeightRounding::Stochastic;
+        let step =
+            Step { rows: 0..5, grad: grad.clone(), lr: 1e-4, grad_scale: 1.0, rounding, key };
+        trained.update(&device, &step, 0);
+        bits(&trained.stats.sums.to_vec(&device).unwrap())
+    };
+    let all: Vec<_> = devices_under_test().into_iter().map(sums).collect();
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{all:?}");
+}

@@ -1,0 +1,191 @@
+//! Quantization against the CPU, bit for bit: maxima have no order, and every rounding is given.
+
+#![allow(clippy::unwrap_used)] // A test.
+
+mod common;
+
+use common::{bits, cpu, devices_under_test, upload};
+use qft_tensor::{
+    Buffer, Dequantize, Owner, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, Requantize,
+    RngKey, Rounding, ScaleAxis,
+};
+use qft_testing::rng::TestRng;
+
+const ROUNDINGS: [Rounding; 2] = [
+    Rounding::Nearest,
+    Rounding::Stochastic(RngKey { seed: 11 << 40 | 7, step: 2, tensor: 3, purpose: 4 }),
+];
+
+/// Around four elements of a lane, 128 of a random block, 256 of a window, 512 of a warp, and more than one block of all
+/// warps; 172 as in a small model.
+const COLS: [usize; 11] = [0, 1, 7, 127, 128, 129, 172, 256, 513, 1028, 4500];
+
+/// With groups that divide nothing, those of a lane, of a random block, and longer than a row.
+const AXES: [ScaleAxis; 7] = [
+    ScaleAxis::Row,
+    ScaleAxis::Column,
+    ScaleAxis::Group(1),
+    ScaleAxis::Group(24),
+    ScaleAxis::Group(128),
+    ScaleAxis::Group(300),
+    ScaleAxis::Group(5000),
+];
+
+/// Normal numbers; the rows beyond the second are of zeros, of tiny, subnormal and huge numbers, and have some that
+/// are not finite.
+fn floats(rows: usize, cols: usize) -> Vec<f32> {
+    let mut rng = TestRng::new((rows * 10_000 + cols) as u64);
+    let mut x = rng.normals(rows * cols, 1.0);
+    for (r, row) in x.chunks_mut(cols.max(1)).enumerate() {
+        match r % 9 {
+            2 => row.fill(-0.0),
+            3 => row.iter_mut().for_each(|x| *x *= 1e-31),
+            4 => row.iter_mut().for_each(|x| *x *= 1e-40),
+            5 => row.iter_mut().for_each(|x| *x *= 1e38),
+            6 => row[cols / 2] = f32::NAN,
+            7 => row[cols / 3] = f32::INFINITY,
+            8 => row.fill(f32::NAN),
+            _ => {}
+        }
+    }
+    x
+}
+
+fn alloc(on: &dyn QuantizeOps, (rows, cols): (usize, usize), axis: ScaleAxis) -> QMatrix {
+    QMatrix::alloc(on, Owner::Workspace, "q", (rows, cols), axis).unwrap()
+}
+
+/// Quantizes a matrix whose rows lie `gap` elements apart, the first of them `gap` behind the buffer's start.
+fn quantize(
+    on: &dyn QuantizeOps,
+    (x, rows, cols, gap): (&[f32], usize, usize, usize),
+    fold: Option<&[f32]>,
+    rounding: Rounding,
+    axis: ScaleAxis,
+) -> QMatrix {
+    let mut wide = vec![f32::NAN; rows * (cols + gap)];
+    for r in 0..rows {
+        wide[r * (cols + gap) + gap..][..cols].copy_from_slice(&x[r * cols..][..cols]);
+    }
+    let x = upload(on, &wide);
+    let x = x.mat(rows, cols + gap).unwrap().col_range(gap..gap + cols).unwrap();
+    // A span that starts at an odd place.
+    let fold = fold.map(|f| upload(on, &[&[0.0][..], f].concat()));
+    let fold = fold.as_ref().map(|f| f.span(1..f.len()).unwrap());
+    let mut out = alloc(on, (rows, cols), axis);
+    match axis {
+        ScaleAxis::Column => {
+            on.quantize_cols(QuantizeCols { x, fold, rounding, out: &mut out }).unwrap();
+        }
+        _ => on.quantize_rows(QuantizeRows { x, fold, rounding, out: &mut out }).unwrap(),
+    }
+    out
+}
+
+/// Integers, and scales as bits.
+fn planes(on: &dyn QuantizeOps, x: &QMatrix) -> (Vec<i8>, Vec<u32>) {
+    (x.q.to_vec(on).unwrap(), bits(&x.scale.to_vec(on).unwrap()))
+}
+
+#[test]
+fn every_axis_rounding_and_border_equals_the_cpu() {
+    let cpu = cpu();
+    for (name, device) in devices_under_test() {
+        for rows in [0, 1, 2, 9, 70] {
+            for cols in COLS {
+                // Many long rows show nothing that a few do not: the emulator takes its time.
+                if rows == 70 && cols > 172 {
+                    continue;
+                }
+                let x = floats(rows, cols);
+                let mut rng = TestRng::new(3);
+                for axis in AXES {
+                    // Nor does a thousand of groups show more than some dozens.
+                    if matches!(axis, ScaleAxis::Group(group) if cols > 130 * group) {
+                        continue;
+                    }
+                    let along = if axis == ScaleAxis::Column { rows } else { cols };
+                    let folds = rng.normals(along, 1.0);
+                    for (fold, gap) in [(None, 0), (Some(&folds[..]), 3), (Some(&folds[..]), 4)] {
+                        for rounding in ROUNDINGS {
+                            let x = (&x[..], rows, cols, gap);
+                            let run = |on: &dyn QuantizeOps| {
+                                planes(on, &quantize(on, x, fold, rounding, axis))
+                            };
+                            let case = (rows, cols, axis, fold.is_some(), gap, rounding);
+                            assert!(run(&device) == run(&cpu), "{name}: {case:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dequantize_and_requantize_equal_the_cpu() {
+    let cpu = cpu();
+    for (name, device) in devices_under_test() {
+        for (rows, cols) in [(0, 4), (1, 1), (3, 7), (9, 129), (2, 172), (3, 1300)] {
+            let x = floats(rows, cols);
+            for axis in AXES {
+                for new_axis in AXES {
+                    let scales: Vec<f32> = (0..new_axis.scales(rows, cols))
+                        .map(|i| [0.04, 0.02, 0.001, 0.0, f32::INFINITY][i % 5])
+                        .collect();
+                    for rounding in ROUNDINGS {
+                        let run = |on: &dyn QuantizeOps| {
+                            let from = quantize(on, (&x, rows, cols, 0), None, rounding, axis);
+                            let mut to = alloc(on, (rows, cols), new_axis);
+                            to.scale.upload(on, 0, &scales).unwrap();
+                            on.requantize(Requantize { x: &from, rounding, out: &mut to }).unwrap();
+                            // Beyond the columns of the view nothing is written.
+                            let mut back = upload(on, &vec![7.0f32; rows * (cols + 3)]);
+                            let out = back.mat_mut(rows, cols + 3).unwrap();
+                            let out = out.col_range(1..cols + 1).unwrap();
+                            on.dequantize(Dequantize { x: &from, out }).unwrap();
+                            (planes(on, &to), bits(&back.to_vec(on).unwrap()))
+                        };
+                        let case = (rows, cols, axis, new_axis, rounding);
+                        assert!(run(&device) == run(&cpu), "{name}: {case:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// More rows than a strip of the column kernels, more than one strip, and a last one that is not full.
+#[test]
+fn columns_join_strips() {
+    let cpu = cpu();
+    let (rows, cols) = (201, 131);
+    let x = TestRng::new(8).normals(rows * cols, 1.0);
+    for (name, device) in devices_under_test() {
+        for rounding in ROUNDINGS {
+            let run = |on: &dyn QuantizeOps| {
+                let out = quantize(on, (&x, rows, cols, 0), None, rounding, ScaleAxis::Column);
+                planes(on, &out)
+            };
+            assert!(run(&device) == run(&cpu), "{name}: {rounding:?}");
+        }
+    }
+}
+
+#[test]
+fn wrong_operands_are_errors() {
+    let cpu = cpu();
+    for (name, device) in devices_under_test() {
+        let on: &dyn QuantizeOps = &device;
+        let x = Buffer::<f32>::zeros(on, Owner::Workspace, "x", 12).unwrap();
+        let elsewhere = Buffer::<f32>::zeros(&cpu, Owner::Workspace, "x", 12).unwrap();
+        let mut out = alloc(on, (3, 4), ScaleAxis::Row);
+        for (x, what) in
+            [(x.mat(4, 3).unwrap(), "shape"), (elsewhere.mat(3, 4).unwrap(), "lives on cpu")]
+        {
+            let rounding = Rounding::Nearest;
+            let result = on.quantize_rows(QuantizeRows { x, fold: None, rounding, out: &mut out });
+            assert!(result.unwrap_err().to_string().contains(what), "{name}: {what}");
+        }
+    }
+}

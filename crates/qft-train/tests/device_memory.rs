@@ -1,0 +1,99 @@
+//! States that the host cannot address: a model is loaded, written and saved on a device whose memory is reached by copies
+//! alone, with the CPU's bytes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use qft_autograd::{Matrix, TensorId, Weight};
+use qft_cuda::Cuda;
+use qft_emulator::Emulator;
+use qft_llama::model::{Model, Param, WeightFormat};
+use qft_llama::{DEFAULT_SHARD_BYTES, LlamaConfig, WeightSource, export_folder};
+use qft_quant::{HybridOps, Outliers};
+use qft_tensor::{Buffer, Device, Element};
+use qft_testing::material;
+use qft_train::options::choice::States;
+use std::path::Path;
+use std::sync::Arc;
+
+const ALL_STATES: [States; 5] =
+    [States::Full, States::Balanced, States::Compact, States::Paper, States::F32];
+
+/// Memory of the emulated device.
+const BYTES: u64 = 1 << 30;
+
+fn emulator() -> Cuda {
+    Cuda::new(Arc::new(Emulator::new(BYTES, 1))).unwrap()
+}
+
+fn format(states: States) -> WeightFormat {
+    common::state_options(states).format()
+}
+
+/// The small model of the repository, and what the quantizer reported.
+fn load(on: &dyn HybridOps, format: WeightFormat) -> (Model, Vec<String>) {
+    let dir = material::stories260k();
+    let config = LlamaConfig::from_dir(&dir).unwrap();
+    let weights = WeightSource::open(&dir, &config).unwrap();
+    let mut reports = Vec::new();
+    let model = Model::load(on, &config, &weights, format, &mut |name, report| {
+        reports.push(format!("{name}: {report:?}"));
+    })
+    .unwrap();
+    (model, reports)
+}
+
+fn bytes<T: Element>(on: &dyn HybridOps, buffer: &Buffer<T>) -> Vec<u8> {
+    bytemuck::cast_slice(&buffer.to_vec(on).unwrap()).to_vec()
+}
+
+/// Every plane of every parameter.
+fn planes(on: &dyn HybridOps, model: &Model) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for param in model.params() {
+        match param {
+            Param::Vector(vector) => all.push(bytes(on, &vector.data)),
+            Param::Matrix(Matrix { weight: Weight::Float(data), .. }) => all.push(bytes(on, data)),
+            Param::Matrix(Matrix { weight: Weight::Hybrid(weight), .. }) => {
+                all.extend([bytes(on, &weight.q), bytes(on, &weight.scale)]);
+                all.extend(weight.residual.as_ref().map(|plane| bytes(on, plane)));
+                if let Some(Outliers { values, cols, counts, row_start }) = &weight.outliers {
+                    all.extend([bytes(on, values), bytes(on, cols)]);
+                    all.extend([bytes(on, counts), bytes(on, row_start)]);
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The weight file that the model is exported to.
+fn exported(on: &dyn HybridOps, model: &Model, out: &Path) -> Vec<u8> {
+    let ids: Vec<_> = model.config.tensors().map(|spec| spec.name).collect();
+    export_folder(out, None, &model.config, DEFAULT_SHARD_BYTES, &mut |spec, rows, out| {
+        let id = ids.iter().position(|name| *name == spec.name).unwrap();
+        model.read_rows(on, TensorId(id as u32), rows, out)
+    })
+    .unwrap();
+    std::fs::read(out.join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn a_model_is_loaded_and_exported_with_the_bytes_of_the_cpu() {
+    let (cpu, device) = (common::cpu(), emulator());
+    for states in ALL_STATES {
+        let ((want, want_reports), (got, got_reports)) =
+            (load(&cpu, format(states)), load(&device, format(states)));
+        assert_eq!(got_reports, want_reports, "{states:?}");
+        assert!(planes(&device, &got) == planes(&cpu, &want), "planes differ: {states:?}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = |on: &dyn HybridOps, model, name| exported(on, model, &folder.path().join(name));
+        assert!(
+            file(&device, &got, "device") == file(&cpu, &want, "cpu"),
+            "exported weights differ: {states:?}"
+        );
+        let (device, cpu) = (device.ledger().report(), cpu.ledger().report());
+        assert_eq!(device.current_bytes, cpu.current_bytes, "{states:?}");
+        assert_eq!(device.peak_bytes, cpu.peak_bytes, "a copy beside the model: {states:?}");
+    }
+}
