@@ -16,6 +16,7 @@
 // Accumulator: exact i32, K <= 131,071. Rounding: sum to f32 (nearest), times row_scale, times col_scale, plus out, each
 // rounded to nearest. Deterministic: integer sums do not depend on order. CPU twin: crates/qft-tensor/src/cpu/gemm.rs.
 // Bound: see docs/KERNELS.md.
+#include "bytes.cuh"
 #include "gemm_tile.cuh"
 #include "mma.cuh"
 #include "raster.cuh"
@@ -128,9 +129,9 @@ struct Product {
                 float value[4];
 #pragma unroll
                 for (uint32_t v = 0; v < 4; ++v) {
-                    // B::place(octet, 2t + element) is 16 (j % 2) + 4t + v.
-                    const uint32_t octet = B_K ? j % 2 * 2 + v / 2 : v, element = B_K ? v % 2 : j % 2;
-                    const int32_t sum = sums[i / 2][j / 2 * 4 + octet][i % 2 * 2 + element];
+                    // B::place(octet, 2t + element) is 16 (j % 2) + 4t + v, where octet is 2 (j % 2) + high or low bit of v.
+                    const uint32_t octet = B_K ? v / 2 : v % 2, element = B_K ? v % 2 : v / 2;
+                    const int32_t sum = sums[i / 2][2 * j + octet][i % 2 * 2 + element];
                     value[v] = __fmul_rn(__fmul_rn(__int2float_rn(sum), row_scale), col_scale[v]);
                 }
                 float* out = e.out + m * e.stride + n;

@@ -4,8 +4,9 @@
 // contiguous one. Tensor cores want words of four neighbouring k. A tile covers OUTER x 64 elements and keeps the
 // orientation of its matrix, so that global memory is always read along its rows:
 //   k contiguous:     [OUTER][64]; `ldmatrix` reads words of four neighbouring k as they stand.
-//   outer contiguous: [64][OUTER]; a thread reads words of four neighbouring outer indices from four rows of k and
-//                     transposes 4 x 4 bytes in 8 permutations: words for four different octets at once.
+//   outer contiguous: [64][OUTER]; transposing `ldmatrix` moves units of two bytes, here two neighbouring outer indices at
+//                     one k. Its row addresses are free: a thread of a quad gets those two indices at k = 4t, 4t + 1 in
+//                     one register and at 4t + 2, 4t + 3 in another, and two byte permutations make two words of them.
 // No operand is ever transposed through memory.
 //
 // Octets are eight outer indices that one instruction takes together. A group of 32 outer indices has octets o = 0..3;
@@ -18,12 +19,10 @@
 //   k contiguous: chunk c of row r lies at c ^ (r / 4 % 4). `ldmatrix` reads one chunk of eight rows at a time, those
 //     of an octet: r / 4 % 4 = x / 2 takes each value twice, for an even row and the odd one after it, which are the
 //     two halves of a line.
-//   outer contiguous: chunk c, counted over the tile, of row k lies at c ^ 2 (k / 4 % 4). The quad's threads t read
-//     rows 4t + const, which all start at bank 0 or all at bank 16, and 32 contiguous bytes in each, the same but for
-//     the exchange: it moves them to four disjoint quarters of the banks. With OUTER = 64 two rows share a line, and
-//     the exchange's upper bit swaps neighbouring rows within it.
+//   outer contiguous: chunk c, counted over the tile, of row k lies at c ^ (k % 2 + 2 (k / 4 % 4)). `ldmatrix` reads one
+//     chunk of eight rows at a time, k = 4i and 4i + 1 of four i, or 4i + 2 and 4i + 3: the exchange takes each of its
+//     eight values once. With OUTER = 64 two rows share a line, and the exchange's upper bit swaps them within it.
 #pragma once
-#include "bytes.cuh"
 #include "mma.cuh"
 
 // Steps of k per tile.
@@ -50,7 +49,7 @@ struct Tile {
 
     // Where chunk `column` of stored row `row` of the tile lies, in bytes.
     static __device__ __forceinline__ uint32_t position(uint32_t row, uint32_t column) {
-        const uint32_t swizzle = row / 4 % 4 * (K_CONTIGUOUS ? 1 : 2);
+        const uint32_t swizzle = K_CONTIGUOUS ? row / 4 % 4 : row % 2 + row / 4 % 4 * 2;
         return ((row * ROW_CHUNKS + column) ^ swizzle) * CHUNK;
     }
 
@@ -104,14 +103,14 @@ struct Tile {
 
     // Outer index of member `x` of octet `octet` within a group of 32.
     static __device__ __forceinline__ uint32_t place(uint32_t octet, uint32_t x) {
-        return K_CONTIGUOUS ? octet / 2 * 16 + x / 2 * 4 + octet % 2 * 2 + x % 2 : x % 2 * 16 + x / 2 * 4 + octet;
+        return octet / 2 * 16 + (K_CONTIGUOUS ? x / 2 * 4 + octet % 2 * 2 + x % 2 : x * 2 + octet % 2);
     }
 
     // Where this thread reads the 32 outer indices from `first` on. This depends neither on the stage nor on the step,
     // so the main loop keeps it in registers.
     //   k contiguous, first operand:  [s] is the lane's row for `ldmatrix` in the instruction's half of the tile.
     //   k contiguous, second operand: [0] is the lane's row for `ldmatrix`.
-    //   outer contiguous:             [k % 2] is the thread's word in row 4t + k % 2.
+    //   outer contiguous:             [i] is the lane's row for `ldmatrix` in chunk i of the group.
     struct Share {
         uint32_t byte[2];
     };
@@ -121,9 +120,9 @@ struct Tile {
             if (FIRST) return {{position(row, matrix / 2), position(row, matrix / 2 + 2)}};
             return {{position(row, matrix), 0}};
         }
-        const uint32_t g = lane_index() / 4, t = lane_index() % 4;
-        const uint32_t column = (first + place(0, g)) / CHUNK, byte = place(0, g) % CHUNK;
-        return {{position(4 * t, column) + byte, position(4 * t + 1, column) + byte}};
+        const uint32_t matrix = lane_index() / 8, r = lane_index() % 8;
+        const uint32_t row = matrix / 2 * 16 + r / 2 * 4 + matrix % 2 * 2 + r % 2;
+        return {{position(row, first / CHUNK), position(row, first / CHUNK + 1)}};
     }
 
     // The words of a group's octets for the 64 steps of k: words[octet][s][h] holds k = 32s + 16h + 4t + (0..3) of
@@ -153,15 +152,16 @@ struct Tile {
         } else {
 #pragma unroll
             for (uint32_t i = 0; i < 4; ++i) {
-                const uint8_t* even = shared + share.byte[0] + i * 16 * OUTER;
-                const uint8_t* odd = shared + share.byte[1] + i * 16 * OUTER;
-                const uint32_t rows[4] = {*reinterpret_cast<const uint32_t*>(even), *reinterpret_cast<const uint32_t*>(odd),
-                                          *reinterpret_cast<const uint32_t*>(even + 2 * OUTER),
-                                          *reinterpret_cast<const uint32_t*>(odd + 2 * OUTER)};
-                uint32_t columns[4];
-                transpose_bytes(columns, rows);
+                // Bytes of r[2h]: the chunk's outer indices 2g and 2g + 1 at k = 4t, then both at 4t + 1; r[2h + 1]: at
+                // 4t + 2 and 4t + 3.
+                const uint32_t s = i % 2, octet = i / 2 * 2;
+                uint32_t r[4];
+                load_matrices_x4_transposed(r, shared + share.byte[i / 2] + s * 32 * OUTER);
 #pragma unroll
-                for (uint32_t octet = 0; octet < 4; ++octet) words[octet][i / 2][i % 2] = columns[octet];
+                for (uint32_t h = 0; h < 2; ++h) {
+                    words[octet][s][h] = __byte_perm(r[2 * h], r[2 * h + 1], 0x6420);
+                    words[octet + 1][s][h] = __byte_perm(r[2 * h], r[2 * h + 1], 0x7531);
+                }
             }
         }
     }
