@@ -9,6 +9,7 @@
 // columns 9, since the maximum of a column is known only at its end. Random bits cost about 15 instructions an element.
 #include "int8.cuh"
 #include "stochastic.cuh"
+#include "wide.cuh"
 
 constexpr uint32_t WARPS = 8;
 constexpr uint32_t THREADS = WARP * WARPS;
@@ -138,6 +139,20 @@ quantize_cols_f32_i8(const float* __restrict__ x, uint64_t stride, const float* 
 extern "C" __global__ void __launch_bounds__(THREADS) column_scales_f32(float* __restrict__ scale, uint32_t cols) {
     const uint32_t col = blockIdx.x * THREADS + threadIdx.x;
     if (col < cols) scale[col] = scale_of(scale[col]);
+}
+
+// Adds what the second digits of wide channels are worth: out = (q + 128 high) * scale. A thread per row and place.
+extern "C" __global__ void __launch_bounds__(THREADS)
+dequantize_wide_i8_f32(const int8_t* __restrict__ q, const float* __restrict__ scale, const uint32_t* __restrict__ channels,
+                       const int8_t* __restrict__ high, float* __restrict__ out, uint64_t stride, uint32_t rows,
+                       uint32_t cols) {
+    const uint32_t i = blockIdx.x * THREADS + threadIdx.x, row = i / WIDE;
+    if (row >= rows) return;
+    const uint32_t channel = channels[i % WIDE];
+    // Channels are in front of the places that are not used.
+    if (channel >= cols) return;
+    const int32_t digits = q[static_cast<uint64_t>(row) * cols + channel] + WIDE_RADIX * high[i];
+    out[row * stride + channel] = static_cast<float>(digits) * scale[row];
 }
 
 // out = q * scale. A warp per row and 1024 columns, a lane a quad at a time. Grid: (ceil(rows / 8), ceil(cols / 1024)).

@@ -1,5 +1,6 @@
 // Products with the protected features v at (n, k) of a matrix [N, K]:
 //   forward   y[t, n]  += a[t] * sum_k x[t, k] v        backward  dx[t, k] += sum_n dy[t, n] v
+// where x[t, k] is the integer, of both digits where channel k is wide (wide.cuh).
 //
 // Shapes: x i8 [T, K] dense, a f32 [T]; y f32 [T, rows], dy f32 [T, rows], dx f32 [T, K], each with a stride; features as in
 // features.cuh. `first_row` is the row of the matrix that column 0 of y and dy belongs to.
@@ -9,6 +10,7 @@
 // Bound: shared memory. A feature meets 16 tokens (forward) or 32 (backward) for each time its index is read.
 #include "features.cuh"
 #include "quads.cuh"
+#include "wide.cuh"
 
 // Four codes of a row of x, packed; those beyond the matrix are zero.
 __device__ __forceinline__ uint32_t load_codes(const int8_t* x, uint32_t token, uint32_t tokens, uint32_t col, uint32_t cols,
@@ -42,17 +44,28 @@ constexpr uint32_t FORWARD_COLS = 2048;
 // x passes by in tiles of 2048 columns, transposed, so that a feature finds its 16 tokens in one 16-byte word.
 // Grid: (ceil(rows / 256), ceil(T / 16)).
 extern "C" __global__ void __launch_bounds__(FORWARD_ROWS, 3)
-sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_scale, const uint16_t* __restrict__ values,
+sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_scale,
+                      const uint32_t* __restrict__ channels, const int8_t* __restrict__ high,
+                      const uint16_t* __restrict__ values,
                       const uint8_t* __restrict__ feature_cols, const uint8_t* __restrict__ counts,
                       const uint32_t* __restrict__ row_start, float* __restrict__ y, uint64_t stride, uint32_t first_row,
                       uint32_t rows, uint32_t tokens, uint32_t cols) {
     __shared__ uint4 tile[FORWARD_COLS];
+    // Second digits of the tokens, by place.
+    __shared__ __align__(16) int8_t seconds[WIDE][FORWARD_TOKENS];
     const uint32_t row = blockIdx.x * FORWARD_ROWS + threadIdx.x, first_token = blockIdx.y * FORWARD_TOKENS;
     const uint32_t blocks = feature_blocks(cols), n = first_row + row;
     const bool aligned = quads_aligned(x, cols);
     const uint8_t* const row_counts = counts + static_cast<uint64_t>(n) * blocks;
     uint32_t feature = row < rows ? row_start[n] : 0;
     float sums[FORWARD_TOKENS] = {};
+    // Wide channels are in front of the places that are not used; mostly there are none.
+    uint32_t wide = 0;
+    while (channels && wide < WIDE && channels[wide] < cols) ++wide;
+    if (threadIdx.x < WIDE * FORWARD_TOKENS && wide != 0) {
+        const uint32_t token = first_token + threadIdx.x / WIDE, place = threadIdx.x % WIDE;
+        seconds[place][threadIdx.x / WIDE] = token < tokens ? high[static_cast<uint64_t>(token) * WIDE + place] : 0;
+    }
     for (uint32_t first_col = 0; first_col < cols; first_col += FORWARD_COLS) {
         const uint32_t width = min(cols - first_col, FORWARD_COLS);
         __syncthreads();
@@ -80,10 +93,13 @@ sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_
                 const float value = f32_from_bf16(values[feature]);
                 const uint4 codes = tile[col + feature_cols[feature]];
                 const uint32_t packed[4] = {codes.x, codes.y, codes.z, codes.w};
+                uint32_t place = 0;
+                while (place < wide && channels[place] != first_col + col + feature_cols[feature]) ++place;
 #pragma unroll
                 for (uint32_t t = 0; t < FORWARD_TOKENS; ++t) {
-                    const float code = static_cast<float>(static_cast<int8_t>(packed[t / 4] >> (t % 4 * 8)));
-                    sums[t] = __fmaf_rn(code, value, sums[t]);
+                    int32_t code = static_cast<int8_t>(packed[t / 4] >> (t % 4 * 8));
+                    if (place < wide) code += WIDE_RADIX * seconds[place][t];
+                    sums[t] = __fmaf_rn(static_cast<float>(code), value, sums[t]);
                 }
             }
         }

@@ -17,11 +17,9 @@ impl Scratch {
 }
 
 /// The scratch block while one operation issues its kernels; another thread's operation waits.
-#[allow(dead_code)] // The first reduction across blocks uses it.
 #[derive(Debug)]
 pub(crate) struct ScratchUse<'a>(MutexGuard<'a, Block>);
 
-#[allow(dead_code)] // As above.
 impl ScratchUse<'_> {
     /// The address of its byte `offset`.
     pub(crate) fn at(&self, offset: usize) -> Arg {
@@ -29,7 +27,6 @@ impl ScratchUse<'_> {
     }
 }
 
-#[allow(dead_code)] // As above.
 impl Cuda {
     /// The scratch block with unspecified contents, at least `bytes` of it.
     ///
@@ -47,7 +44,6 @@ impl Cuda {
     }
 }
 
-#[allow(dead_code)] // As above.
 impl Scratch {
     fn lock(&self) -> MutexGuard<'_, Block> {
         // The block's address never changes, so a panic elsewhere leaves nothing half done.

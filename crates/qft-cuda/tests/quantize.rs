@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{bits, cpu, devices_under_test, upload};
+use common::{bits, cpu, devices_under_test, upload, wide_matrix};
 use qft_tensor::{
     Buffer, Dequantize, Owner, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, Requantize,
     RngKey, Rounding, ScaleAxis,
@@ -150,6 +150,26 @@ fn dequantize_and_requantize_equal_the_cpu() {
                         assert!(run(&device) == run(&cpu), "{name}: {case:?}");
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Second digits in some of the places, which the test gives: whoever quantizes chooses them.
+#[test]
+fn both_digits_of_wide_channels_are_dequantized() {
+    let cpu = cpu();
+    for (name, device) in devices_under_test() {
+        for (rows, cols) in [(1, 9), (7, 172), (40, 300)] {
+            for channels in [&[][..], &[0], &[1, 4, 8]] {
+                let run = |on: &dyn QuantizeOps| {
+                    let x = wide_matrix(on, (rows, cols), channels);
+                    let mut back = upload(on, &vec![7.0f32; rows * (cols + 3)]);
+                    let out = back.mat_mut(rows, cols + 3).unwrap().col_range(1..cols + 1).unwrap();
+                    on.dequantize(Dequantize { x: &x, out }).unwrap();
+                    bits(&back.to_vec(on).unwrap())
+                };
+                assert!(run(&device) == run(&cpu), "{name}: [{rows}, {cols}] {channels:?}");
             }
         }
     }

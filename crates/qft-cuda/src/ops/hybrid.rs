@@ -76,7 +76,11 @@ impl HybridOps for Cuda {
             return Ok(());
         }
         let grid = [rows.len().div_ceil(block_rows), tokens.div_ceil(block_tokens)];
-        let mut args = vec![self.read(OP, &x.q)?, self.read(OP, &x.scale)?];
+        let (channels, high) = match &x.wide {
+            Some(wide) => (self.read(OP, &wide.channels)?, self.read(OP, &wide.high)?),
+            None => (Arg::NULL, Arg::NULL),
+        };
+        let mut args = vec![self.read(OP, &x.q)?, self.read(OP, &x.scale)?, channels, high];
         args.extend(self.features(OP, weight.outliers.as_ref())?);
         args.extend([self.write_mat(OP, &mut y)?, Arg::size(y.stride())]);
         args.extend(shape(OP, weight, rows.start, rows.len(), tokens)?);

@@ -3,6 +3,7 @@
 use super::dims::index;
 use crate::{Arg, Cuda, Launch};
 use qft_tensor::rng::HALF_BLOCK;
+use qft_tensor::wide::WIDE;
 use qft_tensor::{
     Dequantize, Error, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, Requantize, Rounding,
     ScaleAxis,
@@ -136,7 +137,21 @@ impl QuantizeOps for Cuda {
             Arg::U32(index(OP, rows)?),
             Arg::U32(index(OP, cols)?),
         ];
-        self.launch(OP, "dequantize_i8_f32", by_rows(OP, rows, cols)?, &args)
+        self.launch(OP, "dequantize_i8_f32", by_rows(OP, rows, cols)?, &args)?;
+        let Some(wide) = &x.wide else { return Ok(()) };
+        let args = [
+            self.read(OP, &x.q)?,
+            self.read(OP, &x.scale)?,
+            self.read(OP, &wide.channels)?,
+            self.read(OP, &wide.high)?,
+            self.write_mat(OP, &mut out)?,
+            Arg::size(out.stride()),
+            Arg::U32(index(OP, rows)?),
+            Arg::U32(index(OP, cols)?),
+        ];
+        let places = index(OP, rows.saturating_mul(WIDE))?;
+        let launch = Launch::blocks(places.div_ceil(WARP * WARPS), WARP * WARPS);
+        self.launch(OP, "dequantize_wide_i8_f32", launch, &args)
     }
 
     fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {
