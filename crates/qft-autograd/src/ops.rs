@@ -237,7 +237,8 @@ pub struct Heads {
 ///
 /// Shapes: `q`, `out` f32 `[T, H * D]`; `k`, `v` f32 `[T, G * D]`; `lse` f32 `[T, H]` receives the log-sum-exp
 /// of the scaled scores. Query head h reads key/value head `h / (H / G)`.
-/// Numerics: f32, online softmax over key blocks of a fixed size.
+/// Numerics: f32, online softmax over key blocks of a fixed size. A GPU rounds the operands of the products to bf16
+/// where it has a tensor-core kernel for the head size, here and in the backward pass.
 #[derive(Debug)]
 pub struct AttentionForward<'a> {
     /// Queries.

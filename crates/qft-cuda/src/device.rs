@@ -95,6 +95,21 @@ impl Cuda {
         })
     }
 
+    /// The address of an untyped buffer that the device is about to write.
+    fn written(&self, op: &'static str, raw: &mut RawBuffer) -> Result<u64, qft_tensor::Error> {
+        let address = self.address(op, raw)?;
+        if let Some(block) = raw.storage_mut().as_any_mut().downcast_mut::<DeviceBlock>() {
+            block.written();
+        }
+        Ok(address)
+    }
+
+    /// An upper bound on the elements of a buffer that the host has filled, if it is known.
+    pub(crate) fn largest(&self, buffer: &Buffer<u32>) -> Option<u32> {
+        let block = buffer.raw().storage().as_any().downcast_ref::<DeviceBlock>();
+        block.and_then(DeviceBlock::largest)
+    }
+
     /// A buffer that a kernel reads.
     pub(crate) fn read<T: Element>(
         &self,
@@ -110,7 +125,7 @@ impl Cuda {
         op: &'static str,
         buffer: &mut Buffer<T>,
     ) -> Result<Arg, qft_tensor::Error> {
-        self.address(op, buffer.raw()).map(Arg::Ptr)
+        self.written(op, buffer.raw_mut()).map(Arg::Ptr)
     }
 
     /// The first element of a span that a kernel reads.
@@ -143,7 +158,7 @@ impl Cuda {
         mat: &mut MatMut<'_, T>,
     ) -> Result<Arg, qft_tensor::Error> {
         let offset = mat.start() * T::DTYPE.size_bytes();
-        let start = self.address(op, mat.buffer_mut().raw())?;
+        let start = self.written(op, mat.buffer_mut().raw_mut())?;
         Ok(Arg::Ptr(start + offset as u64))
     }
 }
@@ -172,7 +187,7 @@ impl Device for Cuda {
                 other => other.during("alloc"),
             })
         })?;
-        let block = DeviceBlock::new(block, self.driver.properties().ordinal);
+        let block = DeviceBlock::new(block, self.driver.properties().ordinal, dtype, len);
         Ok(RawBuffer::new(Box::new(block), registration, name))
     }
 
@@ -185,6 +200,9 @@ impl Device for Cuda {
         let start = self.address("upload", dst)? + offset as u64;
         if src.is_empty() {
             return Ok(());
+        }
+        if let Some(block) = dst.storage_mut().as_any_mut().downcast_mut::<DeviceBlock>() {
+            block.uploaded(src);
         }
         self.driver.upload(start, src).map_err(|error| error.during("upload"))
     }
@@ -210,7 +228,7 @@ impl Device for Cuda {
         src_offset: usize,
         bytes: usize,
     ) -> Result<(), qft_tensor::Error> {
-        let to = self.address("copy", dst)? + dst_offset as u64;
+        let to = self.written("copy", dst)? + dst_offset as u64;
         let from = self.address("copy", src)? + src_offset as u64;
         if bytes == 0 {
             return Ok(());
@@ -224,7 +242,7 @@ impl Device for Cuda {
         offset: usize,
         bytes: usize,
     ) -> Result<(), qft_tensor::Error> {
-        let start = self.address("zero", dst)? + offset as u64;
+        let start = self.written("zero", dst)? + offset as u64;
         if bytes == 0 {
             return Ok(());
         }

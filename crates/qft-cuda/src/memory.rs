@@ -1,9 +1,9 @@
 //! Device memory of buffers.
 
 use crate::{Driver, Error};
-use qft_tensor::DeviceKind;
 use qft_tensor::buffer::Storage;
 use qft_tensor::pool::PooledBlock;
+use qft_tensor::{DType, DeviceKind};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -44,11 +44,38 @@ impl fmt::Debug for Block {
 pub(crate) struct DeviceBlock {
     block: PooledBlock<Block>,
     ordinal: usize,
+    dtype: DType,
+    len: usize,
+    /// Of a buffer of u32 that the host has filled: no element is larger. So indices are known to be in range without
+    /// waiting for the device.
+    largest: Option<u32>,
 }
 
 impl DeviceBlock {
-    pub(crate) fn new(block: PooledBlock<Block>, ordinal: usize) -> Self {
-        Self { block, ordinal }
+    /// Memory for `len` elements, contents unknown.
+    pub(crate) fn new(block: PooledBlock<Block>, ordinal: usize, dtype: DType, len: usize) -> Self {
+        Self { block, ordinal, dtype, len, largest: None }
+    }
+
+    /// An upper bound on the elements of a buffer of u32, if the host knows one.
+    pub(crate) fn largest(&self) -> Option<u32> {
+        self.largest
+    }
+
+    /// Notes that the host writes these bytes.
+    pub(crate) fn uploaded(&mut self, bytes: &[u8]) {
+        if self.dtype != DType::U32 {
+            return;
+        }
+        let (words, _) = bytes.as_chunks::<4>();
+        let largest = words.iter().map(|&word| u32::from_ne_bytes(word)).max().unwrap_or(0);
+        let whole = words.len() == self.len;
+        self.largest = if whole { Some(largest) } else { self.largest.map(|l| l.max(largest)) };
+    }
+
+    /// Notes that the device writes to the memory.
+    pub(crate) fn written(&mut self) {
+        self.largest = None;
     }
 
     /// The address, if the block is memory of `driver`.

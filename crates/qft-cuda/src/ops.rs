@@ -1,8 +1,16 @@
 //! The operations: each checks its operands as its CPU twin does, then launches.
 
+mod attention;
 mod convert;
 mod dims;
+mod embedding;
 mod gemm;
 mod hybrid;
+mod layers;
+mod loss;
 mod optim;
 mod quantize;
+mod rmsnorm;
+mod rope;
+mod swiglu;
+mod wide;

@@ -1,0 +1,76 @@
+//! [`LayerOps`] on the GPU.
+
+use super::{attention, embedding, loss, rmsnorm, rope, swiglu};
+use crate::Cuda;
+use qft_autograd::ops::{
+    AttentionBackward, AttentionDecode, AttentionForward, EmbedBackward, EmbedForward, FromBf16,
+    GatherRows, LossGradient, LossStats, RmsNormBackward, RmsNormForward, Rope, ScatterRows,
+    SwigluBackward, SwigluForward, ToBf16,
+};
+use qft_autograd::{Error, LayerOps};
+
+impl LayerOps for Cuda {
+    fn embed_forward(&self, op: EmbedForward<'_>) -> Result<(), Error> {
+        embedding::forward(self, op)
+    }
+
+    fn embed_backward(&self, op: EmbedBackward<'_>) -> Result<(), Error> {
+        embedding::backward(self, op)
+    }
+
+    fn gather_rows(&self, op: GatherRows<'_>) -> Result<(), Error> {
+        embedding::gather_rows(self, op)
+    }
+
+    fn scatter_rows(&self, op: ScatterRows<'_>) -> Result<(), Error> {
+        embedding::scatter_rows(self, op)
+    }
+
+    fn rmsnorm_forward(&self, op: RmsNormForward<'_>) -> Result<(), Error> {
+        rmsnorm::forward(self, op)
+    }
+
+    fn rmsnorm_backward(&self, op: RmsNormBackward<'_>) -> Result<(), Error> {
+        rmsnorm::backward(self, op)
+    }
+
+    fn rope(&self, op: Rope<'_>) -> Result<(), Error> {
+        rope::rope(self, op)
+    }
+
+    fn attention_forward(&self, op: AttentionForward<'_>) -> Result<(), Error> {
+        attention::forward(self, op)
+    }
+
+    fn attention_backward(&self, op: AttentionBackward<'_>) -> Result<(), Error> {
+        attention::backward(self, op)
+    }
+
+    fn attention_decode(&self, op: AttentionDecode<'_>) -> Result<(), Error> {
+        attention::decode(self, op)
+    }
+
+    fn swiglu_forward(&self, op: SwigluForward<'_>) -> Result<(), Error> {
+        swiglu::forward(self, op)
+    }
+
+    fn swiglu_backward(&self, op: SwigluBackward<'_>) -> Result<(), Error> {
+        swiglu::backward(self, op)
+    }
+
+    fn loss_stats(&self, op: LossStats<'_>) -> Result<(), Error> {
+        loss::stats(self, op)
+    }
+
+    fn loss_gradient(&self, op: LossGradient<'_>) -> Result<(), Error> {
+        loss::gradient(self, op)
+    }
+
+    fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), Error> {
+        self.convert_to_bf16(op)
+    }
+
+    fn from_bf16(&self, op: FromBf16<'_>) -> Result<(), Error> {
+        self.convert_from_bf16(op)
+    }
+}

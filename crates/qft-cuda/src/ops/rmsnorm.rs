@@ -1,0 +1,79 @@
+//! RMSNorm on the GPU: `kernels/rmsnorm.cu`.
+
+use super::dims;
+use super::wide::{self, Maxima};
+use crate::scratch::SCRATCH_BYTES;
+use crate::{Arg, Cuda, Launch};
+use qft_autograd::ops::{RmsNormBackward, RmsNormForward};
+use qft_autograd::{Error, RowsOut};
+
+/// Threads of a block that owns a row, as in the kernels.
+const ROW_THREADS: u32 = 256;
+/// Threads of a block that owns columns, as in the kernels.
+const GAIN_THREADS: u32 = 128;
+/// Tokens of a share of the gain's gradient, as in the kernels.
+const GAIN_ROWS: usize = 64;
+/// Bytes of a float in scratch.
+const FLOAT: usize = size_of::<f32>();
+/// The largest grid in y.
+const MAX_BLOCKS: usize = 65_535;
+
+pub(super) fn forward(cuda: &Cuda, op: RmsNormForward<'_>) -> Result<(), Error> {
+    const OP: &str = "rmsnorm_forward";
+    op.check()?;
+    let RmsNormForward { x, gain, eps, rstd, out } = op;
+    let (rows, cols) = (dims::index(OP, rstd.len())?, dims::index(OP, gain.len())?);
+    let launch = Launch::blocks(rows, ROW_THREADS);
+    let (x, gain, rstd) = (cuda.read(OP, x)?, cuda.read(OP, gain)?, cuda.write(OP, rstd)?);
+    let run = |[out, q, scale, maxima]: [Arg; 4]| {
+        let args = [x, gain, rstd, out, q, scale, maxima, Arg::U32(cols), Arg::F32(eps)];
+        cuda.launch(OP, "rmsnorm_forward_f32", launch, &args)
+    };
+    match out {
+        RowsOut::Float(_) if cols == 0 => {}
+        RowsOut::Float(out) => run([cuda.write(OP, out)?, Arg::NULL, Arg::NULL, Arg::NULL])?,
+        RowsOut::Int8(out) if rows == 0 || cols == 0 => wide::none(cuda, OP, out)?,
+        RowsOut::Int8(out) => {
+            let maxima = Maxima::new(cuda, OP, out)?;
+            let (q, scale) = (cuda.write(OP, &mut out.q)?, cuda.write(OP, &mut out.scale)?);
+            run([Arg::NULL, q, scale, Maxima::arg(maxima.as_ref())])?;
+            if let (Some(maxima), Some(wide)) = (maxima, &mut out.wide) {
+                let (channels, high) = maxima.select(cuda, OP, wide, cols as usize)?;
+                let args = [x, gain, rstd, channels, q, scale, high, Arg::U32(cols)];
+                cuda.launch(OP, "rmsnorm_widen_f32_i8", launch, &args)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn backward(cuda: &Cuda, op: RmsNormBackward<'_>) -> Result<(), Error> {
+    const OP: &str = "rmsnorm_backward";
+    op.check()?;
+    let RmsNormBackward { x, gain, rstd, dy, dx, dgain } = op;
+    let (tokens, width) = (rstd.len(), gain.len());
+    let (rows, cols) = (dims::index(OP, tokens)?, dims::index(OP, width)?);
+    if rows == 0 || cols == 0 {
+        return Ok(());
+    }
+    let (x, gain, rstd) = (cuda.read(OP, x)?, cuda.read(OP, gain)?, cuda.read(OP, rstd)?);
+    let (dy, dx, dgain) = (cuda.read(OP, dy)?, cuda.write(OP, dx)?, cuda.write(OP, dgain)?);
+    let args = [x, gain, rstd, dy, dx, Arg::U32(cols)];
+    cuda.launch(OP, "rmsnorm_backward_f32", Launch::blocks(rows, ROW_THREADS), &args)?;
+    // As many shares at a time as the scratch block holds; they are added in order either way.
+    let blocks = tokens.div_ceil(GAIN_ROWS);
+    let most = (SCRATCH_BYTES / (width * FLOAT)).clamp(1, MAX_BLOCKS);
+    let scratch = cuda.scratch(OP, most.min(blocks) * width * FLOAT)?;
+    let shares = scratch.at(0);
+    let strips = cols.div_ceil(GAIN_THREADS);
+    for first in (0..blocks).step_by(most) {
+        let (first, count) = (dims::index(OP, first)?, dims::index(OP, most.min(blocks - first))?);
+        let launch = Launch { grid: [strips, count, 1], ..Launch::blocks(strips, GAIN_THREADS) };
+        let args = [x, rstd, dy, shares, Arg::U32(first), Arg::U32(rows), Arg::U32(cols)];
+        cuda.launch(OP, "rmsnorm_gain_shares_f32", launch, &args)?;
+        let args = [shares, dgain, Arg::U32(count), Arg::U32(cols)];
+        let launch = Launch::blocks(strips, GAIN_THREADS);
+        cuda.launch(OP, "rmsnorm_gain_sum_f32", launch, &args)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! SwiGLU on the GPU: `kernels/swiglu.cu`.
+
+use super::dims;
+use super::wide::{self, Maxima};
+use crate::{Arg, Cuda, Launch};
+use qft_autograd::ops::{SwigluBackward, SwigluForward};
+use qft_autograd::{Error, RowsOut};
+
+/// Threads of a block, as in the kernels.
+const THREADS: u32 = 256;
+/// Elements of a thread, so that few blocks end early.
+const PER_THREAD: usize = 4;
+/// Shared memory that the kernel has beside the row, rounded up.
+const OTHER_SHARED: u32 = 1 << 10;
+/// More blocks than these would not fill a GPU better.
+const MOST_BLOCKS: u32 = 4096;
+
+fn elements(count: usize) -> Launch {
+    Launch::strided(count, THREADS as usize * PER_THREAD, THREADS, MOST_BLOCKS)
+}
+
+pub(super) fn forward(cuda: &Cuda, op: SwigluForward<'_>) -> Result<(), Error> {
+    const OP: &str = "swiglu_forward";
+    op.check()?;
+    let SwigluForward { gate, up, rows, out } = op;
+    let len = gate.len();
+    let (gate, up) = (cuda.read(OP, gate)?, cuda.read(OP, up)?);
+    match out {
+        RowsOut::Float(out) => {
+            let args = [gate, up, cuda.write(OP, out)?, Arg::size(len)];
+            cuda.launch(OP, "swiglu_forward_f32", elements(len), &args)?;
+        }
+        RowsOut::Int8(out) if len == 0 => wide::none(cuda, OP, out)?,
+        RowsOut::Int8(out) => {
+            let (rows, width) = (dims::index(OP, rows)?, len / rows.max(1));
+            let cols = Arg::U32(dims::index(OP, width)?);
+            // A row waits in shared memory for its scale, if it fits.
+            let room = cuda.driver().properties().max_dynamic_shared_bytes;
+            let staged = u32::try_from(width * size_of::<f32>())
+                .ok()
+                .filter(|&bytes| bytes <= room.saturating_sub(OTHER_SHARED));
+            let launch = Launch::blocks(rows, THREADS);
+            let maxima = Maxima::new(cuda, OP, out)?;
+            let (q, scale) = (cuda.write(OP, &mut out.q)?, cuda.write(OP, &mut out.scale)?);
+            let raised = Maxima::arg(maxima.as_ref());
+            let args = [gate, up, q, scale, raised, cols, Arg::U32(u32::from(staged.is_some()))];
+            let with_row = launch.with_shared(staged.unwrap_or(0));
+            cuda.launch(OP, "swiglu_forward_f32_i8", with_row, &args)?;
+            if let (Some(maxima), Some(wide)) = (maxima, &mut out.wide) {
+                let (channels, high) = maxima.select(cuda, OP, wide, width)?;
+                let args = [gate, up, channels, q, scale, high, cols];
+                cuda.launch(OP, "swiglu_widen_f32_i8", launch, &args)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn backward(cuda: &Cuda, op: SwigluBackward<'_>) -> Result<(), Error> {
+    const OP: &str = "swiglu_backward";
+    op.check()?;
+    let SwigluBackward { dy, gate, up } = op;
+    let len = dy.len();
+    let args = [cuda.read(OP, dy)?, cuda.write(OP, gate)?, cuda.write(OP, up)?, Arg::size(len)];
+    Ok(cuda.launch(OP, "swiglu_backward_f32", elements(len), &args)?)
+}

@@ -1,0 +1,112 @@
+//! Layers leave the host free: no operation waits for the device or reads from it.
+
+mod common;
+
+use common::{alloc, upload};
+use qft_autograd::ops::{
+    AttentionBackward, AttentionForward, EmbedBackward, EmbedForward, GatherRows, RmsNormBackward,
+    RmsNormForward, Rope, ScatterRows,
+};
+use qft_autograd::{Heads, LayerOps, RowsOut, Segments, TableRef};
+use qft_cuda::{Arg, Cuda, Driver, Error, Launch, MemoryInfo, Properties, Signature};
+use qft_emulator::Emulator;
+use std::sync::Arc;
+
+/// An emulator that never answers the host.
+#[derive(Debug)]
+struct Silent(Emulator);
+
+fn waited<T>(call: &str) -> Result<T, Error> {
+    Err(Error::Driver { call: call.to_owned(), message: "the host waited".to_owned() })
+}
+
+impl Driver for Silent {
+    fn properties(&self) -> &Properties {
+        self.0.properties()
+    }
+    fn memory_info(&self) -> Result<MemoryInfo, Error> {
+        self.0.memory_info()
+    }
+    fn alloc(&self, bytes: usize) -> Result<u64, Error> {
+        self.0.alloc(bytes)
+    }
+    fn free(&self, address: u64) -> Result<(), Error> {
+        self.0.free(address)
+    }
+    fn upload(&self, dst: u64, src: &[u8]) -> Result<(), Error> {
+        self.0.upload(dst, src)
+    }
+    fn download(&self, _dst: &mut [u8], _src: u64) -> Result<(), Error> {
+        waited("download")
+    }
+    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Error> {
+        self.0.copy(dst, src, bytes)
+    }
+    fn zero(&self, dst: u64, bytes: usize) -> Result<(), Error> {
+        self.0.zero(dst, bytes)
+    }
+    fn synchronize(&self) -> Result<(), Error> {
+        waited("synchronize")
+    }
+    fn signature(&self, kernel: &str) -> Result<Signature, Error> {
+        self.0.signature(kernel)
+    }
+    fn launch(&self, kernel: &'static str, launch: Launch, args: &[Arg]) -> Result<(), Error> {
+        self.0.launch(kernel, launch, args)
+    }
+}
+
+#[test]
+fn no_layer_waits_for_the_device() {
+    let device = Cuda::new(Arc::new(Silent(Emulator::new(1 << 30, 0)))).unwrap();
+    let ops: &dyn LayerOps = &device;
+    let (tokens, channels, vocab) = (4, 8, 10);
+    let len = tokens * channels;
+    let ids = &upload(ops, &[1u32, 9, 0, 9]);
+    let floats = |len: usize| upload(ops, &vec![0.5f32; len]);
+    let table = floats(vocab * channels);
+    let (mut x, mut out) = (floats(len), alloc(ops, len));
+    let embed =
+        EmbedForward { ids, table: TableRef::Float(&table), vocab, channels, out: &mut out };
+    ops.embed_forward(embed).unwrap();
+    let index = &upload(ops, &[3u32, 0]);
+    let mut some = alloc(ops, 2 * channels);
+    ops.gather_rows(GatherRows { src: &x, index, channels, out: &mut some }).unwrap();
+    ops.scatter_rows(ScatterRows { src: &some, index, channels, dst: &mut out }).unwrap();
+    let mut grad = floats(vocab * channels);
+    let view = grad.mat_mut(vocab, channels).unwrap();
+    ops.embed_backward(EmbedBackward { ids, dy: &x, rows: 0..vocab, grad: view }).unwrap();
+
+    let (gain, mut rstd, mut dgain) = (floats(channels), alloc(ops, tokens), floats(channels));
+    let (gain, eps) = (&gain, 1e-5);
+    let norm = RmsNormForward { x: &x, gain, eps, rstd: &mut rstd, out: RowsOut::Float(&mut out) };
+    ops.rmsnorm_forward(norm).unwrap();
+    let (rstd, dy, dx) = (&rstd, &floats(len), &mut out);
+    ops.rmsnorm_backward(RmsNormBackward { x: &x, gain, rstd, dy, dx, dgain: &mut dgain }).unwrap();
+    let inv_freq = &floats(2);
+    let rope = Rope { x: &mut x, positions: ids, inv_freq, heads: 2, inverse: false };
+    ops.rope(rope).unwrap();
+
+    let heads = Heads { query: 1, key_value: 1, size: channels };
+    let segments = &Segments::new(vec![0, 1, tokens]).unwrap();
+    let (q, k, v) = (&x, &x, &x);
+    let (mut lse, mut out) = (alloc(ops, tokens), alloc(ops, len));
+    let attend = AttentionForward { q, k, v, segments, heads, lse: &mut lse, out: &mut out };
+    ops.attention_forward(attend).unwrap();
+    let [dq, dk, dv] = &mut [(); 3].map(|()| alloc(ops, len));
+    let (out, lse, dout) = (&out, &lse, &floats(len));
+    ops.attention_backward(AttentionBackward {
+        q,
+        k,
+        v,
+        out,
+        lse,
+        dout,
+        segments,
+        heads,
+        dq,
+        dk,
+        dv,
+    })
+    .unwrap();
+}

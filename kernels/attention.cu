@@ -1,0 +1,139 @@
+// Causal attention within segments on bf16 tensor cores: out = softmax(q k^T / sqrt(D)) v, never materialising [T, T]
+// (Dao, arXiv 2307.08691, written anew).
+//
+// Shapes: q, out f32 [T, H D]; k, v f32 [T, G D]; lse f32 [T, H]; tiles u32 [tiles, 3], longest first: first token of 64
+// queries, first token and end of their segment. Query head h reads key/value head h / (H / G).
+// Grid: (H, tiles), 128 threads. A block owns 64 queries of a head, a warp 16 of them. For each block of 64 keys up to
+// the diagonal: round k and v to bf16 into shared memory, scores = q k^T, online softmax, result += p v. Keys past the
+// diagonal and other segments are never visited.
+// Numerics: operands of both products rounded to bf16, to nearest even; products exact, sums f32; exp2f (2 ulp on the
+// device); maximum and sum f32, the sum over unrounded p. Deterministic: one owner per row, keys in order.
+// CPU twin: crates/qft-autograd/src/cpu/attention/forward.rs, which computes in f32.
+// Bound: 4 D operations per visible pair on tensor cores. At D = 128 a block of keys takes a warp 128 products and 128
+// matrix loads of 512 bytes, so shared memory limits it to about half of the tensor cores' peak; rounding k and v costs
+// another fifth. 52 KiB of shared memory: one block on sm_86 and sm_89, four on sm_80 and sm_90 as far as registers
+// (three) allow; the others' loads hide behind one's products. Attention is 4 % of the operations of a 7B step at 2048
+// tokens.
+#include "attention.cuh"
+
+// Masks what lies behind the diagonal, in a tile where queries and keys begin together.
+__device__ __forceinline__ void mask_diagonal(float (&s)[8][4], uint32_t row) {
+    const uint32_t low = row + lane_index() / 4, high = low + 8, col = lane_index() % 4 * 2;
+#pragma unroll
+    for (uint32_t n = 0; n < 8; ++n) {
+#pragma unroll
+        for (uint32_t i = 0; i < 4; ++i)
+            if (n * 8 + col + i % 2 > (i < 2 ? low : high)) s[n][i] = -INFINITY;
+    }
+}
+
+// Over the four lanes that share a row.
+__device__ __forceinline__ float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(FULL_MASK, x, 1));
+    return fmaxf(x, __shfl_xor_sync(FULL_MASK, x, 2));
+}
+__device__ __forceinline__ float quad_sum(float x) {
+    x += __shfl_xor_sync(FULL_MASK, x, 1);
+    return x + __shfl_xor_sync(FULL_MASK, x, 2);
+}
+
+// Turns scores into weights relative to the running maximum, and shrinks sum and result to it. Element i of a fragment
+// belongs to row i / 2 of the thread's two. Every row sees a key in its first block, so the maximum is finite.
+template <uint32_t D>
+__device__ __forceinline__ void soften(float (&s)[8][4], float (&out)[D / 8][4], float (&maximum)[2], float (&sum)[2],
+                                       float factor) {
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half) {
+        float largest = maximum[half];
+#pragma unroll
+        for (uint32_t n = 0; n < 8; ++n) largest = fmaxf(largest, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+        largest = quad_max(largest);
+        const float offset = largest * factor, shrink = exp2f(__fmaf_rn(maximum[half], factor, -offset));
+        float added = 0.0f;
+#pragma unroll
+        for (uint32_t n = 0; n < 8; ++n) {
+#pragma unroll
+            for (uint32_t i = 2 * half; i < 2 * half + 2; ++i) {
+                s[n][i] = exp2f(__fmaf_rn(s[n][i], factor, -offset));
+                added += s[n][i];
+            }
+        }
+        // The four lanes' sums meet at the end only.
+        sum[half] = __fmaf_rn(sum[half], shrink, added);
+        maximum[half] = largest;
+#pragma unroll
+        for (uint32_t n = 0; n < D / 8; ++n) out[n][2 * half] *= shrink, out[n][2 * half + 1] *= shrink;
+    }
+}
+
+template <uint32_t D>
+__device__ __forceinline__ void attention_forward(const float* __restrict__ q, const float* __restrict__ k,
+                                        const float* __restrict__ v, const uint32_t* __restrict__ tiles,
+                                        float* __restrict__ lse, float* __restrict__ out, uint32_t group) {
+    DYN_SHARED(uint16_t, shared);
+    uint16_t *q_tile = shared, *k_tile = q_tile + TILE_ELEMENTS<D>, *v_tile = k_tile + TILE_ELEMENTS<D>;
+    const SegmentTile tile = segment_tile(tiles, blockIdx.y);
+    const uint32_t head = blockIdx.x, heads = gridDim.x, row = warp_index() * 16;
+    const uint64_t stride = static_cast<uint64_t>(heads) * D, key_stride = stride / group;
+    const float scale = __fdiv_rn(1.0f, __fsqrt_rn(static_cast<float>(D)));
+    load_tile<D>(q_tile, q + tile.first * stride + head * D, stride, tile.rows());
+    float result[D / 8][4] = {}, maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+    for (uint32_t key = tile.start; key <= tile.first; key += ATTENTION_TILE) {
+        const uint64_t at = key * key_stride + head / group * D;
+        const uint32_t keys = min(ATTENTION_TILE, tile.end - key);
+        __syncthreads();
+        load_tile<D>(k_tile, k + at, key_stride, keys);
+        load_tile<D>(v_tile, v + at, key_stride, keys);
+        __syncthreads();
+        float s[8][4] = {};
+        multiply_rows<D>(s, q_tile, row, k_tile, 0);
+        if (key == tile.first) mask_diagonal(s, row);
+        soften<D>(s, result, maximum, sum, scale * LOG2_E);
+        multiply_scores<D>(result, s, v_tile, 0);
+    }
+    sum[0] = quad_sum(sum[0]);
+    sum[1] = quad_sum(sum[1]);
+    store_rows<D>(out + tile.first * stride + head * D, stride, row, tile.rows(), result, __fdiv_rn(1.0f, sum[0]),
+                  __fdiv_rn(1.0f, sum[1]));
+    if (lane_index() % 4 < 2) {
+        const uint32_t half = lane_index() % 4, own = row + lane_index() / 4 + half * 8;
+        const float total = half == 0 ? __fmaf_rn(maximum[0], scale, logf(sum[0])) : __fmaf_rn(maximum[1], scale, logf(sum[1]));
+        if (own < tile.rows()) lse[static_cast<uint64_t>(tile.first + own) * heads + head] = total;
+    }
+}
+
+// Dynamic shared memory: 3 tiles, 2 * 64 * (D + 8) bytes each.
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+attention_forward_bf16_d32(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+                           const uint32_t* __restrict__ tiles, float* __restrict__ lse, float* __restrict__ out,
+                           uint32_t group) {
+    attention_forward<32>(q, k, v, tiles, lse, out, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+attention_forward_bf16_d64(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+                           const uint32_t* __restrict__ tiles, float* __restrict__ lse, float* __restrict__ out,
+                           uint32_t group) {
+    attention_forward<64>(q, k, v, tiles, lse, out, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+attention_forward_bf16_d80(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+                           const uint32_t* __restrict__ tiles, float* __restrict__ lse, float* __restrict__ out,
+                           uint32_t group) {
+    attention_forward<80>(q, k, v, tiles, lse, out, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+attention_forward_bf16_d96(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+                           const uint32_t* __restrict__ tiles, float* __restrict__ lse, float* __restrict__ out,
+                           uint32_t group) {
+    attention_forward<96>(q, k, v, tiles, lse, out, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+attention_forward_bf16_d128(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+                            const uint32_t* __restrict__ tiles, float* __restrict__ lse, float* __restrict__ out,
+                            uint32_t group) {
+    attention_forward<128>(q, k, v, tiles, lse, out, group);
+}

@@ -1,0 +1,216 @@
+// Backward pass of causal attention within segments on bf16 tensor cores; overwrites dq, dk, dv.
+//
+// With p = exp(s - lse), delta = rowsum(dout * out): dv = p^T dout, ds = p * (dout v^T - delta), dq = ds k / sqrt(D),
+// dk = ds^T q / sqrt(D).
+// Shapes: as attention.cu; dout, dq f32 [T, H D]; dk, dv f32 [T, G D]; delta f32 [T, H].
+// Grid, 128 threads: delta a warp for each row of a head; dq (H, tiles), a block owns 64 queries and walks their keys;
+// dk and dv (G, tiles), a block owns 64 keys and walks the heads of its group in order and for each the queries from the
+// diagonal on, so every sum has one owner and a fixed order: deterministic without atomics.
+// Numerics: q, k, v, dout, p and ds rounded to bf16 as operands; products exact, sums f32; exp2f (2 ulp); delta f32.
+// CPU twin: crates/qft-autograd/src/cpu/attention/backward.rs, which computes in f32.
+// Bound: tensor cores and shared memory as in attention.cu; 14 D operations per visible pair, scores and dp computed in
+// both kernels. At D = 128 four tiles take 68 KiB: one block on sm_86 and sm_89, two on sm_80 and sm_90.
+#include "attention.cuh"
+
+// Queries or keys whose scores a warp holds at a time: half a tile, for registers' sake.
+constexpr uint32_t HALF_TILE = ATTENTION_TILE / 2;
+
+// delta[t, h] = sum of dout * out over the head; a warp for each, rows = T H.
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+attention_delta_f32(const float* __restrict__ out, const float* __restrict__ dout, float* __restrict__ delta,
+                    uint64_t rows, uint32_t size) {
+    const uint64_t row = static_cast<uint64_t>(blockIdx.x) * (ATTENTION_THREADS / WARP) + warp_index();
+    if (row >= rows) return;
+    float sum = 0.0f;
+    for (uint32_t i = lane_index(); i < size; i += WARP) sum = __fmaf_rn(out[row * size + i], dout[row * size + i], sum);
+    sum = warp_sum(sum);
+    if (lane_index() == 0) delta[row] = sum;
+}
+
+template <uint32_t D>
+__device__ __forceinline__ void backward_queries(const float* __restrict__ q, const float* __restrict__ k,
+                                                 const float* __restrict__ v, const float* __restrict__ dout,
+                                                 const float* __restrict__ lse, const float* __restrict__ delta,
+                                                 const uint32_t* __restrict__ tiles, float* __restrict__ dq,
+                                                 uint32_t group) {
+    DYN_SHARED(uint16_t, shared);
+    uint16_t *q_tile = shared, *g_tile = q_tile + TILE_ELEMENTS<D>;
+    uint16_t *k_tile = g_tile + TILE_ELEMENTS<D>, *v_tile = k_tile + TILE_ELEMENTS<D>;
+    const SegmentTile tile = segment_tile(tiles, blockIdx.y);
+    const uint32_t head = blockIdx.x, heads = gridDim.x, row = warp_index() * 16;
+    const uint32_t low = row + lane_index() / 4, col = lane_index() % 4 * 2;
+    const uint64_t stride = static_cast<uint64_t>(heads) * D, key_stride = stride / group;
+    const uint64_t own = tile.first * stride + head * D;
+    const float scale = __fdiv_rn(1.0f, __fsqrt_rn(static_cast<float>(D)));
+    load_tile<D>(q_tile, q + own, stride, tile.rows());
+    load_tile<D>(g_tile, dout + own, stride, tile.rows());
+    // Of the thread's two rows. Rows past the end weigh nothing: exp(-inf).
+    float row_lse[2], row_delta[2];
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half) {
+        const bool inside = low + half * 8 < tile.rows();
+        const uint64_t at = static_cast<uint64_t>(tile.first + low + half * 8) * heads + head;
+        row_lse[half] = inside ? lse[at] * LOG2_E : INFINITY;
+        row_delta[half] = inside ? delta[at] : 0.0f;
+    }
+    float result[D / 8][4] = {};
+    for (uint32_t key = tile.start; key <= tile.first; key += ATTENTION_TILE) {
+        const uint64_t at = key * key_stride + head / group * D;
+        const uint32_t keys = min(ATTENTION_TILE, tile.end - key);
+        __syncthreads();
+        load_tile<D>(k_tile, k + at, key_stride, keys);
+        load_tile<D>(v_tile, v + at, key_stride, keys);
+        __syncthreads();
+        const bool diagonal = key == tile.first;
+#pragma unroll 1
+        for (uint32_t first = 0; first < ATTENTION_TILE; first += HALF_TILE) {
+            float s[HALF_TILE / 8][4] = {}, ds[HALF_TILE / 8][4] = {};
+            multiply_rows<D>(s, q_tile, row, k_tile, first);
+            multiply_rows<D>(ds, g_tile, row, v_tile, first);
+#pragma unroll
+            for (uint32_t n = 0; n < HALF_TILE / 8; ++n) {
+#pragma unroll
+                for (uint32_t i = 0; i < 4; ++i) {
+                    const bool hidden = diagonal && first + n * 8 + col + i % 2 > low + i / 2 * 8;
+                    const float p = hidden ? 0.0f : exp2f(__fmaf_rn(s[n][i], scale * LOG2_E, -row_lse[i / 2]));
+                    ds[n][i] = p * (ds[n][i] - row_delta[i / 2]);
+                }
+            }
+            multiply_scores<D>(result, ds, k_tile, first);
+        }
+    }
+    store_rows<D>(dq + own, stride, row, tile.rows(), result, scale, scale);
+}
+
+template <uint32_t D>
+__device__ __forceinline__ void backward_keys(const float* __restrict__ q, const float* __restrict__ k,
+                                              const float* __restrict__ v, const float* __restrict__ dout,
+                                              const float* __restrict__ lse, const float* __restrict__ delta,
+                                              const uint32_t* __restrict__ tiles, float* __restrict__ dk,
+                                              float* __restrict__ dv, uint32_t group) {
+    DYN_SHARED(uint16_t, shared);
+    uint16_t *q_tile = shared, *g_tile = q_tile + TILE_ELEMENTS<D>;
+    uint16_t *k_tile = g_tile + TILE_ELEMENTS<D>, *v_tile = k_tile + TILE_ELEMENTS<D>;
+    __shared__ float row_lse[ATTENTION_TILE];
+    __shared__ float row_delta[ATTENTION_TILE];
+    const SegmentTile tile = segment_tile(tiles, blockIdx.y);
+    const uint32_t key_head = blockIdx.x, heads = gridDim.x * group, row = warp_index() * 16;
+    const uint32_t low = row + lane_index() / 4, col = lane_index() % 4 * 2;
+    const uint64_t stride = static_cast<uint64_t>(heads) * D, key_stride = stride / group;
+    const uint64_t own = tile.first * key_stride + key_head * D;
+    const float scale = __fdiv_rn(1.0f, __fsqrt_rn(static_cast<float>(D)));
+    load_tile<D>(k_tile, k + own, key_stride, tile.rows());
+    load_tile<D>(v_tile, v + own, key_stride, tile.rows());
+    float key_result[D / 8][4] = {}, value_result[D / 8][4] = {};
+    for (uint32_t head = key_head * group; head < (key_head + 1) * group; ++head) {
+        for (uint32_t query = tile.first; query < tile.end; query += ATTENTION_TILE) {
+            const uint64_t at = query * stride + head * D;
+            const uint32_t queries = min(ATTENTION_TILE, tile.end - query);
+            __syncthreads();
+            load_tile<D>(q_tile, q + at, stride, queries);
+            load_tile<D>(g_tile, dout + at, stride, queries);
+            if (threadIdx.x < ATTENTION_TILE) {
+                const bool inside = threadIdx.x < queries;
+                const uint64_t stat = static_cast<uint64_t>(query + threadIdx.x) * heads + head;
+                // Queries past the end weigh nothing: exp(-inf).
+                row_lse[threadIdx.x] = inside ? lse[stat] * LOG2_E : INFINITY;
+                row_delta[threadIdx.x] = inside ? delta[stat] : 0.0f;
+            }
+            __syncthreads();
+            const bool diagonal = query == tile.first;
+#pragma unroll 1
+            for (uint32_t first = 0; first < ATTENTION_TILE; first += HALF_TILE) {
+                // Transposed: a row is a key, a column a query.
+                float p[HALF_TILE / 8][4] = {}, ds[HALF_TILE / 8][4] = {};
+                multiply_rows<D>(p, k_tile, row, q_tile, first);
+                multiply_rows<D>(ds, v_tile, row, g_tile, first);
+#pragma unroll
+                for (uint32_t n = 0; n < HALF_TILE / 8; ++n) {
+#pragma unroll
+                    for (uint32_t i = 0; i < 4; ++i) {
+                        const uint32_t column = first + n * 8 + col + i % 2;
+                        const bool hidden = diagonal && low + i / 2 * 8 > column;
+                        p[n][i] = hidden ? 0.0f : exp2f(__fmaf_rn(p[n][i], scale * LOG2_E, -row_lse[column]));
+                        ds[n][i] = p[n][i] * (ds[n][i] - row_delta[column]);
+                    }
+                }
+                multiply_scores<D>(value_result, p, g_tile, first);
+                multiply_scores<D>(key_result, ds, q_tile, first);
+            }
+        }
+    }
+    store_rows<D>(dk + own, key_stride, row, tile.rows(), key_result, scale, scale);
+    store_rows<D>(dv + own, key_stride, row, tile.rows(), value_result, 1.0f, 1.0f);
+}
+
+// Dynamic shared memory of all below: 4 tiles, 2 * 64 * (D + 8) bytes each.
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+attention_backward_queries_bf16_d32(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    const float* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+    const uint32_t* __restrict__ tiles, float* __restrict__ dq, uint32_t group) {
+    backward_queries<32>(q, k, v, dout, lse, delta, tiles, dq, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+attention_backward_keys_bf16_d32(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    const float* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+    const uint32_t* __restrict__ tiles, float* __restrict__ dk, float* __restrict__ dv, uint32_t group) {
+    backward_keys<32>(q, k, v, dout, lse, delta, tiles, dk, dv, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+attention_backward_queries_bf16_d64(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    const float* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+    const uint32_t* __restrict__ tiles, float* __restrict__ dq, uint32_t group) {
+    backward_queries<64>(q, k, v, dout, lse, delta, tiles, dq, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+attention_backward_keys_bf16_d64(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    const float* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+    const uint32_t* __restrict__ tiles, float* __restrict__ dk, float* __restrict__ dv, uint32_t group) {
+    backward_keys<64>(q, k, v, dout, lse, delta, tiles, dk, dv, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+attention_backward_queries_bf16_d80(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    const float* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+    const uint32_t* __restrict__ tiles, float* __restrict__ dq, uint32_t group) {
+    backward_queries<80>(q, k, v, dout, lse, delta, tiles, dq, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+attention_backward_keys_bf16_d80(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    const float* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+    const uint32_t* __restrict__ tiles, float* __restrict__ dk, float* __restrict__ dv, uint32_t group) {
+    backward_keys<80>(q, k, v, dout, lse, delta, tiles, dk, dv, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+attention_backward_queries_bf16_d96(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    const float* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+    const uint32_t* __restrict__ tiles, float* __restrict__ dq, uint32_t group) {
+    backward_queries<96>(q, k, v, dout, lse, delta, tiles, dq, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+attention_backward_keys_bf16_d96(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    const float* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+    const uint32_t* __restrict__ tiles, float* __restrict__ dk, float* __restrict__ dv, uint32_t group) {
+    backward_keys<96>(q, k, v, dout, lse, delta, tiles, dk, dv, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+attention_backward_queries_bf16_d128(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    const float* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+    const uint32_t* __restrict__ tiles, float* __restrict__ dq, uint32_t group) {
+    backward_queries<128>(q, k, v, dout, lse, delta, tiles, dq, group);
+}
+
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+attention_backward_keys_bf16_d128(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    const float* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+    const uint32_t* __restrict__ tiles, float* __restrict__ dk, float* __restrict__ dv, uint32_t group) {
+    backward_keys<128>(q, k, v, dout, lse, delta, tiles, dk, dv, group);
+}

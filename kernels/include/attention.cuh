@@ -1,0 +1,139 @@
+// What the tensor-core kernels of attention share: tiles of 64 rows, read as f32, multiplied as bf16.
+//
+// A tile lies in shared memory row by row, D + 8 elements apart: eight consecutive rows begin in eight different
+// quarters of the 32 banks, so matrix loads and stores are free of conflicts.
+#pragma once
+#include "mma.cuh"
+#include "rounding.cuh"
+
+constexpr uint32_t ATTENTION_TILE = 64;
+constexpr uint32_t ATTENTION_THREADS = 128;
+constexpr float LOG2_E = 1.4426950408889634f;
+
+template <uint32_t D>
+constexpr uint32_t TILE_STRIDE = D + 8;
+template <uint32_t D>
+constexpr uint32_t TILE_ELEMENTS = ATTENTION_TILE * TILE_STRIDE<D>;
+
+// A tile of a segment: `first` is its first token, the segment is tokens start..end. Tiles are aligned to the start.
+struct SegmentTile {
+    uint32_t first, start, end;
+
+    __device__ __forceinline__ uint32_t rows() const { return min(ATTENTION_TILE, end - first); }
+};
+
+// Tile `index` of a table u32 [tiles, 3].
+__device__ __forceinline__ SegmentTile segment_tile(const uint32_t* __restrict__ tiles, uint32_t index) {
+    const uint32_t* entry = tiles + static_cast<uint64_t>(index) * 3;
+    return {entry[0], entry[1], entry[2]};
+}
+
+// Two floats as bf16, to nearest even, the first in the lower half.
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+#ifdef QFT_EMULATE
+    return bf16_from_f32(low) | static_cast<uint32_t>(bf16_from_f32(high)) << 16;
+#else
+    uint32_t packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+#endif
+}
+
+// Rounds up to 64 rows of D floats, `stride` apart, to a tile; rows from `rows` on become zero.
+template <uint32_t D>
+__device__ __forceinline__ void load_tile(uint16_t* __restrict__ tile, const float* __restrict__ src, uint64_t stride,
+                                          uint32_t rows) {
+    constexpr uint32_t CHUNKS = D / 4;
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < ATTENTION_TILE * CHUNKS; i += ATTENTION_THREADS) {
+        const uint32_t row = i / CHUNKS, chunk = i % CHUNKS;
+        uint2 packed = make_uint2(0u, 0u);
+        if (row < rows) {
+            const float4 x = *reinterpret_cast<const float4*>(src + row * stride + chunk * 4);
+            packed = make_uint2(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w));
+        }
+        *reinterpret_cast<uint2*>(tile + row * TILE_STRIDE<D> + chunk * 4) = packed;
+    }
+}
+
+// Left operand: rows row..row + 16, k = col..col + 16 of a tile.
+template <uint32_t D>
+__device__ __forceinline__ void load_left(uint32_t (&a)[4], const uint16_t* tile, uint32_t row, uint32_t col) {
+    const uint32_t lane = lane_index();
+    load_matrices_x4(a, tile + (row + lane % 16) * TILE_STRIDE<D> + col + lane / 16 * 8);
+}
+
+// Right operand of two neighbouring products, columns n = row..row + 16 and k = col..col + 16: the tile holds a column
+// of the operand in a row.
+template <uint32_t D>
+__device__ __forceinline__ void load_right(uint32_t (&b)[2][2], const uint16_t* tile, uint32_t row, uint32_t col) {
+    const uint32_t lane = lane_index();
+    uint32_t r[4];
+    load_matrices_x4(r, tile + (row + lane / 16 * 8 + lane % 8) * TILE_STRIDE<D> + col + lane / 8 % 2 * 8);
+    b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
+}
+
+// The same, k = row..row + 16 and columns n = col..col + 16: the tile holds the operand as it is.
+template <uint32_t D>
+__device__ __forceinline__ void load_right_transposed(uint32_t (&b)[2][2], const uint16_t* tile, uint32_t row,
+                                                      uint32_t col) {
+    const uint32_t lane = lane_index();
+    uint32_t r[4];
+    load_matrices_x4_transposed(r, tile + (row + lane % 16) * TILE_STRIDE<D> + col + lane / 16 * 8);
+    b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
+}
+
+// c[16, 8 N] += rows row..row + 16 of `left` times rows right_row..right_row + 8 N of `right`, over D. Four steps at a
+// time: unrolled wholly, so many loads move ahead that the largest kernel runs out of registers.
+template <uint32_t D, uint32_t N>
+__device__ __forceinline__ void multiply_rows(float (&c)[N][4], const uint16_t* left, uint32_t row,
+                                              const uint16_t* right, uint32_t right_row) {
+#pragma unroll 4
+    for (uint32_t k = 0; k < D; k += 16) {
+        uint32_t a[4];
+        load_left<D>(a, left, row, k);
+#pragma unroll
+        for (uint32_t n = 0; n < N; n += 2) {
+            uint32_t b[2][2];
+            load_right<D>(b, right, right_row + n * 8, k);
+            mma_bf16_m16n8k16(c[n], a, b[0]);
+            mma_bf16_m16n8k16(c[n + 1], a, b[1]);
+        }
+    }
+}
+
+// out[16, D] += p[16, 8 N] times rows row..row + 8 N of `right`. Accumulators of one product are, rounded and packed,
+// the left operand of the next.
+template <uint32_t D, uint32_t N>
+__device__ __forceinline__ void multiply_scores(float (&out)[D / 8][4], const float (&p)[N][4], const uint16_t* right,
+                                                uint32_t row) {
+#pragma unroll
+    for (uint32_t n = 0; n < N; n += 2) {
+        const uint32_t a[4] = {pack_bf16(p[n][0], p[n][1]), pack_bf16(p[n][2], p[n][3]),
+                               pack_bf16(p[n + 1][0], p[n + 1][1]), pack_bf16(p[n + 1][2], p[n + 1][3])};
+#pragma unroll
+        for (uint32_t d = 0; d < D; d += 16) {
+            uint32_t b[2][2];
+            load_right_transposed<D>(b, right, row + n * 8, d);
+            mma_bf16_m16n8k16(out[d / 8], a, b[0]);
+            mma_bf16_m16n8k16(out[d / 8 + 1], a, b[1]);
+        }
+    }
+}
+
+// Stores rows row..row + 16 of a warp, times `low_factor` for row lane / 4 and `high_factor` for that plus 8, as far as
+// they are below `rows`.
+template <uint32_t D>
+__device__ __forceinline__ void store_rows(float* __restrict__ dst, uint64_t stride, uint32_t row, uint32_t rows,
+                                           const float (&x)[D / 8][4], float low_factor, float high_factor) {
+    const uint32_t low = row + lane_index() / 4, high = low + 8, col = lane_index() % 4 * 2;
+#pragma unroll
+    for (uint32_t n = 0; n < D / 8; ++n) {
+        if (low < rows)
+            *reinterpret_cast<float2*>(dst + low * stride + n * 8 + col) =
+                make_float2(x[n][0] * low_factor, x[n][1] * low_factor);
+        if (high < rows)
+            *reinterpret_cast<float2*>(dst + high * stride + n * 8 + col) =
+                make_float2(x[n][2] * high_factor, x[n][3] * high_factor);
+    }
+}

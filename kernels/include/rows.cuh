@@ -1,0 +1,67 @@
+// Rows of activations, one block of ROW_THREADS threads to a row: sums in the order of the CPU backend, and
+// quantization to nearest with one scale.
+#pragma once
+#include "widen.cuh"
+
+constexpr uint32_t ROW_THREADS = 256;
+constexpr uint32_t ROW_WARPS = ROW_THREADS / WARP;
+
+// Lanes of a partial sum on the CPU: element i belongs to lane i % 16 (crates/qft-autograd/src/cpu/lanes.rs).
+constexpr uint32_t LANES = 16;
+
+// The sum of 16 lanes, as a tree: halves onto each other. Called by a whole warp whose thread l holds lane l % 16;
+// every thread gets the result. Addition commutes, so the butterfly has the bits of the tree.
+__device__ __forceinline__ float sum_lanes(float lane) {
+#pragma unroll
+    for (int distance = LANES / 2; distance > 0; distance >>= 1)
+        lane = __fadd_rn(lane, __shfl_xor_sync(FULL_MASK, lane, distance));
+    return lane;
+}
+
+// A sum over the row of which `stage(i)` leaves operand i in shared memory at i % TILE, and `add(lane, at)` adds the
+// operand at a place to a lane. All threads get the result. `total` is one float of shared memory.
+//
+// The first warp walks the lanes, at most TILE / 16 steps a tile: that is the price of the CPU's bits, and it
+// overlaps the loads of the other blocks of the multiprocessor. Both halves of the warp do the same work.
+template <uint32_t TILE, class Stage, class Add>
+__device__ __forceinline__ float sum_row(uint32_t cols, float* total, Stage stage, Add add) {
+    float lane = 0.0f;
+    for (uint32_t first = 0; first < cols; first += TILE) {
+        const uint32_t end = min(cols - first, TILE);
+#pragma unroll 4
+        for (uint32_t i = threadIdx.x; i < end; i += ROW_THREADS) stage(first + i, i);
+        __syncthreads();
+        if (threadIdx.x < WARP) {
+#pragma unroll 8
+            for (uint32_t i = threadIdx.x % LANES; i < end; i += LANES) lane = add(lane, i);
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x < WARP) {
+        lane = sum_lanes(lane);
+        if (threadIdx.x == 0) *total = lane;
+    }
+    __syncthreads();
+    return *total;
+}
+
+// Quantizes the row `value(i)`, which is computed twice, and returns to q and scale what QuantizeRows does. A NaN
+// raises no maximum and becomes 0; a row whose absmax is below 1e-30 gets scale 0. Raises `maxima` [cols] unless it is
+// null. `shared` holds ROW_WARPS floats.
+template <class Value>
+__device__ __forceinline__ void quantize_row(uint32_t cols, float* shared, int8_t* __restrict__ q, float* scale,
+                                             uint32_t* maxima, Value value) {
+    float largest = 0.0f;
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) {
+        const float magnitude = fabsf(value(i));
+        largest = fmaxf(largest, magnitude);
+        if (maxima != nullptr) raise_maximum(maxima + i, magnitude);
+    }
+    largest = block_max<ROW_WARPS>(largest, shared);
+    const float inverse = inverse_scale_of(largest);
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS)
+        q[i] = static_cast<int8_t>(nearest_i8(__fmul_rn(value(i), inverse)));
+    if (threadIdx.x == 0) *scale = scale_of(largest);
+}

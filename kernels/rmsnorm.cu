@@ -1,0 +1,113 @@
+// RMSNorm (arXiv 1910.07467): out = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps), and its backward pass.
+//
+// Shapes: x, out, dy, dx f32 [rows, cols]; gain, dgain f32 [cols]; rstd f32 [rows]; q i8 [rows, cols], scale f32 [rows];
+// shares f32 [ceil(rows / 64), cols]; for wide channels maxima u32 [cols], channels u32 [8], high i8 [rows, 8].
+// Grid: forward, widen and dx one block a row; shares a thread a column of 64 rows; dgain a thread a column.
+// Numerics: f32; sums in 16 lanes, shares over 64 rows and then over shares, in the CPU's order: the bits, and so the
+// quantized rows, are those of the CPU backend. Deterministic.
+// CPU twin: crates/qft-autograd/src/cpu/rmsnorm.rs.
+// Bound: memory. A row is read once from HBM, then again from L1 or L2 (16 KiB at 4096 columns, eight blocks to a
+// multiprocessor): 5 bytes an element forward to INT8, 8 to f32, 16 backward and 8 more for the gain's gradient. The
+// walk over 16 lanes takes about 256 steps at 4096 columns, 1 us, behind other blocks' loads.
+#include "rows.cuh"
+
+constexpr uint32_t FORWARD_TILE = 2048;
+constexpr uint32_t BACKWARD_TILE = 1024;
+// Tokens whose shares of the gain's gradient are summed before they meet those of other blocks.
+constexpr uint32_t GAIN_ROWS = 64;
+constexpr uint32_t GAIN_THREADS = 128;
+
+__device__ __forceinline__ float normed(float x, float rstd, float gain) { return __fmul_rn(__fmul_rn(x, rstd), gain); }
+
+// Writes `out`, or `q` and `scale` if `out` is null; then raises `maxima` unless that is null.
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+rmsnorm_forward_f32(const float* __restrict__ x, const float* __restrict__ gain, float* __restrict__ rstd,
+                    float* __restrict__ out, int8_t* __restrict__ q, float* __restrict__ scale, uint32_t* maxima,
+                    uint32_t cols, float eps) {
+    __shared__ float tile[FORWARD_TILE];
+    __shared__ float reduced[ROW_WARPS];
+    const uint64_t at = static_cast<uint64_t>(blockIdx.x) * cols;
+    const float* row = x + at;
+    const float squares = sum_row<FORWARD_TILE>(
+        cols, reduced, [&](uint32_t i, uint32_t to) { tile[to] = row[i]; },
+        [&](float lane, uint32_t i) { return __fmaf_rn(tile[i], tile[i], lane); });
+    const float mean = __fdiv_rn(squares, static_cast<float>(cols));
+    const float r = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, eps)));
+    if (threadIdx.x == 0) rstd[blockIdx.x] = r;
+    // `reduced` is written again below.
+    __syncthreads();
+    auto value = [&](uint32_t i) { return normed(row[i], r, gain[i]); };
+    if (out != nullptr) {
+#pragma unroll 4
+        for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) out[at + i] = value(i);
+    } else {
+        quantize_row(cols, reduced, q + at, scale + blockIdx.x, maxima, value);
+    }
+}
+
+// Quantizes the rows again if there are wide channels; `high` i8 [rows, 8].
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+rmsnorm_widen_f32_i8(const float* __restrict__ x, const float* __restrict__ gain, const float* __restrict__ rstd,
+                     const uint32_t* __restrict__ channels, int8_t* __restrict__ q, float* __restrict__ scale,
+                     int8_t* __restrict__ high, uint32_t cols) {
+    __shared__ float reduced[ROW_WARPS];
+    const uint64_t at = static_cast<uint64_t>(blockIdx.x) * cols;
+    const float r = rstd[blockIdx.x];
+    widen_row<ROW_WARPS>(cols, channels, reduced, q + at, scale + blockIdx.x,
+                         high + static_cast<uint64_t>(blockIdx.x) * WIDE,
+                         [&](uint32_t i) { return normed(x[at + i], r, gain[i]); });
+}
+
+// dx += rstd * (dy * gain - xhat * mean(dy * gain * xhat)).
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+rmsnorm_backward_f32(const float* __restrict__ x, const float* __restrict__ gain, const float* __restrict__ rstd,
+                     const float* __restrict__ dy, float* __restrict__ dx, uint32_t cols) {
+    __shared__ float left[BACKWARD_TILE];
+    __shared__ float right[BACKWARD_TILE];
+    __shared__ float reduced;
+    const uint64_t at = static_cast<uint64_t>(blockIdx.x) * cols;
+    const float sum = sum_row<BACKWARD_TILE>(
+        cols, &reduced,
+        [&](uint32_t i, uint32_t to) {
+            left[to] = __fmul_rn(dy[at + i], gain[i]);
+            right[to] = x[at + i];
+        },
+        [&](float lane, uint32_t i) { return __fmaf_rn(left[i], right[i], lane); });
+    const float r = rstd[blockIdx.x];
+    const float mean = __fmul_rn(r, __fdiv_rn(sum, static_cast<float>(cols)));
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) {
+        const float xhat = __fmul_rn(x[at + i], r);
+        const float inner = __fmaf_rn(xhat, -mean, __fmul_rn(dy[at + i], gain[i]));
+        dx[at + i] = __fmaf_rn(r, inner, dx[at + i]);
+    }
+}
+
+// shares[b, c] = sum over the 64 rows of block first_block + b of dy * xhat.
+extern "C" __global__ void __launch_bounds__(GAIN_THREADS)
+rmsnorm_gain_shares_f32(const float* __restrict__ x, const float* __restrict__ rstd, const float* __restrict__ dy,
+                        float* __restrict__ shares, uint32_t first_block, uint32_t rows, uint32_t cols) {
+    const uint32_t col = blockIdx.x * GAIN_THREADS + threadIdx.x;
+    if (col >= cols) return;
+    const uint64_t first = (static_cast<uint64_t>(first_block) + blockIdx.y) * GAIN_ROWS;
+    const uint64_t end = first + GAIN_ROWS < rows ? first + GAIN_ROWS : rows;
+    float sum = 0.0f;
+#pragma unroll 8
+    for (uint64_t row = first; row < end; ++row) {
+        const uint64_t at = row * cols + col;
+        sum = __fmaf_rn(dy[at], __fmul_rn(x[at], rstd[row]), sum);
+    }
+    shares[static_cast<uint64_t>(blockIdx.y) * cols + col] = sum;
+}
+
+// dgain[c] += shares[0, c], then shares[1, c], and so on.
+extern "C" __global__ void __launch_bounds__(GAIN_THREADS)
+rmsnorm_gain_sum_f32(const float* __restrict__ shares, float* __restrict__ dgain, uint32_t blocks, uint32_t cols) {
+    const uint32_t col = blockIdx.x * GAIN_THREADS + threadIdx.x;
+    if (col >= cols) return;
+    float sum = dgain[col];
+#pragma unroll 8
+    for (uint32_t block = 0; block < blocks; ++block)
+        sum = __fadd_rn(sum, shares[static_cast<uint64_t>(block) * cols + col]);
+    dgain[col] = sum;
+}
