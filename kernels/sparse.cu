@@ -8,6 +8,7 @@
 // equal bit for bit; no float atomics, so deterministic.
 // CPU twin: crates/qft-quant/src/cpu/sparse.rs.
 // Bound: shared memory. A feature meets 16 tokens (forward) or 32 (backward) for each time its index is read.
+#include "bytes.cuh"
 #include "features.cuh"
 #include "quads.cuh"
 #include "wide.cuh"
@@ -24,16 +25,6 @@ __device__ __forceinline__ uint32_t load_codes(const int8_t* x, uint32_t token, 
         if (col + i < cols) packed |= static_cast<uint32_t>(row[col + i]) << 8 * i;
     }
     return packed;
-}
-
-// Transposes a square of 4 x 4 bytes: byte i of word j becomes byte j of word i.
-__device__ __forceinline__ void turn_bytes(uint32_t (&words)[QUAD]) {
-    const uint32_t a = __byte_perm(words[0], words[1], 0x5140), b = __byte_perm(words[2], words[3], 0x5140);
-    const uint32_t c = __byte_perm(words[0], words[1], 0x7362), d = __byte_perm(words[2], words[3], 0x7362);
-    words[0] = __byte_perm(a, b, 0x5410);
-    words[1] = __byte_perm(a, b, 0x7632);
-    words[2] = __byte_perm(c, d, 0x5410);
-    words[3] = __byte_perm(c, d, 0x7632);
 }
 
 constexpr uint32_t FORWARD_TOKENS = 16;
@@ -77,7 +68,7 @@ sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_
 #pragma unroll
                 for (uint32_t i = 0; i < QUAD; ++i)
                     codes[i] = load_codes(x, first_token + t + i, tokens, first_col + col, cols, aligned);
-                turn_bytes(codes);
+                transpose_bytes(codes, codes);
 #pragma unroll
                 for (uint32_t i = 0; i < QUAD; ++i) columns[i][t / QUAD] = codes[i];
             }

@@ -2,7 +2,8 @@
 #pragma once
 #include "common.cuh"
 
-// Four words as a matrix of bytes, transposed: byte r of columns[c] is byte c of rows[r]. Eight permutations.
+// Four words as a matrix of bytes, transposed: byte r of columns[c] is byte c of rows[r]. Eight permutations. Both may be
+// the same words.
 __device__ __forceinline__ void transpose_bytes(uint32_t (&columns)[4], const uint32_t (&rows)[4]) {
     const uint32_t left01 = __byte_perm(rows[0], rows[1], 0x5140), left23 = __byte_perm(rows[2], rows[3], 0x5140);
     const uint32_t right01 = __byte_perm(rows[0], rows[1], 0x7362), right23 = __byte_perm(rows[2], rows[3], 0x7362);
