@@ -45,7 +45,7 @@ impl Kernel for RowSquares<'_> {
     #[inline(always)]
     fn run(self) -> f64 {
         let mut lanes = [0.0; LANES];
-        add_squares(self.0, &mut lanes);
+        add_squares(self.0, 1.0, &mut lanes);
         lanes.iter().copied().map(f64::from).sum()
     }
 }
@@ -53,16 +53,18 @@ impl Kernel for RowSquares<'_> {
 /// Float lanes of a sum of squares: the order of additions is part of the result.
 const LANES: usize = 16;
 
-/// Adds the squares of `x` lane by lane.
+/// Adds the squares of `x * factor` lane by lane.
 #[inline(always)]
-fn add_squares(x: &[f32], lanes: &mut [f32; LANES]) {
+fn add_squares(x: &[f32], factor: f32, lanes: &mut [f32; LANES]) {
     let (head, tail) = x.as_chunks::<LANES>();
     for chunk in head {
         for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            let x = x * factor;
             *lane += x * x;
         }
     }
     for (lane, &x) in lanes.iter_mut().zip(tail) {
+        let x = x * factor;
         *lane += x * x;
     }
 }

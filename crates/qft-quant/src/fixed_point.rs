@@ -15,16 +15,26 @@ pub const MAX_Q: i32 = 127;
 #[inline(always)]
 pub fn join<const LOG_F: u32>(q: &[i8], r: &[i8]) -> [i32; BLOCK] {
     let mut k = [0; BLOCK];
-    match q.first_chunk::<BLOCK>() {
-        // A known length compiles to straight vector code.
-        Some(q) => join_into::<LOG_F>(q, r, &mut k),
-        None => join_into::<LOG_F>(q, r, &mut k[..q.len()]),
-    }
+    join_into::<LOG_F>(q, r, &mut k);
     k
 }
 
+/// The same into `k`.
 #[inline(always)]
-fn join_into<const LOG_F: u32>(q: &[i8], r: &[i8], k: &mut [i32]) {
+pub fn join_into<const LOG_F: u32>(q: &[i8], r: &[i8], k: &mut [i32; BLOCK]) {
+    match q.first_chunk::<BLOCK>() {
+        // A known length compiles to straight vector code.
+        Some(q) => join_slice::<LOG_F>(q, r, k),
+        None => {
+            let (k, rest) = k.split_at_mut(q.len());
+            join_slice::<LOG_F>(q, r, k);
+            rest.fill(0);
+        }
+    }
+}
+
+#[inline(always)]
+fn join_slice<const LOG_F: u32>(q: &[i8], r: &[i8], k: &mut [i32]) {
     match LOG_F {
         0 => {
             for (k, &q) in k.iter_mut().zip(q) {

@@ -49,7 +49,7 @@ impl Kernel for Task<'_> {
         let (chunks, tail) = grad.as_chunks::<LANES>();
         let scale = |g: &f32| g * grad_scale;
         for chunk in chunks {
-            add_squares(&chunk.each_ref().map(scale), &mut lanes);
+            add_squares(&chunk.each_ref().map(scale), 1.0, &mut lanes);
         }
         for (lane, g) in lanes.iter_mut().zip(tail) {
             *lane += scale(g) * scale(g);

@@ -5,7 +5,7 @@ use crate::lion::{GROWN_MAX, MAX_STEP, RESCALE_PURPOSE};
 use crate::{Error, LionUpdate, MomentumCode, WeightRounding, momentum};
 use half::bf16;
 use qft_quant::Residual;
-use qft_quant::fixed_point::{BLOCK, MAX_Q, join, split};
+use qft_quant::fixed_point::{BLOCK, MAX_Q, join_into, split};
 use qft_quant::outlier::{BLOCK_COLS, columns};
 use qft_tensor::rng::{BLOCK_WORDS, offset_from_bits, rounding_offsets};
 use qft_tensor::{Cpu, Kernel, Philox, RngKey};
@@ -104,16 +104,15 @@ fn rows<const LOG_F: u32, const SQRT: bool>(mut task: RowsTask<'_>) {
         for b in 0..blocks {
             let range = b * BLOCK..((b + 1) * BLOCK).min(cols);
             let r = &r[(b * bytes).min(r.len())..];
-            let mut block = Block {
-                k: join::<LOG_F>(&q[range.clone()], &r[..step.residual.row_bytes(range.len())]),
-                g: scaled(&grad[range.clone()], step.grad_scale),
-                words: words(&step.philox, first_random + b),
-            };
-            add_squares(&block.g, &mut squares);
-            let signs = block.update::<SQRT>(&step, lr_steps, &mut m[range], &mut m_scale[b]);
-            update_features(&mut features, &step, b, &signs, &mut block);
-            largest = largest.max(block.largest());
-            fixed[b] = block.k;
+            let k = &mut fixed[b];
+            join_into::<LOG_F>(&q[range.clone()], &r[..step.residual.row_bytes(range.len())], k);
+            let words = words(&step.philox, first_random + b);
+            let grad = &grad[range.clone()];
+            add_squares(grad, step.grad_scale, &mut squares);
+            let (codes, m_scale) = (&mut m[range], &mut m_scale[b]);
+            let signs = update::<SQRT>(&step, lr_steps, k, grad, &words, codes, m_scale);
+            update_features(&mut features, &step, b, &signs, k, &words);
+            largest = k.iter().fold(largest, |largest, k| largest.max(k.abs()));
         }
         let grown = largest > MAX_Q << LOG_F;
         if grown {
@@ -130,75 +129,63 @@ fn rows<const LOG_F: u32, const SQRT: bool>(mut task: RowsTask<'_>) {
     }
 }
 
-/// The random words of a block of weights.
+/// The random words of a block of weights, for each half of it.
+type Words = [[u32; BLOCK_WORDS]; 2];
+
 #[inline(always)]
-fn words(philox: &Philox, block: usize) -> [u32; BLOCK] {
-    let mut words = [0; BLOCK];
-    words[..BLOCK_WORDS].copy_from_slice(&philox.block(2 * block as u32));
-    words[BLOCK_WORDS..].copy_from_slice(&philox.block(2 * block as u32 + 1));
-    words
+fn words(philox: &Philox, block: usize) -> Words {
+    const { assert!(2 * BLOCK_WORDS == BLOCK) };
+    [philox.block(2 * block as u32), philox.block(2 * block as u32 + 1)]
 }
 
-/// Up to 128 gradients times the scale; the rest is zero.
+/// Up to 128 elements where they lie, or in `room`, filled up with zeros.
 #[inline(always)]
-fn scaled(grad: &[f32], scale: f32) -> [f32; BLOCK] {
-    let mut out = [0.0; BLOCK];
-    match grad.first_chunk::<BLOCK>() {
-        Some(grad) => {
-            for (out, &g) in out.iter_mut().zip(grad) {
-                *out = g * scale;
-            }
-        }
+fn padded<'a, T: Copy>(x: &'a [T], room: &'a mut [T; BLOCK]) -> &'a [T; BLOCK] {
+    match x.first_chunk() {
+        Some(x) => x,
         None => {
-            for (out, &g) in out.iter_mut().zip(grad) {
-                *out = g * scale;
-            }
+            room[..x.len()].copy_from_slice(x);
+            room
         }
     }
-    out
 }
 
-/// 128 weights of a row; beyond the row's end everything is zero and stays so.
-struct Block {
-    /// Fixed-point weights.
-    k: [i32; BLOCK],
-    /// Gradients.
-    g: [f32; BLOCK],
-    words: [u32; BLOCK],
-}
-
-impl Block {
-    /// Updates weights and momentum; returns the directions.
-    #[inline(always)]
-    fn update<const SQRT: bool>(
-        &mut self,
-        step: &Step,
-        lr_steps: f32,
-        codes: &mut [i8],
-        m_scale: &mut bf16,
-    ) -> [f32; BLOCK] {
-        let mut m = decode::<SQRT>(codes, *m_scale);
-        let (rest1, rest2) = (1.0 - step.beta1, 1.0 - step.beta2);
-        let mut signs = [0.0; BLOCK];
-        for e in 0..BLOCK {
-            signs[e] = sign(step.beta1 * m[e] + rest1 * self.g[e]);
-            m[e] = step.beta2 * m[e] + rest2 * self.g[e];
-        }
-        let decay = step.lr * step.weight_decay;
-        let words = &self.words;
-        for e in 0..BLOCK {
+/// Updates up to 128 weights of a row and their momentum; returns the directions. Beyond the row's end everything is
+/// zero and stays so.
+#[inline(always)]
+fn update<const SQRT: bool>(
+    step: &Step,
+    lr_steps: f32,
+    k: &mut [i32; BLOCK],
+    grad: &[f32],
+    words: &Words,
+    codes: &mut [i8],
+    m_scale: &mut bf16,
+) -> [f32; BLOCK] {
+    let (mut grad_room, mut code_room) = ([0.0; BLOCK], [0; BLOCK]);
+    let (grad, old) = (padded(grad, &mut grad_room), padded(codes, &mut code_room));
+    let (rest1, rest2) = (1.0 - step.beta1, 1.0 - step.beta2);
+    let (decay, unit) = (step.lr * step.weight_decay, unit::<SQRT>(m_scale.to_f32()));
+    let (mut m, mut signs) = ([0.0; BLOCK], [0.0; BLOCK]);
+    // One pass in registers from the old values to the new ones.
+    for half in 0..2 {
+        let range = half * BLOCK_WORDS..(half + 1) * BLOCK_WORDS;
+        let (grad, old) = (&grad[range.clone()], &old[range.clone()]);
+        let (m, signs) = (&mut m[range.clone()], &mut signs[range.clone()]);
+        let (k, words) = (&mut k[range], &words[half]);
+        for e in 0..BLOCK_WORDS {
+            let g = grad[e] * step.grad_scale;
+            let before = decode::<SQRT>(old[e], unit);
+            let sign = sign(step.beta1 * before + rest1 * g);
+            signs[e] = sign;
+            m[e] = step.beta2 * before + rest2 * g;
             let u = offset_from_bits(words[e] & 0xFFFF) - 0.5;
-            let change = -(lr_steps * signs[e]) - decay * self.k[e] as f32;
-            self.k[e] += nearest(clamp(change, MAX_STEP) + step.dither * u);
+            let change = -(lr_steps * sign) - decay * k[e] as f32;
+            k[e] += nearest(clamp(change, MAX_STEP) + step.dither * u);
         }
-        encode::<SQRT>(&m, words, codes, m_scale);
-        signs
     }
-
-    #[inline(always)]
-    fn largest(&self) -> i32 {
-        self.k.iter().fold(0, |largest, k| largest.max(k.abs()))
-    }
+    encode::<SQRT>(&m, words, codes, m_scale);
+    signs
 }
 
 #[inline(always)]
@@ -219,32 +206,15 @@ fn unit<const SQRT: bool>(scale: f32) -> f32 {
     scale / if SQRT { 16_129.0 } else { 127.0 }
 }
 
+/// The momentum of a code; the product is an exact integer.
 #[inline(always)]
-fn decode<const SQRT: bool>(codes: &[i8], scale: bf16) -> [f32; BLOCK] {
-    let mut padded = [0i8; BLOCK];
-    let codes = match codes.first_chunk::<BLOCK>() {
-        Some(codes) => codes,
-        None => {
-            padded[..codes.len()].copy_from_slice(codes);
-            &padded
-        }
-    };
-    let unit = unit::<SQRT>(scale.to_f32());
-    let mut m = [0.0; BLOCK];
-    for (m, &code) in m.iter_mut().zip(codes) {
-        let k = i32::from(code);
-        *m = if SQRT { k * k.abs() } else { k } as f32 * unit;
-    }
-    m
+fn decode<const SQRT: bool>(code: i8, unit: f32) -> f32 {
+    let k = f32::from(code);
+    (if SQRT { k * k.abs() } else { k }) * unit
 }
 
 #[inline(always)]
-fn encode<const SQRT: bool>(
-    m: &[f32; BLOCK],
-    words: &[u32; BLOCK],
-    codes: &mut [i8],
-    scale: &mut bf16,
-) {
+fn encode<const SQRT: bool>(m: &[f32; BLOCK], words: &Words, codes: &mut [i8], scale: &mut bf16) {
     let mut lanes = [0.0f32; LANES];
     for chunk in m.as_chunks::<LANES>().0 {
         for (lane, &m) in lanes.iter_mut().zip(chunk) {
@@ -255,23 +225,26 @@ fn encode<const SQRT: bool>(
     let unit = unit::<SQRT>(scale.to_f32());
     let inverse = if unit > 0.0 { 1.0 / unit } else { 0.0 };
     let mut out = [0i8; BLOCK];
-    for e in 0..BLOCK {
-        let u = offset_from_bits(words[e] >> 16);
-        let a = m[e].abs() * inverse;
-        // Not a number becomes zero.
-        let a = if a > 0.0 { a } else { 0.0 };
-        let (k, rest, width);
-        if SQRT {
-            k = a.sqrt().floor();
-            (rest, width) = (a - k * k, 2.0 * k + 1.0);
-        } else {
-            k = a.floor();
-            (rest, width) = (a - k, 1.0);
+    let halves = m.as_chunks::<BLOCK_WORDS>().0.iter().zip(out.as_chunks_mut::<BLOCK_WORDS>().0);
+    for ((m, out), words) in halves.zip(words) {
+        for e in 0..BLOCK_WORDS {
+            let u = offset_from_bits(words[e] >> 16);
+            let a = m[e].abs() * inverse;
+            // Not a number becomes zero.
+            let a = if a > 0.0 { a } else { 0.0 };
+            let (k, rest, width);
+            if SQRT {
+                k = a.sqrt().floor();
+                (rest, width) = (a - k * k, 2.0 * k + 1.0);
+            } else {
+                k = a.floor();
+                (rest, width) = (a - k, 1.0);
+            }
+            let k = if rest > u * width { k + 1.0 } else { k };
+            let k = if k < 127.0 { k } else { 127.0 };
+            let k = if m[e] < 0.0 { -k } else { k };
+            out[e] = (k + MAGIC).to_bits() as i8;
         }
-        let k = if rest > u * width { k + 1.0 } else { k };
-        let k = if k < 127.0 { k } else { 127.0 };
-        let k = if m[e] < 0.0 { -k } else { k };
-        out[e] = (k + MAGIC).to_bits() as i8;
     }
     match codes.first_chunk_mut::<BLOCK>() {
         Some(codes) => *codes = out,
@@ -327,18 +300,19 @@ fn update_features<'a>(
     step: &Step,
     b: usize,
     signs: &[f32; BLOCK],
-    block: &mut Block,
+    k: &mut [i32; BLOCK],
+    words: &Words,
 ) {
     while let Some((col, value)) = features.next_if(|(col, _)| *col < (b + 1) * BLOCK) {
         let e = col % BLOCK;
-        block.k[e] = 0;
+        k[e] = 0;
         let v = value.to_f32();
         let new = v - step.lr * (signs[e] + step.weight_decay * v);
         *value = if step.dither == 0.0 {
             bf16::from_f32(new)
         } else {
             // Adding below the last bit kept and cutting there rounds up with the probability of the fraction.
-            let bits = new.to_bits().wrapping_add(block.words[e] & 0xFFFF);
+            let bits = new.to_bits().wrapping_add(words.as_flattened()[e] & 0xFFFF);
             bf16::from_bits((bits >> 16) as u16)
         };
     }
