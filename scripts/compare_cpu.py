@@ -1,29 +1,33 @@
 #!/usr/bin/env python3
 """Times qft and PyTorch on the same LLaMA shape, batch and threads, interleaved in one run.
 
-    python3 -m venv venv && venv/bin/pip install torch transformers
+    python3 -m venv venv && venv/bin/pip install torch transformers bitsandbytes
     cargo build --release -p xtask
     venv/bin/python scripts/compare_cpu.py [--model llama-110m] [--seq-len 256] [--batch-size 4] [--threads 2]
 
 Each contender runs in a process of its own, so that its peak resident memory is its own; rounds alternate between the
-contenders, and the table shows the median over all rounds. PyTorch trains Hugging Face's LlamaForCausalLM with random
-weights; the importing of torch and transformers alone takes about 0.7 GB of the peaks shown.
+contenders, and the table shows the median over all rounds. Beside it stands the least time that all threads together
+spent on cores in a step, which other work on the machine disturbs less; with more than one thread PyTorch's includes
+waiting. PyTorch trains Hugging Face's LlamaForCausalLM with random weights; the importing of torch and transformers
+alone takes about 0.7 GB of the peaks shown.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 SHAPES = {
     "llama-110m": (768, 12, 12, 12, 2048, 32000, True),
     "llama-15m": (288, 6, 6, 6, 768, 32000, True),
     "tinyllama-1.1b": (2048, 22, 32, 4, 5632, 32000, False),
 }
-MODES = ["fp32-adamw", "fp32-lion", "bf16-autocast-adamw", "bf16-lion"]
+MODES = ["fp32-adamw", "fp32-lion", "bf16-autocast-adamw", "bf16-lion", "bf16-adamw8bit", "bf16-lion8bit"]
 
 
 def torch_worker(mode, args):
@@ -41,10 +45,15 @@ def torch_worker(mode, args):
         intermediate_size=f, vocab_size=v, tie_word_embeddings=tied, max_position_embeddings=4096,
     )
     model = LlamaForCausalLM(config)
-    if mode == "bf16-lion":
+    if mode.startswith("bf16") and "autocast" not in mode:
         model = model.to(torch.bfloat16)
     params = list(model.parameters())
-    if mode.endswith("adamw"):
+    if mode.endswith("8bit"):
+        from bitsandbytes import optim
+
+        optimizer = {"bf16-adamw8bit": optim.AdamW8bit, "bf16-lion8bit": optim.Lion8bit}[mode](params, lr=1e-4)
+        update = optimizer.step
+    elif mode.endswith("adamw"):
         optimizer = torch.optim.AdamW(params, lr=1e-4)
         update = optimizer.step
     else:
@@ -57,9 +66,9 @@ def torch_worker(mode, args):
                 m.mul_(0.98).add_(p.grad, alpha=0.02)
 
     ids = torch.randint(0, v, (args.batch_size, args.seq_len))
-    seconds = []
+    seconds, core_seconds = [], []
     for step in range(args.steps + 1):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=mode.startswith("bf16-autocast")):
             loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
@@ -67,8 +76,10 @@ def torch_worker(mode, args):
         model.zero_grad(set_to_none=True)
         if step > 0:
             seconds.append(time.perf_counter() - start)
+            core_seconds.append(time.process_time() - cpu)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": statistics.median(seconds), "peak_rss_bytes": peak}))
+    result = {"seconds": statistics.median(seconds), "core_seconds": min(core_seconds), "peak_rss_bytes": peak}
+    print(json.dumps(result))
 
 
 def run(command):
@@ -86,6 +97,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a round, after one that is not")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--states", nargs="*", default=["full", "compact", "f32"], help="qft's; full is always run")
     parser.add_argument("--modes", nargs="*", default=MODES, choices=MODES)
     parser.add_argument("--worker", choices=MODES, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -95,8 +107,8 @@ def main():
     shape = ["--model", args.model, "--seq-len", str(args.seq_len), "--batch-size", str(args.batch_size),
              "--threads", str(args.threads), "--steps", str(args.steps)]
     contenders = {
-        f"qft {states}": [str(ROOT / "target/release/xtask"), "bench-step", "--json", "--states", states, *shape]
-        for states in ["full", "compact", "f32"]
+        f"qft {states}": [str(TARGET / "release/xtask"), "bench-step", "--json", "--states", states, *shape]
+        for states in dict.fromkeys(["full", *args.states])
     }
     for mode in args.modes:
         contenders[f"torch {mode}"] = [sys.executable, __file__, "--worker", mode, *shape]
@@ -109,14 +121,21 @@ def main():
             else:
                 results[name].append(result)
     tokens = args.seq_len * args.batch_size
-    ours = statistics.median(r["seconds"] for r in results["qft full"])
+
+    def summary(rows):
+        return statistics.median(r["seconds"] for r in rows), min(r["core_seconds"] or 0.0 for r in rows)
+
+    ours, our_cpu = summary(results["qft full"])
     print(f"{args.model}, {args.batch_size} x {args.seq_len} tokens, {args.threads} threads\n")
-    print("| trainer | tok/s | s per step | qft full is faster by | peak resident MB |\n|---|---|---|---|---|")
+    print("| trainer | tok/s | s per step | qft full is faster by | core s per step | by core s | peak resident MB |")
+    print("|---|---|---|---|---|---|---|")
     for name, rows in results.items():
         if rows:
-            seconds = statistics.median(r["seconds"] for r in rows)
+            seconds, cpu = summary(rows)
             peak = max(r["peak_rss_bytes"] for r in rows) / 1e6
-            print(f"| {name} | {tokens / seconds:.0f} | {seconds:.3f} | {seconds / ours:.2f}x | {peak:.0f} |")
+            speeds = f"{tokens / seconds:.0f} | {seconds:.3f} | {seconds / ours:.2f}x"
+            cores = f"{cpu:.2f} | {cpu / our_cpu:.2f}x" if our_cpu else " | "
+            print(f"| {name} | {speeds} | {cores} | {peak:.0f} |")
 
 
 if __name__ == "__main__":

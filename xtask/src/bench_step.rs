@@ -61,21 +61,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut trainer = Trainer::new(&*ops, model, setup.optimizer, setup.pass, setup.gradients)?;
     let shape = StepShape { seq_len: args.seq_len, batch_size: args.batch_size, accumulate: 1 };
     let batch = text_like_batch(&config, shape);
-    let mut step = || -> Result<(f64, Profile)> {
+    let mut step = || -> Result<(f64, Profile, Option<f64>)> {
         clock.begin();
+        let cores = core_seconds();
         let report = trainer.step(&*ops, std::slice::from_ref(&batch), 1e-4)?;
-        Ok((report.loss.mean, clock.end()))
+        let cores = core_seconds().zip(cores).map(|(end, start)| end - start);
+        Ok((report.loss.mean, clock.end(), cores))
     };
     step()?;
     let mut runs = (0..args.steps.max(1)).map(|_| step()).collect::<Result<Vec<_>>>()?;
+    // On a machine with other work the time of the cores says more than the clock.
+    let cores = runs.iter().filter_map(|run| run.2).min_by(f64::total_cmp);
     runs.sort_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
-    let (loss, profile) = &runs[runs.len() / 2];
+    let (loss, profile, _) = &runs[runs.len() / 2];
     let (tokens, seconds) = (batch.tokens(), profile.seconds);
     let rate = tokens as f64 / seconds;
     if args.json {
         let json = serde_json::json!({
             "model": args.model, "states": args.states, "machine": machine.description(),
-            "tokens": tokens, "seconds": seconds, "tokens_per_second": rate, "loss": loss,
+            "tokens": tokens, "seconds": seconds, "core_seconds": cores, "tokens_per_second": rate, "loss": loss,
             "profile": profile, "peak_rss_bytes": rss::peak(),
             "peak_device_bytes": ops.ledger().report().peak_reserved_bytes,
         });
@@ -90,6 +94,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         machine.description()
     );
     println!("median step {seconds:.3} s, {rate:.0} tok/s");
+    if let Some(cores) = cores {
+        println!("least time of all cores together in a step: {cores:.3} s");
+    }
     if let (Some(peak), Some(light)) = (profile.peak_gops, profile.speed_of_light) {
         println!("{:.1} % of the INT8 peak, {peak:.0} GOP/s", light * 100.0);
     }
@@ -98,4 +105,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("\npeak resident memory {:.0} MB", bytes as f64 * 1e-6);
     }
     Ok(())
+}
+
+/// What all threads of this process have spent on cores, where the system tells.
+fn core_seconds() -> Option<f64> {
+    let mut nanoseconds = 0;
+    for thread in std::fs::read_dir("/proc/self/task").ok()? {
+        let times = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        nanoseconds += times.split_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    Some(nanoseconds as f64 * 1e-9)
 }
