@@ -82,17 +82,6 @@ impl<'a> OutlierView<'a> {
             counts: &self.counts[n * self.blocks..][..self.blocks],
         }
     }
-
-    /// Columns (within the block) and values of the features of row `n` in `block`, where `done` features of the
-    /// row lie before the block; `done` moves on.
-    #[inline(always)]
-    pub fn block(&self, n: usize, block: usize, done: &mut u32) -> (&'a [u8], &'a [bf16]) {
-        let count = self.counts[n * self.blocks + block];
-        let start = (self.row_start[n] + *done) as usize;
-        *done += u32::from(count);
-        let range = start..start + usize::from(count);
-        (&self.cols[range.clone()], &self.values[range])
-    }
 }
 
 /// The protected features of one row in host memory.
