@@ -9,7 +9,7 @@
 // columns 9, since the maximum of a column is known only at its end. Random bits cost about 15 instructions an element.
 #include "int8.cuh"
 #include "stochastic.cuh"
-#include "wide.cuh"
+#include "widen.cuh"
 
 constexpr uint32_t WARPS = 8;
 constexpr uint32_t THREADS = WARP * WARPS;
@@ -72,6 +72,16 @@ quantize_rows_f32_i8(const float* __restrict__ x, uint64_t stride, const float* 
             store_quad(q_row, col, begin, end, q_aligned, rounded);
         }
     }
+}
+
+// Quantizes rows again, with both digits, if there are wide channels. Grid: a block per row.
+extern "C" __global__ void __launch_bounds__(THREADS)
+quantize_widen_f32_i8(const float* __restrict__ x, uint64_t stride, const uint32_t* __restrict__ channels,
+                      int8_t* __restrict__ q, float* __restrict__ scale, int8_t* __restrict__ high, uint32_t cols) {
+    __shared__ float reduced[WARPS];
+    const float* const row = x + blockIdx.x * stride;
+    widen_row<WARPS>(cols, channels, reduced, q + static_cast<uint64_t>(blockIdx.x) * cols, scale + blockIdx.x,
+                     high + static_cast<uint64_t>(blockIdx.x) * WIDE, [&](uint32_t i) { return row[i]; });
 }
 
 // Raises scale[c] to the largest magnitude of column c in a strip of rows; it must be zero before. A warp reads 128

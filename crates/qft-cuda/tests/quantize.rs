@@ -155,6 +155,44 @@ fn dequantize_and_requantize_equal_the_cpu() {
     }
 }
 
+/// Columns that stand out, by enough and by too little; and rows that are not finite.
+#[test]
+fn wide_channels_are_chosen_and_quantized_as_on_the_cpu() {
+    let cpu = cpu();
+    for (name, device) in devices_under_test() {
+        for (rows, cols) in [(0, 20), (1, 7), (3, 9), (9, 172), (70, 300), (12, 1300)] {
+            for factor in [1.0, 1.9, 60.0, 1e30] {
+                let mut x = floats(rows, cols);
+                for row in x.chunks_exact_mut(cols) {
+                    row.iter_mut().step_by(cols.div_ceil(5)).for_each(|x| *x *= factor);
+                }
+                for gap in [0, 3] {
+                    let run = |on: &dyn QuantizeOps| {
+                        let wide = vec![&[9.0][..], &x].concat();
+                        let x = upload(on, &wide);
+                        let x = match gap {
+                            0 => x.mat(rows, cols),
+                            _ => x.mat(rows, cols).and_then(|x| x.col_range(1..cols)),
+                        };
+                        let x = x.unwrap();
+                        let shape = (rows, x.cols());
+                        let mut out =
+                            QMatrix::alloc_wide(on, Owner::Workspace, "q", shape).unwrap();
+                        let (fold, rounding) = (None, Rounding::Nearest);
+                        on.quantize_rows(QuantizeRows { x, fold, rounding, out: &mut out })
+                            .unwrap();
+                        let wide = out.wide.as_ref().unwrap();
+                        let digits =
+                            (wide.channels.to_vec(on).unwrap(), wide.high.to_vec(on).unwrap());
+                        (planes(on, &out), digits)
+                    };
+                    assert!(run(&device) == run(&cpu), "{name}: [{rows}, {cols}] x{factor} {gap}");
+                }
+            }
+        }
+    }
+}
+
 /// Second digits in some of the places, which the test gives: whoever quantizes chooses them.
 #[test]
 fn both_digits_of_wide_channels_are_dequantized() {

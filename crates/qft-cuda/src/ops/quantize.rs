@@ -1,6 +1,7 @@
 //! Quantization on the GPU: `kernels/quantize.cu`.
 
 use super::dims::index;
+use super::wide::{self, Maxima};
 use crate::{Arg, Cuda, Launch};
 use qft_tensor::rng::HALF_BLOCK;
 use qft_tensor::wide::WIDE;
@@ -59,18 +60,22 @@ fn by_rows(op: &'static str, rows: usize, cols: usize) -> Result<Launch, Error> 
     })
 }
 
+/// A block per 128 columns and strip of rows, and the rows of a strip.
+fn by_columns(op: &'static str, rows: usize, cols: usize) -> Result<(Launch, usize), Error> {
+    let strip = STRIP.max(rows.div_ceil(MAX_GRID_Y));
+    let grid = [index(op, cols.div_ceil(HALF_BLOCK))?, index(op, rows.div_ceil(strip))?, 1];
+    Ok((Launch { grid, ..Launch::blocks(1, WARP * WARPS) }, strip))
+}
+
 impl QuantizeOps for Cuda {
     fn quantize_rows(&self, op: QuantizeRows<'_>) -> Result<(), Error> {
         const OP: &str = "quantize_rows";
         op.check()?;
         let QuantizeRows { x, fold, rounding, out } = op;
         let (rows, cols) = (x.rows(), x.cols());
-        if out.wide.is_some() {
-            let message = "rows with places for wide channels are not quantized on a GPU yet";
-            return Err(Error::DeviceFailure { op: OP, message: message.to_owned() });
-        }
         if rows == 0 || cols == 0 {
-            return out.scale.fill_zero(self);
+            out.scale.fill_zero(self)?;
+            return wide::none(self, OP, out);
         }
         let group = match out.axis() {
             ScaleAxis::Group(group) => group.min(cols),
@@ -88,7 +93,19 @@ impl QuantizeOps for Cuda {
             Arg::U32(index(OP, group)?),
         ];
         args.extend(rounding_args(rounding));
-        self.launch(OP, "quantize_rows_f32_i8", Launch::blocks(blocks, WARP * warps), &args)
+        self.launch(OP, "quantize_rows_f32_i8", Launch::blocks(blocks, WARP * warps), &args)?;
+        let Some(maxima) = Maxima::new(self, OP, out)? else { return Ok(()) };
+        let (launch, strip) = by_columns(OP, rows, cols)?;
+        let matrix = [self.read_mat(OP, x)?, Arg::size(x.stride())];
+        let (count, width) = (index(OP, rows)?, Arg::U32(index(OP, cols)?));
+        let maxima_arg = Maxima::arg(Some(&maxima));
+        let columns = [Arg::NULL, maxima_arg, Arg::U32(count), width, Arg::U32(index(OP, strip)?)];
+        self.launch(OP, "column_absmax_f32", launch, &[&matrix[..], &columns].concat())?;
+        let (q, scale) = (self.write(OP, &mut out.q)?, self.write(OP, &mut out.scale)?);
+        let Some(wide) = &mut out.wide else { return Ok(()) };
+        let (channels, high) = maxima.select(self, OP, wide, cols)?;
+        let args = [&matrix[..], &[channels, q, scale, high, width]].concat();
+        self.launch(OP, "quantize_widen_f32_i8", Launch::blocks(count, WARP * WARPS), &args)
     }
 
     fn quantize_cols(&self, op: QuantizeCols<'_>) -> Result<(), Error> {
@@ -101,11 +118,7 @@ impl QuantizeOps for Cuda {
             return Ok(());
         }
         let (rows, cols) = (index(OP, x.rows())?, index(OP, x.cols())?);
-        let strip = STRIP.max(x.rows().div_ceil(MAX_GRID_Y));
-        let launch = Launch {
-            grid: [cols.div_ceil(HALF_BLOCK as u32), index(OP, x.rows().div_ceil(strip))?, 1],
-            ..Launch::blocks(1, WARP * WARPS)
-        };
+        let (launch, strip) = by_columns(OP, x.rows(), x.cols())?;
         let shape = [Arg::U32(rows), Arg::U32(cols), Arg::U32(index(OP, strip)?)];
         let fold = fold.map_or(Ok(Arg::NULL), |fold| self.read_span(OP, fold))?;
         let x = [self.read_mat(OP, x)?, Arg::size(x.stride()), fold];
