@@ -4,7 +4,7 @@ use crate::bench_memory::{setup_of, text_like_batch};
 use anyhow::{Result, bail};
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
-use qft_llama::{LlamaConfig, Synthetic};
+use qft_llama::{LlamaConfig, Synthetic, Weights, WithOutliers};
 use qft_train::machine::Machine;
 use qft_train::options::MachineOptions;
 use qft_train::options::choice::States;
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Recompute blocks instead of keeping their activations.
     #[arg(long)]
     recompute: bool,
+    /// Give the inputs of all linear layers of the blocks four outlier channels.
+    #[arg(long)]
+    outlier_channels: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -56,8 +59,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let machine = Machine::open(MachineOptions { device: args.device, threads: args.threads })?;
     let (ops, clock) = machine.watched(true);
     let Some(mut clock) = clock else { bail!("the device has no clock around it") };
-    let model =
-        Model::load(&*ops, &config, &Synthetic::new(&config, 0), setup.format, &mut |_, _| ())?;
+    let source = Synthetic::new(&config, 0);
+    let with_outliers = WithOutliers::new(&source, &config);
+    let weights: &dyn Weights = if args.outlier_channels { &with_outliers } else { &source };
+    let model = Model::load(&*ops, &config, weights, setup.format, &mut |_, _| ())?;
     let mut trainer = Trainer::new(&*ops, model, setup.optimizer, setup.pass, setup.gradients)?;
     let shape = StepShape { seq_len: args.seq_len, batch_size: args.batch_size, accumulate: 1 };
     let batch = text_like_batch(&config, shape);

@@ -15,11 +15,11 @@ use qft_train::options::choice::{ComputeKind, States};
 use qft_train::trainer::Trainer;
 use std::path::Path;
 
-/// A shortened job: steps, rows of a step, tokens of a row.
-const JOB: (usize, usize, usize) = (60, 4, 96);
+/// A job on the way from one kind of text to another: steps, rows of a step, tokens of a row.
+const JOB: (usize, usize, usize) = (100, 8, 96);
 
 /// Windows of the text's last tenth.
-const HELD_OUT: usize = 32;
+const HELD_OUT: usize = 64;
 
 /// A trainer of the model in `dir`, with outlier channels or without.
 fn trainer_of(ops: &Cpu, dir: &Path, outliers: bool, options: &StateOptions) -> Trainer {
@@ -73,16 +73,17 @@ fn gaps(dir: &Path, windows: &Windows, outliers: bool) -> (f64, f64) {
     gaps
 }
 
-/// Gaps of a job this short repeat within 0.1 % when its data change; that is also what is asked of integer compute.
-const BOUND: f64 = 0.002;
+/// How much more integer compute may lose than float compute: on an ordinary model, and on one with outlier channels,
+/// where a single digit loses 1.7 %.
+const BOUNDS: [f64; 2] = [0.001, 0.002];
 
 #[test]
 fn integer_compute_holds_on_outlier_channels() {
     let dir = material::stories260k();
     let windows = Windows::shakespeare(JOB.2);
-    for outliers in [false, true] {
+    for (outliers, bound) in [false, true].into_iter().zip(BOUNDS) {
         let (before, after) = gaps(&dir, &windows, outliers);
-        assert!(before < BOUND && after < BOUND, "outliers: {outliers}: {before} {after}");
+        assert!(before < bound && after < bound, "outliers: {outliers}: {before} {after}");
     }
 }
 

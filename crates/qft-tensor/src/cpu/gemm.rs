@@ -79,23 +79,26 @@ impl Cpu {
         high: &[i8],
         out: &mut MatMut<'_, f32>,
     ) -> Result<(), Error> {
-        let count = channels.len();
-        let col_scale: Option<Vec<f32>> =
-            product.col_scale.map(|s| channels.iter().map(|&c| s[c as usize]).collect());
-        let mut columns = vec![0.0; product.m * count];
-        let product = gemm_i8::Product {
-            n: count,
-            b: gemm_i8::Operand { data: high, stride: WIDE, k_contiguous: false },
-            col_scale: col_scale.as_deref(),
-            out_stride: count,
+        // The digits are the rows of this product, not its columns: a tile has fewer rows than columns to fill.
+        let mut columns = vec![0.0; channels.len() * product.m];
+        let transposed = gemm_i8::Product {
+            m: channels.len(),
+            n: product.m,
+            a: gemm_i8::Operand { data: high, stride: WIDE, k_contiguous: false },
+            b: product.a,
+            row_scale: None,
+            col_scale: product.row_scale,
+            out_stride: product.m,
             accumulate: false,
             ..*product
         };
-        self.install(|| gemm_i8::run(self.isa(), &product, &mut columns));
+        self.install(|| gemm_i8::run(self.isa(), &transposed, &mut columns));
         let (stride, cells) = (out.stride(), out.host_mut()?);
-        for (row, values) in cells.chunks_mut(stride.max(1)).zip(columns.chunks_exact(count)) {
-            for (&value, &channel) in values.iter().zip(channels) {
-                row[channel as usize] += WIDE_RADIX as f32 * value;
+        for (values, &channel) in columns.chunks_exact(product.m.max(1)).zip(channels) {
+            let channel = channel as usize;
+            let scale = WIDE_RADIX as f32 * product.col_scale.map_or(1.0, |s| s[channel]);
+            for (row, value) in cells.chunks_mut(stride.max(1)).zip(values) {
+                row[channel] += scale * value;
             }
         }
         Ok(())
