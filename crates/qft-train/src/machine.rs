@@ -1,10 +1,13 @@
 //! The machine that a command computes on: its device, its free memory, its INT8 rate.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use crate::options::MachineOptions;
 use crate::options::value::DeviceChoice;
 use crate::profile::{Profiled, StepClock};
 use crate::{TrainOps, rss};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use qft_tensor::simd::{gemm_i8, peak};
 use qft_tensor::{Cpu, CpuConfig, Isa};
 use std::sync::Arc;
@@ -20,7 +23,12 @@ pub struct Machine {
 
 #[derive(Debug)]
 enum Kind {
-    Cpu { isa: Isa, threads: usize },
+    Cpu {
+        isa: Isa,
+        threads: usize,
+    },
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<qft_cuda::Cuda>),
 }
 
 impl Machine {
@@ -35,33 +43,49 @@ impl Machine {
                 let kind = Kind::Cpu { isa: cpu.isa(), threads: cpu.threads() };
                 Ok(Self { ops: Arc::new(cpu), kind })
             }
-            DeviceChoice::Cuda(_) => bail!(
-                "--device {}: this program runs on CPUs only; use --device cpu",
-                options.device
-            ),
+            DeviceChoice::Cuda(index) => Self::open_cuda(index),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn open_cuda(index: usize) -> Result<Self> {
+        let gpu = Arc::new(cuda::open(index)?);
+        Ok(Self { ops: Arc::clone(&gpu) as Arc<dyn TrainOps>, kind: Kind::Cuda(gpu) })
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn open_cuda(index: usize) -> Result<Self> {
+        anyhow::bail!(
+            "--device cuda:{index}: this program was built without the feature `cuda`; use --device cpu"
+        )
     }
 
     /// Bytes of memory that the device can still give out, if the system says.
     pub fn available(&self) -> Option<u64> {
-        match self.kind {
+        match &self.kind {
             Kind::Cpu { .. } => rss::available(),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(gpu) => Some(gpu.driver().memory_info().ok()?.free_bytes),
         }
     }
 
     /// Bytes that a run takes beyond those of its ledger: code, stacks, file buffers, and what products pack their
     /// operands into.
     pub fn overhead_bytes(&self) -> u64 {
-        match self.kind {
-            Kind::Cpu { threads, .. } => (32 << 20) + gemm_i8::max_scratch_bytes(threads) as u64,
+        match &self.kind {
+            Kind::Cpu { threads, .. } => (32 << 20) + gemm_i8::max_scratch_bytes(*threads) as u64,
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(_) => cuda::KERNEL_BYTES,
         }
     }
 
     /// The INT8 rate in 10⁹ operations per second, measured now: on a CPU that of the multiply instruction on
-    /// registers alone, times the threads. Absent where there is none.
+    /// registers alone, times the threads; on a GPU that of a large product. Absent where there is none.
     pub fn int8_gops(&self) -> Option<f64> {
-        match self.kind {
-            Kind::Cpu { isa, threads } => Some(register_gops(isa)? * threads as f64),
+        match &self.kind {
+            Kind::Cpu { isa, threads } => Some(register_gops(*isa)? * *threads as f64),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(gpu) => cuda::product_gops(&**gpu).ok(),
         }
     }
 
@@ -77,8 +101,10 @@ impl Machine {
 
     /// What computes, for reports.
     pub fn description(&self) -> String {
-        match self.kind {
+        match &self.kind {
             Kind::Cpu { isa, threads } => format!("{threads} threads, {isa}"),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(gpu) => gpu.driver().properties().name.clone(),
         }
     }
 }

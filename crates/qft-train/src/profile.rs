@@ -140,17 +140,21 @@ impl Profiled {
         Phase::ALL.into_iter().zip(&self.counters).map(total).collect()
     }
 
-    fn time<R>(&self, phase: Phase, operations: usize, f: impl FnOnce(&dyn TrainOps) -> R) -> R {
+    fn time<R, E: From<qft_tensor::Error>>(
+        &self,
+        phase: Phase,
+        operations: usize,
+        f: impl FnOnce(&dyn TrainOps) -> Result<R, E>,
+    ) -> Result<R, E> {
         let start = Instant::now();
-        let result = f(&*self.inner);
+        let result = f(&*self.inner)?;
         if let DeviceKind::Cuda(_) = self.inner.kind() {
-            // A failure here is of the operation itself, and its successor reports it.
-            let _ = self.inner.synchronize();
+            self.inner.synchronize()?;
         }
         self.add(phase, start.elapsed());
         let counter = &self.counters[phase as usize];
         counter.operations.fetch_add(operations as u64, Ordering::Relaxed);
-        result
+        Ok(result)
     }
 
     /// Adds time that was spent outside of the device.

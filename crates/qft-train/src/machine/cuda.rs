@@ -1,0 +1,24 @@
+//! What is particular about a machine with a GPU.
+
+use crate::{TrainOps, products};
+use anyhow::{Context, Result};
+use qft_cuda::Cuda;
+use qft_tensor::Orientation;
+
+/// What the driver takes for kernels as they are first used.
+pub(super) const KERNEL_BYTES: u64 = 64 << 20;
+
+/// Opens a GPU.
+///
+/// Errors: there is no driver, no such GPU, one that is too old, or one that computes wrongly.
+pub(super) fn open(index: usize) -> Result<Cuda> {
+    qft_cuda::open(index)
+        .with_context(|| format!("--device cuda:{index}; --device cpu works without a GPU"))
+}
+
+/// The rate of a product that keeps every part of a GPU busy, in 10⁹ operations per second.
+pub(super) fn product_gops(ops: &dyn TrainOps) -> Result<f64> {
+    const SIDE: usize = 4096;
+    let seconds = products::seconds(ops, Orientation::Nt, (SIDE, SIDE, SIDE), 5)?;
+    Ok((2 * SIDE * SIDE * SIDE) as f64 * 1e-9 / seconds)
+}
