@@ -161,6 +161,7 @@ impl OutTile<'_> {
 
     /// Where each row begins.
     #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn row_starts(&self) -> impl Iterator<Item = *const f32> {
         (0..self.row_scale.len()).map(|i| self.cells.wrapping_add(i * self.stride).cast_const())
     }

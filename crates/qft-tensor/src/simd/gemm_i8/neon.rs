@@ -207,14 +207,16 @@ fn matrix_tile<const P: usize>(t: Tile<'_>) {
             }
         }
     }
-    let (b, _) = t.b.as_chunks::<{ 8 * NR }>();
-    for (a, b) in t.a.chunks_exact(16 * P).zip(b) {
+    // Arrays of known length everywhere: else the accumulators would live in memory.
+    let (a, _) = t.a.as_chunks::<16>().0.as_chunks::<P>();
+    let (b, _) = t.b.as_chunks::<16>().0.as_chunks::<{ NR / 2 }>();
+    for (a, b) in a.iter().zip(b) {
         let mut rows = [vdupq_n_s8(0); P];
-        for (row, a) in rows.iter_mut().zip(a.as_chunks::<16>().0) {
-            *row = load(a);
+        for i in 0..P {
+            rows[i] = load(&a[i]);
         }
-        for (j, b) in b.as_chunks::<16>().0.iter().enumerate() {
-            let b = load(b);
+        for j in 0..NR / 2 {
+            let b = load(&b[j]);
             for i in 0..P {
                 sums[i][j] = smmla(sums[i][j], rows[i], b);
             }
