@@ -13,23 +13,27 @@ fn main() -> io::Result<()> {
         println!("cargo::rerun-if-changed={}", watched.display());
     }
 
-    let mut build = cc::Build::new();
+    let compiler = || {
+        let mut build = cc::Build::new();
+        build
+            .cpp(true)
+            .std("c++17")
+            // As nvcc with --fmad=false: no product and sum become one operation unless the source says so.
+            .flag("-ffp-contract=off")
+            .flag_if_supported("-ftls-model=initial-exec")
+            .flag_if_supported("-Wno-unknown-pragmas")
+            .flag_if_supported("-Wno-psabi")
+            .define("QFT_EMULATE", None)
+            .include(kernels.join("include"))
+            .include(&emulate);
+        build
+    };
+    // What traps on a GPU, or reads what is not there, traps here as well.
+    let mut build = compiler();
     build
-        .cpp(true)
-        .std("c++17")
         .opt_level(2)
-        // As nvcc with --fmad=false: no product and sum become one operation unless the source says so.
-        .flag("-ffp-contract=off")
-        .flag_if_supported("-ftls-model=initial-exec")
-        // What traps on a GPU, or reads what is not there, traps here as well.
         .flag_if_supported("-fsanitize=alignment,bounds,integer-divide-by-zero")
-        .flag_if_supported("-fsanitize-undefined-trap-on-error")
-        .flag_if_supported("-Wno-unknown-pragmas")
-        .flag_if_supported("-Wno-psabi")
-        .define("QFT_EMULATE", None)
-        .include(kernels.join("include"))
-        .include(&emulate)
-        .files([emulate.join("schedule.cpp"), emulate.join("memory.cpp")]);
+        .flag_if_supported("-fsanitize-undefined-trap-on-error");
 
     let mut registry = String::from("unsafe extern \"C\" {\n");
     let mut tables = String::new();
@@ -68,6 +72,11 @@ fn main() -> io::Result<()> {
     }
     registry.push_str("}\n");
     build.compile("qft_kernels_on_host");
+    // Behind the kernels: a linker looks for what a library lacks in those after it.
+    compiler()
+        .opt_level(3)
+        .files(["schedule.cpp", "memory.cpp", "multiply.cpp"].map(|name| emulate.join(name)))
+        .compile("qft_emulate");
     fs::write(out.join("registry.rs"), registry + &tables)
 }
 

@@ -42,6 +42,8 @@ struct Context {
 };
 extern __thread Context context;
 extern __thread uint3 thread_index;
+extern __thread uint32_t lane_of_warp;
+inline uint32_t lane() { return lane_of_warp; }
 
 // Gives way until all threads of the block are at the same barrier. The sum of `value` over the block.
 uint32_t block_barrier(uint32_t value);
@@ -50,8 +52,18 @@ uint32_t block_barrier(uint32_t value);
 // Returns the deposits of the warp, by lane: valid until the lane's next call.
 constexpr size_t SLOT_BYTES = 32;
 struct alignas(8) Slot { unsigned char bytes[SLOT_BYTES]; };
-const Slot* warp_barrier(uint32_t call, uint32_t mask, const void* deposit, size_t bytes);
-uint32_t lane();
+struct Deposits {
+    Slot lanes[32];
+    // A tensor-core product is computed whole by the first lane that goes on, and read by the others.
+    bool computed;
+    int32_t products[16][8];
+    double sums[16][8];
+};
+Deposits* warp_barrier(uint32_t call, uint32_t mask, const void* deposit, size_t bytes);
+
+// Fills `products` (INT8, exact) or `sums` (bf16, exact products summed in double precision) from the fragments.
+void multiply_s8(Deposits* deposits);
+void multiply_bf16(Deposits* deposits);
 
 // Ends the launch with a message.
 [[noreturn]] void fail(const char* message);
@@ -65,7 +77,7 @@ enum Call : uint32_t { SYNC, SHUFFLE, VOTE, MMA_S8, MMA_BF16, MATRICES, REDUCE }
 template <class T>
 T exchange(uint32_t mask, T value, uint32_t source) {
     static_assert(sizeof(T) <= SLOT_BYTES, "a shuffled value is a word or two");
-    const Slot* slots = warp_barrier(SHUFFLE, mask, &value, sizeof(T));
+    const Slot* slots = warp_barrier(SHUFFLE, mask, &value, sizeof(T))->lanes;
     // As on the GPU, what an absent lane would send is unspecified; here it is an error.
     if (!(mask >> (source & 31) & 1)) fail("shuffle reads from a lane outside of its mask");
     T out;
@@ -113,7 +125,7 @@ T __shfl_up_sync(uint32_t mask, T value, uint32_t distance, int width = 32) {
 }
 inline uint32_t __ballot_sync(uint32_t mask, int predicate) {
     const uint32_t mine = predicate != 0;
-    const emulate::Slot* slots = emulate::warp_barrier(emulate::VOTE, mask, &mine, sizeof mine);
+    const emulate::Slot* slots = emulate::warp_barrier(emulate::VOTE, mask, &mine, sizeof mine)->lanes;
     uint32_t votes = 0;
     for (uint32_t lane = 0; lane < 32; ++lane) {
         if (!(mask >> lane & 1)) continue;
@@ -218,54 +230,30 @@ template <int PENDING>
 void copy_async_wait() { emulate::copy_async_wait(PENDING); }
 
 inline void mma_s8_m16n8k32(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    uint32_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
-    const emulate::Slot* slots = emulate::warp_barrier(emulate::MMA_S8, ~0u, words, sizeof words);
+    const uint32_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    emulate::Deposits* deposits = emulate::warp_barrier(emulate::MMA_S8, ~0u, words, sizeof words);
+    if (!deposits->computed) emulate::multiply_s8(deposits);
     const uint32_t g = emulate::lane() / 4, t = emulate::lane() % 4;
-    // Columns 2t and 2t + 1 of b, and rows g and g + 8 of a, put together from the fragments of the lanes that hold them.
-    alignas(32) int8_t row[2][32], column[2][32];
-    for (uint32_t q = 0; q < 4; ++q) {
-        const unsigned char* fa = slots[4 * g + q].bytes;
-        memcpy(row[0] + 4 * q, fa, 4);
-        memcpy(row[1] + 4 * q, fa + 4, 4);
-        memcpy(row[0] + 16 + 4 * q, fa + 8, 4);
-        memcpy(row[1] + 16 + 4 * q, fa + 12, 4);
-        for (uint32_t e = 0; e < 2; ++e) {
-            const unsigned char* fb = slots[4 * (2 * t + e) + q].bytes + 16;
-            memcpy(column[e] + 4 * q, fb, 4);
-            memcpy(column[e] + 16 + 4 * q, fb + 4, 4);
-        }
-    }
-    for (int i = 0; i < 4; ++i) {
-        int32_t sum = 0;
-        for (int k = 0; k < 32; ++k) sum += static_cast<int32_t>(row[i / 2][k]) * column[i % 2][k];
-        c[i] = static_cast<int32_t>(static_cast<uint32_t>(c[i]) + static_cast<uint32_t>(sum));
+    for (uint32_t i = 0; i < 4; ++i) {
+        const int32_t product = deposits->products[g + 8 * (i / 2)][2 * t + i % 2];
+        c[i] = static_cast<int32_t>(static_cast<uint32_t>(c[i]) + static_cast<uint32_t>(product));
     }
 }
 
-// The products are exact and summed in double precision; one rounding to float. The hardware rounds more often.
+// One rounding to float for the whole sum; the hardware rounds more often.
 inline void mma_bf16_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    uint32_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
-    const emulate::Slot* slots = emulate::warp_barrier(emulate::MMA_BF16, ~0u, words, sizeof words);
+    const uint32_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    emulate::Deposits* deposits = emulate::warp_barrier(emulate::MMA_BF16, ~0u, words, sizeof words);
+    if (!deposits->computed) emulate::multiply_bf16(deposits);
     const uint32_t g = emulate::lane() / 4, t = emulate::lane() % 4;
     for (uint32_t i = 0; i < 4; ++i) {
-        double sum = c[i];
-        for (uint32_t q = 0; q < 4; ++q) {
-            uint32_t fa[4], fb[2];
-            memcpy(fa, slots[4 * g + q].bytes, sizeof fa);
-            memcpy(fb, slots[4 * (2 * t + i % 2) + q].bytes + 16, sizeof fb);
-            for (uint32_t half = 0; half < 2; ++half) {
-                const uint32_t wa = fa[i / 2 + 2 * half], wb = fb[half];
-                sum += static_cast<double>(__uint_as_float(wa << 16)) * __uint_as_float(wb << 16);
-                sum += static_cast<double>(__uint_as_float(wa & 0xFFFF0000u)) * __uint_as_float(wb & 0xFFFF0000u);
-            }
-        }
-        c[i] = static_cast<float>(sum);
+        c[i] = static_cast<float>(c[i] + deposits->sums[g + 8 * (i / 2)][2 * t + i % 2]);
     }
 }
 
 inline const unsigned char* const* emulate_rows(const void* row, const unsigned char* (&rows)[32]) {
     if (reinterpret_cast<uintptr_t>(row) % 16 != 0) emulate::fail("load_matrices: a row that is not 16-byte aligned");
-    const emulate::Slot* slots = emulate::warp_barrier(emulate::MATRICES, ~0u, &row, sizeof row);
+    const emulate::Slot* slots = emulate::warp_barrier(emulate::MATRICES, ~0u, &row, sizeof row)->lanes;
     for (uint32_t lane = 0; lane < 32; ++lane) memcpy(&rows[lane], slots[lane].bytes, sizeof row);
     return rows;
 }

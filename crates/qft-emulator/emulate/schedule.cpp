@@ -18,6 +18,7 @@ namespace emulate {
 
 __thread Context context;
 __thread uint3 thread_index;
+__thread uint32_t lane_of_warp;
 
 namespace {
 
@@ -48,7 +49,7 @@ struct Fiber {
 
 struct Warp {
     uint32_t parity;
-    Slot slots[2][32];
+    Deposits deposits[2];
 };
 
 // All that one thread of the system needs to run blocks.
@@ -119,8 +120,10 @@ void run_thread() {
 }
 
 void prepare(Fiber& fiber) {
-    // The stack looks as if run_thread had been interrupted before its first instruction.
-    void** top = reinterpret_cast<void**>(fiber.stack + STACK_BYTES - 64);
+    // The stack looks as if run_thread had been interrupted before its first instruction. Stacks begin at different
+    // offsets within a page: the processor's cache would otherwise keep only a few of them at a time.
+    const size_t offset = 64 + (fiber.index.x + 32 * fiber.index.y) % 32 * 192;
+    void** top = reinterpret_cast<void**>(fiber.stack + STACK_BYTES - offset);
     *--top = nullptr;
 #if defined(__x86_64__)
     *--top = reinterpret_cast<void*>(run_thread);
@@ -165,6 +168,7 @@ bool resume(Worker& self, Fiber& fiber) {
     }
     self.current = &fiber;
     thread_index = fiber.index;
+    lane_of_warp = fiber.lane;
     qft_emulate_switch(&self.scheduler, fiber.stack_pointer);
     if (fiber.state == State::ENDED || self.message[0]) {
         // Threads without barriers share one stack, which stays in the cache.
@@ -250,24 +254,23 @@ void on_fault(int signal, siginfo_t* info, void*) {
 
 }  // namespace
 
-uint32_t lane() { return worker->current->lane; }
-
 uint32_t block_barrier(uint32_t value) {
     worker->barrier_sum += value;
     give_way(State::AT_BLOCK_BARRIER);
     return worker->barrier_result;
 }
 
-const Slot* warp_barrier(uint32_t call, uint32_t mask, const void* deposit, size_t bytes) {
+Deposits* warp_barrier(uint32_t call, uint32_t mask, const void* deposit, size_t bytes) {
     Fiber* fiber = worker->current;
     Warp& warp = worker->warps[fiber->warp];
     // Deposits alternate between two sets: those of the last call can still be read while those of the next are made.
-    Slot* slots = warp.slots[warp.parity];
-    if (bytes) memcpy(slots[fiber->lane].bytes, deposit, bytes);
+    Deposits* deposits = &warp.deposits[warp.parity];
+    if (bytes) memcpy(deposits->lanes[fiber->lane].bytes, deposit, bytes);
+    deposits->computed = false;
     fiber->call = call;
     fiber->mask = mask;
     give_way(State::AT_WARP_BARRIER);
-    return slots;
+    return deposits;
 }
 
 void fail(const char* message) {
