@@ -44,7 +44,6 @@ impl Cuda {
         SCRATCH_BYTES as u64
     }
 
-    #[allow(dead_code)] // As above.
     pub(crate) fn scratch_block(&self) -> &Scratch {
         &self.scratch
     }
@@ -129,7 +128,6 @@ impl Cuda {
     }
 
     /// The first element of a span that a kernel reads.
-    #[allow(dead_code)] // The operations to come use it.
     pub(crate) fn read_span<T: Element>(
         &self,
         op: &'static str,
@@ -140,7 +138,6 @@ impl Cuda {
     }
 
     /// The first element of a matrix that a kernel reads.
-    #[allow(dead_code)] // The operations to come use it.
     pub(crate) fn read_mat<T: Element>(
         &self,
         op: &'static str,
@@ -151,7 +148,6 @@ impl Cuda {
     }
 
     /// The first element of a matrix that a kernel writes.
-    #[allow(dead_code)] // The operations to come use it.
     pub(crate) fn write_mat<T: Element>(
         &self,
         op: &'static str,
