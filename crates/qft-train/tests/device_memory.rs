@@ -12,8 +12,11 @@ use qft_llama::{DEFAULT_SHARD_BYTES, LlamaConfig, WeightSource, export_folder};
 use qft_quant::{HybridOps, Outliers};
 use qft_tensor::{Buffer, Device, Element};
 use qft_testing::material;
+use qft_train::TrainOps;
+use qft_train::checkpoint::{self, Progress};
 use qft_train::options::choice::States;
-use std::path::Path;
+use qft_train::trainer::Trainer;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const ALL_STATES: [States; 5] =
@@ -70,7 +73,8 @@ fn planes(on: &dyn HybridOps, model: &Model) -> Vec<Vec<u8>> {
 /// The weight file that the model is exported to.
 fn exported(on: &dyn HybridOps, model: &Model, out: &Path) -> Vec<u8> {
     let ids: Vec<_> = model.config.tensors().map(|spec| spec.name).collect();
-    export_folder(out, None, &model.config, DEFAULT_SHARD_BYTES, &mut |spec, rows, out| {
+    let config = &model.config;
+    export_folder(out, None, config, DEFAULT_SHARD_BYTES, on.ledger(), &mut |spec, rows, out| {
         let id = ids.iter().position(|name| *name == spec.name).unwrap();
         model.read_rows(on, TensorId(id as u32), rows, out)
     })
@@ -95,5 +99,40 @@ fn a_model_is_loaded_and_exported_with_the_bytes_of_the_cpu() {
         let (device, cpu) = (device.ledger().report(), cpu.ledger().report());
         assert_eq!(device.current_bytes, cpu.current_bytes, "{states:?}");
         assert_eq!(device.peak_bytes, cpu.peak_bytes, "a copy beside the model: {states:?}");
+    }
+}
+
+/// The state file of a checkpoint of `trainer`, written below `root`, and its folder.
+fn saved(on: &dyn TrainOps, trainer: &mut Trainer, root: &Path) -> (Vec<u8>, PathBuf, Progress) {
+    let progress = Progress {
+        version: checkpoint::VERSION,
+        step: trainer.pass.step,
+        tokens: 0,
+        seconds: 0.0,
+        initial_eval_loss: None,
+        last_norm: trainer.optimizer.last_norm,
+        options: serde_json::Map::new(),
+    };
+    let dir = checkpoint::save(on, trainer, &progress, root).unwrap();
+    (std::fs::read(dir.join("state.safetensors")).unwrap(), dir, progress)
+}
+
+/// After a step, so that momentum is not zero and weights are not those of the file.
+#[test]
+fn a_checkpoint_goes_from_device_to_device() {
+    let (cpu, device) = (common::cpu(), emulator());
+    let windows = common::Windows::shakespeare(8);
+    for states in [States::Full, States::Compact, States::F32] {
+        let setup = common::setup(states);
+        let mut trained = common::trainer(&device, &setup);
+        trained.step(&device, &[windows.batch(0, 1)], 1e-3).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let (want, dir, progress) = saved(&device, &mut trained, &root.path().join("first"));
+        for (name, on) in [("cpu", &cpu as &dyn TrainOps), ("device", &device)] {
+            let mut other = common::trainer(on, &setup);
+            checkpoint::load(on, &mut other, &progress, &dir).unwrap();
+            let (got, ..) = saved(on, &mut other, &root.path().join(name));
+            assert!(got == want, "{states:?} on {name}");
+        }
     }
 }
