@@ -168,7 +168,7 @@ fn wide_channels_are_chosen_and_quantized_as_on_the_cpu() {
                 }
                 for gap in [0, 3] {
                     let run = |on: &dyn QuantizeOps| {
-                        let wide = vec![&[9.0][..], &x].concat();
+                        let wide = [&[9.0][..], &x].concat();
                         let x = upload(on, &wide);
                         let x = match gap {
                             0 => x.mat(rows, cols),
