@@ -172,9 +172,8 @@ fn compare(shape: (usize, usize), gap: usize, fraction: f64, seeds: Range<u64>) 
                     for t in seeds.clone() {
                         let kind = t as usize;
                         let grad = gradient(&mut rng, rows, cols, kind % 4);
-                        let cut = rows / 2;
-                        let parts = if t == 0 { vec![0..cut, cut..rows] } else { vec![0..rows] };
-                        for part in parts {
+                        let cut = if t == 0 { rows / 2 } else { 0 };
+                        for part in [0..cut, cut..rows] {
                             let step = Step {
                                 grad: grad[part.start * cols..part.end * cols].to_vec(),
                                 rows: part,
