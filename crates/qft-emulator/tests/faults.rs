@@ -20,7 +20,7 @@ fn read(emulator: &Emulator, address: u64, bytes: usize) -> Result<Vec<u32>, Err
 }
 
 fn failure(kernel: &'static str, threads: u32, more: &[Arg]) -> String {
-    run(kernel, 0, threads, more).unwrap_err().to_string()
+    run(kernel, 0, threads, more).expect_err("the kernel is faulty").to_string()
 }
 
 #[test]

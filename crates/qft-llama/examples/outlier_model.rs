@@ -4,6 +4,7 @@
 use qft_llama::export::{DEFAULT_SHARD_BYTES, export_folder};
 use qft_llama::{LlamaConfig, WeightSource, Weights, WithOutliers};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1).map(PathBuf::from);
@@ -12,9 +13,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = LlamaConfig::from_dir(&dir)?;
     let source = WeightSource::open(&dir, &config)?;
     let weights = WithOutliers::new(&source, &config);
-    export_folder(&out, Some(&dir), &config, DEFAULT_SHARD_BYTES, &mut |spec, rows, values| {
-        weights.read_rows(&spec.name, rows, values)
-    })?;
+    let ledger = Arc::default();
+    export_folder(
+        &out,
+        Some(&dir),
+        &config,
+        DEFAULT_SHARD_BYTES,
+        &ledger,
+        &mut |spec, rows, values| weights.read_rows(&spec.name, rows, values),
+    )?;
     println!("wrote {}", out.display());
     Ok(())
 }
