@@ -263,6 +263,7 @@ impl Toolkit {
             .skip(1)
             .collect::<Vec<_>>()
             .join("\n");
+        let body = without_path(&body);
         let text = format!("{}\n.version {}\n{body}\n", source.stamp, config.ptx_version);
         fs::write(&file, &text)?;
         let mut usages = Vec::new();
@@ -279,6 +280,17 @@ impl Toolkit {
         fs::remove_dir_all(scratch)?;
         Ok((text, usages))
     }
+}
+
+/// PTX whose names of an anonymous namespace do not depend on where the source lies: the compiler puts eight digits
+/// of its path's hash into them, which one text has only one of.
+fn without_path(ptx: &str) -> String {
+    let marks = ["INTERNAL_", "GLOBAL__N__"];
+    let digits = |mark: &&str| ptx.split(*mark).nth(1).and_then(|rest| rest.get(..8));
+    let Some(digits) = marks.iter().find_map(digits) else { return ptx.to_owned() };
+    marks.iter().fold(ptx.to_owned(), |text, mark| {
+        text.replace(&format!("{mark}{digits}"), &format!("{mark}00000000"))
+    })
 }
 
 /// nvcc within a virtual environment.
@@ -361,6 +373,16 @@ mod tests {
         let sources = sources(&folder, &config).unwrap();
         assert!(!sources.is_empty());
         check(&folder, &sources).unwrap();
+    }
+
+    #[test]
+    fn the_path_of_a_source_leaves_no_trace() {
+        let ptx =
+            |id: &str| format!("_ZZN42_INTERNAL_{id}_4_a_cu_623e97ba44_GLOBAL__N__{id}_4_a_cu");
+        assert_eq!(without_path(&ptx("7d2e0e0e")), without_path(&ptx("4996d58d")));
+        let short = |id: &str| format!("_ZN43_GLOBAL__N__{id}_10_a_cu");
+        assert_eq!(without_path(&short("d7940101")), without_path(&short("01967e68")));
+        assert_eq!(without_path("mov.u32 %r1, 7;"), "mov.u32 %r1, 7;");
     }
 
     #[test]
