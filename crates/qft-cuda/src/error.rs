@@ -7,7 +7,7 @@ use crate::launch::{Arg, Parameter};
 #[non_exhaustive]
 pub enum Error {
     /// No driver library.
-    #[error("no NVIDIA driver is installed (libcuda was not found); use the device cpu")]
+    #[error("no NVIDIA driver is installed (libcuda was not found)")]
     NoDriver,
     /// The driver is too old for the kernels.
     #[error("the NVIDIA driver supports CUDA {found}, qft needs {needed}; update the driver")]

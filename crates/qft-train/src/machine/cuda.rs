@@ -13,7 +13,7 @@ pub(super) const KERNEL_BYTES: u64 = 64 << 20;
 /// Errors: there is no driver, no such GPU, one that is too old, or one that computes wrongly.
 pub(super) fn open(index: usize) -> Result<Cuda> {
     qft_cuda::open(index)
-        .with_context(|| format!("--device cuda:{index}; --device cpu works without a GPU"))
+        .with_context(|| format!("--device cuda:{index} (--device cpu needs no GPU)"))
 }
 
 /// The rate of a product that keeps every part of a GPU busy, in 10⁹ operations per second.
