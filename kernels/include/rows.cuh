@@ -45,19 +45,22 @@ __device__ __forceinline__ float sum_row(uint32_t cols, float* total, Stage stag
     return *total;
 }
 
+// Where the second digits of this block's row go, in `high` [rows, WIDE] or null.
+__device__ __forceinline__ int8_t* high_of(int8_t* high) {
+    return high != nullptr ? high + static_cast<uint64_t>(blockIdx.x) * WIDE : nullptr;
+}
+
 // Quantizes the row `value(i)`, which is computed twice, and returns to q and scale what QuantizeRows does. A NaN
-// raises no maximum and becomes 0; a row whose absmax is below 1e-30 gets scale 0. Raises `maxima` [cols] unless it is
-// null. `shared` holds ROW_WARPS floats.
+// raises no maximum and becomes 0; a row whose absmax is below 1e-30 gets scale 0. `high` [WIDE] receives the second
+// digits of `channels` [WIDE]; it is null for a result without places for them. `shared` holds ROW_WARPS floats.
 template <class Value>
 __device__ __forceinline__ void quantize_row(uint32_t cols, float* shared, int8_t* __restrict__ q, float* scale,
-                                             uint32_t* maxima, Value value) {
+                                             const uint32_t* __restrict__ channels, int8_t* __restrict__ high,
+                                             Value value) {
+    if (high != nullptr && widen_row<ROW_WARPS>(cols, channels, shared, q, scale, high, value)) return;
     float largest = 0.0f;
 #pragma unroll 4
-    for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) {
-        const float magnitude = fabsf(value(i));
-        largest = fmaxf(largest, magnitude);
-        if (maxima != nullptr) raise_maximum(maxima + i, magnitude);
-    }
+    for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) largest = fmaxf(largest, fabsf(value(i)));
     largest = block_max<ROW_WARPS>(largest, shared);
     const float inverse = inverse_scale_of(largest);
 #pragma unroll 4

@@ -1,7 +1,5 @@
-// Quantization with wide channels: crates/qft-tensor/src/cpu/wide.rs.
-//
-// Nothing of the choice reaches the host. Rows are quantized as if no channel were wide, while they raise the maxima of
-// their columns; one block chooses the channels; then every row looks, and only where there are some is computed again.
+// Quantization with wide channels: crates/qft-tensor/src/cpu/wide.rs. Which they are stands on the device, chosen by an
+// earlier step (wide.cu), so the host does not know whether there are any.
 #pragma once
 #include "int8.cuh"
 #include "wide.cuh"
@@ -9,17 +7,10 @@
 // The largest magnitude of a wide value, in units of the scale.
 constexpr float WIDE_MAX = 127 * WIDE_RADIX + 63;
 
-// Raises the maximum of a column, the bits of a float that is not negative, to a magnitude; a NaN raises nothing. A stale
-// value costs an atomic operation too many; most rows raise none.
-__device__ __forceinline__ void raise_maximum(uint32_t* maximum, float magnitude) {
-    const uint32_t bits = magnitude == magnitude ? __float_as_uint(magnitude) : 0u;
-    if (bits > *maximum) atomicMax(maximum, bits);
-}
-
-// Quantizes the row `value(i)` of a matrix with wide channels; see quantize_row. Nothing but zeros in `high` if there are
-// none. A block of WARPS warps; `shared` holds WARPS floats.
+// Quantizes the row `value(i)` if there are wide channels, and returns whether there are; see quantize_row. If there are
+// none, `high` receives zeros and the row is left to the caller. A block of WARPS warps; `shared` holds WARPS floats.
 template <uint32_t WARPS, class Value>
-__device__ __forceinline__ void widen_row(uint32_t cols, const uint32_t* __restrict__ channels, float* shared,
+__device__ __forceinline__ bool widen_row(uint32_t cols, const uint32_t* __restrict__ channels, float* shared,
                                           int8_t* __restrict__ q, float* scale, int8_t* __restrict__ high,
                                           Value value) {
     uint32_t wide[WIDE];
@@ -28,7 +19,7 @@ __device__ __forceinline__ void widen_row(uint32_t cols, const uint32_t* __restr
     // They are in front.
     if (wide[0] >= cols) {
         if (threadIdx.x < WIDE) high[threadIdx.x] = 0;
-        return;
+        return false;
     }
     float ordinary = 0.0f, largest = 0.0f;
     for (uint32_t i = threadIdx.x; i < cols; i += WARPS * WARP) {
@@ -62,4 +53,5 @@ __device__ __forceinline__ void widen_row(uint32_t cols, const uint32_t* __restr
         q[i] = static_cast<int8_t>(digit);
     }
     if (threadIdx.x == 0) *scale = scale_of(absmax);
+    return true;
 }

@@ -3,7 +3,7 @@
 use qft_autograd::layers::linear::{self, PendingGradient};
 use qft_autograd::{Compute, Context, Error, GradientSink, Matrix, Rows, TensorId, Vector, Weight};
 use qft_quant::{HybridFormat, HybridMatrix, Residual};
-use qft_tensor::{Buffer, Cpu, CpuConfig, Owner};
+use qft_tensor::{Buffer, Cpu, CpuConfig, NO_CHANNEL, Owner, WIDE};
 use qft_testing::rng::TestRng;
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (0..INPUTS).map(|k| x[t * INPUTS + k] * teacher[n * INPUTS + k]).sum()
         })
         .collect();
+    // No input channel stands out, so none gets a second digit.
+    let all_alike = Buffer::from_host(&cpu, Owner::Scales, "wide channels", &[NO_CHANNEL; WIDE])?;
     for compute in [Compute::Float, Compute::Int8] {
         let mut weights = vec![0.0f32; OUTPUTS * INPUTS];
         println!("{compute:?}");
@@ -53,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let device = Buffer::from_host(&cpu, Owner::Activations, "x", &x)?;
             let rows = match compute {
                 Compute::Int8 => {
-                    Rows::quantize(&cpu, Owner::Activations, "x", &device, (TOKENS, INPUTS))?
+                    Rows::quantize(&cpu, "x", &device, (TOKENS, INPUTS), all_alike.all())?
                 }
                 Compute::Float => Rows::Float { data: device, rows: TOKENS, cols: INPUTS },
             };

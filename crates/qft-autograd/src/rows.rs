@@ -1,7 +1,7 @@
 //! Activations on their way into a linear layer.
 
 use crate::{Compute, Error, LayerOps, RowsOut};
-use qft_tensor::{Buffer, Device, Owner, QMatrix, QuantizeRows, Rounding};
+use qft_tensor::{Buffer, Device, Owner, QMatrix, QuantizeRows, Rounding, Span};
 
 /// The input of a linear layer, `[T, K]`: also what its backward pass needs.
 #[derive(Debug)]
@@ -20,31 +20,35 @@ pub enum Rows {
 }
 
 impl Rows {
-    /// Allocates in the format that `compute` needs, contents unspecified.
+    /// Allocates in the format that `compute` needs, contents unspecified; in INT8 with the wide channels that `wide`
+    /// names, u32 [`qft_tensor::WIDE`].
     pub fn alloc(
         device: &dyn Device,
         compute: Compute,
-        owner: Owner,
         name: &'static str,
         (rows, cols): (usize, usize),
+        wide: Span<'_, u32>,
     ) -> Result<Self, Error> {
+        let owner = Owner::Activations;
         Ok(match compute {
             Compute::Float => {
                 Self::Float { data: Buffer::alloc(device, owner, name, rows * cols)?, rows, cols }
             }
-            Compute::Int8 => Self::Int8(QMatrix::alloc_wide(device, owner, name, (rows, cols))?),
+            Compute::Int8 => {
+                Self::Int8(QMatrix::alloc_wide(device, owner, name, (rows, cols), wide)?)
+            }
         })
     }
 
-    /// Quantizes f32 `[T, K]` to nearest.
+    /// Quantizes f32 `[T, K]` to nearest, with these wide channels.
     pub fn quantize(
         ops: &dyn LayerOps,
-        owner: Owner,
         name: &'static str,
         x: &Buffer<f32>,
         (rows, cols): (usize, usize),
+        wide: Span<'_, u32>,
     ) -> Result<Self, Error> {
-        let mut out = QMatrix::alloc_wide(ops, owner, name, (rows, cols))?;
+        let mut out = QMatrix::alloc_wide(ops, Owner::Activations, name, (rows, cols), wide)?;
         ops.quantize_rows(QuantizeRows {
             x: x.mat(rows, cols)?,
             fold: None,

@@ -10,7 +10,9 @@ use qft_autograd::ops::{
     FromBf16, RmsNormBackward, RmsNormForward, Rope, SwigluBackward, SwigluForward, ToBf16,
 };
 use qft_autograd::{LayerOps, RowsOut};
-use qft_tensor::{Buffer, Cpu, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding, ScaleAxis};
+use qft_tensor::{
+    Buffer, Cpu, NO_CHANNEL, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding, ScaleAxis, WIDE,
+};
 use qft_testing::reference::{self, widen};
 use qft_testing::rng::TestRng;
 use qft_testing::tolerance::Tolerance;
@@ -19,13 +21,22 @@ use qft_testing::tolerance::Tolerance;
 const SHAPES: &[(usize, usize)] =
     &[(1, 1), (1, 16), (3, 2), (7, 15), (8, 17), (9, 64), (65, 33), (130, 100), (2, 4099)];
 
-fn int8(cpu: &Cpu, shape: (usize, usize)) -> QMatrix {
-    QMatrix::alloc_wide(cpu, Owner::Activations, "test", shape).unwrap()
+/// With these wide channels, rising.
+fn int8(cpu: &Cpu, shape: (usize, usize), channels: &[usize]) -> QMatrix {
+    let mut choice = [NO_CHANNEL; WIDE];
+    choice.iter_mut().zip(channels).for_each(|(place, &channel)| *place = channel as u32);
+    let choice = put(cpu, &choice);
+    QMatrix::alloc_wide(cpu, Owner::Activations, "test", shape, choice.all()).unwrap()
 }
 
 /// Quantizes rows that were written as floats: what the fused path must equal.
-fn quantized(cpu: &Cpu, x: &Buffer<f32>, (rows, cols): (usize, usize)) -> Planes {
-    let mut out = int8(cpu, (rows, cols));
+fn quantized(
+    cpu: &Cpu,
+    x: &Buffer<f32>,
+    (rows, cols): (usize, usize),
+    channels: &[usize],
+) -> Planes {
+    let mut out = int8(cpu, (rows, cols), channels);
     let x = x.mat(rows, cols).unwrap();
     let op = QuantizeRows { x, fold: None, rounding: Rounding::Nearest, out: &mut out };
     cpu.quantize_rows(op).unwrap();
@@ -75,7 +86,7 @@ fn rmsnorm() {
                 out: float,
             })
             .unwrap();
-            let mut fused = int8(cpu, (rows, cols));
+            let mut fused = int8(cpu, (rows, cols), &[]);
             let mut fused_rstd = garbage(cpu, rows);
             cpu.rmsnorm_forward(RmsNormForward {
                 x: &x,
@@ -85,7 +96,8 @@ fn rmsnorm() {
                 out: RowsOut::Int8(&mut fused),
             })
             .unwrap();
-            assert_eq!(planes(&fused), quantized(cpu, &out, (rows, cols)), "[{rows}, {cols}]");
+            let want = quantized(cpu, &out, (rows, cols), &[]);
+            assert_eq!(planes(&fused), want, "[{rows}, {cols}]");
             assert_eq!(bits(&get(&fused_rstd)), bits(&get(&rstd)));
             let (mut dx, mut dgain) = (put(cpu, &before), put(cpu, &dgain_before));
             cpu.rmsnorm_backward(RmsNormBackward {
@@ -120,27 +132,27 @@ fn rmsnorm() {
     }
 }
 
-/// Norm and SwiGLU find the wide channels that the same rows, quantized by themselves, have.
+/// Norm and SwiGLU give wide channels the digits that the same rows, quantized by themselves, have.
 #[test]
-fn wide_channels_are_those_of_the_result() {
+fn wide_channels_have_the_digits_of_the_result() {
     for (seed, &(rows, cols)) in SHAPES.iter().enumerate().filter(|(_, shape)| shape.1 > 16) {
         let mut rng = TestRng::new(200 + seed as u64);
         let (x, mut up) = (rng.normals(rows * cols, 1.0), rng.normals(rows * cols, 1.0));
         let mut gain = vec![1.0; cols];
-        for (channel, factor) in [(3, 20.0), (cols / 2, 45.0), (cols - 1, 60.0)] {
+        let channels = [3, cols / 2, cols - 1];
+        for (channel, factor) in channels.into_iter().zip([20.0, 45.0, 60.0]) {
             gain[channel] = factor;
             up.chunks_exact_mut(cols).for_each(|row| row[channel] *= factor);
         }
         agree(|cpu| {
             let (x, gain, up) = (put(cpu, &x), put(cpu, &gain), put(cpu, &up));
             let (mut rstd, mut out) = (garbage(cpu, rows), garbage(cpu, rows * cols));
-            let mut fused = int8(cpu, (rows, cols));
+            let mut fused = int8(cpu, (rows, cols), &channels);
             let check = |cpu: &Cpu, fused: &QMatrix, out: &Buffer<f32>| {
                 let planes = planes(fused);
-                assert_eq!(planes, quantized(cpu, out, (rows, cols)), "[{rows}, {cols}]");
-                let wide = &planes.2;
-                let has = |channel: usize| wide.contains(&(channel as u32));
-                assert!(rows < 3 || has(3) && has(cols / 2) && has(cols - 1), "{wide:?}");
+                let want = quantized(cpu, out, (rows, cols), &channels);
+                assert_eq!(planes, want, "[{rows}, {cols}]");
+                assert!(planes.3.iter().any(|&high| high != 0));
             };
             for int8 in [false, true] {
                 let out = match int8 {
@@ -179,10 +191,11 @@ fn swiglu() {
             let mut out = garbage(cpu, len);
             let float = RowsOut::Float(&mut out);
             cpu.swiglu_forward(SwigluForward { gate: &gate, up: &up, rows, out: float }).unwrap();
-            let mut fused = int8(cpu, (rows, cols));
+            let mut fused = int8(cpu, (rows, cols), &[]);
             let op = SwigluForward { gate: &gate, up: &up, rows, out: RowsOut::Int8(&mut fused) };
             cpu.swiglu_forward(op).unwrap();
-            assert_eq!(planes(&fused), quantized(cpu, &out, (rows, cols)), "[{rows}, {cols}]");
+            let want = quantized(cpu, &out, (rows, cols), &[]);
+            assert_eq!(planes(&fused), want, "[{rows}, {cols}]");
             let dy = put(cpu, &dy);
             cpu.swiglu_backward(SwigluBackward { dy: &dy, gate: &mut gate, up: &mut up }).unwrap();
             vec![get(&out), get(&gate), get(&up)]
@@ -281,7 +294,7 @@ fn wrong_shapes_are_errors() {
         QMatrix::alloc(&cpu, Owner::Activations, "test", (3, 4), ScaleAxis::Column).unwrap();
     let out = RowsOut::Int8(&mut by_column);
     assert!(cpu.swiglu_forward(SwigluForward { gate: &x, up: &x, rows: 3, out }).is_err());
-    let mut turned = int8(&cpu, (4, 3));
+    let mut turned = int8(&cpu, (4, 3), &[]);
     let out = RowsOut::Int8(&mut turned);
     assert!(cpu.swiglu_forward(SwigluForward { gate: &x, up: &x, rows: 3, out }).is_err());
 }

@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::{bits, cpu, devices_under_test, upload, wide_matrix};
+use common::{bits, cpu, devices_under_test, upload, wide_alloc, wide_matrix};
 use qft_tensor::{
-    Buffer, Dequantize, Owner, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, Requantize,
-    RngKey, Rounding, ScaleAxis,
+    Buffer, Dequantize, Owner, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima,
+    Requantize, RngKey, Rounding, ScaleAxis, SelectWide, WIDE,
 };
 use qft_testing::rng::TestRng;
 
@@ -155,38 +155,47 @@ fn dequantize_and_requantize_equal_the_cpu() {
     }
 }
 
-/// Columns that stand out, by enough and by too little; and rows that are not finite.
+/// Columns that stand out, and rows that are not finite; then the maxima of what came out, in more than one strip of
+/// rows, and the choice they lead to.
 #[test]
-fn wide_channels_are_chosen_and_quantized_as_on_the_cpu() {
+fn wide_channels_are_quantized_and_chosen_as_on_the_cpu() {
     let cpu = cpu();
     for (name, device) in devices_under_test() {
-        for (rows, cols) in [(0, 20), (1, 7), (3, 9), (9, 172), (70, 300), (12, 1300)] {
-            for factor in [1.0, 1.9, 60.0, 1e30] {
+        for (rows, cols) in [(0, 20usize), (1, 7), (3, 9), (9, 172), (201, 300), (12, 1300)] {
+            for (count, factor) in [(0, 60.0), (1, 60.0), (5, 1e30), (8, 1.9), (4, 0.0)] {
+                let columns = || (0..cols).step_by(cols.div_ceil(8)).take(count);
                 let mut x = floats(rows, cols);
                 for row in x.chunks_exact_mut(cols) {
-                    row.iter_mut().step_by(cols.div_ceil(5)).for_each(|x| *x *= factor);
+                    columns().for_each(|c| row[c] *= factor);
                 }
                 for gap in [0, 3] {
+                    let cols = cols - usize::from(gap > 0);
+                    let channels: Vec<u32> =
+                        columns().filter(|&c| c < cols).map(|c| c as u32).collect();
                     let run = |on: &dyn QuantizeOps| {
                         let wide = [&[9.0][..], &x].concat();
                         let x = upload(on, &wide);
                         let x = match gap {
                             0 => x.mat(rows, cols),
-                            _ => x.mat(rows, cols).and_then(|x| x.col_range(1..cols)),
+                            _ => x.mat(rows, cols + 1).and_then(|x| x.col_range(1..cols + 1)),
                         };
-                        let x = x.unwrap();
-                        let shape = (rows, x.cols());
-                        let mut out =
-                            QMatrix::alloc_wide(on, Owner::Workspace, "q", shape).unwrap();
+                        let mut out = wide_alloc(on, (rows, cols), &channels);
                         let (fold, rounding) = (None, Rounding::Nearest);
-                        on.quantize_rows(QuantizeRows { x, fold, rounding, out: &mut out })
-                            .unwrap();
-                        let wide = out.wide.as_ref().unwrap();
-                        let digits =
-                            (wide.channels.to_vec(on).unwrap(), wide.high.to_vec(on).unwrap());
-                        (planes(on, &out), digits)
+                        let op = QuantizeRows { x: x.unwrap(), fold, rounding, out: &mut out };
+                        on.quantize_rows(op).unwrap();
+                        let high = out.wide.as_ref().unwrap().high.to_vec(on).unwrap();
+                        let before = TestRng::new(5).normals(cols, 1.0);
+                        let before: Vec<f32> = before.into_iter().map(f32::abs).collect();
+                        let mut maxima = upload(on, &before);
+                        on.raise_maxima(RaiseMaxima { x: &out, maxima: &mut maxima }).unwrap();
+                        let mut table = upload(on, &[9u32; 3 * WIDE]);
+                        let choice = table.mat_mut(3, WIDE).unwrap().row_range(1..2).unwrap();
+                        on.select_wide(SelectWide { maxima: &maxima, choice }).unwrap();
+                        let maxima = bits(&maxima.to_vec(on).unwrap());
+                        (planes(on, &out), high, maxima, table.to_vec(on).unwrap())
                     };
-                    assert!(run(&device) == run(&cpu), "{name}: [{rows}, {cols}] x{factor} {gap}");
+                    let (got, want) = (run(&device), run(&cpu));
+                    assert!(got == want, "{name}: [{rows}, {cols}] {count} x{factor} {gap}");
                 }
             }
         }

@@ -120,8 +120,14 @@ pub struct PendingBlock {
     mlp_norm: PendingGain,
 }
 
-/// Is shown inputs of linear layers, by name.
-pub(crate) type Inspect<'a> = &'a mut dyn FnMut(&'static str, &Rows) -> Result<(), Error>;
+/// Is shown the inputs of a block's linear layers, in the order of [`crate::wide::BLOCK_INPUTS`].
+pub(crate) type See<'a> = &'a mut dyn FnMut([&Rows; 4]) -> Result<(), Error>;
+
+impl Inner {
+    fn linear_inputs(&self) -> [&Rows; 4] {
+        [&self.x_normed, self.attention.rows(), &self.mlp.normed, &self.mlp.activated]
+    }
+}
 
 const SAVED: Owner = Owner::Activations;
 
@@ -138,26 +144,24 @@ fn project(
 }
 
 impl Block {
-    /// The output for `x` f32 `[T, C]`; nothing is kept. `inspect` is shown the input of each linear layer.
+    /// The output for `x` f32 `[T, C]`; nothing is kept. `see` is shown the inputs of the linear layers.
     pub(crate) fn infer(
         &self,
         ctx: &Context<'_>,
         geometry: &Geometry<'_>,
         tokens: &Tokens,
         x: Buffer<f32>,
-        inspect: Inspect<'_>,
+        see: See<'_>,
     ) -> Result<Buffer<f32>, Error> {
         let inner = self.inner(ctx, geometry, tokens, x)?;
-        inspect("normed for attention", &inner.x_normed)?;
-        inspect("attention output", inner.attention.rows())?;
-        inspect("normed for MLP", &inner.mlp.normed)?;
-        inspect("activated", &inner.mlp.activated)?;
+        see(inner.linear_inputs())?;
         let Inner { mlp, mid: mut y, .. } = inner;
         linear::forward(ctx, &self.down, 0..self.down.rows(), &mlp.activated, &mut y, true)?;
         Ok(y)
     }
 
-    /// The output for `x` f32 `[T, C]`, and what the backward pass needs; `input` is `x` as kept.
+    /// The output for `x` f32 `[T, C]`, and what the backward pass needs; `input` is `x` as kept. `see` as in
+    /// [`Block::infer`].
     pub(crate) fn forward(
         &self,
         ctx: &Context<'_>,
@@ -165,8 +169,10 @@ impl Block {
         tokens: &Tokens,
         x: Buffer<f32>,
         input: Stream,
+        see: See<'_>,
     ) -> Result<(Buffer<f32>, SavedBlock), Error> {
         let saved = self.rebuild(ctx, geometry, tokens, x, input)?;
+        see(saved.inner.linear_inputs())?;
         let mut y = Buffer::alloc(ctx.ops, SAVED, "residual stream", saved.inner.mid.len())?;
         y.copy_from(ctx.ops, 0, &saved.inner.mid, 0..saved.inner.mid.len())?;
         let down = &self.down;
@@ -207,7 +213,7 @@ impl Block {
             lse: &mut lse,
             out: &mut out,
         })?;
-        let attention = self.add_attention(ctx, out, &mut x)?;
+        let attention = self.add_attention(ctx, geometry, out, &mut x)?;
         let mlp = self.mlp(ctx, geometry, &x)?;
         Ok(Inner { x_normed: Arc::new(normed), x_rstd: rstd, q, k, v, attention, lse, mid: x, mlp })
     }
@@ -220,9 +226,10 @@ impl Block {
         positions: &Buffer<u32>,
         x: &Buffer<f32>,
     ) -> Result<Qkv, Error> {
-        let (heads, compute) = (geometry.heads, self.q.compute(ctx.compute));
+        let (heads, compute, wide) =
+            (geometry.heads, self.q.compute(ctx.compute), geometry.wide[0]);
         let (normed, rstd) =
-            rmsnorm::forward(ctx, compute, &self.attention_norm, geometry.eps, x, SAVED)?;
+            rmsnorm::forward(ctx, compute, &self.attention_norm, geometry.eps, x, wide)?;
         let mut q = project(ctx, &self.q, &normed, "q")?;
         let mut k = project(ctx, &self.k, &normed, "k")?;
         let v = project(ctx, &self.v, &normed, "v")?;
@@ -237,6 +244,7 @@ impl Block {
     fn add_attention(
         &self,
         ctx: &Context<'_>,
+        geometry: &Geometry<'_>,
         out: Buffer<f32>,
         x: &mut Buffer<f32>,
     ) -> Result<AttentionOutput, Error> {
@@ -247,7 +255,8 @@ impl Block {
                 AttentionOutput::Float(Arc::new(Rows::Float { data: out, rows, cols }))
             }
             Compute::Int8 => {
-                let int8 = Rows::quantize(ctx.ops, SAVED, "attention output", &out, (rows, cols))?;
+                let wide = geometry.wide[1];
+                let int8 = Rows::quantize(ctx.ops, "attention output", &out, (rows, cols), wide)?;
                 AttentionOutput::Int8 { float: out, rows: Arc::new(int8) }
             }
         };
@@ -263,13 +272,14 @@ impl Block {
         mid: &Buffer<f32>,
     ) -> Result<Mlp, Error> {
         let compute = self.down.compute(ctx.compute);
+        let wide = geometry.wide[2];
         let (normed, rstd) =
-            rmsnorm::forward(ctx, compute, &self.mlp_norm, geometry.eps, mid, SAVED)?;
+            rmsnorm::forward(ctx, compute, &self.mlp_norm, geometry.eps, mid, wide)?;
         let gate = project(ctx, &self.gate, &normed, "gate")?;
         let up = project(ctx, &self.up, &normed, "up")?;
         let rows = normed.shape().0;
         let shape = (rows, self.down.cols());
-        let mut activated = Rows::alloc(ctx.ops, compute, SAVED, "activated", shape)?;
+        let mut activated = Rows::alloc(ctx.ops, compute, "activated", shape, geometry.wide[3])?;
         let out = activated.out();
         ctx.ops.swiglu_forward(SwigluForward { gate: &gate, up: &up, rows, out })?;
         Ok(Mlp { normed: Arc::new(normed), rstd, gate, up, activated: Arc::new(activated) })
@@ -293,7 +303,7 @@ impl Block {
         let mut out = Buffer::alloc(ops, SAVED, "attention output", q.len())?;
         let (k, v) = (&cache.k, &cache.v);
         ops.attention_decode(AttentionDecode { q: &q, k, v, past, heads, out: &mut out })?;
-        self.add_attention(ctx, out, &mut x)?;
+        self.add_attention(ctx, geometry, out, &mut x)?;
         let mlp = self.mlp(ctx, geometry, &x)?;
         linear::forward(ctx, &self.down, 0..self.down.rows(), &mlp.activated, &mut x, true)?;
         Ok(x)

@@ -74,9 +74,9 @@ impl<'a> Session<'a> {
         let positions = Buffer::from_host(ops, Owner::Data, "positions", &positions)?;
         let ids_on_device = Buffer::from_host(ops, Owner::Data, "token ids", ids)?;
         let mut x = embedding::forward(&ctx, &model.embedding, &ids_on_device)?;
-        let geometry = model.geometry();
-        for (block, cache) in model.blocks.iter().zip(&mut self.caches) {
+        for (index, (block, cache)) in model.blocks.iter().zip(&mut self.caches).enumerate() {
             drop(Stream::round(ops, self.options.stream, &mut x)?);
+            let geometry = model.geometry(index)?;
             x = block.decode(&ctx, &geometry, &positions, x, cache, self.len)?;
         }
         self.len += ids.len();
@@ -86,7 +86,7 @@ impl<'a> Session<'a> {
         let head = model.head();
         let compute = head.compute(compute);
         let (rows, _) =
-            rmsnorm::forward(&ctx, compute, &model.norm, model.eps(), &last, Owner::Activations)?;
+            rmsnorm::forward(&ctx, compute, &model.norm, model.eps(), &last, model.wide.head()?)?;
         let mut logits = Buffer::alloc(ops, Owner::Loss, "logits", head.rows())?;
         linear::forward(&ctx, head, 0..head.rows(), &rows, &mut logits, false)?;
         Ok(logits.to_vec(ops)?)

@@ -11,6 +11,7 @@ pub mod pass;
 pub mod sampling;
 pub mod source;
 pub mod tokenizer;
+pub mod wide;
 
 pub use batch::{Batch, IGNORE};
 pub use config::{LlamaConfig, PRESETS, Rope, RopeScaling, TensorKind, TensorSpec};

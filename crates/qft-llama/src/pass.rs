@@ -6,6 +6,7 @@
 
 use crate::block::{PendingBlock, SavedBlock};
 use crate::model::Model;
+use crate::wide::{BlockWide, NextChoice};
 use crate::{Batch, IGNORE};
 use half::bf16;
 use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradient};
@@ -13,7 +14,7 @@ use qft_autograd::layers::rmsnorm::{self, PendingGain};
 use qft_autograd::layers::{embedding, linear};
 use qft_autograd::ops::{FromBf16, GatherRows, ScatterRows, ToBf16};
 use qft_autograd::{Compute, Context, Error, GradientSink, Heads, LayerOps, Rows, Segments, Stack};
-use qft_tensor::{Buffer, Owner, QMatrix};
+use qft_tensor::{Buffer, Owner};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -64,11 +65,12 @@ impl PassOptions {
     }
 }
 
-/// What all blocks share.
+/// What a block needs beside its parameters.
 pub(crate) struct Geometry<'a> {
     pub(crate) heads: Heads,
     pub(crate) eps: f32,
     pub(crate) inv_freq: &'a Buffer<f32>,
+    pub(crate) wide: BlockWide<'a>,
 }
 
 /// A micro-batch on the device.
@@ -170,51 +172,44 @@ pub struct StepLoss {
     pub target_tokens: usize,
 }
 
-/// The residual stream behind the last block, f32 `[T, C]`; nothing is kept.
-fn infer(
-    ctx: &Context<'_>,
-    model: &Model,
-    stream: StreamFormat,
-    tokens: &Tokens,
-    inspect: &mut dyn FnMut(usize, &'static str, &Rows) -> Result<(), Error>,
-) -> Result<Buffer<f32>, Error> {
-    let mut x = embedding::forward(ctx, &model.embedding, &tokens.ids)?;
-    for (index, block) in model.blocks.iter().enumerate() {
-        drop(Stream::round(ctx.ops, stream, &mut x)?);
-        let inspect = &mut |name, rows: &Rows| inspect(index, name, rows);
-        x = block.infer(ctx, &model.geometry(), tokens, x, inspect)?;
-    }
-    Ok(x)
-}
-
-/// The wide channels of one input of a block's linear layers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WideInput {
-    /// Which block.
-    pub block: usize,
-    /// Which of its inputs.
-    pub input: &'static str,
-    /// The channels, rising; none if all are alike.
-    pub channels: Vec<u32>,
-}
-
-/// The wide channels of every input of the blocks' linear layers, for `batch`; nothing in float compute.
-pub fn wide_channels(
+/// Chooses the wide channels of a model from one forward pass over the micro-batches of a step; nothing in float
+/// compute. Whatever the table held is replaced.
+///
+/// Positions without a target do not count at the head.
+pub fn calibrate(
     ops: &dyn LayerOps,
+    model: &mut Model,
+    options: &PassOptions,
+    batches: &[Batch],
+) -> Result<(), Error> {
+    if options.compute == Compute::Float {
+        return Ok(());
+    }
+    let (ctxs, tokens) = micro_batches(ops, options, batches)?;
+    let mut next = NextChoice::new(ops, &model.config)?;
+    let xs = through_blocks(&ctxs, model, options, &tokens, None, Some(&mut next))?;
+    for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
+        let (_, rows) = head_rows(ctx, model, tokens, &x)?;
+        next.see_head(ops, &rows)?;
+    }
+    model.wide = next.finish(ops)?;
+    Ok(())
+}
+
+/// The residual stream behind the last block, f32 `[T, C]`; nothing is kept.
+fn infer<'a>(
+    ops: &'a dyn LayerOps,
     model: &Model,
     options: &PassOptions,
     batch: &Batch,
-) -> Result<Vec<WideInput>, Error> {
-    let ctx = options.context(ops, 0);
-    let tokens = Tokens::new(ops, batch)?;
-    let mut inputs = Vec::new();
-    infer(&ctx, model, options.stream, &tokens, &mut |block, input, rows| {
-        if let Rows::Int8(QMatrix { wide: Some(wide), .. }) = rows {
-            inputs.push(WideInput { block, input, channels: wide.used(ops)? });
-        }
-        Ok(())
-    })?;
-    Ok(inputs)
+) -> Result<(Context<'a>, Tokens, Buffer<f32>), Error> {
+    let (ctx, tokens) = (options.context(ops, 0), Tokens::new(ops, batch)?);
+    let mut x = embedding::forward(&ctx, &model.embedding, &tokens.ids)?;
+    for (index, block) in model.blocks.iter().enumerate() {
+        drop(Stream::round(ops, options.stream, &mut x)?);
+        x = block.infer(&ctx, &model.geometry(index)?, &tokens, x, &mut |_| Ok(()))?;
+    }
+    Ok((ctx, tokens, x))
 }
 
 /// Negative log-likelihood of each target of `batch`, in order, in nats.
@@ -224,10 +219,9 @@ pub fn evaluate(
     options: &PassOptions,
     batch: &Batch,
 ) -> Result<Vec<f64>, Error> {
-    let ctx = options.context(ops, 0);
-    let tokens = Tokens::new(ops, batch)?;
-    let x = infer(&ctx, model, options.stream, &tokens, &mut |_, _, _| Ok(()))?;
-    Ok(head_forward(&ctx, model, &tokens, &x)?.2)
+    let (ctx, tokens, x) = infer(ops, model, options, batch)?;
+    let (_, rows) = head_rows(&ctx, model, &tokens, &x)?;
+    Ok(head_loss(&ctx, model, &tokens, rows)?.1)
 }
 
 /// Logits of every position of `batch`, f32 `[T, V]`, for tests and small inputs.
@@ -237,13 +231,11 @@ pub fn logits(
     options: &PassOptions,
     batch: &Batch,
 ) -> Result<Vec<f32>, Error> {
-    let ctx = options.context(ops, 0);
-    let tokens = Tokens::new(ops, batch)?;
-    let x = infer(&ctx, model, options.stream, &tokens, &mut |_, _, _| Ok(()))?;
+    let (ctx, tokens, x) = infer(ops, model, options, batch)?;
     let head = model.head();
     let compute = head.compute(ctx.compute);
     let (rows, _) =
-        rmsnorm::forward(&ctx, compute, &model.norm, model.eps(), &x, Owner::Activations)?;
+        rmsnorm::forward(&ctx, compute, &model.norm, model.eps(), &x, model.wide.head()?)?;
     let mut logits = Buffer::alloc(ops, Owner::Loss, "logits", tokens.count() * head.rows())?;
     linear::forward(&ctx, head, 0..head.rows(), &rows, &mut logits, false)?;
     Ok(logits.to_vec(ops)?)
@@ -256,25 +248,32 @@ struct AtHead {
     rstd: Buffer<f32>,
 }
 
-fn head_forward(
+/// The input of the head: the positions with a target, normed.
+fn head_rows(
     ctx: &Context<'_>,
     model: &Model,
     tokens: &Tokens,
     x: &Buffer<f32>,
-) -> Result<(AtHead, HeadBatch, Vec<f64>), Error> {
-    let head = model.head();
+) -> Result<(AtHead, Rows), Error> {
     let channels = model.norm.data.len();
     let m = tokens.index.len();
     let mut gathered =
         Buffer::alloc(ctx.ops, Owner::Activations, "residual stream at targets", m * channels)?;
     let gather = GatherRows { src: x, index: &tokens.index, channels, out: &mut gathered };
     ctx.ops.gather_rows(gather)?;
-    let compute = head.compute(ctx.compute);
-    let owner = Owner::Activations;
-    let (rows, rstd) = rmsnorm::forward(ctx, compute, &model.norm, model.eps(), &gathered, owner)?;
+    let (compute, wide) = (model.head().compute(ctx.compute), model.wide.head()?);
+    let (rows, rstd) = rmsnorm::forward(ctx, compute, &model.norm, model.eps(), &gathered, wide)?;
+    Ok((AtHead { x: gathered, rstd }, rows))
+}
+
+fn head_loss(
+    ctx: &Context<'_>,
+    model: &Model,
+    tokens: &Tokens,
+    rows: Rows,
+) -> Result<(HeadBatch, Vec<f64>), Error> {
     let targets = copy_ids(ctx.ops, &tokens.targets)?;
-    let (batch, nll) = HeadBatch::forward(ctx, head, Arc::new(rows), targets)?;
-    Ok((AtHead { x: gathered, rstd }, batch, nll))
+    HeadBatch::forward(ctx, model.head(), Arc::new(rows), targets)
 }
 
 fn copy_ids(ops: &dyn LayerOps, ids: &Buffer<u32>) -> Result<Buffer<u32>, Error> {
@@ -283,10 +282,66 @@ fn copy_ids(ops: &dyn LayerOps, ids: &Buffer<u32>) -> Result<Buffer<u32>, Error>
     Ok(copy)
 }
 
+fn micro_batches<'a>(
+    ops: &'a dyn LayerOps,
+    options: &PassOptions,
+    batches: &[Batch],
+) -> Result<(Vec<Context<'a>>, Vec<Tokens>), Error> {
+    let tokens = batches.iter().map(|batch| Tokens::new(ops, batch)).collect::<Result<_, _>>()?;
+    Ok(((0..batches.len()).map(|index| options.context(ops, index)).collect(), tokens))
+}
+
+/// The residual stream of each micro-batch behind the last block, layer by layer. What the backward pass needs goes
+/// to `stack`, and every block's inputs are shown to `next`, if these are given.
+fn through_blocks(
+    ctxs: &[Context<'_>],
+    model: &Model,
+    options: &PassOptions,
+    tokens: &[Tokens],
+    mut stack: Option<&mut Stack<Kept>>,
+    mut next: Option<&mut NextChoice>,
+) -> Result<Vec<Buffer<f32>>, Error> {
+    let mut xs = Vec::with_capacity(tokens.len());
+    for (ctx, tokens) in ctxs.iter().zip(tokens) {
+        xs.push(embedding::forward(ctx, &model.embedding, &tokens.ids)?);
+    }
+    for (index, block) in model.blocks.iter().enumerate() {
+        let geometry = model.geometry(index)?;
+        let mut outputs = Vec::with_capacity(xs.len());
+        for ((ctx, tokens), mut x) in ctxs.iter().zip(tokens).zip(xs) {
+            let input = Stream::round(ctx.ops, options.stream, &mut x)?;
+            let see = &mut |inputs: [&Rows; 4]| match &mut next {
+                Some(next) => next.see(ctx.ops, inputs),
+                None => Ok(()),
+            };
+            outputs.push(match (&mut stack, options.recompute) {
+                (Some(stack), Recompute::None) => {
+                    let (y, saved) = block.forward(ctx, &geometry, tokens, x, input, see)?;
+                    stack.push(Kept::All(Box::new(saved)));
+                    y
+                }
+                (stack, _) => {
+                    match stack {
+                        Some(stack) => stack.push(Kept::Input(input)),
+                        None => drop(input),
+                    }
+                    block.infer(ctx, &geometry, tokens, x, see)?
+                }
+            });
+        }
+        if let (Some(next), Some(ctx)) = (&mut next, ctxs.first()) {
+            next.choose(ctx.ops, index)?;
+        }
+        xs = outputs;
+    }
+    Ok(xs)
+}
+
 /// Forward and backward pass over the micro-batches of one step; gradients go to `sink`.
 ///
 /// The loss is the mean over all targets of all micro-batches, so its gradient does not depend on how a batch
-/// is cut. With a sink that updates at once, the model is the updated one on return.
+/// is cut. With a sink that updates at once, the model is the updated one on return. The model's wide channels
+/// become those that the activations of this step call for.
 ///
 /// Errors: [`Error::LossNotFinite`], before any gradient reaches the sink.
 pub fn train_step(
@@ -296,41 +351,25 @@ pub fn train_step(
     batches: &[Batch],
     sink: &mut dyn GradientSink,
 ) -> Result<StepLoss, Error> {
-    let ctxs: Vec<_> = (0..batches.len()).map(|i| options.context(ops, i)).collect();
-    let tokens = batches.iter().map(|b| Tokens::new(ops, b)).collect::<Result<Vec<_>, _>>()?;
+    let (ctxs, tokens) = micro_batches(ops, options, batches)?;
     let target_tokens: usize = tokens.iter().map(|t| t.targets.len()).sum();
+    let mut next = match options.compute {
+        Compute::Int8 => Some(NextChoice::new(ops, &model.config)?),
+        Compute::Float => None,
+    };
 
     // Forward, layer by layer.
-    let mut xs = Vec::with_capacity(tokens.len());
-    for (ctx, tokens) in ctxs.iter().zip(&tokens) {
-        xs.push(embedding::forward(ctx, &model.embedding, &tokens.ids)?);
-    }
     let mut stack = Stack::new("activation");
-    for block in &model.blocks {
-        let mut outputs = Vec::with_capacity(xs.len());
-        for ((ctx, tokens), mut x) in ctxs.iter().zip(&tokens).zip(xs) {
-            let input = Stream::round(ops, options.stream, &mut x)?;
-            let geometry = model.geometry();
-            let y = match options.recompute {
-                Recompute::Block => {
-                    stack.push(Kept::Input(input));
-                    block.infer(ctx, &geometry, tokens, x, &mut |_, _| Ok(()))?
-                }
-                Recompute::None => {
-                    let (y, saved) = block.forward(ctx, &geometry, tokens, x, input)?;
-                    stack.push(Kept::All(Box::new(saved)));
-                    y
-                }
-            };
-            outputs.push(y);
-        }
-        xs = outputs;
-    }
+    let xs = through_blocks(&ctxs, model, options, &tokens, Some(&mut stack), next.as_mut())?;
 
     // Head and loss.
     let (mut at_head, mut heads, mut sum) = (Vec::new(), Vec::new(), 0.0);
     for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
-        let (at, head, nll) = head_forward(ctx, model, tokens, &x)?;
+        let (at, rows) = head_rows(ctx, model, tokens, &x)?;
+        if let Some(next) = &mut next {
+            next.see_head(ops, &rows)?;
+        }
+        let (head, nll) = head_loss(ctx, model, tokens, rows)?;
         at_head.push(at);
         heads.push(head);
         sum += nll.iter().sum::<f64>();
@@ -339,14 +378,16 @@ pub fn train_step(
         // Before any gradient: with a sink that updates at once, nothing has changed yet.
         return Err(Error::LossNotFinite { sum });
     }
+    let next = next.map(|next| next.finish(ops)).transpose()?;
     let mut tied = TiedGradient::default();
     let mut dxs =
         head_backward(&ctxs, model, &tokens, at_head, heads, target_tokens, &mut tied, sink)?;
 
     // Blocks, from the last to the first; micro-batches in reverse, as they lie on the stack.
-    let Model { blocks, inv_freq, config, .. } = model;
-    let geometry = Model::geometry_of(config, inv_freq);
-    for block in blocks.iter_mut().rev() {
+    let Model { blocks, inv_freq, config, wide, .. } = model;
+    for (index, block) in blocks.iter_mut().enumerate().rev() {
+        // The channels of this step: a block that is computed again comes to the same bits.
+        let geometry = Model::geometry_of(config, inv_freq, wide, index)?;
         let mut pending = PendingBlock::default();
         for i in (0..ctxs.len()).rev() {
             let (ctx, tokens) = (&ctxs[i], &tokens[i]);
@@ -370,6 +411,9 @@ pub fn train_step(
         } else {
             embedding::backward(ctx, &mut model.embedding, &lookups, sink)?;
         }
+    }
+    if let Some(next) = next {
+        model.wide = next;
     }
     Ok(StepLoss { mean: sum / target_tokens.max(1) as f64, target_tokens })
 }

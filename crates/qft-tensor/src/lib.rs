@@ -41,4 +41,4 @@ pub use rng::{Philox, RngKey};
 pub use rounding::Rounding;
 pub use simd::{Isa, Kernel};
 pub use transfer::Transfer;
-pub use wide::{NO_CHANNEL, WIDE, Wide, WideDigits};
+pub use wide::{NO_CHANNEL, RaiseMaxima, SelectWide, WIDE, Wide, WideDigits};

@@ -3,7 +3,7 @@
 use crate::buffer::{RawBuffer, Storage};
 use crate::{
     DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps, Ledger, Owner,
-    QuantizeCols, QuantizeOps, QuantizeRows, Requantize,
+    QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, Requantize, SelectWide,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -109,6 +109,14 @@ impl QuantizeOps for Planner {
     }
 
     fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {
+        op.check()
+    }
+
+    fn raise_maxima(&self, op: RaiseMaxima<'_>) -> Result<(), Error> {
+        op.check()
+    }
+
+    fn select_wide(&self, op: SelectWide<'_>) -> Result<(), Error> {
         op.check()
     }
 }

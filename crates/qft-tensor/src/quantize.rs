@@ -2,7 +2,7 @@
 
 pub use crate::cpu::quantize::{nearest_i8, scale_of};
 
-use crate::wide::WIDE;
+use crate::wide::{RaiseMaxima, SelectWide, WIDE};
 use crate::{Buffer, Device, Error, GemmOps, Mat, MatMut, Owner, Rounding, Span, Wide, WideDigits};
 
 /// Which elements of a matrix share a scale.
@@ -35,7 +35,7 @@ pub struct QMatrix {
     pub q: Buffer<i8>,
     /// f32, as many as [`ScaleAxis::scales`] says, none negative.
     pub scale: Buffer<f32>,
-    /// Places for wide channels; an operation that writes the matrix chooses them.
+    /// The wide channels, given at allocation, and their second digits.
     pub wide: Option<Box<Wide>>,
     rows: usize,
     cols: usize,
@@ -72,17 +72,19 @@ impl QMatrix {
         })
     }
 
-    /// Allocates a matrix with one scale per row and places for wide channels: an activation.
+    /// Allocates a matrix with one scale per row and a second digit in the channels that `choice` names, u32
+    /// [`WIDE`]: an activation.
     ///
-    /// Errors: [`Error::TooLarge`], [`Error::OutOfMemory`].
+    /// Errors: [`Error::TooLarge`], [`Error::OutOfMemory`], [`Error::ShapeMismatch`] for another number of places.
     pub fn alloc_wide(
         device: &dyn Device,
         owner: Owner,
         name: &'static str,
         (rows, cols): (usize, usize),
+        choice: Span<'_, u32>,
     ) -> Result<Self, Error> {
         let matrix = Self::alloc(device, owner, name, (rows, cols), ScaleAxis::Row)?;
-        Ok(Self { wide: Some(Box::new(Wide::alloc(device, owner, rows)?)), ..matrix })
+        Ok(Self { wide: Some(Box::new(Wide::alloc(device, owner, rows, choice)?)), ..matrix })
     }
 
     /// Number of rows.
@@ -135,9 +137,9 @@ impl QMatrix {
 ///
 /// Shapes: `x` f32 `[T, K]`, `fold` f32 `[K]` or absent, `out` `[T, K]` with [`ScaleAxis::Row`] or
 /// [`ScaleAxis::Group`]. `fold` multiplies column `k` before the absmax is taken: the scale that lies on the
-/// contraction axis of a later product. An `out` with places for [wide channels](crate::wide) is written to
-/// nearest and without `fold`: its wide channels are chosen by [`crate::wide::select`], a row's absmax is
-/// [`crate::wide::row_absmax`], and a wide value becomes [`crate::wide::digits`].
+/// contraction axis of a later product. An `out` with [wide channels](crate::wide) is written to nearest
+/// and without `fold`: a row's absmax is [`crate::wide::row_absmax`], and a wide value becomes
+/// [`crate::wide::digits`]; the second digits of unused places are 0.
 /// Numerics: an all-zero (or subnormal) group gets scale 0; values are clamped to -127..=127; NaN becomes 0.
 /// Stochastic bits are those of row `t`, element `k`. Errors: [`Error::ShapeMismatch`].
 #[derive(Debug)]
@@ -262,4 +264,10 @@ pub trait QuantizeOps: GemmOps {
 
     /// See [`Requantize`].
     fn requantize(&self, op: Requantize<'_>) -> Result<(), Error>;
+
+    /// See [`RaiseMaxima`].
+    fn raise_maxima(&self, op: RaiseMaxima<'_>) -> Result<(), Error>;
+
+    /// See [`SelectWide`].
+    fn select_wide(&self, op: SelectWide<'_>) -> Result<(), Error>;
 }

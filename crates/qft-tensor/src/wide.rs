@@ -3,10 +3,11 @@
 //! LLaMA models carry some channels whose activations are tens of times those of the others. In INT8 with one
 //! scale per token such a channel sets the scale, and the others keep a few levels. A wide channel stands for
 //! `(q + 128 * high) * scale` instead of `q * scale`, so the scale follows the other channels; a product with it
-//! stays an exact sum of INT8 products. Which channels are wide is decided per matrix, from the largest magnitude
-//! of each column: see [`select`].
+//! stays an exact sum of INT8 products. Which channels are wide is given to whoever quantizes: a choice made before,
+//! from the largest magnitude of each channel ([`RaiseMaxima`], [`SelectWide`]), so that a token is quantized alike
+//! whatever other tokens stand beside it.
 
-use crate::{Buffer, Device, Error, Mat, Owner, Span};
+use crate::{Buffer, Device, Error, Mat, MatMut, Owner, QMatrix, ScaleAxis, Span};
 
 /// Places for wide channels in a matrix.
 pub const WIDE: usize = 8;
@@ -33,11 +34,19 @@ pub struct Wide {
 }
 
 impl Wide {
-    pub(crate) fn alloc(device: &dyn Device, owner: Owner, rows: usize) -> Result<Self, Error> {
-        Ok(Self {
-            channels: Buffer::alloc(device, owner, "wide channels", WIDE)?,
-            high: Buffer::alloc(device, owner, "wide digits", rows * WIDE)?,
-        })
+    pub(crate) fn alloc(
+        device: &dyn Device,
+        owner: Owner,
+        rows: usize,
+        choice: Span<'_, u32>,
+    ) -> Result<Self, Error> {
+        if choice.len() != WIDE {
+            return Err(Error::shape("QMatrix::alloc_wide", "8 places", choice.len()));
+        }
+        let mut channels = Buffer::alloc(device, owner, "wide channels", WIDE)?;
+        let range = choice.start()..choice.start() + WIDE;
+        channels.copy_from(device, 0, choice.buffer(), range)?;
+        Ok(Self { channels, high: Buffer::alloc(device, owner, "wide digits", rows * WIDE)? })
     }
 
     /// The wide channels, copied to the host.
@@ -57,10 +66,63 @@ pub struct WideDigits<'a> {
     pub high: Mat<'a, i8>,
 }
 
-/// The wide channels of a matrix with these column maxima: of the [`WIDE`] columns with the largest (of equal ones
+/// Raises `maxima[k]` to the largest magnitude in column `k` of `x`, both digits of a wide channel counted.
+///
+/// Shapes: `x` `[T, K]` with a scale per row, `maxima` f32 `[K]`. Numerics: one f32 product per element; a maximum
+/// has no order, so neither the cut of a batch nor the number of threads changes it. Errors: [`Error::ShapeMismatch`].
+#[derive(Debug)]
+pub struct RaiseMaxima<'a> {
+    /// The activation.
+    pub x: &'a QMatrix,
+    /// Not negative.
+    pub maxima: &'a mut Buffer<f32>,
+}
+
+impl RaiseMaxima<'_> {
+    /// Checks all shapes.
+    pub fn check(&self) -> Result<(), Error> {
+        const OP: &str = "raise_maxima";
+        if self.x.axis() != ScaleAxis::Row {
+            return Err(Error::shape(OP, "a scale per row", format_args!("{:?}", self.x.axis())));
+        }
+        let (cols, got) = (self.x.cols(), self.maxima.len());
+        if cols == got {
+            return Ok(());
+        }
+        Err(Error::shape(OP, format_args!("{cols} maxima"), format_args!("{got}")))
+    }
+}
+
+/// Chooses the wide channels of an input with these maxima: see [`select`].
+///
+/// Shapes: `maxima` f32 `[K]`, `choice` u32 `[1, WIDE]`. Errors: [`Error::ShapeMismatch`].
+#[derive(Debug)]
+pub struct SelectWide<'a> {
+    /// Not negative.
+    pub maxima: &'a Buffer<f32>,
+    /// The result.
+    pub choice: MatMut<'a, u32>,
+}
+
+impl SelectWide<'_> {
+    /// Checks all shapes.
+    pub fn check(&self) -> Result<(), Error> {
+        let (rows, cols) = (self.choice.rows(), self.choice.cols());
+        if (rows, cols) == (1, WIDE) {
+            return Ok(());
+        }
+        Err(Error::shape(
+            "select_wide",
+            format_args!("[1, {WIDE}]"),
+            format_args!("[{rows}, {cols}]"),
+        ))
+    }
+}
+
+/// The wide channels of an input with these column maxima: of the [`WIDE`] columns with the largest (of equal ones
 /// the first), those whose maximum exceeds [`WIDE_RATIO`] times the largest of the other columns.
 ///
-/// Rising, then [`NO_CHANNEL`]. A matrix of no more than [`WIDE`] columns has none.
+/// Rising, then [`NO_CHANNEL`]. An input of no more than [`WIDE`] columns has none.
 pub fn select(maxima: &[f32]) -> [u32; WIDE] {
     let mut places = [NO_CHANNEL; WIDE];
     // The largest so far, falling; the last one is the largest of the others.

@@ -6,8 +6,8 @@
 use qft_tensor::wide::{WIDE_MAX, select};
 use qft_tensor::{
     Buffer, Cpu, CpuConfig, Dequantize, Error, GemmI8, GemmOps, Isa, MAX_K, Mat, NO_CHANNEL,
-    Orientation, Owner, QMatrix, QuantizeOps, QuantizeRows, Requantize, Rounding, ScaleAxis, WIDE,
-    WideDigits,
+    Orientation, Owner, QMatrix, QuantizeOps, QuantizeRows, RaiseMaxima, Requantize, Rounding,
+    ScaleAxis, SelectWide, WIDE, WideDigits,
 };
 use qft_testing::rng::TestRng;
 
@@ -29,8 +29,26 @@ fn outliers(rows: usize, cols: usize, channels: &[usize], factor: f32) -> Vec<f3
     x
 }
 
+/// The largest magnitude of each column.
+fn column_maxima(x: &[f32], cols: usize) -> Vec<f32> {
+    let column = |c: usize| x.iter().skip(c).step_by(cols).fold(0.0f32, |a, x| a.max(x.abs()));
+    (0..cols).map(column).collect()
+}
+
+/// Quantizes with the channels that these values call for.
 fn quantize(cpu: &Cpu, x: &[f32], (rows, cols): (usize, usize)) -> QMatrix {
-    let mut out = QMatrix::alloc_wide(cpu, Owner::Workspace, "q", (rows, cols)).unwrap();
+    quantize_with(cpu, x, (rows, cols), &select(&column_maxima(x, cols)))
+}
+
+fn quantize_with(
+    cpu: &Cpu,
+    x: &[f32],
+    (rows, cols): (usize, usize),
+    channels: &[u32; WIDE],
+) -> QMatrix {
+    let choice = put(cpu, channels);
+    let mut out =
+        QMatrix::alloc_wide(cpu, Owner::Workspace, "q", (rows, cols), choice.all()).unwrap();
     let x = put(cpu, x);
     let x = x.mat(rows, cols).unwrap();
     let op = QuantizeRows { x, fold: None, rounding: Rounding::Nearest, out: &mut out };
@@ -66,9 +84,7 @@ fn the_scale_follows_the_other_channels() {
             let first = first.get_or_insert_with(|| got.clone());
             assert!(*first == got, "{cpu:?} [{rows}, {cols}]");
             // The definition.
-            let column =
-                |c: usize| x.iter().skip(c).step_by(cols).fold(0.0f32, |a, x| a.max(x.abs()));
-            let channels = select(&(0..cols).map(column).collect::<Vec<_>>());
+            let channels = select(&column_maxima(&x, cols));
             assert_eq!(got.2, channels);
             let is_wide = |c: usize| channels.contains(&(c as u32));
             if factor > 1.0 && rows > 1 {
@@ -95,6 +111,69 @@ fn the_scale_follows_the_other_channels() {
                     assert!((x - back).abs() <= bound, "[{r}, {c}] {x} became {back}, step {step}");
                 }
             }
+        }
+    }
+}
+
+/// A choice that the values do not call for costs precision of rows, and nothing else: a token by itself is quantized
+/// as among others.
+#[test]
+fn a_row_does_not_depend_on_the_others() {
+    let (rows, cols) = (70, 300);
+    let x = outliers(rows, cols, &[1, 2, 150, 299], 60.0);
+    for channels in [&[][..], &[2], &[0, 1, 2, 299], &[1, 2, 3, 4, 5, 6, 150, 299]] {
+        let mut choice = [NO_CHANNEL; WIDE];
+        choice[..channels.len()].copy_from_slice(channels);
+        for cpu in cpus() {
+            let whole = parts(&quantize_with(&cpu, &x, (rows, cols), &choice));
+            for r in [0, 31, 32, 69] {
+                let row = &x[r * cols..][..cols];
+                let (q, scale, _, high) = parts(&quantize_with(&cpu, row, (1, cols), &choice));
+                assert_eq!(q, whole.0[r * cols..][..cols], "{cpu:?} {channels:?} {r}");
+                assert_eq!(scale, whole.1[r..=r]);
+                assert_eq!(high, whole.3[r * WIDE..][..WIDE]);
+            }
+        }
+    }
+}
+
+/// Maxima of the values that digits and scales stand for, whatever was there before and however the rows are cut.
+#[test]
+fn maxima_are_those_of_both_digits() {
+    for (rows, cols, wide, factor) in
+        [(1, 40, &[3][..], 50.0), (70, 300, &[1, 2, 150, 299], 60.0), (5, 600, &[], 1.0)]
+    {
+        let x = outliers(rows, cols, wide, factor);
+        let choice = select(&column_maxima(&x, cols));
+        let before = TestRng::new(1).normals(cols, 2.0);
+        for cpu in cpus() {
+            let raise = |maxima: &mut Buffer<f32>, x: &QMatrix| {
+                cpu.raise_maxima(RaiseMaxima { x, maxima }).unwrap();
+            };
+            let q = quantize(&cpu, &x, (rows, cols));
+            let mut back = Buffer::zeros(&cpu, Owner::Workspace, "x", rows * cols).unwrap();
+            let out = back.mat_mut(rows, cols).unwrap();
+            cpu.dequantize(Dequantize { x: &q, out }).unwrap();
+            let mut want = column_maxima(back.host().unwrap(), cols);
+            for (want, &before) in want.iter_mut().zip(&before) {
+                *want = want.max(before.abs());
+            }
+            let magnitudes: Vec<f32> = before.iter().map(|x| x.abs()).collect();
+            let mut maxima = put(&cpu, &magnitudes);
+            raise(&mut maxima, &q);
+            assert_eq!(maxima.host().unwrap(), want, "{cpu:?} [{rows}, {cols}]");
+            let mut cut = put(&cpu, &magnitudes);
+            for part in x.chunks(3 * cols) {
+                let shape = (part.len() / cols, cols);
+                raise(&mut cut, &quantize_with(&cpu, part, shape, &choice));
+            }
+            assert_eq!(cut.host().unwrap(), want, "{cpu:?} [{rows}, {cols}] in parts");
+            let mut table = put(&cpu, &[7u32; 3 * WIDE]);
+            let row = table.mat_mut(3, WIDE).unwrap().row_range(1..2).unwrap();
+            cpu.select_wide(SelectWide { maxima: &maxima, choice: row }).unwrap();
+            let table = table.host().unwrap();
+            assert_eq!(table[WIDE..2 * WIDE], select(&want));
+            assert!(table[..WIDE].iter().chain(&table[2 * WIDE..]).all(|&c| c == 7));
         }
     }
 }
@@ -272,7 +351,15 @@ fn what_wide_channels_cannot_do_is_an_error() {
     let mut plain = QMatrix::alloc(cpu, Owner::Workspace, "q", (4, 20), ScaleAxis::Row).unwrap();
     let rounding = Rounding::Nearest;
     shape(cpu.requantize(Requantize { x: &x, rounding, out: &mut plain }));
-    let mut wide = QMatrix::alloc_wide(cpu, Owner::Workspace, "q", (4, 20)).unwrap();
+    let choice = put(cpu, &[NO_CHANNEL; WIDE + 1]);
+    let alloc = |places| QMatrix::alloc_wide(cpu, Owner::Workspace, "q", (4, 20), places);
+    shape(alloc(choice.all()).map(drop));
+    let mut wide = alloc(choice.span(1..WIDE + 1).unwrap()).unwrap();
+    let mut maxima = put(cpu, &[0.0f32; 19]);
+    shape(cpu.raise_maxima(RaiseMaxima { x: &wide, maxima: &mut maxima }));
+    let mut table = put(cpu, &[0u32; 2 * WIDE]);
+    let both = table.mat_mut(2, WIDE).unwrap();
+    shape(cpu.select_wide(SelectWide { maxima: &maxima, choice: both }));
     shape(cpu.requantize(Requantize { x: &plain, rounding, out: &mut wide }));
     let floats = put(cpu, &[1.0f32; 80]);
     let (x_mat, fold) = (floats.mat(4, 20).unwrap(), Some(floats.span(0..20).unwrap()));

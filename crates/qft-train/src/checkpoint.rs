@@ -1,7 +1,7 @@
 //! Native checkpoints: every plane of every state, and where the run stands, from which it goes on bit for bit.
 //!
 //! A checkpoint is a folder `step-NNNNNN` with `state.safetensors` (all INT8 planes, scales, protected features
-//! and momenta, under the parameter's name and a suffix) and `trainer.json`. It is written beside its final place
+//! and momenta, under the parameter's name and a suffix; and the wide channels) and `trainer.json`. It is written beside its final place
 //! and renamed when complete, so a folder of that name is always whole.
 
 use crate::TrainOps;
@@ -9,7 +9,7 @@ use crate::optimizer::ParamState;
 use crate::trainer::Trainer;
 use anyhow::{Context, Result, bail, ensure};
 use qft_autograd::{Matrix, Weight};
-use qft_llama::model::ParamMut;
+use qft_llama::model::{Model, ParamMut};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{Buffer, DType, Element, Transfer};
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// Where a run stands, beside its states.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The layout of checkpoints; this is version 1.
+    /// The layout of checkpoints: [`VERSION`].
     pub version: u32,
     /// Optimizer steps done.
     pub step: u32,
@@ -38,7 +38,7 @@ pub struct Progress {
 }
 
 /// The layout of checkpoints written here.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const STATE_FILE: &str = "state.safetensors";
 const PROGRESS_FILE: &str = "trainer.json";
@@ -71,8 +71,9 @@ fn tensor<'a, T: Element>(param: &str, part: &str, buffer: &'a mut Buffer<T>) ->
 /// Every buffer of the training state, in order of parameters.
 fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
     let names: Vec<_> = trainer.model.config.tensors().map(|spec| spec.name).collect();
-    let mut all = Vec::new();
-    for (param, name) in trainer.model.params_mut().into_iter().zip(&names) {
+    let (params, wide) = trainer.model.state_mut();
+    let mut all = vec![tensor("wide", "channels", &mut wide.channels)];
+    for (param, name) in params.into_iter().zip(&names) {
         match param {
             ParamMut::Vector(vector) => all.push(tensor(name, "gain", &mut vector.data)),
             ParamMut::Matrix(Matrix { weight: Weight::Float(data), .. }) => {
@@ -271,6 +272,9 @@ pub fn load(
     read_state(ops, trainer, &path).with_context(|| {
         format!("cannot resume from {}; choose another checkpoint", path.display())
     })?;
+    let Model { wide, config, .. } = &mut trainer.model;
+    wide.restore(ops, config)
+        .with_context(|| format!("{} is damaged; choose another checkpoint", path.display()))?;
     trainer.pass.step = progress.step;
     trainer.optimizer.last_norm = progress.last_norm;
     Ok(())

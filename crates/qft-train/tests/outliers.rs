@@ -5,7 +5,7 @@ mod common;
 
 use common::{Windows, cpu, lion, state_options};
 use qft_llama::model::Model;
-use qft_llama::pass::{self, Recompute};
+use qft_llama::pass::Recompute;
 use qft_llama::{LlamaConfig, WeightSource, Weights, WithOutliers};
 use qft_optim::{Schedule, ScheduleKind};
 use qft_tensor::Cpu;
@@ -43,6 +43,7 @@ fn job(dir: &Path, windows: &Windows, outliers: bool, compute: ComputeKind) -> (
         let batches = (0..HELD_OUT / rows).map(|i| windows.batch(start + i * rows, rows));
         trainer.evaluate(&cpu, batches).unwrap().0
     };
+    trainer.calibrate(&cpu, &[windows.batch(0, rows)]).unwrap();
     let before = held_out(&trainer);
     let total = steps as u64;
     let schedule =
@@ -104,18 +105,25 @@ fn outlier_channels_leave_the_function_as_it_was() {
     assert!((losses[1] / losses[0] - 1.0).abs() < SAME, "{losses:?}");
 }
 
-/// All four inputs of a block have outlier channels, and in all four they are found.
+/// All four inputs of a block have outlier channels, and in all four they are found: by calibration and by a step.
 #[test]
 fn every_input_of_a_block_has_its_wide_channels() {
     let cpu = cpu();
     let windows = Windows::shakespeare(64);
     let options = state_options(States::Full);
-    let trainer = trainer_of(&cpu, &material::stories260k(), true, &options);
-    let inputs =
-        pass::wide_channels(&cpu, &trainer.model, &trainer.pass, &windows.batch(0, 4)).unwrap();
-    assert_eq!(inputs.len(), 4 * trainer.model.config.num_hidden_layers);
-    for input in inputs {
-        println!("block {}, {}: {:?}", input.block, input.input, input.channels);
-        assert!(!input.channels.is_empty(), "block {}, {}", input.block, input.input);
+    let mut trainer = trainer_of(&cpu, &material::stories260k(), true, &options);
+    let batches = [windows.batch(0, 4)];
+    for step in [false, true] {
+        match step {
+            false => trainer.calibrate(&cpu, &batches).unwrap(),
+            true => drop(trainer.step(&cpu, &batches, 1e-4).unwrap()),
+        }
+        let inputs = trainer.model.wide.inputs(&cpu).unwrap();
+        assert_eq!(inputs.len(), 4 * trainer.model.config.num_hidden_layers + 1);
+        for input in inputs {
+            println!("{:?}, {}: {:?}", input.block, input.input, input.channels);
+            let found = !input.channels.is_empty() || input.block.is_none();
+            assert!(found, "{:?}, {}", input.block, input.input);
+        }
     }
 }

@@ -1,10 +1,9 @@
 //! RMSNorm on the CPU.
 
-use super::lanes::{self, LANES};
+use super::lanes::{self, LANES, with_scratch};
 use super::rows::{self, OutRows};
 use crate::Error;
 use crate::ops::{RmsNormBackward, RmsNormForward};
-use qft_tensor::cpu::wide::RowValues;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 
@@ -16,7 +15,16 @@ struct Forward<'a> {
     gain: &'a [f32],
     eps: f32,
     rstd: &'a mut [f32],
+    /// One row.
+    buffer: &'a mut [f32],
     out: OutRows<'a>,
+}
+
+#[inline(always)]
+fn row(out: &mut [f32], x: &[f32], rstd: f32, gain: &[f32]) {
+    for ((out, &x), &gain) in out.iter_mut().zip(x).zip(gain) {
+        *out = x * rstd * gain;
+    }
 }
 
 impl Kernel for Forward<'_> {
@@ -24,41 +32,18 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { x, gain, eps, rstd, mut out } = self;
+        let Self { x, gain, eps, rstd, buffer, mut out } = self;
         let cols = gain.len();
         for (r, (x, rstd)) in x.chunks_exact(cols).zip(rstd).enumerate() {
             let scale = 1.0 / (lanes::dot(x, x) / cols as f32 + eps).sqrt();
             *rstd = scale;
             match &mut out {
-                OutRows::Float(out) => {
-                    let out = &mut out[r * cols..][..cols];
-                    for ((out, &x), &gain) in out.iter_mut().zip(x).zip(gain) {
-                        *out = x * scale * gain;
-                    }
-                }
-                OutRows::Int8 { q, scale: row_scale, maxima } => {
-                    let q = &mut q[r * cols..][..cols];
-                    let value = |x, gain| x * scale * gain;
-                    row_scale[r] = rows::quantize(q, maxima, (x, gain), value);
+                OutRows::Float(out) => row(&mut out[r * cols..][..cols], x, scale, gain),
+                OutRows::Int8(out) => {
+                    row(buffer, x, scale, gain);
+                    out.quantize(r, buffer);
                 }
             }
-        }
-    }
-}
-
-/// The rows of the result, from the saved `rstd`.
-struct Normed<'a> {
-    x: &'a [f32],
-    gain: &'a [f32],
-    rstd: &'a [f32],
-}
-
-impl RowValues for Normed<'_> {
-    #[inline(always)]
-    fn write(&self, row: usize, out: &mut [f32]) {
-        let (cols, scale) = (self.gain.len(), self.rstd[row]);
-        for ((out, &x), &gain) in out.iter_mut().zip(&self.x[row * cols..]).zip(self.gain) {
-            *out = x * scale * gain;
         }
     }
 }
@@ -115,19 +100,18 @@ fn triple(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
 
 pub(super) fn forward(cpu: &Cpu, op: RmsNormForward<'_>) -> Result<(), Error> {
     op.check()?;
-    let RmsNormForward { x, gain, eps, rstd, mut out } = op;
+    let RmsNormForward { x, gain, eps, rstd, out } = op;
     let (isa, x, gain, rstd) = (cpu.isa(), x.host()?, gain.host()?, rstd.host_mut()?);
     let cols = gain.len();
     if rstd.is_empty() || cols == 0 {
-        return rows::write_nothing(out);
+        return Ok(());
     }
-    let mut maxima = rows::maxima(&out);
-    let tasks = rows::split(&mut out, &mut maxima, cols)?;
+    let tasks = rows::split(out, cols)?;
     let inputs = x.par_chunks(rows::PER_TASK * cols).zip(rstd.par_chunks_mut(rows::PER_TASK));
     cpu.for_each(tasks.into_par_iter().zip(inputs), |(out, (x, rstd))| {
-        isa.run(Forward { x, gain, eps, rstd, out });
+        with_scratch(cols, |buffer| isa.run(Forward { x, gain, eps, rstd, buffer, out }));
     });
-    rows::widen(cpu, out, maxima, &Normed { x, gain, rstd })
+    Ok(())
 }
 
 pub(super) fn backward(cpu: &Cpu, op: RmsNormBackward<'_>) -> Result<(), Error> {

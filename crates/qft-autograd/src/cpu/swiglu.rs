@@ -5,7 +5,6 @@ use super::lanes::with_scratch;
 use super::rows::{self, OutRows};
 use crate::Error;
 use crate::ops::{SwigluBackward, SwigluForward};
-use qft_tensor::cpu::wide::RowValues;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 
@@ -36,28 +35,14 @@ impl Kernel for Forward<'_> {
         let Self { gate, up, cols, buffer, out } = self;
         match out {
             OutRows::Float(out) => row(out, gate, up),
-            OutRows::Int8 { q, scale, maxima } => {
+            OutRows::Int8(mut out) => {
                 let inputs = gate.chunks_exact(cols).zip(up.chunks_exact(cols));
-                for ((gate, up), (q, scale)) in inputs.zip(q.chunks_exact_mut(cols).zip(scale)) {
+                for (r, (gate, up)) in inputs.enumerate() {
                     row(buffer, gate, up);
-                    *scale = rows::quantize(q, maxima, (buffer, buffer), |x, _| x);
+                    out.quantize(r, buffer);
                 }
             }
         }
-    }
-}
-
-/// The rows of the result.
-struct Activated<'a> {
-    gate: &'a [f32],
-    up: &'a [f32],
-}
-
-impl RowValues for Activated<'_> {
-    #[inline(always)]
-    fn write(&self, index: usize, out: &mut [f32]) {
-        let start = index * out.len();
-        row(out, &self.gate[start..], &self.up[start..]);
     }
 }
 
@@ -83,19 +68,18 @@ impl Kernel for Backward<'_> {
 
 pub(super) fn forward(cpu: &Cpu, op: SwigluForward<'_>) -> Result<(), Error> {
     op.check()?;
-    let SwigluForward { gate, up, rows, mut out } = op;
+    let SwigluForward { gate, up, rows, out } = op;
     if gate.is_empty() {
-        return rows::write_nothing(out);
+        return Ok(());
     }
     let (isa, gate, up, cols) = (cpu.isa(), gate.host()?, up.host()?, gate.len() / rows);
     let part = rows::PER_TASK * cols;
-    let mut maxima = rows::maxima(&out);
-    let tasks = rows::split(&mut out, &mut maxima, cols)?;
+    let tasks = rows::split(out, cols)?;
     let inputs = gate.par_chunks(part).zip(up.par_chunks(part));
     cpu.for_each(tasks.into_par_iter().zip(inputs), |(out, (gate, up))| {
         with_scratch(cols, |buffer| isa.run(Forward { gate, up, cols, buffer, out }));
     });
-    rows::widen(cpu, out, maxima, &Activated { gate, up })
+    Ok(())
 }
 
 pub(super) fn backward(cpu: &Cpu, op: SwigluBackward<'_>) -> Result<(), Error> {

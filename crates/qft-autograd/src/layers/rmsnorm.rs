@@ -3,21 +3,22 @@
 use crate::ops::{RmsNormBackward, RmsNormForward};
 use crate::rows::Rows;
 use crate::{Compute, Context, Error, GradientSink, Vector};
-use qft_tensor::{Buffer, Owner};
+use qft_tensor::{Buffer, Owner, Span};
 
-/// Normalizes `x` f32 `[T, C]` into the format that the next linear layers need; also returns `rstd` `[T]`.
+/// Normalizes `x` f32 `[T, C]` into the format that the next linear layers need, with these
+/// [wide channels](qft_tensor::wide); also returns `rstd` `[T]`.
 pub fn forward(
     ctx: &Context<'_>,
     compute: Compute,
     gain: &Vector,
     eps: f32,
     x: &Buffer<f32>,
-    owner: Owner,
+    wide: Span<'_, u32>,
 ) -> Result<(Rows, Buffer<f32>), Error> {
     let channels = gain.data.len();
-    let tokens = x.len() / channels;
+    let (tokens, owner) = (x.len() / channels, Owner::Activations);
     let mut rstd = Buffer::alloc(ctx.ops, owner, "rstd", tokens)?;
-    let mut rows = Rows::alloc(ctx.ops, compute, owner, "normed", (tokens, channels))?;
+    let mut rows = Rows::alloc(ctx.ops, compute, "normed", (tokens, channels), wide)?;
     let out = rows.out();
     ctx.ops.rmsnorm_forward(RmsNormForward { x, gain: &gain.data, eps, rstd: &mut rstd, out })?;
     Ok((rows, rstd))

@@ -1,13 +1,13 @@
 //! Quantization on the GPU: `kernels/quantize.cu`.
 
 use super::dims::index;
-use super::wide::{self, Maxima};
+use super::wide;
 use crate::{Arg, Cuda, Launch};
 use qft_tensor::rng::HALF_BLOCK;
 use qft_tensor::wide::WIDE;
 use qft_tensor::{
-    Dequantize, Error, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, Requantize, Rounding,
-    ScaleAxis,
+    Dequantize, Error, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, Requantize,
+    Rounding, ScaleAxis, SelectWide,
 };
 
 const WARP: u32 = 32;
@@ -61,7 +61,11 @@ fn by_rows(op: &'static str, rows: usize, cols: usize) -> Result<Launch, Error> 
 }
 
 /// A block per 128 columns and strip of rows, and the rows of a strip.
-fn by_columns(op: &'static str, rows: usize, cols: usize) -> Result<(Launch, usize), Error> {
+pub(super) fn by_columns(
+    op: &'static str,
+    rows: usize,
+    cols: usize,
+) -> Result<(Launch, usize), Error> {
     let strip = STRIP.max(rows.div_ceil(MAX_GRID_Y));
     let grid = [index(op, cols.div_ceil(HALF_BLOCK))?, index(op, rows.div_ceil(strip))?, 1];
     Ok((Launch { grid, ..Launch::blocks(1, WARP * WARPS) }, strip))
@@ -75,7 +79,7 @@ impl QuantizeOps for Cuda {
         let (rows, cols) = (x.rows(), x.cols());
         if rows == 0 || cols == 0 {
             out.scale.fill_zero(self)?;
-            return wide::none(self, OP, out);
+            return out.wide.iter_mut().try_for_each(|wide| wide.high.fill_zero(self));
         }
         let group = match out.axis() {
             ScaleAxis::Group(group) => group.min(cols),
@@ -94,18 +98,21 @@ impl QuantizeOps for Cuda {
         ];
         args.extend(rounding_args(rounding));
         self.launch(OP, "quantize_rows_f32_i8", Launch::blocks(blocks, WARP * warps), &args)?;
-        let Some(maxima) = Maxima::new(self, OP, out)? else { return Ok(()) };
-        let (launch, strip) = by_columns(OP, rows, cols)?;
-        let matrix = [self.read_mat(OP, x)?, Arg::size(x.stride())];
-        let (count, width) = (index(OP, rows)?, Arg::U32(index(OP, cols)?));
-        let maxima_arg = Maxima::arg(Some(&maxima));
-        let columns = [Arg::NULL, maxima_arg, Arg::U32(count), width, Arg::U32(index(OP, strip)?)];
-        self.launch(OP, "column_absmax_f32", launch, &[&matrix[..], &columns].concat())?;
-        let (q, scale) = (self.write(OP, &mut out.q)?, self.write(OP, &mut out.scale)?);
-        let Some(wide) = &mut out.wide else { return Ok(()) };
-        let (channels, high) = maxima.select(self, OP, wide, cols)?;
-        let args = [&matrix[..], &[channels, q, scale, high, width]].concat();
-        self.launch(OP, "quantize_widen_f32_i8", Launch::blocks(count, WARP * WARPS), &args)
+        if out.wide.is_none() {
+            return Ok(());
+        }
+        let [channels, high] = wide::places(self, OP, out)?;
+        let args = [
+            self.read_mat(OP, x)?,
+            Arg::size(x.stride()),
+            channels,
+            self.write(OP, &mut out.q)?,
+            self.write(OP, &mut out.scale)?,
+            high,
+            Arg::U32(index(OP, cols)?),
+        ];
+        let launch = Launch::blocks(index(OP, rows)?, WARP * WARPS);
+        self.launch(OP, "quantize_widen_f32_i8", launch, &args)
     }
 
     fn quantize_cols(&self, op: QuantizeCols<'_>) -> Result<(), Error> {
@@ -165,6 +172,14 @@ impl QuantizeOps for Cuda {
         let places = index(OP, rows.saturating_mul(WIDE))?;
         let launch = Launch::blocks(places.div_ceil(WARP * WARPS), WARP * WARPS);
         self.launch(OP, "dequantize_wide_i8_f32", launch, &args)
+    }
+
+    fn raise_maxima(&self, op: RaiseMaxima<'_>) -> Result<(), Error> {
+        wide::raise_maxima(self, op)
+    }
+
+    fn select_wide(&self, op: SelectWide<'_>) -> Result<(), Error> {
+        wide::select(self, op)
     }
 
     fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! RMSNorm on the GPU: `kernels/rmsnorm.cu`.
 
 use super::dims;
-use super::wide::{self, Maxima};
+use super::wide;
 use crate::scratch::SCRATCH_BYTES;
 use crate::{Arg, Cuda, Launch};
 use qft_autograd::ops::{RmsNormBackward, RmsNormForward};
@@ -25,23 +25,19 @@ pub(super) fn forward(cuda: &Cuda, op: RmsNormForward<'_>) -> Result<(), Error> 
     let (rows, cols) = (dims::index(OP, rstd.len())?, dims::index(OP, gain.len())?);
     let launch = Launch::blocks(rows, ROW_THREADS);
     let (x, gain, rstd) = (cuda.read(OP, x)?, cuda.read(OP, gain)?, cuda.write(OP, rstd)?);
-    let run = |[out, q, scale, maxima]: [Arg; 4]| {
-        let args = [x, gain, rstd, out, q, scale, maxima, Arg::U32(cols), Arg::F32(eps)];
+    let run = |out, [q, scale, channels, high]: [Arg; 4]| {
+        let shape = [Arg::U32(cols), Arg::F32(eps)];
+        let args = [&[x, gain, rstd, out, q, scale, channels, high][..], &shape].concat();
         cuda.launch(OP, "rmsnorm_forward_f32", launch, &args)
     };
     match out {
         RowsOut::Float(_) if cols == 0 => {}
-        RowsOut::Float(out) => run([cuda.write(OP, out)?, Arg::NULL, Arg::NULL, Arg::NULL])?,
-        RowsOut::Int8(out) if rows == 0 || cols == 0 => wide::none(cuda, OP, out)?,
+        RowsOut::Float(out) => run(cuda.write(OP, out)?, [Arg::NULL; 4])?,
+        RowsOut::Int8(_) if rows == 0 || cols == 0 => {}
         RowsOut::Int8(out) => {
-            let maxima = Maxima::new(cuda, OP, out)?;
             let (q, scale) = (cuda.write(OP, &mut out.q)?, cuda.write(OP, &mut out.scale)?);
-            run([Arg::NULL, q, scale, Maxima::arg(maxima.as_ref())])?;
-            if let (Some(maxima), Some(wide)) = (maxima, &mut out.wide) {
-                let (channels, high) = maxima.select(cuda, OP, wide, cols as usize)?;
-                let args = [x, gain, rstd, channels, q, scale, high, Arg::U32(cols)];
-                cuda.launch(OP, "rmsnorm_widen_f32_i8", launch, &args)?;
-            }
+            let [channels, high] = wide::places(cuda, OP, out)?;
+            run(Arg::NULL, [q, scale, channels, high])?;
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! SwiGLU on the GPU: `kernels/swiglu.cu`.
 
 use super::dims;
-use super::wide::{self, Maxima};
+use super::wide;
 use crate::{Arg, Cuda, Launch};
 use qft_autograd::ops::{SwigluBackward, SwigluForward};
 use qft_autograd::{Error, RowsOut};
@@ -30,7 +30,7 @@ pub(super) fn forward(cuda: &Cuda, op: SwigluForward<'_>) -> Result<(), Error> {
             let args = [gate, up, cuda.write(OP, out)?, Arg::size(len)];
             cuda.launch(OP, "swiglu_forward_f32", elements(len), &args)?;
         }
-        RowsOut::Int8(out) if len == 0 => wide::none(cuda, OP, out)?,
+        RowsOut::Int8(_) if len == 0 => {}
         RowsOut::Int8(out) => {
             let (rows, width) = (dims::index(OP, rows)?, len / rows.max(1));
             let cols = Arg::U32(dims::index(OP, width)?);
@@ -39,18 +39,12 @@ pub(super) fn forward(cuda: &Cuda, op: SwigluForward<'_>) -> Result<(), Error> {
             let staged = u32::try_from(width * size_of::<f32>())
                 .ok()
                 .filter(|&bytes| bytes <= room.saturating_sub(OTHER_SHARED));
-            let launch = Launch::blocks(rows, THREADS);
-            let maxima = Maxima::new(cuda, OP, out)?;
             let (q, scale) = (cuda.write(OP, &mut out.q)?, cuda.write(OP, &mut out.scale)?);
-            let raised = Maxima::arg(maxima.as_ref());
-            let args = [gate, up, q, scale, raised, cols, Arg::U32(u32::from(staged.is_some()))];
-            let with_row = launch.with_shared(staged.unwrap_or(0));
-            cuda.launch(OP, "swiglu_forward_f32_i8", with_row, &args)?;
-            if let (Some(maxima), Some(wide)) = (maxima, &mut out.wide) {
-                let (channels, high) = maxima.select(cuda, OP, wide, width)?;
-                let args = [gate, up, channels, q, scale, high, cols];
-                cuda.launch(OP, "swiglu_widen_f32_i8", launch, &args)?;
-            }
+            let [channels, high] = wide::places(cuda, OP, out)?;
+            let is_staged = Arg::U32(u32::from(staged.is_some()));
+            let args = [gate, up, q, scale, channels, high, cols, is_staged];
+            let launch = Launch::blocks(rows, THREADS).with_shared(staged.unwrap_or(0));
+            cuda.launch(OP, "swiglu_forward_f32_i8", launch, &args)?;
         }
     }
     Ok(())

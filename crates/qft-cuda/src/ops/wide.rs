@@ -1,64 +1,52 @@
-//! Wide channels on the GPU: `kernels/wide.cu` chooses them, the operation that knows the rows quantizes them.
+//! Wide channels on the GPU: `kernels/wide.cu`. The operations that quantize have their digits from `widen.cuh`.
 
-use super::dims;
-use crate::scratch::ScratchUse;
+use super::dims::index;
+use super::quantize::by_columns;
 use crate::{Arg, Cuda, Launch};
-use qft_tensor::wide::Wide;
-use qft_tensor::{Device, Error, QMatrix};
+use qft_tensor::{Error, QMatrix, RaiseMaxima, SelectWide};
 
 /// Threads of the block that chooses, as in the kernel.
 const SELECT_THREADS: u32 = 1024;
 
-/// The maxima of the columns of a result with places for wide channels, in scratch.
-pub(super) struct Maxima<'a> {
-    scratch: ScratchUse<'a>,
-}
-
-impl<'a> Maxima<'a> {
-    /// Zeros for the columns of `out`; none if it has no places for wide channels.
-    pub(super) fn new(
-        cuda: &'a Cuda,
-        op: &'static str,
-        out: &QMatrix,
-    ) -> Result<Option<Self>, Error> {
-        if out.wide.is_none() {
-            return Ok(None);
-        }
-        let bytes = out.cols() * size_of::<u32>();
-        let scratch = cuda.scratch(op, bytes)?;
-        if let Arg::Ptr(address) = scratch.at(0)
-            && bytes > 0
-        {
-            cuda.driver().zero(address, bytes).map_err(|error| error.during(op))?;
-        }
-        Ok(Some(Self { scratch }))
-    }
-
-    /// For the kernel that raises them.
-    pub(super) fn arg(maxima: Option<&Self>) -> Arg {
-        maxima.map_or(Arg::NULL, |maxima| maxima.scratch.at(0))
-    }
-
-    /// Chooses the wide channels: the channels and second digits of `wide` for the kernel that quantizes again.
-    pub(super) fn select(
-        &self,
-        cuda: &Cuda,
-        op: &'static str,
-        wide: &mut Wide,
-        cols: usize,
-    ) -> Result<(Arg, Arg), Error> {
-        let channels = cuda.write(op, &mut wide.channels)?;
-        let args = [self.scratch.at(0), channels, Arg::U32(dims::index(op, cols)?)];
-        cuda.launch(op, "wide_select_u32", Launch::blocks(1, SELECT_THREADS), &args)?;
-        Ok((channels, cuda.write(op, &mut wide.high)?))
+/// The channels of a result and where its second digits go; null for one without places.
+pub(super) fn places(cuda: &Cuda, op: &'static str, out: &mut QMatrix) -> Result<[Arg; 2], Error> {
+    match &mut out.wide {
+        Some(wide) => Ok([cuda.read(op, &wide.channels)?, cuda.write(op, &mut wide.high)?]),
+        None => Ok([Arg::NULL; 2]),
     }
 }
 
-/// Leaves all places for wide channels of an empty matrix unused.
-pub(super) fn none(cuda: &Cuda, op: &'static str, out: &mut QMatrix) -> Result<(), Error> {
-    let Some(wide) = &mut out.wide else { return Ok(()) };
-    let device: &dyn Device = cuda;
-    wide.high.fill_zero(device)?;
-    let args = [Arg::NULL, cuda.write(op, &mut wide.channels)?, Arg::U32(0)];
-    cuda.launch(op, "wide_select_u32", Launch::blocks(1, SELECT_THREADS), &args)
+pub(super) fn raise_maxima(cuda: &Cuda, op: RaiseMaxima<'_>) -> Result<(), Error> {
+    const OP: &str = "raise_maxima";
+    op.check()?;
+    let RaiseMaxima { x, maxima } = op;
+    let (rows, cols) = (index(OP, x.rows())?, index(OP, x.cols())?);
+    if rows == 0 || cols == 0 {
+        return Ok(());
+    }
+    let (channels, high) = match &x.wide {
+        Some(wide) => (cuda.read(OP, &wide.channels)?, cuda.read(OP, &wide.high)?),
+        None => (Arg::NULL, Arg::NULL),
+    };
+    let (launch, strip) = by_columns(OP, x.rows(), x.cols())?;
+    let args = [
+        cuda.read(OP, &x.q)?,
+        cuda.read(OP, &x.scale)?,
+        channels,
+        high,
+        cuda.write(OP, maxima)?,
+        Arg::U32(rows),
+        Arg::U32(cols),
+        Arg::U32(index(OP, strip)?),
+    ];
+    cuda.launch(OP, "raise_maxima_i8_f32", launch, &args)
+}
+
+pub(super) fn select(cuda: &Cuda, op: SelectWide<'_>) -> Result<(), Error> {
+    const OP: &str = "select_wide";
+    op.check()?;
+    let SelectWide { maxima, mut choice } = op;
+    let cols = Arg::U32(index(OP, maxima.len())?);
+    let args = [cuda.read(OP, maxima)?, cuda.write_mat(OP, &mut choice)?, cols];
+    cuda.launch(OP, "wide_select_u32", Launch::blocks(1, SELECT_THREADS), &args)
 }

@@ -55,6 +55,14 @@ pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
+/// An unspecified matrix with these wide channels, rising.
+pub(crate) fn wide_alloc(device: &dyn Device, shape: (usize, usize), channels: &[u32]) -> QMatrix {
+    let mut places = [NO_CHANNEL; WIDE];
+    places[..channels.len()].copy_from_slice(channels);
+    let choice = upload(device, &places);
+    QMatrix::alloc_wide(device, Owner::Workspace, "x", shape, choice.all()).expect("memory")
+}
+
 /// A matrix of random digits and scales with these wide channels, rising.
 pub(crate) fn wide_matrix(
     device: &dyn Device,
@@ -63,12 +71,10 @@ pub(crate) fn wide_matrix(
 ) -> QMatrix {
     let mut rng = TestRng::new((rows * 1000 + cols) as u64);
     let shape = (rows, cols);
-    let mut x = QMatrix::alloc_wide(device, Owner::Workspace, "x", shape).expect("memory");
+    let mut x = wide_alloc(device, shape, channels);
     let digits = |rng: &mut TestRng, len| -> Vec<i8> {
         rng.int8(len).into_iter().map(|digit| digit.max(-127)).collect()
     };
-    let mut places = [NO_CHANNEL; WIDE];
-    places[..channels.len()].copy_from_slice(channels);
     let mut high = digits(&mut rng, rows * WIDE);
     for row in high.chunks_exact_mut(WIDE) {
         row[channels.len()..].fill(0);
@@ -76,7 +82,6 @@ pub(crate) fn wide_matrix(
     x.q.upload(device, 0, &digits(&mut rng, rows * cols)).expect("room");
     x.scale.upload(device, 0, &vec![0.03; rows]).expect("room");
     if let Some(wide) = &mut x.wide {
-        wide.channels.upload(device, 0, &places).expect("room");
         wide.high.upload(device, 0, &high).expect("room");
     }
     x

@@ -1,11 +1,11 @@
 //! Quantization on the CPU.
 
-use super::wide::{self, Maxima, RowValues};
+use super::wide;
 use crate::rng::{HALF_BLOCK, blocks_per_row, rounding_offsets};
-use crate::wide::{WIDE, WIDE_RADIX};
+use crate::wide::{WIDE, WIDE_RADIX, select};
 use crate::{
-    Cpu, Dequantize, Error, Kernel, Philox, QuantizeCols, QuantizeOps, QuantizeRows, Requantize,
-    Rounding, ScaleAxis,
+    Cpu, Dequantize, Error, Kernel, Philox, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima,
+    Requantize, Rounding, ScaleAxis, SelectWide,
 };
 use rayon::prelude::*;
 use std::ops::Range;
@@ -116,8 +116,6 @@ struct RowsTask<'a> {
     philox: Option<Philox>,
     q: &'a mut [i8],
     scale: &'a mut [f32],
-    /// Raised to the columns' magnitudes; empty if nobody asks for them.
-    maxima: &'a mut [f32],
 }
 
 impl Kernel for RowsTask<'_> {
@@ -130,7 +128,6 @@ impl Kernel for RowsTask<'_> {
             self.q.chunks_exact_mut(self.cols).zip(self.scale.chunks_exact_mut(groups)).enumerate()
         {
             let x_row = &self.x[r * self.stride..][..self.cols];
-            wide::raise_maxima(self.maxima, x_row);
             let first_block = (self.first_row + r) * blocks_per_row(self.cols);
             let (mut u, mut u_block) = ([0.0; HALF_BLOCK], usize::MAX);
             for (g, scale) in scale_row.iter_mut().enumerate() {
@@ -159,19 +156,6 @@ impl Kernel for RowsTask<'_> {
                 }
             }
         }
-    }
-}
-
-/// Rows that lie in memory.
-struct Stored<'a> {
-    data: &'a [f32],
-    stride: usize,
-}
-
-impl RowValues for Stored<'_> {
-    #[inline(always)]
-    fn write(&self, row: usize, out: &mut [f32]) {
-        out.copy_from_slice(&self.data[row * self.stride..][..out.len()]);
     }
 }
 
@@ -364,7 +348,7 @@ impl QuantizeOps for Cpu {
         let (cols, stride, isa) = (x.cols(), x.stride(), self.isa());
         if x.rows() == 0 || cols == 0 {
             out.scale.host_mut()?.fill(0.0);
-            return wide::none(out);
+            return wide::zero(out);
         }
         let (data, fold) = (x.host()?, fold.map(|f| f.host()).transpose()?);
         let group = match out.axis() {
@@ -372,16 +356,17 @@ impl QuantizeOps for Cpu {
             _ => cols,
         };
         let philox = philox(rounding);
-        let mut maxima = Maxima::new(out);
-        let tasks = (out.q.host_mut()?.par_chunks_mut(wide::ROWS * cols))
-            .zip(out.scale.host_mut()?.par_chunks_mut(wide::ROWS * cols.div_ceil(group)))
-            .zip(maxima.parts());
-        self.for_each(tasks.enumerate(), |(task, ((q, scale), maxima))| {
-            let first_row = task * wide::ROWS;
+        if wide::any(out)? {
+            return wide::quantize_rows(self, data, stride, out);
+        }
+        let tasks = (out.q.host_mut()?.par_chunks_mut(ROWS * cols))
+            .zip(out.scale.host_mut()?.par_chunks_mut(ROWS * cols.div_ceil(group)));
+        self.for_each(tasks.enumerate(), |(task, (q, scale))| {
+            let first_row = task * ROWS;
             let x = &data[first_row * stride..];
-            isa.run(RowsTask { x, stride, cols, first_row, group, fold, philox, q, scale, maxima });
+            isa.run(RowsTask { x, stride, cols, first_row, group, fold, philox, q, scale });
         });
-        maxima.widen(self, out, &Stored { data, stride })
+        wide::zero(out)
     }
 
     fn quantize_cols(&self, op: QuantizeCols<'_>) -> Result<(), Error> {
@@ -455,6 +440,18 @@ impl QuantizeOps for Cpu {
             let first_row = task * ROWS;
             isa.run(RequantizeTask { x, first_row, philox, new_scale, new_axis, out });
         });
+        Ok(())
+    }
+
+    fn raise_maxima(&self, op: RaiseMaxima<'_>) -> Result<(), Error> {
+        op.check()?;
+        wide::raise_maxima(self, op)
+    }
+
+    fn select_wide(&self, op: SelectWide<'_>) -> Result<(), Error> {
+        op.check()?;
+        let SelectWide { maxima, mut choice } = op;
+        choice.host_mut()?.copy_from_slice(&select(maxima.host()?));
         Ok(())
     }
 }

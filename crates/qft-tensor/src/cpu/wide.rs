@@ -1,103 +1,13 @@
-//! Quantization with wide channels on the CPU.
-//!
-//! Rows are first quantized as if no channel were wide, while the maxima of their columns are taken. Only if some
-//! columns stand out are the rows computed once more: a matrix without wide channels costs the maxima alone.
+//! Quantization with wide channels on the CPU, and the maxima that choose them.
 
+use super::quantize::absmax;
 use crate::quantize::{nearest_i8, scale_of};
-use crate::wide::{NO_CHANNEL, WIDE, digits, row_absmax, select};
-use crate::{Cpu, Error, Kernel, QMatrix};
+use crate::wide::{WIDE, WIDE_RADIX, digits, row_absmax};
+use crate::{Cpu, Error, Kernel, QMatrix, RaiseMaxima};
 use rayon::prelude::*;
 
-/// Rows whose column maxima are taken together, and quantized together in the second pass.
+/// Rows per task.
 pub const ROWS: usize = 32;
-
-/// Rows that can be computed a second time, to the same bits.
-pub trait RowValues: Sync {
-    /// Writes row `row`.
-    fn write(&self, row: usize, out: &mut [f32]);
-}
-
-/// Raises each column's maximum to the magnitude in `row`; a NaN raises nothing.
-#[inline(always)]
-pub fn raise_maxima(maxima: &mut [f32], row: &[f32]) {
-    for (max, x) in maxima.iter_mut().zip(row) {
-        let magnitude = x.abs();
-        *max = if magnitude > *max { magnitude } else { *max };
-    }
-}
-
-/// The largest magnitude of each column of a matrix, for each [`ROWS`] rows by themselves; nothing for a matrix
-/// without places for wide channels.
-#[derive(Debug, Default)]
-pub struct Maxima {
-    /// f32 `[blocks, cols]`.
-    values: Vec<f32>,
-    blocks: usize,
-    cols: usize,
-}
-
-impl Maxima {
-    /// Zeros, for the columns of `out`.
-    pub fn new(out: &QMatrix) -> Self {
-        let blocks = out.rows().div_ceil(ROWS);
-        let cols = if out.wide.is_some() { out.cols() } else { 0 };
-        Self { values: vec![0.0; blocks * cols], blocks, cols }
-    }
-
-    /// Those of each [`ROWS`] rows, for tasks to raise: `[cols]`, or empty.
-    pub fn parts(&mut self) -> Vec<&mut [f32]> {
-        match self.cols {
-            0 => (0..self.blocks).map(|_| Default::default()).collect(),
-            cols => self.values.chunks_exact_mut(cols).collect(),
-        }
-    }
-
-    /// Chooses the wide channels of `out`, a matrix that has been quantized without them and has at least one
-    /// element. If there are any, its rows are quantized again.
-    pub fn widen(
-        mut self,
-        cpu: &Cpu,
-        out: &mut QMatrix,
-        rows: &impl RowValues,
-    ) -> Result<(), Error> {
-        let cols = self.cols;
-        let Some(wide) = &mut out.wide else { return Ok(()) };
-        let (all, others) = self.values.split_at_mut(cols);
-        for maxima in others.chunks_exact(cols) {
-            raise_maxima(all, maxima);
-        }
-        let places = select(all);
-        let channels = used(&places, cols);
-        wide.channels.host_mut()?.copy_from_slice(&places);
-        let high = wide.high.host_mut()?;
-        high.fill(0);
-        if channels.is_empty() {
-            return Ok(());
-        }
-        let isa = cpu.isa();
-        let tasks = (out.q.host_mut()?.par_chunks_mut(ROWS * cols))
-            .zip(out.scale.host_mut()?.par_chunks_mut(ROWS))
-            .zip(high.par_chunks_mut(ROWS * WIDE));
-        cpu.install(|| {
-            tasks.enumerate().for_each_init(
-                || vec![0.0; cols],
-                |row, (task, ((q, scale), high))| {
-                    isa.run(Task { rows, first: task * ROWS, row, channels, q, scale, high });
-                },
-            );
-        });
-        Ok(())
-    }
-}
-
-/// Leaves all places for wide channels unused.
-pub fn none(out: &mut QMatrix) -> Result<(), Error> {
-    if let Some(wide) = &mut out.wide {
-        wide.channels.host_mut()?.fill(NO_CHANNEL);
-        wide.high.host_mut()?.fill(0);
-    }
-    Ok(())
-}
 
 /// The places that are used: those in front whose channel exists.
 pub fn used(places: &[u32], cols: usize) -> &[u32] {
@@ -105,39 +15,160 @@ pub fn used(places: &[u32], cols: usize) -> &[u32] {
     &places[..count]
 }
 
-struct Task<'a, R> {
-    rows: &'a R,
-    first: usize,
-    row: &'a mut [f32],
-    channels: &'a [u32],
-    q: &'a mut [i8],
-    scale: &'a mut [f32],
-    high: &'a mut [i8],
+/// Whether a matrix has wide channels.
+pub(super) fn any(x: &QMatrix) -> Result<bool, Error> {
+    let Some(wide) = &x.wide else { return Ok(false) };
+    Ok(!used(wide.channels.host()?, x.cols()).is_empty())
 }
 
-impl<R: RowValues> Kernel for Task<'_, R> {
+/// Zeros for the second digits.
+pub(super) fn zero(out: &mut QMatrix) -> Result<(), Error> {
+    if let Some(wide) = &mut out.wide {
+        wide.high.host_mut()?.fill(0);
+    }
+    Ok(())
+}
+
+/// The bytes of a result with one scale per row, cut into [`ROWS`] rows: for operations that quantize what they
+/// have just computed.
+#[derive(Debug)]
+pub struct Int8Rows<'a> {
+    /// i8 `[rows, cols]`.
+    q: &'a mut [i8],
+    /// f32 `[rows]`.
+    scale: &'a mut [f32],
+    /// i8 `[rows, WIDE]`, or empty for a result without places for wide channels.
+    high: &'a mut [i8],
+    /// Those that are used.
+    channels: &'a [u32],
+}
+
+impl<'a> Int8Rows<'a> {
+    /// Cuts `out`, which has at least one element.
+    pub fn split(out: &'a mut QMatrix) -> Result<Vec<Self>, Error> {
+        let cols = out.cols();
+        let q = out.q.host_mut()?.chunks_mut(ROWS * cols);
+        let scales = q.zip(out.scale.host_mut()?.chunks_mut(ROWS));
+        let Some(wide) = &mut out.wide else {
+            let part = |(q, scale)| Self { q, scale, high: Default::default(), channels: &[] };
+            return Ok(scales.map(part).collect());
+        };
+        let channels = used(wide.channels.host()?, cols);
+        let parts = scales.zip(wide.high.host_mut()?.chunks_mut(ROWS * WIDE));
+        Ok(parts.map(|((q, scale), high)| Self { q, scale, high, channels }).collect())
+    }
+
+    /// Quantizes `values` into row `row`; they are lost.
+    #[inline(always)]
+    pub fn quantize(&mut self, row: usize, values: &mut [f32]) {
+        let q = &mut self.q[row * values.len()..][..values.len()];
+        let (mut wide, mut largest) = ([0.0f32; WIDE], 0.0f32);
+        for (value, &channel) in wide.iter_mut().zip(self.channels) {
+            *value = std::mem::take(&mut values[channel as usize]);
+            largest = largest.max(value.abs());
+        }
+        let (scale, inverse) = scale_of(row_absmax(absmax(values, None), largest));
+        self.scale[row] = scale;
+        for (q, &x) in q.iter_mut().zip(&*values) {
+            *q = nearest_i8(x * inverse);
+        }
+        let Some(high) = self.high.get_mut(row * WIDE..(row + 1) * WIDE) else { return };
+        high.fill(0);
+        for ((value, &channel), high) in wide.iter().zip(self.channels).zip(high) {
+            (q[channel as usize], *high) = digits(value * inverse);
+        }
+    }
+}
+
+struct StoredRows<'a> {
+    x: &'a [f32],
+    stride: usize,
+    row: &'a mut [f32],
+    out: Int8Rows<'a>,
+}
+
+impl Kernel for StoredRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        for r in 0..self.out.scale.len() {
+            self.row.copy_from_slice(&self.x[r * self.stride..][..self.row.len()]);
+            self.out.quantize(r, self.row);
+        }
+    }
+}
+
+/// Quantizes rows of `data` into `out`, which has wide channels.
+pub(super) fn quantize_rows(
+    cpu: &Cpu,
+    data: &[f32],
+    stride: usize,
+    out: &mut QMatrix,
+) -> Result<(), Error> {
+    let (cols, isa) = (out.cols(), cpu.isa());
+    let tasks = Int8Rows::split(out)?.into_par_iter().enumerate();
+    cpu.install(|| {
+        tasks.for_each_init(
+            || vec![0.0; cols],
+            |row, (task, out)| {
+                isa.run(StoredRows { x: &data[task * ROWS * stride..], stride, row, out });
+            },
+        );
+    });
+    Ok(())
+}
+
+/// Columns of a task of [`raise_maxima`]: their maxima stay in registers and the first cache.
+const STRIP: usize = 256;
+
+struct StripMaxima<'a> {
+    q: &'a [i8],
+    scale: &'a [f32],
+    cols: usize,
+    first: usize,
+    maxima: &'a mut [f32],
+}
+
+impl Kernel for StripMaxima<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { rows, first, row, channels, q, scale, high } = self;
-        let outputs = q.chunks_exact_mut(row.len()).zip(scale).zip(high.as_chunks_mut::<WIDE>().0);
-        for (r, ((q, scale), high)) in outputs.enumerate() {
-            rows.write(first + r, row);
-            let (mut values, mut largest) = ([0.0f32; WIDE], 0.0f32);
-            for (value, &channel) in values.iter_mut().zip(channels) {
-                *value = std::mem::take(&mut row[channel as usize]);
-                largest = largest.max(value.abs());
-            }
-            let ordinary = super::quantize::absmax(row, None);
-            let inverse;
-            (*scale, inverse) = scale_of(row_absmax(ordinary, largest));
-            for (q, &x) in q.iter_mut().zip(&*row) {
-                *q = nearest_i8(x * inverse);
-            }
-            for ((value, &channel), high) in values.iter().zip(channels).zip(high) {
-                (q[channel as usize], *high) = digits(value * inverse);
+        let Self { q, scale, cols, first, maxima } = self;
+        for (row, &scale) in q.chunks_exact(cols).zip(scale) {
+            for (max, &q) in maxima.iter_mut().zip(&row[first..]) {
+                let magnitude = f32::from(q).abs() * scale;
+                *max = if magnitude > *max { magnitude } else { *max };
             }
         }
     }
+}
+
+pub(super) fn raise_maxima(
+    cpu: &Cpu,
+    RaiseMaxima { x, maxima }: RaiseMaxima<'_>,
+) -> Result<(), Error> {
+    let (cols, isa) = (x.cols(), cpu.isa());
+    if x.rows() == 0 || cols == 0 {
+        return Ok(());
+    }
+    let (q, scale, maxima) = (x.q.host()?, x.scale.host()?, maxima.host_mut()?);
+    // One strip of columns per task: maxima need no reduction between threads.
+    cpu.for_each(maxima.par_chunks_mut(STRIP).enumerate(), |(strip, maxima)| {
+        isa.run(StripMaxima { q, scale, cols, first: strip * STRIP, maxima });
+    });
+    // The first digit of a wide value is smaller than the whole.
+    let Some(wide) = &x.wide else { return Ok(()) };
+    let (channels, high) = (used(wide.channels.host()?, cols), wide.high.host()?);
+    for (row, (high, &scale)) in
+        q.chunks_exact(cols).zip(high.as_chunks::<WIDE>().0.iter().zip(scale))
+    {
+        for (&channel, &high) in channels.iter().zip(high) {
+            let channel = channel as usize;
+            let n = i32::from(row[channel]) + WIDE_RADIX * i32::from(high);
+            maxima[channel] = maxima[channel].max(n.abs() as f32 * scale);
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use crate::data::Dataset;
 use crate::machine::Machine;
 use crate::open::Folder;
 use crate::options::EvalOptions;
-use crate::trainer::evaluate;
+use crate::trainer::{calibrate, evaluate};
 use anyhow::{Result, ensure};
 use qft_llama::pass::Recompute;
 
@@ -16,10 +16,12 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let seq_len = options.step.seq_len(folder.config.max_position_embeddings)?;
     let documents = folder.reader(&options.reading, seq_len).read(&options.data)?;
     let dataset = Dataset::new(documents, seq_len, false)?;
-    let model = folder.load(&*ops, &options.state, &mut |_, _| ())?;
+    let mut model = folder.load(&*ops, &options.state, &mut |_, _| ())?;
     let pass = options.state.pass(0, Recompute::None);
     let batches = dataset.batches(options.step.batch_size);
     let limit = options.limit.unwrap_or(usize::MAX);
+    let first: Vec<_> = dataset.batches(options.step.batch_size).take(1).collect();
+    calibrate(&*ops, &mut model, &pass, &first)?;
     if let Some(clock) = &mut clock {
         clock.begin();
     }

@@ -19,8 +19,8 @@ use anyhow::{Context, Result, bail, ensure};
 use qft_llama::Batch;
 use qft_llama::export::{self, DEFAULT_SHARD_BYTES, export_folder};
 use qft_llama::model::Model;
-use qft_llama::pass;
 use qft_llama::sampling::Sampler;
+use qft_llama::wide::WideInput;
 use qft_optim::Schedule;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -113,7 +113,7 @@ impl<'a> Run<'a> {
             0 => MetricsLog::create(&options.out)?,
             step => MetricsLog::resume(&options.out, u64::from(step))?,
         };
-        self.report_wide_channels(&trainer)?;
+        self.choose_wide_channels(&mut trainer)?;
         self.sample(&trainer, "before")?;
         if progress.initial_eval_loss.is_none() {
             progress.initial_eval_loss = self.evaluate(&trainer)?;
@@ -279,26 +279,27 @@ impl<'a> Run<'a> {
         Ok(model)
     }
 
-    /// Says which inputs of linear layers have channels that stand out, from the first rows of the training data.
-    fn report_wide_channels(&self, trainer: &Trainer) -> Result<()> {
+    /// Chooses the channels that get a second digit from the first step's data, unless a checkpoint has brought them,
+    /// and says which inputs of linear layers have some.
+    fn choose_wide_channels(&self, trainer: &mut Trainer) -> Result<()> {
         let ops = &*self.ops;
-        let batch = self.train.batch(&[0]);
-        let inputs = pass::wide_channels(ops, &trainer.model, &trainer.pass, &batch)?;
-        ops.trim();
-        let mut wide = inputs.iter().filter(|input| !input.channels.is_empty()).peekable();
-        if wide.peek().is_none() {
-            return Ok(());
+        if !trainer.model.wide.chosen {
+            let rows = self.rows_at(trainer.pass.step).take(self.options.step.rows_per_step());
+            trainer.calibrate(ops, &self.batches(&rows))?;
         }
-        let (mut count, mut most) = (0, 0);
-        for input in wide {
-            tracing::info!("block {}, {}: wide {:?}", input.block, input.input, input.channels);
-            count += 1;
-            most = most.max(input.channels.len());
+        let inputs = trainer.model.wide.inputs(ops)?;
+        let wide: Vec<_> = inputs.iter().filter(|input| !input.channels.is_empty()).collect();
+        for WideInput { block, input, channels } in &wide {
+            let block = block.map_or(String::new(), |index| format!("block {index}, "));
+            tracing::info!("{block}{input}: wide {channels:?}");
         }
-        println!(
-            "{count} of {} inputs of linear layers have wide channels, at most {most}: they get a second digit",
-            inputs.len()
-        );
+        if let Some(most) = wide.iter().map(|input| input.channels.len()).max() {
+            println!(
+                "{} of {} inputs of linear layers have wide channels, at most {most}: they get a second digit",
+                wide.len(),
+                inputs.len()
+            );
+        }
         Ok(())
     }
 

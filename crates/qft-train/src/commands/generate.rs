@@ -6,12 +6,13 @@ use crate::machine::Machine;
 use crate::open::Folder;
 use crate::options::choice::{DataFormat, TrainOn};
 use crate::options::{DataOptions, GenerateOptions};
+use crate::trainer::calibrate;
 use anyhow::{Context, Result};
-use qft_llama::Tokenizer;
 use qft_llama::generate::Session;
 use qft_llama::model::Model;
 use qft_llama::pass::{PassOptions, Recompute};
 use qft_llama::sampling::Sampler;
+use qft_llama::{Batch, Tokenizer};
 use std::io::Write;
 
 /// Runs the command.
@@ -32,8 +33,9 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
     } else {
         prompt_ids(&folder.tokenizer, &options.prompt)?
     };
-    let model = folder.load(&*ops, &options.state, &mut |_, _| ())?;
+    let mut model = folder.load(&*ops, &options.state, &mut |_, _| ())?;
     let pass = options.state.pass(options.seed, Recompute::None);
+    calibrate(&*ops, &mut model, &pass, &[every_position(&prompt)])?;
     let mut sampler = Sampler::new(options.temperature, options.top_p, options.seed)?;
     let mut out = std::io::stdout().lock();
     if !options.chat {
@@ -45,6 +47,13 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
         Ok(out.flush()?)
     })?;
     Ok(writeln!(out)?)
+}
+
+/// The prompt as a batch whose every position counts: what a model without training data is calibrated on.
+fn every_position(prompt: &[u32]) -> Batch {
+    let mut batch = Batch::default();
+    batch.push(prompt, prompt);
+    batch
 }
 
 /// BOS, if the tokenizer has one, and the text.
