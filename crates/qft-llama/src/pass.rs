@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::wide::{BlockWide, NextChoice};
 use crate::{Batch, IGNORE};
 use half::bf16;
-use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradient};
+use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradient, VocabularyCut};
 use qft_autograd::layers::rmsnorm::{self, PendingGain};
 use qft_autograd::layers::{embedding, linear};
 use qft_autograd::ops::{FromBf16, GatherRows, ScatterRows, ToBf16};
@@ -221,7 +221,8 @@ pub fn evaluate(
 ) -> Result<Vec<f64>, Error> {
     let (ctx, tokens, x) = infer(ops, model, options, batch)?;
     let (_, rows) = head_rows(&ctx, model, &tokens, &x)?;
-    Ok(head_loss(&ctx, model, &tokens, rows)?.1)
+    let cut = VocabularyCut::forward(tokens.targets.len(), model.head().rows());
+    Ok(head_loss(&ctx, model, &tokens, rows, cut)?.1)
 }
 
 /// Logits of every position of `batch`, f32 `[T, V]`, for tests and small inputs.
@@ -271,9 +272,10 @@ fn head_loss(
     model: &Model,
     tokens: &Tokens,
     rows: Rows,
+    cut: VocabularyCut,
 ) -> Result<(HeadBatch, Vec<f64>), Error> {
     let targets = copy_ids(ctx.ops, &tokens.targets)?;
-    HeadBatch::forward(ctx, model.head(), Arc::new(rows), targets)
+    HeadBatch::forward(ctx, model.head(), Arc::new(rows), targets, cut)
 }
 
 fn copy_ids(ops: &dyn LayerOps, ids: &Buffer<u32>) -> Result<Buffer<u32>, Error> {
@@ -363,13 +365,15 @@ pub fn train_step(
     let xs = through_blocks(&ctxs, model, options, &tokens, Some(&mut stack), next.as_mut())?;
 
     // Head and loss.
+    let positions = tokens.iter().map(|tokens| tokens.targets.len());
+    let cut = VocabularyCut::training(positions, model.head().rows());
     let (mut at_head, mut heads, mut sum) = (Vec::new(), Vec::new(), 0.0);
     for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
         let (at, rows) = head_rows(ctx, model, tokens, &x)?;
         if let Some(next) = &mut next {
             next.see_head(ops, &rows)?;
         }
-        let (head, nll) = head_loss(ctx, model, tokens, rows)?;
+        let (head, nll) = head_loss(ctx, model, tokens, rows, cut)?;
         at_head.push(at);
         heads.push(head);
         sum += nll.iter().sum::<f64>();
@@ -425,7 +429,7 @@ fn head_backward(
     model: &mut Model,
     tokens: &[Tokens],
     at_head: Vec<AtHead>,
-    heads: Vec<HeadBatch>,
+    mut heads: Vec<HeadBatch>,
     target_tokens: usize,
     tied: &mut TiedGradient,
     sink: &mut dyn GradientSink,
@@ -440,12 +444,12 @@ fn head_backward(
     match &mut model.head {
         Some(head) => {
             let gradient = HeadGradient::Flush(sink);
-            loss_head::backward(ctxs, head, &heads, weight, &mut dnormed, gradient)?;
+            loss_head::backward(ctxs, head, &mut heads, weight, &mut dnormed, gradient)?;
         }
         None => {
             let gradient = HeadGradient::Tied(tied);
             let head = &mut model.embedding;
-            loss_head::backward(ctxs, head, &heads, weight, &mut dnormed, gradient)?;
+            loss_head::backward(ctxs, head, &mut heads, weight, &mut dnormed, gradient)?;
         }
     }
     drop(heads);

@@ -1,8 +1,9 @@
 //! The output head and the cross-entropy behind it, by blocks of the vocabulary.
 //!
-//! Logits `[M, V]` never exist whole. The forward pass computes them block by block and keeps a running
-//! log-sum-exp; the backward pass computes each block again and turns it into its gradient, which at once feeds
-//! the gradient of the hidden states and the gradient of the block's rows of the head.
+//! The forward pass computes logits block by block and keeps a running log-sum-exp; the backward pass turns each block
+//! into its gradient, which at once feeds the gradient of the hidden states and the gradient of the block's rows of
+//! the head. Logits `[M, V]` exist whole only where they are few; otherwise the backward pass computes them again, to
+//! the same bits.
 //!
 //! Gradients of logits are quantized stochastically: to nearest, the many tiny ones of a token would vanish
 //! beside the one of its target, which biases everything below.
@@ -11,18 +12,45 @@ use super::linear::{self, PendingGradient};
 use crate::context::Purpose;
 use crate::ops::{EmbedBackward, LossGradient, LossStats};
 use crate::rows::Rows;
-use crate::{Context, Error, GradientSink, Matrix};
+use crate::{Context, Error, GradientSink, LayerOps, Matrix};
 use qft_tensor::{Buffer, Owner};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Logits that exist at a time, unless a single row of the smallest block has more.
 const LOGITS_ELEMENTS: usize = 2 << 20;
 
-/// Rows of the vocabulary in a block, for M positions.
-fn vocabulary_block(positions: usize, vocab: usize) -> usize {
-    let rows = LOGITS_ELEMENTS / positions.max(1);
-    (rows / 64 * 64).clamp(256, 4096).min(vocab)
+/// Logits of a step that are kept for the backward pass, if there are no more: 128 MiB. They save a third of the
+/// head's work, which is much of a small model's and little of a large one's.
+const KEPT_ELEMENTS: usize = 32 << 20;
+
+/// How the head goes through the vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VocabularyCut {
+    /// Rows of a block.
+    rows: usize,
+    /// Whether the forward pass keeps its logits.
+    keep: bool,
+}
+
+impl VocabularyCut {
+    /// For a forward pass alone, over M `positions`.
+    pub fn forward(positions: usize, vocab: usize) -> Self {
+        let rows = LOGITS_ELEMENTS / positions.max(1);
+        Self { rows: (rows / 64 * 64).clamp(256, 4096).min(vocab), keep: false }
+    }
+
+    /// For both passes over micro-batches of so many positions.
+    pub fn training(positions: impl Iterator<Item = usize> + Clone, vocab: usize) -> Self {
+        let all: usize = positions.clone().sum();
+        let keep = all.saturating_mul(vocab) <= KEPT_ELEMENTS;
+        Self { keep, ..Self::forward(positions.max().unwrap_or(0), vocab) }
+    }
+
+    fn alloc(self, ops: &dyn LayerOps, positions: usize) -> Result<Buffer<f32>, Error> {
+        Ok(Buffer::alloc(ops, Owner::Loss, "logits block", positions * self.rows)?)
+    }
 }
 
 /// One micro-batch at the head: positions that have a target.
@@ -34,6 +62,9 @@ pub struct HeadBatch {
     pub targets: Buffer<u32>,
     max: Buffer<f32>,
     sum: Buffer<f32>,
+    cut: VocabularyCut,
+    /// Logits that were kept, block by block.
+    logits: VecDeque<Buffer<f32>>,
 }
 
 impl HeadBatch {
@@ -45,17 +76,21 @@ impl HeadBatch {
         head: &Matrix,
         x: Arc<Rows>,
         targets: Buffer<u32>,
+        cut: VocabularyCut,
     ) -> Result<(Self, Vec<f64>), Error> {
         let (ops, m) = (ctx.ops, targets.len());
         let mut max = Buffer::alloc(ops, Owner::Loss, "logit maximum", m)?;
         let mut sum = Buffer::alloc(ops, Owner::Loss, "logit sum", m)?;
         let mut target_logit = Buffer::alloc(ops, Owner::Loss, "target logit", m)?;
-        let size = vocabulary_block(m, head.rows());
-        let mut logits = Buffer::alloc(ops, Owner::Loss, "logits block", m * size)?;
-        for rows in linear::blocks(0..head.rows(), size) {
-            linear::forward(ctx, head, rows.clone(), &x, &mut logits, false)?;
+        let (mut kept, mut block) = (VecDeque::new(), None);
+        for rows in linear::blocks(0..head.rows(), cut.rows) {
+            let logits = match &mut block {
+                Some(block) => block,
+                none => none.insert(cut.alloc(ops, m)?),
+            };
+            linear::forward(ctx, head, rows.clone(), &x, logits, false)?;
             ops.loss_stats(LossStats {
-                logits: &logits,
+                logits,
                 start: rows.start,
                 cols: rows.len(),
                 targets: &targets,
@@ -63,15 +98,18 @@ impl HeadBatch {
                 sum: &mut sum,
                 target_logit: &mut target_logit,
             })?;
+            if cut.keep {
+                kept.extend(block.take());
+            }
         }
         let (maxima, sums) = (max.to_vec(ops)?, sum.to_vec(ops)?);
         let nll = (maxima.iter().zip(&sums).zip(target_logit.to_vec(ops)?))
             .map(|((&max, &sum), target)| f64::from(max) + f64::from(sum).ln() - f64::from(target))
             .collect();
-        Ok((Self { x, targets, max, sum }, nll))
+        Ok((Self { x, targets, max, sum, cut, logits: kept }, nll))
     }
 
-    /// The gradient of one block of logits, and with it one block's share of `dx`.
+    /// The gradient of one block of `logits`, and with it one block's share of `dx`.
     fn backward_block(
         &self,
         ctx: &Context<'_>,
@@ -82,7 +120,6 @@ impl HeadBatch {
         dx: &mut Buffer<f32>,
     ) -> Result<PendingGradient, Error> {
         let (index, rows) = block;
-        linear::forward(ctx, head, rows.clone(), &self.x, logits, false)?;
         ctx.ops.loss_gradient(LossGradient {
             logits,
             start: rows.start,
@@ -115,25 +152,34 @@ pub enum HeadGradient<'a> {
 
 /// Backward pass of all micro-batches: sets each `dx`, f32 `[M, C]`.
 ///
-/// `weight` is one over the number of targets of the whole batch.
+/// `weight` is one over the number of targets of the whole batch. All micro-batches have been cut alike.
 pub fn backward(
     ctxs: &[Context<'_>],
     head: &mut Matrix,
-    batches: &[HeadBatch],
+    batches: &mut [HeadBatch],
     weight: f32,
     dxs: &mut [Buffer<f32>],
     mut gradient: HeadGradient<'_>,
 ) -> Result<(), Error> {
-    let Some(ctx) = ctxs.first() else { return Ok(()) };
+    let (Some(ctx), Some(&HeadBatch { cut, .. })) = (ctxs.first(), batches.first()) else {
+        return Ok(());
+    };
     let most = batches.iter().map(|b| b.targets.len()).max().unwrap_or(0);
-    let size = vocabulary_block(most, head.rows());
-    let ops = ctx.ops;
-    let mut logits = Buffer::alloc(ops, Owner::Loss, "logits block", most * size)?;
-    for (index, rows) in linear::blocks(0..head.rows(), size).enumerate() {
+    let mut block = None;
+    for (index, rows) in linear::blocks(0..head.rows(), cut.rows).enumerate() {
         let mut shares = Vec::with_capacity(batches.len());
-        for ((ctx, batch), dx) in ctxs.iter().zip(batches).zip(dxs.iter_mut()) {
-            let block = (index as u32, rows.clone());
-            shares.push(batch.backward_block(ctx, head, block, weight, &mut logits, dx)?);
+        for ((ctx, batch), dx) in ctxs.iter().zip(&mut *batches).zip(&mut *dxs) {
+            let mut logits = match (batch.logits.pop_front(), block.take()) {
+                (Some(kept), _) => kept,
+                (None, free) => {
+                    let mut logits = free.map_or_else(|| cut.alloc(ctx.ops, most), Ok)?;
+                    linear::forward(ctx, head, rows.clone(), &batch.x, &mut logits, false)?;
+                    logits
+                }
+            };
+            let numbered = (index as u32, rows.clone());
+            shares.push(batch.backward_block(ctx, head, numbered, weight, &mut logits, dx)?);
+            block = (!cut.keep).then_some(logits);
         }
         match &mut gradient {
             HeadGradient::Tied(kept) => kept.0.push((rows, shares)),
