@@ -7,7 +7,8 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qft_autograd::ops::{
     AttentionBackward, AttentionDecode, AttentionForward, EmbedBackward, EmbedForward,
-    LossGradient, LossStats, RmsNormBackward, RmsNormForward, Rope, SwigluBackward, SwigluForward,
+    LossGradient, LossStats, Operands, RmsNormBackward, RmsNormForward, Rope, SwigluBackward,
+    SwigluForward,
 };
 use qft_autograd::{Heads, LayerOps, RowsOut, Segments, TableRef};
 use qft_quant::{HybridFormat, HybridMatrix, Residual};
@@ -37,7 +38,9 @@ fn attention(c: &mut Criterion) {
     for threads in [1, 2] {
         let cpu = cpu(threads);
         let mut rng = TestRng::new(1);
-        for &(name, documents, length, heads) in ATTENTION {
+        for (&(name, documents, length, heads), operands) in
+            ATTENTION.iter().flat_map(|case| [(case, Operands::F32), (case, Operands::Bf16)])
+        {
             let tokens = documents * length;
             let segments =
                 Segments::new((0..=documents).map(|i| i * length).collect()).expect("borders rise");
@@ -52,7 +55,7 @@ fn attention(c: &mut Criterion) {
             group.sample_size(10);
             group.throughput(Throughput::Elements(4 * pairs as u64));
             group.bench_function(
-                BenchmarkId::new(format!("forward, {threads} threads"), name),
+                BenchmarkId::new(format!("forward, {operands:?}, {threads} threads"), name),
                 |b| {
                     b.iter(|| {
                         cpu.attention_forward(AttentionForward {
@@ -61,6 +64,7 @@ fn attention(c: &mut Criterion) {
                             v: &v,
                             segments: &segments,
                             heads,
+                            operands,
                             lse: &mut lse,
                             out: &mut out,
                         })
@@ -72,7 +76,7 @@ fn attention(c: &mut Criterion) {
                 (normals(&cpu, &mut rng, narrow), normals(&cpu, &mut rng, narrow));
             group.throughput(Throughput::Elements(10 * pairs as u64));
             group.bench_function(
-                BenchmarkId::new(format!("backward, {threads} threads"), name),
+                BenchmarkId::new(format!("backward, {operands:?}, {threads} threads"), name),
                 |b| {
                     b.iter(|| {
                         cpu.attention_backward(AttentionBackward {
@@ -84,6 +88,7 @@ fn attention(c: &mut Criterion) {
                             dout: &dout,
                             segments: &segments,
                             heads,
+                            operands,
                             dq: &mut dq,
                             dk: &mut dk,
                             dv: &mut dv,

@@ -233,12 +233,20 @@ pub struct Heads {
     pub size: usize,
 }
 
+/// What the operands of attention's products are rounded to; sums are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operands {
+    /// Nothing: the reference.
+    F32,
+    /// The nearest bf16. A GPU without a tensor-core kernel for the head size leaves them in f32.
+    Bf16,
+}
+
 /// Causal attention within each segment, `softmax(q k^T / sqrt(D)) v`, never materialising `[T, T]`.
 ///
 /// Shapes: `q`, `out` f32 `[T, H * D]`; `k`, `v` f32 `[T, G * D]`; `lse` f32 `[T, H]` receives the log-sum-exp
 /// of the scaled scores. Query head h reads key/value head `h / (H / G)`.
-/// Numerics: f32, online softmax over key blocks of a fixed size. A GPU rounds the operands of the products to bf16
-/// where it has a tensor-core kernel for the head size, here and in the backward pass.
+/// Numerics: online softmax over key blocks of a fixed size, in f32 but for what `operands` says.
 #[derive(Debug)]
 pub struct AttentionForward<'a> {
     /// Queries.
@@ -251,6 +259,8 @@ pub struct AttentionForward<'a> {
     pub segments: &'a Segments,
     /// Head layout.
     pub heads: Heads,
+    /// What products read.
+    pub operands: Operands,
     /// Saved for the backward pass.
     pub lse: &'a mut Buffer<f32>,
     /// The result.
@@ -292,6 +302,8 @@ pub struct AttentionBackward<'a> {
     pub segments: &'a Segments,
     /// Head layout.
     pub heads: Heads,
+    /// As in the forward pass.
+    pub operands: Operands,
     /// Gradient of the queries.
     pub dq: &'a mut Buffer<f32>,
     /// Gradient of the keys.

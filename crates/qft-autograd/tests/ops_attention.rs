@@ -4,7 +4,7 @@ mod ops_common;
 
 use ops_common::{AttentionCase, all, best, bits, garbage, get, put, run_attention};
 use qft_autograd::LayerOps;
-use qft_autograd::ops::{AttentionDecode, Heads};
+use qft_autograd::ops::{AttentionDecode, Heads, Operands};
 use qft_testing::reference::widen;
 use qft_testing::rng::TestRng;
 use qft_testing::tolerance::Tolerance;
@@ -43,7 +43,7 @@ fn matches_the_reference() {
         let (q, k, v) = (widen(&case.q), widen(&case.k), widen(&case.v));
         let (out, lse) = case.shape.forward(&q, &k, &v);
         let (dq, dk, dv) = case.shape.backward((&q, &k, &v), &widen(&case.dout));
-        let got = run_attention(&cpu, &case);
+        let got = run_attention(&cpu, &case, Operands::F32);
         let checks = [
             ("out", result, out),
             ("lse", result, lse),
@@ -68,7 +68,7 @@ fn large_scores_neither_overflow_nor_vanish() {
     let (out, _) = case.shape.forward(&widen(&case.q), &widen(&case.k), &widen(&case.v));
     // Scores of several hundred: their roundings, of that size, are relative errors of the weights. Measured: 308.
     let tolerance = Tolerance::roundings("roundings of scores up to 2000", 1000.0, 1.0);
-    let got = run_attention(&best(), &case);
+    let got = run_attention(&best(), &case, Operands::F32);
     tolerance.assert("out", &got[0], &out);
     assert!(got.iter().flatten().all(|x| x.is_finite()));
 }
@@ -79,16 +79,69 @@ fn same_bits_on_all_instruction_sets_and_threads() {
         &[(&[1, 63, 64, 65], (4, 2, 20)), (&[257], (2, 1, 64)), (&[40], (1, 1, 8))];
     for (seed, &(lengths, heads)) in cases.iter().enumerate() {
         let case = AttentionCase::new(100 + seed as u64, lengths, heads);
-        let mut first: Option<[Vec<f32>; 5]> = None;
-        for (name, cpu) in all() {
-            let got = run_attention(&cpu, &case);
-            let want = first.get_or_insert_with(|| got.clone());
-            for ((got, want), part) in
-                got.iter().zip(want.iter()).zip(["out", "lse", "dq", "dk", "dv"])
-            {
-                assert_eq!(bits(got), bits(want), "{part} of {lengths:?} {heads:?} with {name}");
+        for operands in [Operands::F32, Operands::Bf16] {
+            let mut first: Option<[Vec<f32>; 5]> = None;
+            for (name, cpu) in all() {
+                let got = run_attention(&cpu, &case, operands);
+                let want = first.get_or_insert_with(|| got.clone());
+                for ((got, want), part) in
+                    got.iter().zip(want.iter()).zip(["out", "lse", "dq", "dk", "dv"])
+                {
+                    let what = format!("{part} of {lengths:?} {heads:?} with {name}");
+                    assert_eq!(bits(got), bits(want), "{what}, {operands:?}");
+                }
             }
         }
+    }
+}
+
+/// Unit roundoff of bf16.
+const BF16_UNIT: f64 = 1.0 / 256.0;
+
+#[test]
+fn bf16_operands_cost_their_rounding() {
+    // Rounding to bf16 moves a number by 0.42 units of its roundoff, root mean square. A score is a sum of D products of
+    // two such numbers over sqrt(D): off by 0.6 units, and 4 units are six sigma, which lse may be off by. A result is off
+    // by that times p (v - out), about 1 at most, and by the roundings of v and p: 8. Gradients are products of two
+    // factors that are off by so much, and sums over the heads of a group.
+    let units = [8.0, 4.0, 16.0, 24.0, 24.0];
+    let cpu = best();
+    for (seed, &(lengths, heads)) in CASES.iter().enumerate() {
+        let case = AttentionCase::new(seed as u64, lengths, heads);
+        let (q, k, v) = (widen(&case.q), widen(&case.k), widen(&case.v));
+        let (out, lse) = case.shape.forward(&q, &k, &v);
+        let (dq, dk, dv) = case.shape.backward((&q, &k, &v), &widen(&case.dout));
+        let got = run_attention(&cpu, &case, Operands::Bf16);
+        let wants = ["out", "lse", "dq", "dk", "dv"].into_iter().zip([out, lse, dq, dk, dv]);
+        for ((got, units), (part, want)) in got.iter().zip(units).zip(wants) {
+            let worst = got
+                .iter()
+                .zip(&want)
+                .map(|(&got, want)| (f64::from(got) - want).abs() / BF16_UNIT / want.abs().max(1.0))
+                .fold(0.0, f64::max);
+            println!("{lengths:?} {heads:?} {part}: {worst:.2} units");
+            assert!(worst <= units, "{lengths:?} {heads:?} {part}: {worst:.2} units of bf16");
+        }
+    }
+}
+
+/// With operands that bf16 holds exactly, the products are as exact as those of f32.
+#[test]
+fn operands_that_are_bf16_already_give_the_scores_of_f32() {
+    for (seed, &(lengths, heads)) in CASES.iter().enumerate() {
+        let mut case = AttentionCase::new(seed as u64, lengths, heads);
+        for x in case.q.iter_mut().chain(&mut case.k) {
+            *x = (*x * 8.0).round();
+        }
+        // Powers of two as factors of the scores.
+        if !heads.2.is_power_of_two() || !heads.2.trailing_zeros().is_multiple_of(2) {
+            continue;
+        }
+        let [exact, rounded] = [Operands::F32, Operands::Bf16]
+            .map(|operands| run_attention(&best(), &case, operands)[1].clone());
+        let same = Tolerance::roundings("sums over keys in another order", 4.0, 1.0);
+        let exact: Vec<f64> = widen(&exact);
+        same.assert("lse", &rounded, &exact);
     }
 }
 

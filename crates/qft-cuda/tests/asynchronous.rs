@@ -4,8 +4,8 @@ mod common;
 
 use common::{alloc, upload};
 use qft_autograd::ops::{
-    AttentionBackward, AttentionForward, EmbedBackward, EmbedForward, GatherRows, RmsNormBackward,
-    RmsNormForward, Rope, ScatterRows,
+    AttentionBackward, AttentionForward, EmbedBackward, EmbedForward, GatherRows, Operands,
+    RmsNormBackward, RmsNormForward, Rope, ScatterRows,
 };
 use qft_autograd::{Heads, LayerOps, RowsOut, Segments, TableRef};
 use qft_cuda::{Arg, Cuda, Driver, Error, Launch, MemoryInfo, Properties, Signature};
@@ -91,8 +91,18 @@ fn no_layer_waits_for_the_device() {
     let segments = &Segments::new(vec![0, 1, tokens]).unwrap();
     let (q, k, v) = (&x, &x, &x);
     let (mut lse, mut out) = (alloc(ops, tokens), alloc(ops, len));
-    let attend = AttentionForward { q, k, v, segments, heads, lse: &mut lse, out: &mut out };
-    ops.attention_forward(attend).unwrap();
+    let operands = Operands::Bf16;
+    ops.attention_forward(AttentionForward {
+        q,
+        k,
+        v,
+        segments,
+        heads,
+        operands,
+        lse: &mut lse,
+        out: &mut out,
+    })
+    .unwrap();
     let [dq, dk, dv] = &mut [(); 3].map(|()| alloc(ops, len));
     let (out, lse, dout) = (&out, &lse, &floats(len));
     ops.attention_backward(AttentionBackward {
@@ -104,6 +114,7 @@ fn no_layer_waits_for_the_device() {
         dout,
         segments,
         heads,
+        operands,
         dq,
         dk,
         dv,

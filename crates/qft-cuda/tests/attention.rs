@@ -6,7 +6,7 @@
 mod common;
 
 use common::{alloc, bits, cpu, devices_under_test, emulator, upload};
-use qft_autograd::ops::{AttentionBackward, AttentionDecode, AttentionForward};
+use qft_autograd::ops::{AttentionBackward, AttentionDecode, AttentionForward, Operands};
 use qft_autograd::{Heads, LayerOps, Segments};
 use qft_testing::reference::{Attention, dot, widen};
 use qft_testing::rng::TestRng;
@@ -41,6 +41,7 @@ const F32_SHAPES: &[Shape] = &[
 struct Case {
     shape: Attention,
     heads: Heads,
+    operands: Operands,
     segments: Segments,
     q: Vec<f32>,
     k: Vec<f32>,
@@ -79,6 +80,7 @@ impl Case {
             segments: Segments::new(borders.clone()).unwrap(),
             shape: Attention { borders, query, key_value, size },
             heads: Heads { query, key_value, size },
+            operands: Operands::Bf16,
             q: normals(query),
             k: normals(key_value),
             v: normals(key_value),
@@ -90,9 +92,18 @@ impl Case {
         let (q, k, v) = (&upload(ops, &self.q), &upload(ops, &self.k), &upload(ops, &self.v));
         let mut lse = alloc(ops, self.segments.tokens() * self.heads.query);
         let mut out = alloc(ops, self.q.len());
-        let (segments, heads) = (&self.segments, self.heads);
-        let op = AttentionForward { q, k, v, segments, heads, lse: &mut lse, out: &mut out };
-        ops.attention_forward(op).unwrap();
+        let (segments, heads, operands) = (&self.segments, self.heads, self.operands);
+        ops.attention_forward(AttentionForward {
+            q,
+            k,
+            v,
+            segments,
+            heads,
+            operands,
+            lse: &mut lse,
+            out: &mut out,
+        })
+        .unwrap();
         Forward { out: out.to_vec(ops).unwrap(), lse: lse.to_vec(ops).unwrap() }
     }
 
@@ -107,6 +118,7 @@ impl Case {
             dout: &upload(ops, &self.dout),
             segments: &self.segments,
             heads: self.heads,
+            operands: self.operands,
             dq,
             dk,
             dv,
@@ -223,12 +235,15 @@ fn tensor_cores_round_their_inputs_to_bf16() {
 }
 
 #[test]
-fn other_head_sizes_keep_f32() {
+fn other_head_sizes_and_the_reference_keep_f32() {
     // As the CPU's own test: chains of sums over keys, queries, heads and the head size.
     let result = Tolerance::roundings("sums over the head and over keys", 30.0, 1.0);
     let gradient = Tolerance::roundings("sums over heads, queries and keys", 200.0, 1.0);
-    for (seed, &shape) in F32_SHAPES.iter().enumerate() {
-        let case = Case::new(seed as u64, shape, false);
+    let reference: Shape = (&[70, 20], (4, 2, 64));
+    let shapes = F32_SHAPES.iter().map(|&shape| (shape, Operands::Bf16));
+    let shapes = shapes.chain([(reference, Operands::F32)]);
+    for (seed, (shape, operands)) in shapes.enumerate() {
+        let case = Case { operands, ..Case::new(seed as u64, shape, false) };
         let want = case.reference();
         let tolerances = [result, result, gradient, gradient, gradient];
         for (name, device) in devices_under_test() {

@@ -4,7 +4,8 @@ use crate::pass::{Geometry, Stream, Tokens};
 use qft_autograd::layers::linear::{self, PendingGradient};
 use qft_autograd::layers::rmsnorm::{self, PendingGain};
 use qft_autograd::ops::{
-    AttentionBackward, AttentionDecode, AttentionForward, Rope, SwigluBackward, SwigluForward,
+    AttentionBackward, AttentionDecode, AttentionForward, Operands, Rope, SwigluBackward,
+    SwigluForward,
 };
 use qft_autograd::{Compute, Context, Error, GradientSink, Matrix, Rows, Vector};
 use qft_tensor::{Buffer, Owner};
@@ -131,6 +132,14 @@ impl Inner {
 
 const SAVED: Owner = Owner::Activations;
 
+/// What attention's products read beside linear layers that compute in this format.
+fn operands(compute: Compute) -> Operands {
+    match compute {
+        Compute::Float => Operands::F32,
+        Compute::Int8 => Operands::Bf16,
+    }
+}
+
 /// `x W^T` into a new buffer.
 fn project(
     ctx: &Context<'_>,
@@ -210,6 +219,7 @@ impl Block {
             v: &v,
             segments: &tokens.segments,
             heads,
+            operands: operands(ctx.compute),
             lse: &mut lse,
             out: &mut out,
         })?;
@@ -370,6 +380,7 @@ impl Block {
             dout: &dout,
             segments: &tokens.segments,
             heads,
+            operands: operands(ctx.compute),
             dq: &mut dq,
             dk: &mut dk,
             dv: &mut dv,

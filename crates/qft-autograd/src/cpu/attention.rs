@@ -1,10 +1,11 @@
 //! Attention on the CPU: blocks of queries along the lanes, blocks of keys along the rows.
 //!
-//! Scores are kept transposed, `[keys, queries]`, so that softmax works lane by lane, keys and values are read
-//! where they lie, one element broadcast at a time, and only queries are packed.
+//! Scores are kept transposed, `[keys, queries]`, so that softmax works lane by lane: one element of a key meets a vector
+//! of queries. Operands of products are stored in a [`format`] first: f32, or rounded to bf16.
 
 mod backward;
 mod decode;
+mod format;
 mod forward;
 mod product;
 
@@ -14,6 +15,7 @@ pub(super) use forward::forward;
 
 use crate::Error;
 use crate::ops::{Heads, Segments};
+use format::Format;
 
 /// Queries in a tile.
 const QUERIES: usize = 64;
@@ -66,29 +68,32 @@ fn group(op: &'static str, heads: Heads) -> Result<usize, Error> {
     Ok(query / key_value)
 }
 
-/// Writes `rows` queries, `stride` apart, as columns of `[size, QUERIES]`, times `factor`; the other columns are
-/// zero.
+/// Stores `rows` queries of `size`, `stride` apart, times `factor` as columns of `[stored size, QUERIES]`; the other
+/// columns are zero. `lines` holds as many floats as `out`.
 #[inline(always)]
-fn pack_transposed(
-    x: &[f32],
-    stride: usize,
-    rows: usize,
-    size: usize,
+fn store_columns<F: Format>(
+    format: F,
+    (x, stride): (&[f32], usize),
+    (rows, size): (usize, usize),
     factor: f32,
+    lines: &mut [f32],
     out: &mut [f32],
 ) {
+    let stored = F::stored(size);
+    for (row, line) in lines.chunks_exact_mut(stored).take(rows).enumerate() {
+        format.store_along(&x[row * stride..][..size], factor, line);
+    }
     if rows < QUERIES {
         out.fill(0.0);
     }
-    transpose((x, stride), (rows, size), factor, (out, QUERIES));
+    transpose((lines, stored), (rows, stored), (out, QUERIES));
 }
 
-/// `out[c, r] = x[r, c] * factor`, in squares of 4; both matrices with their strides.
+/// `out[c, r] = x[r, c]`, in squares of 4; both matrices with their strides.
 #[inline(always)]
 fn transpose(
     (x, stride): (&[f32], usize),
     (rows, cols): (usize, usize),
-    factor: f32,
     (out, out_stride): (&mut [f32], usize),
 ) {
     const SIDE: usize = 4;
@@ -98,7 +103,6 @@ fn transpose(
             let mut square = [[0.0f32; SIDE]; SIDE];
             for (i, line) in square.iter_mut().enumerate() {
                 line.copy_from_slice(&x[(r + i) * stride + c..][..SIDE]);
-                line.iter_mut().for_each(|x| *x *= factor);
             }
             for j in 0..SIDE {
                 let line: [f32; SIDE] = std::array::from_fn(|i| square[i][j]);
@@ -109,7 +113,7 @@ fn transpose(
     for r in 0..rows {
         let first = if r < whole_rows { whole_cols } else { 0 };
         for c in first..cols {
-            out[c * out_stride + r] = x[r * stride + c] * factor;
+            out[c * out_stride + r] = x[r * stride + c];
         }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test file uses a part.
 #![allow(clippy::unwrap_used)] // Helpers of tests.
 
+use qft_autograd::ops::Operands;
 use qft_autograd::{Heads, Segments};
 use qft_tensor::{Buffer, Cpu, CpuConfig, Element, Isa, Owner};
 use qft_testing::reference::Attention;
@@ -92,7 +93,7 @@ impl AttentionCase {
 }
 
 /// Runs forward and backward: `[out, lse, dq, dk, dv]`.
-pub fn run_attention(cpu: &Cpu, case: &AttentionCase) -> [Vec<f32>; 5] {
+pub fn run_attention(cpu: &Cpu, case: &AttentionCase, operands: Operands) -> [Vec<f32>; 5] {
     use qft_autograd::LayerOps;
     use qft_autograd::ops::{AttentionBackward, AttentionForward};
     let (segments, heads) = (&case.segments, case.heads);
@@ -107,6 +108,7 @@ pub fn run_attention(cpu: &Cpu, case: &AttentionCase) -> [Vec<f32>; 5] {
         v: &v,
         segments,
         heads,
+        operands,
         lse: &mut lse,
         out: &mut out,
     })
@@ -121,6 +123,7 @@ pub fn run_attention(cpu: &Cpu, case: &AttentionCase) -> [Vec<f32>; 5] {
         dout: &dout,
         segments,
         heads,
+        operands,
         dq: &mut dq,
         dk: &mut dk,
         dv: &mut dv,

@@ -4,7 +4,7 @@
 use super::dims;
 use crate::scratch::SCRATCH_BYTES;
 use crate::{Arg, Cuda, Launch};
-use qft_autograd::ops::{AttentionBackward, AttentionDecode, AttentionForward};
+use qft_autograd::ops::{AttentionBackward, AttentionDecode, AttentionForward, Operands};
 use qft_autograd::{Error, Heads, Segments};
 
 /// Queries or keys of a tile, as in the kernels.
@@ -37,7 +37,10 @@ macro_rules! bf16 {
     };
 }
 
-fn bf16_kernels(size: usize) -> Option<Bf16> {
+fn bf16_kernels(operands: Operands, size: usize) -> Option<Bf16> {
+    if operands == Operands::F32 {
+        return None;
+    }
     match size {
         32 => bf16!(32),
         64 => bf16!(64),
@@ -128,7 +131,7 @@ fn upload(cuda: &Cuda, op: &'static str, at: Arg, tables: &[[u32; ENTRY]]) -> Re
 pub(super) fn forward(cuda: &Cuda, op: AttentionForward<'_>) -> Result<(), Error> {
     const OP: &str = "attention_forward";
     op.check()?;
-    let AttentionForward { q, k, v, segments, heads, lse, out } = op;
+    let AttentionForward { q, k, v, segments, heads, operands, lse, out } = op;
     let group = group(OP, heads)?;
     if q.is_empty() {
         return Ok(());
@@ -146,7 +149,7 @@ pub(super) fn forward(cuda: &Cuda, op: AttentionForward<'_>) -> Result<(), Error
         cuda.write(OP, out)?,
         Arg::U32(group),
     ];
-    let (kernel, block) = match bf16_kernels(heads.size) {
+    let (kernel, block) = match bf16_kernels(operands, heads.size) {
         Some(kernels) => {
             let shared = bf16_shared(OP, 3, heads.size)?;
             (kernels.forward, Launch::blocks(1, BF16_THREADS).with_shared(shared))
@@ -163,7 +166,7 @@ pub(super) fn forward(cuda: &Cuda, op: AttentionForward<'_>) -> Result<(), Error
 pub(super) fn backward(cuda: &Cuda, op: AttentionBackward<'_>) -> Result<(), Error> {
     const OP: &str = "attention_backward";
     op.check()?;
-    let AttentionBackward { q, k, v, out, lse, dout, segments, heads, dq, dk, dv } = op;
+    let AttentionBackward { q, k, v, out, lse, dout, segments, heads, operands, dq, dk, dv } = op;
     let group = group(OP, heads)?;
     if q.is_empty() {
         return Ok(());
@@ -198,24 +201,25 @@ pub(super) fn backward(cuda: &Cuda, op: AttentionBackward<'_>) -> Result<(), Err
     let mut queries = vec![q, k, v, dout, lse, delta, by_query, cuda.write(OP, dq)?, group];
     let mut keys = vec![q, k, v, dout, lse, delta, by_key];
     keys.extend([cuda.write(OP, dk)?, cuda.write(OP, dv)?, group]);
-    let (query_kernel, query_block, key_kernel, key_block) = match bf16_kernels(heads.size) {
-        Some(kernels) => {
-            let shared = bf16_shared(OP, 4, heads.size)?;
-            let block = Launch::blocks(1, BF16_THREADS).with_shared(shared);
-            (kernels.queries, block, kernels.keys, block)
-        }
-        None => {
-            let more = [Arg::U32(size), score_scale(heads)];
-            queries.extend(more);
-            keys.extend(more);
-            (
-                "attention_backward_queries_f32",
-                f32_block(cuda, OP, 0, 3 * heads.size + WARP)?,
-                "attention_backward_keys_f32",
-                f32_block(cuda, OP, 0, 4 * heads.size + 2 * WARP)?,
-            )
-        }
-    };
+    let (query_kernel, query_block, key_kernel, key_block) =
+        match bf16_kernels(operands, heads.size) {
+            Some(kernels) => {
+                let shared = bf16_shared(OP, 4, heads.size)?;
+                let block = Launch::blocks(1, BF16_THREADS).with_shared(shared);
+                (kernels.queries, block, kernels.keys, block)
+            }
+            None => {
+                let more = [Arg::U32(size), score_scale(heads)];
+                queries.extend(more);
+                keys.extend(more);
+                (
+                    "attention_backward_queries_f32",
+                    f32_block(cuda, OP, 0, 3 * heads.size + WARP)?,
+                    "attention_backward_keys_f32",
+                    f32_block(cuda, OP, 0, 4 * heads.size + 2 * WARP)?,
+                )
+            }
+        };
     cuda.launch(OP, query_kernel, per_tile(OP, query_block, heads.query, tiles)?, &queries)?;
     Ok(cuda.launch(OP, key_kernel, per_tile(OP, key_block, heads.key_value, tiles)?, &keys)?)
 }

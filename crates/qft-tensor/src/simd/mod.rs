@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)] // Calls of functions compiled for an instruction set that was detected.
 
+pub mod bf16_pairs;
 pub mod gemm_f32;
 pub mod gemm_i8;
 pub mod peak;

@@ -1,19 +1,24 @@
 //! The forward pass: online softmax over blocks of keys.
 
-use super::product::{Left, columns, rows};
+use super::format::{Exact, Format, Pairs, Rounded};
+use super::product::Left;
 use super::{
-    CHUNK, KEYS, QUERIES, group, head_rows, pack_transposed, score_scale, transpose, visible,
+    CHUNK, KEYS, QUERIES, group, head_rows, score_scale, store_columns, transpose, visible,
 };
 use crate::Error;
 use crate::cpu::exp::exp;
 use crate::cpu::lanes::{LANES, with_scratch};
-use crate::ops::{AttentionForward, Heads};
+use crate::ops::{AttentionForward, Heads, Operands};
 use qft_tensor::{Cpu, Isa, Kernel};
 use rayon::prelude::*;
 
-/// A tile of queries of one head.
-struct Tile<'a, 'r, const R: usize, const V: usize> {
-    /// Queries from the tile's first, `q_stride` apart.
+/// Tiles of queries that meet a block of keys while it is stored.
+const TILES: usize = 4;
+
+/// Some tiles of queries of one head.
+struct Tiles<'a, 'r, F, const R: usize, const V: usize> {
+    format: F,
+    /// Queries from the first tile's first, `q_stride` apart.
     q: &'a [f32],
     q_stride: usize,
     /// Keys of the segment, `kv_stride` apart.
@@ -32,9 +37,23 @@ struct Tile<'a, 'r, const R: usize, const V: usize> {
     lse: &'a mut [f32],
 }
 
-/// Floats of scratch: queries, scores, result, and three rows of statistics.
+/// Floats of scratch, the most that a format needs: lines, a block of keys and values, scores, their weights, and for
+/// each tile queries, result, and three rows of statistics.
 fn scratch_len(size: usize) -> usize {
-    (2 * size + KEYS + 3) * QUERIES
+    let stored = size.next_multiple_of(2);
+    let per_tile = (stored + size + 3) * QUERIES;
+    stored * QUERIES + KEYS * (stored + size) + KEYS * (QUERIES + CHUNK) + TILES * per_tile
+}
+
+/// What is known of a tile of queries.
+struct Tile<'a> {
+    /// Scaled queries, `[stored D, QUERIES]`.
+    queries: &'a mut [f32],
+    /// Sum of weighted values, `[D, QUERIES]`.
+    result: &'a mut [f32],
+    max: &'a mut [f32],
+    sum: &'a mut [f32],
+    shrink: &'a mut [f32],
 }
 
 /// Running maximum and sum of a chunk of queries.
@@ -85,63 +104,122 @@ fn mask(scores: &mut [f32], first_key: usize, keys: usize, offset: usize, first_
     }
 }
 
-impl<const R: usize, const V: usize> Kernel for Tile<'_, '_, R, V> {
+/// A block of keys in the format of the products.
+struct KeyBlock<'a> {
+    first: usize,
+    len: usize,
+    /// `[KEYS, stored D]`.
+    keys: &'a [f32],
+    /// `[stored KEYS, D]`.
+    values: &'a [f32],
+    /// `[KEYS, QUERIES]`.
+    scores: &'a mut [f32],
+    /// Softened scores, `[stored KEYS, CHUNK]`.
+    weights: &'a mut [f32],
+}
+
+/// One tile of queries, from `first_query` on, against a block of keys.
+#[inline(always)]
+fn multiply<F: Format, const R: usize, const V: usize>(
+    format: F,
+    block: &mut KeyBlock<'_>,
+    tile: &mut Tile<'_>,
+    (first_query, queries): (usize, usize),
+    size: usize,
+) {
+    for offset in (0..queries).step_by(CHUNK) {
+        let first_query = first_query + offset;
+        let keys = visible(block.first, block.len, first_query, CHUNK);
+        if keys == 0 {
+            continue;
+        }
+        let stored = F::stored(size);
+        let left = Left { data: block.keys, stride: stored, m: keys, k: stored };
+        let right = (&tile.queries[offset..], QUERIES);
+        let scores = &mut block.scores[offset..];
+        format.rows::<R, V>(left, right, (&mut *scores, QUERIES), CHUNK, false);
+        mask(block.scores, block.first, keys, offset, first_query);
+        let lanes = offset..offset + CHUNK;
+        let mut stats = Stats {
+            max: &mut tile.max[lanes.clone()],
+            sum: &mut tile.sum[lanes.clone()],
+            shrink: &mut tile.shrink[lanes],
+        };
+        soften(block.scores, keys, offset, &mut stats);
+        if block.first > 0 && stats.shrink.iter().any(|&s| s != 1.0) {
+            for row in tile.result.chunks_exact_mut(QUERIES) {
+                for (x, &shrink) in row[offset..][..CHUNK].iter_mut().zip(&*stats.shrink) {
+                    *x *= shrink;
+                }
+            }
+        }
+        let scores = (&block.scores[offset..], QUERIES);
+        format.store_across(scores, (keys, CHUNK), 1.0, (&mut *block.weights, CHUNK));
+        let left = Left { data: block.values, stride: size, m: size, k: F::stored(keys) };
+        let right = (&*block.weights, CHUNK);
+        format.columns::<R, V>(left, right, (&mut tile.result[offset..], QUERIES), CHUNK);
+    }
+}
+
+impl<F: Format, const R: usize, const V: usize> Kernel for Tiles<'_, '_, F, R, V> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { q, q_stride, k, v, kv_stride, first, size, scale, scratch, out, lse } = self;
-        let (packed, scratch) = scratch.split_at_mut(size * QUERIES);
-        let (result, scratch) = scratch.split_at_mut(size * QUERIES);
+        let Self { format, q, q_stride, k, v, kv_stride, first, size, scale, scratch, out, lse } =
+            self;
+        let stored = F::stored(size);
+        let (lines, scratch) = scratch.split_at_mut(size.next_multiple_of(2) * QUERIES);
+        let (keys, scratch) = scratch.split_at_mut(KEYS * stored);
+        let (values, scratch) = scratch.split_at_mut(F::stored(KEYS) * size);
         let (scores, scratch) = scratch.split_at_mut(KEYS * QUERIES);
-        let (max, scratch) = scratch.split_at_mut(QUERIES);
-        let (sum, shrink) = scratch.split_at_mut(QUERIES);
-        pack_transposed(q, q_stride, out.len(), size, scale, packed);
-        result.fill(0.0);
-        max.fill(f32::NEG_INFINITY);
-        sum.fill(0.0);
+        let (weights, scratch) = scratch.split_at_mut(F::stored(KEYS) * CHUNK);
+        let mut tiles = [const { None }; TILES];
+        let count = out.len().div_ceil(QUERIES);
+        for (index, (room, tile)) in scratch
+            .chunks_mut((stored + size + 3) * QUERIES)
+            .zip(&mut tiles)
+            .take(count)
+            .enumerate()
+        {
+            let (queries, room) = room.split_at_mut(stored * QUERIES);
+            let (result, room) = room.split_at_mut(size * QUERIES);
+            let (max, room) = room.split_at_mut(QUERIES);
+            let (sum, shrink) = room.split_at_mut(QUERIES);
+            let x = (&q[index * QUERIES * q_stride..], q_stride);
+            let rows = QUERIES.min(out.len() - index * QUERIES);
+            store_columns(format, x, (rows, size), scale, lines, queries);
+            result.fill(0.0);
+            max.fill(f32::NEG_INFINITY);
+            sum.fill(0.0);
+            *tile = Some(Tile { queries, result, max, sum, shrink });
+        }
         let end = first + out.len();
         for first_key in (0..end).step_by(KEYS) {
-            let block = KEYS.min(end - first_key);
-            for offset in (0..out.len()).step_by(CHUNK) {
-                let first_query = first + offset;
-                let keys = visible(first_key, block, first_query, CHUNK);
-                if keys == 0 {
-                    continue;
-                }
-                let left =
-                    Left { data: &k[first_key * kv_stride..], stride: kv_stride, m: keys, k: size };
-                let right = (&packed[offset..], QUERIES);
-                rows::<R, V>(left, right, (&mut scores[offset..], QUERIES), CHUNK, false);
-                mask(scores, first_key, keys, offset, first_query);
-                let lanes = offset..offset + CHUNK;
-                let mut stats = Stats {
-                    max: &mut max[lanes.clone()],
-                    sum: &mut sum[lanes.clone()],
-                    shrink: &mut shrink[lanes],
-                };
-                soften(scores, keys, offset, &mut stats);
-                if first_key > 0 && stats.shrink.iter().any(|&s| s != 1.0) {
-                    for row in result.chunks_exact_mut(QUERIES) {
-                        for (x, &shrink) in row[offset..][..CHUNK].iter_mut().zip(&*stats.shrink) {
-                            *x *= shrink;
-                        }
-                    }
-                }
-                let left =
-                    Left { data: &v[first_key * kv_stride..], stride: kv_stride, m: size, k: keys };
-                let right = (&scores[offset..], QUERIES);
-                columns::<R, V>(left, right, (&mut result[offset..], QUERIES), CHUNK);
+            let len = KEYS.min(end - first_key);
+            for (row, line) in keys.chunks_exact_mut(stored).take(len).enumerate() {
+                format.store_along(&k[(first_key + row) * kv_stride..][..size], 1.0, line);
+            }
+            let v = (&v[first_key * kv_stride..], kv_stride);
+            format.store_across(v, (len, size), 1.0, (&mut *values, size));
+            let mut block = KeyBlock { first: first_key, len, keys, values, scores, weights };
+            for (index, tile) in tiles.iter_mut().flatten().enumerate() {
+                let first_query = first + index * QUERIES;
+                let queries = (first_query, QUERIES.min(end - first_query));
+                multiply::<F, R, V>(format, &mut block, tile, queries, size);
             }
         }
-        // The queries are not needed any more: their place takes the result, row by row.
-        transpose((result, QUERIES), (size, out.len()), 1.0, (&mut *packed, size));
-        for (i, (row, lse)) in out.iter_mut().zip(lse).enumerate() {
-            let inverse = 1.0 / sum[i];
-            for (x, &result) in row.iter_mut().zip(&packed[i * size..][..size]) {
-                *x = result * inverse;
+        for (tile, (out, lse)) in
+            tiles.iter_mut().flatten().zip(out.chunks_mut(QUERIES).zip(lse.chunks_mut(QUERIES)))
+        {
+            transpose((tile.result, QUERIES), (size, out.len()), (&mut *lines, size));
+            for (i, (row, lse)) in out.iter_mut().zip(lse).enumerate() {
+                let inverse = 1.0 / tile.sum[i];
+                for (x, &result) in row.iter_mut().zip(&lines[i * size..][..size]) {
+                    *x = result * inverse;
+                }
+                *lse = tile.max[i] + tile.sum[i].ln();
             }
-            *lse = max[i] + sum[i].ln();
         }
     }
 }
@@ -158,7 +236,7 @@ struct Task<'a, 'r> {
 
 pub(crate) fn forward(cpu: &Cpu, op: AttentionForward<'_>) -> Result<(), Error> {
     op.check()?;
-    let AttentionForward { q, k, v, segments, heads, lse, out } = op;
+    let AttentionForward { q, k, v, segments, heads, operands, lse, out } = op;
     let group = group("attention_forward", heads)?;
     let (q, k, v) = (q.host()?, k.host()?, v.host()?);
     let (lse, out) = (lse.host_mut()?, out.host_mut()?);
@@ -172,20 +250,20 @@ pub(crate) fn forward(cpu: &Cpu, op: AttentionForward<'_>) -> Result<(), Error> 
     let mut rest = lse_rows.as_mut_slice();
     for (index, list) in lists.iter_mut().enumerate() {
         let (start, head) = (segments.borders()[index / heads.query], index % heads.query);
-        for (tile, out) in list.chunks_mut(QUERIES).enumerate() {
+        for (tile, out) in list.chunks_mut(TILES * QUERIES).enumerate() {
             let (lse, behind) = std::mem::take(&mut rest).split_at_mut(out.len());
             rest = behind;
-            tasks.push(Task { token: start + tile * QUERIES, start, head, out, lse });
+            tasks.push(Task { token: start + tile * TILES * QUERIES, start, head, out, lse });
         }
     }
     let isa = cpu.isa();
-    let wide = isa.wide();
     cpu.for_each(tasks.into_par_iter().with_max_len(1), |task| {
         with_scratch(scratch_len(heads.size), |scratch| {
-            if wide {
-                run::<8, 2>(isa, task, (q, k, v), heads, group, scratch);
-            } else {
-                run::<4, 1>(isa, task, (q, k, v), heads, group, scratch);
+            let run = Run { isa, x: (q, k, v), heads, group, scratch };
+            match (operands, isa.bf16_pairs()) {
+                (Operands::Bf16, Some(pairs)) => run.task(Pairs(pairs), task),
+                (Operands::Bf16, None) => run.task(Rounded, task),
+                (Operands::F32, _) => run.task(Exact, task),
             }
         });
     });
@@ -200,28 +278,42 @@ pub(crate) fn forward(cpu: &Cpu, op: AttentionForward<'_>) -> Result<(), Error> 
     Ok(())
 }
 
-fn run<const R: usize, const V: usize>(
+/// What the tasks of a pass share, and the scratch of one.
+struct Run<'a> {
     isa: Isa,
-    task: Task<'_, '_>,
-    (q, k, v): (&[f32], &[f32], &[f32]),
+    x: (&'a [f32], &'a [f32], &'a [f32]),
     heads: Heads,
     group: usize,
-    scratch: &mut [f32],
-) {
-    let Heads { query, key_value, size } = heads;
-    let Task { token, start, head, out, lse } = task;
-    let first = (start * key_value + head / group) * size;
-    isa.run(Tile::<'_, '_, R, V> {
-        q: &q[(token * query + head) * size..],
-        q_stride: query * size,
-        k: &k[first..],
-        v: &v[first..],
-        kv_stride: key_value * size,
-        first: token - start,
-        size,
-        scale: score_scale(heads),
-        scratch,
-        out,
-        lse,
-    });
+    scratch: &'a mut [f32],
+}
+
+impl Run<'_> {
+    fn task<F: Format>(self, format: F, task: Task<'_, '_>) {
+        if self.isa.wide() {
+            self.tiles::<F, 8, 2>(format, task);
+        } else {
+            self.tiles::<F, 4, 1>(format, task);
+        }
+    }
+
+    fn tiles<F: Format, const R: usize, const V: usize>(self, format: F, task: Task<'_, '_>) {
+        let Self { isa, x: (q, k, v), heads, group, scratch } = self;
+        let Heads { query, key_value, size } = heads;
+        let Task { token, start, head, out, lse } = task;
+        let first = (start * key_value + head / group) * size;
+        isa.run(Tiles::<'_, '_, F, R, V> {
+            format,
+            q: &q[(token * query + head) * size..],
+            q_stride: query * size,
+            k: &k[first..],
+            v: &v[first..],
+            kv_stride: key_value * size,
+            first: token - start,
+            size,
+            scale: score_scale(heads),
+            scratch,
+            out,
+            lse,
+        });
+    }
 }

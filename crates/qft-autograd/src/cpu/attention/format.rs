@@ -1,0 +1,232 @@
+//! How operands of products are stored along the contraction: two at a time, since hardware multiplies pairs of bf16.
+//!
+//! `vdpbf16ps` adds the product of the odd elements of a pair, then that of the even ones, each with one rounding. The
+//! same two steps in f32 give the same bits, so [`Rounded`] needs no such hardware. A contraction of odd length ends with
+//! a zero.
+
+use super::product::{self, Left};
+use qft_tensor::simd::bf16_pairs::{Bf16Pairs, PairShape};
+
+/// A way to store operands.
+pub(super) trait Format: Copy {
+    /// Elements of an operand in a stored float.
+    const PACKED: usize;
+
+    /// Stores `x * factor`, which lies along the contraction.
+    fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]);
+
+    /// Stores two neighbours along the contraction, each a row of lanes, times `factor`; stored rows are `stride` floats
+    /// apart. `odd` is empty behind the contraction's end.
+    fn store_pair(self, even: &[f32], odd: &[f32], factor: f32, out: (&mut [f32], usize));
+
+    /// [`product::rows`] for operands in this format; lengths and strides count stored floats.
+    fn rows<const R: usize, const V: usize>(
+        self,
+        left: Left<'_>,
+        right: (&[f32], usize),
+        out: (&mut [f32], usize),
+        n: usize,
+        accumulate: bool,
+    );
+
+    /// [`product::columns`] for operands in this format.
+    fn columns<const R: usize, const V: usize>(
+        self,
+        left: Left<'_>,
+        right: (&[f32], usize),
+        out: (&mut [f32], usize),
+        n: usize,
+    );
+
+    /// Stored floats of a contraction of length `k`.
+    fn stored(k: usize) -> usize {
+        k.next_multiple_of(2) / Self::PACKED
+    }
+
+    /// Stores `rows` rows of `width` lanes, times `factor`: each is one step of the contraction. Both sides with their
+    /// strides.
+    #[inline(always)]
+    fn store_across(
+        self,
+        (x, stride): (&[f32], usize),
+        (rows, width): (usize, usize),
+        factor: f32,
+        (out, out_stride): (&mut [f32], usize),
+    ) {
+        for first in (0..rows).step_by(2) {
+            let even = &x[first * stride..][..width];
+            let odd = if first + 1 < rows { &x[(first + 1) * stride..][..width] } else { &[] };
+            let out = &mut out[first / Self::PACKED * out_stride..];
+            self.store_pair(even, odd, factor, (out, out_stride));
+        }
+    }
+}
+
+/// [`Format::store_along`] for formats of one element to a float, from both elements of each pair.
+#[inline(always)]
+fn store_along(x: &[f32], factor: f32, out: &mut [f32], pair: impl Fn(f32, f32) -> [f32; 2]) {
+    let (pairs, last) = x.as_chunks::<2>();
+    let (out, behind) = out.split_at_mut(2 * pairs.len());
+    for (out, &[even, odd]) in out.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+        *out = pair(even * factor, odd * factor);
+    }
+    if let &[even] = last {
+        behind[..2].copy_from_slice(&pair(even * factor, 0.0));
+    }
+}
+
+/// [`Format::store_pair`] for such formats.
+#[inline(always)]
+fn store_pair(
+    (even, odd): (&[f32], &[f32]),
+    factor: f32,
+    (out, stride): (&mut [f32], usize),
+    pair: impl Fn(f32, f32) -> [f32; 2],
+) {
+    let (first, second) = out.split_at_mut(stride);
+    let (first, second) = (&mut first[..even.len()], &mut second[..even.len()]);
+    if odd.is_empty() {
+        for lane in 0..even.len() {
+            [first[lane], second[lane]] = pair(even[lane] * factor, 0.0);
+        }
+        return;
+    }
+    let odd = &odd[..even.len()];
+    for lane in 0..even.len() {
+        [first[lane], second[lane]] = pair(even[lane] * factor, odd[lane] * factor);
+    }
+}
+
+/// f32, as it is.
+#[derive(Clone, Copy)]
+pub(super) struct Exact;
+
+/// bf16 values in f32.
+#[derive(Clone, Copy)]
+pub(super) struct Rounded;
+
+/// Pairs of bf16 in the bits of a float, the even element below: for processors that multiply these.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs(pub(super) Bf16Pairs);
+
+/// The nearest bf16, ties to even. What hardware would take for zero is zero; NaN stays NaN.
+#[inline(always)]
+fn bf16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000;
+    let nearest = if x.is_nan() { f32::NAN } else { f32::from_bits(nearest) };
+    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { nearest }
+}
+
+impl Format for Exact {
+    const PACKED: usize = 1;
+
+    #[inline(always)]
+    fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]) {
+        store_along(x, factor, out, |even, odd| [even, odd]);
+    }
+
+    #[inline(always)]
+    fn store_pair(self, even: &[f32], odd: &[f32], factor: f32, out: (&mut [f32], usize)) {
+        store_pair((even, odd), factor, out, |even, odd| [even, odd]);
+    }
+
+    #[inline(always)]
+    fn rows<const R: usize, const V: usize>(
+        self,
+        left: Left<'_>,
+        right: (&[f32], usize),
+        out: (&mut [f32], usize),
+        n: usize,
+        accumulate: bool,
+    ) {
+        product::rows::<R, V>(left, right, out, n, accumulate);
+    }
+
+    #[inline(always)]
+    fn columns<const R: usize, const V: usize>(
+        self,
+        left: Left<'_>,
+        right: (&[f32], usize),
+        out: (&mut [f32], usize),
+        n: usize,
+    ) {
+        product::columns::<R, V>(left, right, out, n);
+    }
+}
+
+impl Format for Rounded {
+    const PACKED: usize = 1;
+
+    #[inline(always)]
+    fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]) {
+        store_along(x, factor, out, |even, odd| [bf16(odd), bf16(even)]);
+    }
+
+    #[inline(always)]
+    fn store_pair(self, even: &[f32], odd: &[f32], factor: f32, out: (&mut [f32], usize)) {
+        store_pair((even, odd), factor, out, |even, odd| [bf16(odd), bf16(even)]);
+    }
+
+    #[inline(always)]
+    fn rows<const R: usize, const V: usize>(
+        self,
+        left: Left<'_>,
+        right: (&[f32], usize),
+        out: (&mut [f32], usize),
+        n: usize,
+        accumulate: bool,
+    ) {
+        product::rows::<R, V>(left, right, out, n, accumulate);
+    }
+
+    #[inline(always)]
+    fn columns<const R: usize, const V: usize>(
+        self,
+        left: Left<'_>,
+        right: (&[f32], usize),
+        out: (&mut [f32], usize),
+        n: usize,
+    ) {
+        product::columns::<R, V>(left, right, out, n);
+    }
+}
+
+impl Format for Pairs {
+    const PACKED: usize = 2;
+
+    #[inline(always)]
+    fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]) {
+        self.0.store_along(x, factor, out);
+    }
+
+    #[inline(always)]
+    fn store_pair(self, even: &[f32], odd: &[f32], factor: f32, (out, _): (&mut [f32], usize)) {
+        self.0.store_across(even, odd, factor, out);
+    }
+
+    #[inline(always)]
+    fn rows<const R: usize, const V: usize>(
+        self,
+        left: Left<'_>,
+        right: (&[f32], usize),
+        out: (&mut [f32], usize),
+        n: usize,
+        accumulate: bool,
+    ) {
+        let Left { data, stride, m, k } = left;
+        self.0.rows::<R, V>(PairShape { m, n, k }, (data, stride), right, out, accumulate);
+    }
+
+    #[inline(always)]
+    fn columns<const R: usize, const V: usize>(
+        self,
+        left: Left<'_>,
+        right: (&[f32], usize),
+        out: (&mut [f32], usize),
+        n: usize,
+    ) {
+        let Left { data, stride, m, k } = left;
+        self.0.columns::<R, V>(PairShape { m, n, k }, (data, stride), right, out);
+    }
+}

@@ -1,0 +1,284 @@
+//! Products of small matrices of bf16 pairs, with AVX512-BF16.
+//!
+//! A pair lies in the bits of a float, its even element below. `vdpbf16ps` adds the product of the odd elements, then
+//! that of the even ones, each with one rounding: two fused multiply-adds in f32 give the same bits as long as no sum
+//! is subnormal, which the instruction takes for zero.
+
+use super::{Isa, Level};
+
+/// Proof that this processor multiplies pairs of bf16.
+#[derive(Debug, Clone, Copy)]
+pub struct Bf16Pairs(());
+
+/// Lengths of a product, in pairs along the contraction.
+#[derive(Debug, Clone, Copy)]
+pub struct PairShape {
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result: a multiple of the `V` vectors of a tile.
+    pub n: usize,
+    /// Pairs of the contraction.
+    pub k: usize,
+}
+
+impl Isa {
+    /// Whether pairs of bf16 are multiplied at once.
+    pub fn bf16_pairs(self) -> Option<Bf16Pairs> {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Level::Vnni | Level::Amx => {
+                is_x86_feature_detected!("avx512bf16").then_some(Bf16Pairs(()))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bf16Pairs {
+    /// `out[m, ..n] (+)= left[m, k] * right[k, ..n]`, each operand with the stride of its rows, in tiles of `R` rows and
+    /// `V` vectors of 16 columns.
+    #[inline]
+    pub fn rows<const R: usize, const V: usize>(
+        self,
+        shape: PairShape,
+        left: (&[f32], usize),
+        right: (&[f32], usize),
+        out: (&mut [f32], usize),
+        accumulate: bool,
+    ) {
+        // SAFETY: `self` exists only if the instructions do.
+        unsafe { x86::rows::<R, V>(shape, left, right, out, accumulate) }
+    }
+
+    /// `out[m, ..n] += left[k, m]^T * right[k, ..n]`: rows of `left` lie along the rows of the result.
+    #[inline]
+    pub fn columns<const R: usize, const V: usize>(
+        self,
+        shape: PairShape,
+        left: (&[f32], usize),
+        right: (&[f32], usize),
+        out: (&mut [f32], usize),
+    ) {
+        // SAFETY: `self` exists only if the instructions do.
+        unsafe { x86::columns::<R, V>(shape, left, right, out) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bf16Pairs {
+    /// Stores the pairs of `x * factor`, rounded to nearest; a last element without another has a zero beside it.
+    #[inline]
+    pub fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]) {
+        // SAFETY: `self` exists only if the instructions do.
+        unsafe { x86::store_along(x, factor, out) }
+    }
+
+    /// Stores the pairs of two rows `even * factor` and `odd * factor`, lane by lane; of zeros where `odd` ends.
+    #[inline]
+    pub fn store_across(self, even: &[f32], odd: &[f32], factor: f32, out: &mut [f32]) {
+        // SAFETY: `self` exists only if the instructions do.
+        unsafe { x86::store_across(even, odd, factor, out) }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Bf16Pairs {
+    /// Never called: no value of this type exists here.
+    pub fn store_along(self, _: &[f32], _: f32, _: &mut [f32]) {}
+
+    /// Never called: no value of this type exists here.
+    pub fn store_across(self, _: &[f32], _: &[f32], _: f32, _: &mut [f32]) {}
+
+    /// Never called: no value of this type exists here.
+    pub fn rows<const R: usize, const V: usize>(
+        self,
+        _: PairShape,
+        _: (&[f32], usize),
+        _: (&[f32], usize),
+        _: (&mut [f32], usize),
+        _: bool,
+    ) {
+    }
+
+    /// Never called: no value of this type exists here.
+    pub fn columns<const R: usize, const V: usize>(
+        self,
+        _: PairShape,
+        _: (&[f32], usize),
+        _: (&[f32], usize),
+        _: (&mut [f32], usize),
+    ) {
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::PairShape;
+    use std::arch::x86_64::{
+        __m512, __m512bh, __m512i, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
+        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+        _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_storeu_ps,
+    };
+
+    /// Lanes of a vector.
+    const LANES: usize = 16;
+
+    /// A tile of the result: `R` rows of `V` vectors.
+    type Tile<const R: usize, const V: usize> = [[__m512; V]; R];
+
+    /// `sum + a0 * b0 + a1 * b1` in each lane, odd elements first.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn dot(sum: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: both types are 64 bytes without a bit pattern that is invalid.
+        let [a, b] = unsafe { std::mem::transmute::<[__m512; 2], [__m512bh; 2]>([a, b]) };
+        _mm512_dpbf16_ps(sum, a, b)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(x: &[f32]) -> __m512 {
+        let x = &x[..LANES];
+        // SAFETY: 16 floats behind a slice.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store(out: &mut [f32], x: __m512) {
+        let out = &mut out[..LANES];
+        // SAFETY: 16 floats behind a slice.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) }
+    }
+
+    /// One tile of a product, begun with what is in `out` or with zeros. The first `valid` rows are read and written.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn tile<const R: usize, const V: usize>(
+        k: usize,
+        left: impl Fn(usize, usize) -> f32,
+        (right, right_stride): (&[f32], usize),
+        (out, out_stride): (&mut [f32], usize),
+        valid: usize,
+        accumulate: bool,
+    ) {
+        let mut sums: Tile<R, V> = [[_mm512_setzero_ps(); V]; R];
+        if accumulate {
+            for (r, sums) in sums.iter_mut().enumerate().take(valid) {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = load(&out[r * out_stride + v * LANES..]);
+                }
+            }
+        }
+        for k in 0..k {
+            let row = &right[k * right_stride..][..V * LANES];
+            let mut vectors = [_mm512_setzero_ps(); V];
+            for (v, vector) in vectors.iter_mut().enumerate() {
+                *vector = load(&row[v * LANES..]);
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(left(k, r));
+                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                    *sum = dot(*sum, x, vector);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate().take(valid) {
+            for (v, &sum) in sums.iter().enumerate() {
+                store(&mut out[r * out_stride + v * LANES..], sum);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn rows<const R: usize, const V: usize>(
+        PairShape { m, n, k }: PairShape,
+        (data, stride): (&[f32], usize),
+        (right, right_stride): (&[f32], usize),
+        (out, out_stride): (&mut [f32], usize),
+        accumulate: bool,
+    ) {
+        for first in (0..m).step_by(R) {
+            let valid = R.min(m - first);
+            // Rows past the end repeat the last one; their results are not stored.
+            let lines: [&[f32]; R] =
+                std::array::from_fn(|r| &data[(first + r.min(valid - 1)) * stride..][..k]);
+            for col in (0..n).step_by(V * LANES) {
+                let out = (&mut out[first * out_stride + col..], out_stride);
+                let right = (&right[col..], right_stride);
+                tile::<R, V>(k, |k, r| lines[r][k], right, out, valid, accumulate);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn columns<const R: usize, const V: usize>(
+        PairShape { m, n, k }: PairShape,
+        (data, stride): (&[f32], usize),
+        (right, right_stride): (&[f32], usize),
+        (out, out_stride): (&mut [f32], usize),
+    ) {
+        let whole = m / R * R;
+        for first in (0..whole).step_by(R) {
+            for col in (0..n).step_by(V * LANES) {
+                let out = (&mut out[first * out_stride + col..], out_stride);
+                let at = |k: usize, r: usize| data[k * stride + first..][..R][r];
+                tile::<R, V>(k, at, (&right[col..], right_stride), out, R, true);
+            }
+        }
+        for first in whole..m {
+            for col in (0..n).step_by(V * LANES) {
+                let out = (&mut out[first * out_stride + col..], out_stride);
+                let at = |k: usize, _: usize| data[k * stride + first];
+                tile::<1, V>(k, at, (&right[col..], right_stride), out, 1, true);
+            }
+        }
+    }
+
+    /// Up to 16 floats times `factor`, zeros behind them.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load_some(x: &[f32], factor: __m512) -> __m512 {
+        let count = x.len().min(LANES);
+        let mask = ((1u32 << count) - 1) as u16;
+        // SAFETY: what the mask leaves out is not read.
+        _mm512_mul_ps(unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) }, factor)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn store_along(x: &[f32], factor: f32, out: &mut [f32]) {
+        let factor = _mm512_set1_ps(factor);
+        for (x, out) in x.chunks(2 * LANES).zip(out.chunks_mut(LANES)) {
+            let (low, high) = x.split_at(x.len().min(LANES));
+            let pairs = _mm512_cvtne2ps_pbh(load_some(high, factor), load_some(low, factor));
+            // SAFETY: both types are 64 bytes without a bit pattern that is invalid.
+            let pairs = unsafe { std::mem::transmute::<__m512bh, __m512>(pairs) };
+            let mask = ((1u32 << out.len().min(x.len().div_ceil(2))) - 1) as u16;
+            // SAFETY: what the mask leaves out is not written.
+            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, pairs) }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) fn store_across(even: &[f32], odd: &[f32], factor: f32, out: &mut [f32]) {
+        let factor = _mm512_set1_ps(factor);
+        // Word 2 i of the result is word i of the even half, word 2 i + 1 is word i of the odd one.
+        let order: [u16; 2 * LANES] =
+            std::array::from_fn(|i| (i / 2 + if i % 2 == 0 { 0 } else { LANES }) as u16);
+        // SAFETY: 64 bytes behind a reference.
+        let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
+        for (at, even) in (0..).step_by(LANES).zip(even.chunks(LANES)) {
+            let odd = odd.get(at..).unwrap_or_default();
+            let halves = _mm512_cvtne2ps_pbh(load_some(odd, factor), load_some(even, factor));
+            // SAFETY: both types are 64 bytes without a bit pattern that is invalid.
+            let halves = unsafe { std::mem::transmute::<__m512bh, __m512i>(halves) };
+            let pairs = _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, halves));
+            let out = &mut out[at..at + even.len()];
+            let mask = ((1u32 << out.len()) - 1) as u16;
+            // SAFETY: what the mask leaves out is not written.
+            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, pairs) }
+        }
+    }
+}
