@@ -4,7 +4,7 @@
 //! Notation: T tokens, C channels, H query heads, G key/value heads (H is a multiple of G), D head size,
 //! F feed-forward size, V vocabulary.
 
-use crate::Error;
+use crate::{Compute, Error};
 use half::bf16;
 use qft_quant::{HybridMatrix, HybridOps};
 use qft_tensor::{Buffer, MatMut, QMatrix, ScaleAxis};
@@ -238,8 +238,21 @@ pub struct Heads {
 pub enum Operands {
     /// Nothing: the reference.
     F32,
-    /// The nearest bf16. A GPU without a tensor-core kernel for the head size leaves them in f32.
+    /// The nearest bf16. A GPU leaves them in f32 at sizes that it has no kernel for.
     Bf16,
+}
+
+impl Operands {
+    /// Head sizes whose operands are rounded in training: those of the tensor-core kernels.
+    pub const BF16_SIZES: [usize; 5] = [32, 64, 80, 96, 128];
+
+    /// What heads of `size` use beside linear layers that compute in this format: the same on every device.
+    pub fn beside(compute: Compute, size: usize) -> Self {
+        match compute {
+            Compute::Int8 if Self::BF16_SIZES.contains(&size) => Self::Bf16,
+            _ => Self::F32,
+        }
+    }
 }
 
 /// Causal attention within each segment, `softmax(q k^T / sqrt(D)) v`, never materialising `[T, T]`.

@@ -132,14 +132,6 @@ impl Inner {
 
 const SAVED: Owner = Owner::Activations;
 
-/// What attention's products read beside linear layers that compute in this format.
-fn operands(compute: Compute) -> Operands {
-    match compute {
-        Compute::Float => Operands::F32,
-        Compute::Int8 => Operands::Bf16,
-    }
-}
-
 /// `x W^T` into a new buffer.
 fn project(
     ctx: &Context<'_>,
@@ -219,7 +211,7 @@ impl Block {
             v: &v,
             segments: &tokens.segments,
             heads,
-            operands: operands(ctx.compute),
+            operands: Operands::beside(ctx.compute, heads.size),
             lse: &mut lse,
             out: &mut out,
         })?;
@@ -380,7 +372,7 @@ impl Block {
             dout: &dout,
             segments: &tokens.segments,
             heads,
-            operands: operands(ctx.compute),
+            operands: Operands::beside(ctx.compute, heads.size),
             dq: &mut dq,
             dk: &mut dk,
             dv: &mut dv,
