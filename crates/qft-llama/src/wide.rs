@@ -172,3 +172,41 @@ fn raise(ops: &dyn LayerOps, rows: &Rows, maxima: &mut Buffer<f32>) -> Result<()
         Rows::Float { .. } => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qft_tensor::{Cpu, CpuConfig, Isa};
+
+    /// The inputs of a table whose first row a file says is this one.
+    fn restored(row: [u32; WIDE]) -> Result<Vec<WideInput>, crate::Error> {
+        let config = LlamaConfig::from_json(
+            r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+                "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 32,
+                "max_position_embeddings": 16, "rms_norm_eps": 1e-5}"#,
+        )?;
+        let cpu = Cpu::new(CpuConfig { threads: 1, isa: Isa::SCALAR })?;
+        let mut table = WideTable::new(&cpu, &config)?;
+        assert!(!table.chosen && table.inputs(&cpu)?.len() == 9);
+        table.channels.upload(&cpu, 0, &row)?;
+        table.restore(&cpu, &config)?;
+        assert!(table.chosen);
+        Ok(table.inputs(&cpu)?)
+    }
+
+    #[test]
+    fn a_table_from_a_file_must_be_one_of_this_model() {
+        let mut row = [NO_CHANNEL; WIDE];
+        (row[0], row[1]) = (3, 63);
+        let inputs = restored(row).expect("a sound table");
+        assert_eq!((inputs[0].block, inputs[0].input), (Some(0), BLOCK_INPUTS[0]));
+        assert_eq!(inputs[0].channels, [3, 63]);
+        assert_eq!((inputs[8].block, inputs[8].input), (None, HEAD_INPUT));
+        assert!(inputs[1..].iter().all(|input| input.channels.is_empty()));
+        for broken in [[64, NO_CHANNEL], [5, 5], [9, 2], [NO_CHANNEL, 1]] {
+            (row[0], row[1]) = (broken[0], broken[1]);
+            let error = restored(row).expect_err("channels that this input does not have");
+            assert!(error.to_string().contains("wide channels of input 0"), "{error}");
+        }
+    }
+}
