@@ -4,7 +4,7 @@
 //! that of the even ones, each with one rounding: two fused multiply-adds in f32 give the same bits as long as no sum
 //! is subnormal, which the instruction takes for zero.
 
-use super::{Isa, Level};
+use super::Isa;
 
 /// Proof that this processor multiplies pairs of bf16.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ impl Isa {
     pub fn bf16_pairs(self) -> Option<Bf16Pairs> {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Level::Vnni | Level::Amx => {
+            super::Level::Vnni | super::Level::Amx => {
                 is_x86_feature_detected!("avx512bf16").then_some(Bf16Pairs(()))
             }
             _ => None,

@@ -1,6 +1,6 @@
 //! The backward pass: one task per key/value head of a segment, so that every sum has one owner.
 
-use super::format::{Exact, Format, Pairs, Rounded};
+use super::format::{Floats, Format, Pairs};
 use super::product::Left;
 use super::{
     CHUNK, KEYS, QUERIES, group, head_rows, score_scale, store_columns, transpose, visible,
@@ -298,8 +298,8 @@ pub(crate) fn backward(cpu: &Cpu, op: AttentionBackward<'_>) -> Result<(), Error
             let run = Run { isa, x, heads, key_value_head, scratch, dq, dk, dv };
             match (operands, isa.bf16_pairs()) {
                 (Operands::Bf16, Some(pairs)) => run.group(Pairs(pairs)),
-                (Operands::Bf16, None) => run.group(Rounded),
-                (Operands::F32, _) => run.group(Exact),
+                (Operands::Bf16, None) => run.group(Floats::<true>),
+                (Operands::F32, _) => run.group(Floats::<false>),
             }
         });
     });

@@ -1,7 +1,7 @@
 //! How operands of products are stored along the contraction: two at a time, since hardware multiplies pairs of bf16.
 //!
 //! `vdpbf16ps` adds the product of the odd elements of a pair, then that of the even ones, each with one rounding. The
-//! same two steps in f32 give the same bits, so [`Rounded`] needs no such hardware. A contraction of odd length ends with
+//! same two steps in f32 give the same bits, so [`Floats`] needs no such hardware. A contraction of odd length ends with
 //! a zero.
 
 use super::product::{self, Left};
@@ -62,48 +62,16 @@ pub(super) trait Format: Copy {
     }
 }
 
-/// [`Format::store_along`] for formats of one element to a float, from both elements of each pair.
-#[inline(always)]
-fn store_along(x: &[f32], factor: f32, out: &mut [f32], pair: impl Fn(f32, f32) -> [f32; 2]) {
-    let (pairs, last) = x.as_chunks::<2>();
-    let (out, behind) = out.split_at_mut(2 * pairs.len());
-    for (out, &[even, odd]) in out.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
-        *out = pair(even * factor, odd * factor);
-    }
-    if let &[even] = last {
-        behind[..2].copy_from_slice(&pair(even * factor, 0.0));
+/// f32: as it is, or bf16 values in the order in which pairs of them are added.
+#[derive(Clone, Copy)]
+pub(super) struct Floats<const BF16: bool>;
+
+impl<const BF16: bool> Floats<BF16> {
+    #[inline(always)]
+    fn pair(even: f32, odd: f32) -> [f32; 2] {
+        if BF16 { [bf16(odd), bf16(even)] } else { [even, odd] }
     }
 }
-
-/// [`Format::store_pair`] for such formats.
-#[inline(always)]
-fn store_pair(
-    (even, odd): (&[f32], &[f32]),
-    factor: f32,
-    (out, stride): (&mut [f32], usize),
-    pair: impl Fn(f32, f32) -> [f32; 2],
-) {
-    let (first, second) = out.split_at_mut(stride);
-    let (first, second) = (&mut first[..even.len()], &mut second[..even.len()]);
-    if odd.is_empty() {
-        for lane in 0..even.len() {
-            [first[lane], second[lane]] = pair(even[lane] * factor, 0.0);
-        }
-        return;
-    }
-    let odd = &odd[..even.len()];
-    for lane in 0..even.len() {
-        [first[lane], second[lane]] = pair(even[lane] * factor, odd[lane] * factor);
-    }
-}
-
-/// f32, as it is.
-#[derive(Clone, Copy)]
-pub(super) struct Exact;
-
-/// bf16 values in f32.
-#[derive(Clone, Copy)]
-pub(super) struct Rounded;
 
 /// Pairs of bf16 in the bits of a float, the even element below: for processors that multiply these.
 #[derive(Clone, Copy)]
@@ -118,54 +86,35 @@ fn bf16(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0.0 } else { nearest }
 }
 
-impl Format for Exact {
+impl<const BF16: bool> Format for Floats<BF16> {
     const PACKED: usize = 1;
 
     #[inline(always)]
     fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]) {
-        store_along(x, factor, out, |even, odd| [even, odd]);
+        let (pairs, last) = x.as_chunks::<2>();
+        let (out, behind) = out.split_at_mut(2 * pairs.len());
+        for (out, &[even, odd]) in out.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+            *out = Self::pair(even * factor, odd * factor);
+        }
+        if let &[even] = last {
+            behind[..2].copy_from_slice(&Self::pair(even * factor, 0.0));
+        }
     }
 
     #[inline(always)]
     fn store_pair(self, even: &[f32], odd: &[f32], factor: f32, out: (&mut [f32], usize)) {
-        store_pair((even, odd), factor, out, |even, odd| [even, odd]);
-    }
-
-    #[inline(always)]
-    fn rows<const R: usize, const V: usize>(
-        self,
-        left: Left<'_>,
-        right: (&[f32], usize),
-        out: (&mut [f32], usize),
-        n: usize,
-        accumulate: bool,
-    ) {
-        product::rows::<R, V>(left, right, out, n, accumulate);
-    }
-
-    #[inline(always)]
-    fn columns<const R: usize, const V: usize>(
-        self,
-        left: Left<'_>,
-        right: (&[f32], usize),
-        out: (&mut [f32], usize),
-        n: usize,
-    ) {
-        product::columns::<R, V>(left, right, out, n);
-    }
-}
-
-impl Format for Rounded {
-    const PACKED: usize = 1;
-
-    #[inline(always)]
-    fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]) {
-        store_along(x, factor, out, |even, odd| [bf16(odd), bf16(even)]);
-    }
-
-    #[inline(always)]
-    fn store_pair(self, even: &[f32], odd: &[f32], factor: f32, out: (&mut [f32], usize)) {
-        store_pair((even, odd), factor, out, |even, odd| [bf16(odd), bf16(even)]);
+        let (first, second) = out.0.split_at_mut(out.1);
+        let (first, second) = (&mut first[..even.len()], &mut second[..even.len()]);
+        if odd.is_empty() {
+            for lane in 0..even.len() {
+                [first[lane], second[lane]] = Self::pair(even[lane] * factor, 0.0);
+            }
+            return;
+        }
+        let odd = &odd[..even.len()];
+        for lane in 0..even.len() {
+            [first[lane], second[lane]] = Self::pair(even[lane] * factor, odd[lane] * factor);
+        }
     }
 
     #[inline(always)]

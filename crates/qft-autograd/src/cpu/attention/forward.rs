@@ -1,6 +1,6 @@
 //! The forward pass: online softmax over blocks of keys.
 
-use super::format::{Exact, Format, Pairs, Rounded};
+use super::format::{Floats, Format, Pairs};
 use super::product::Left;
 use super::{
     CHUNK, KEYS, QUERIES, group, head_rows, score_scale, store_columns, transpose, visible,
@@ -262,8 +262,8 @@ pub(crate) fn forward(cpu: &Cpu, op: AttentionForward<'_>) -> Result<(), Error> 
             let run = Run { isa, x: (q, k, v), heads, group, scratch };
             match (operands, isa.bf16_pairs()) {
                 (Operands::Bf16, Some(pairs)) => run.task(Pairs(pairs), task),
-                (Operands::Bf16, None) => run.task(Rounded, task),
-                (Operands::F32, _) => run.task(Exact, task),
+                (Operands::Bf16, None) => run.task(Floats::<true>, task),
+                (Operands::F32, _) => run.task(Floats::<false>, task),
             }
         });
     });
