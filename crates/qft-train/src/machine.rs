@@ -36,9 +36,12 @@ impl Machine {
     ///
     /// Errors: there is no such device here, or it cannot be used.
     pub fn open(options: MachineOptions) -> Result<Self> {
+        let threads = options.threads.unwrap_or(0);
+        // Weights are quantized by rayon's own threads, whatever the device; an earlier machine of this process has
+        // decided how many these are.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         match options.device {
             DeviceChoice::Cpu => {
-                let threads = options.threads.unwrap_or(0);
                 let cpu = Cpu::new(CpuConfig { threads, ..CpuConfig::detect()? })?;
                 let kind = Kind::Cpu { isa: cpu.isa(), threads: cpu.threads() };
                 Ok(Self { ops: Arc::new(cpu), kind })
