@@ -75,7 +75,10 @@ fn main() -> io::Result<()> {
     // Behind the kernels: a linker looks for what a library lacks in those after it.
     compiler()
         .opt_level(3)
-        .files(["schedule.cpp", "memory.cpp", "multiply.cpp"].map(|name| emulate.join(name)))
+        .files(
+            ["schedule.cpp", "memory.cpp", "multiply.cpp", "warpgroup.cpp"]
+                .map(|name| emulate.join(name)),
+        )
         .compile("qft_emulate");
     fs::write(out.join("registry.rs"), registry + &tables)
 }

@@ -57,6 +57,7 @@ struct Deposits {
     // A tensor-core product is computed whole by the first lane that goes on, and read by the others.
     bool computed;
     int32_t products[16][8];
+    int32_t wide_products[16][256];
     double sums[16][8];
 };
 Deposits* warp_barrier(uint32_t call, uint32_t mask, const void* deposit, size_t bytes);
@@ -72,7 +73,15 @@ void copy_async(void* dst, const void* src, uint32_t bytes, uint32_t read);
 void copy_async_commit();
 void copy_async_wait(uint32_t pending);
 
-enum Call : uint32_t { SYNC, SHUFFLE, VOTE, MMA_S8, MMA_BF16, MATRICES, REDUCE };
+// Products of a warpgroup: warpgroup.cpp.
+uint32_t shared_address(const void* pointer);
+void fence_async_proxy();
+void wgmma_fence();
+void wgmma_s8_k32(int32_t* sums, uint32_t columns, uint64_t a, uint64_t b);
+void wgmma_commit();
+void wgmma_wait(uint32_t pending);
+
+enum Call : uint32_t { SYNC, SHUFFLE, VOTE, MMA_S8, MMA_BF16, MATRICES, REDUCE, WGMMA_FENCE, WGMMA_S8, WGMMA_COMMIT, WGMMA_WAIT };
 
 template <class T>
 T exchange(uint32_t mask, T value, uint32_t source) {
@@ -277,3 +286,12 @@ inline void load_matrices_x4_transposed(uint32_t (&r)[4], const void* row) {
     }
     __syncwarp();
 }
+
+inline uint32_t shared_address(const void* pointer) { return emulate::shared_address(pointer); }
+inline void fence_async_proxy() { emulate::fence_async_proxy(); }
+inline void wgmma_fence() { emulate::wgmma_fence(); }
+inline void wgmma_s8_m64n256k32(int32_t (&c)[128], uint64_t a, uint64_t b) { emulate::wgmma_s8_k32(c, 256, a, b); }
+inline void wgmma_commit() { emulate::wgmma_commit(); }
+template <int PENDING>
+void wgmma_wait() { emulate::wgmma_wait(PENDING); }
+inline void wgmma_wait_all(int32_t (&)[128]) { emulate::wgmma_wait(0); }

@@ -1,5 +1,6 @@
 // Kernels with the mistakes that the emulator is to find, for its own tests.
 #include "common.cuh"
+#include "wgmma.cuh"
 
 // Sums neighbours through shared memory; without `barrier` a thread may read before its neighbour has written.
 extern "C" __global__ void __launch_bounds__(64) faulty_missing_barrier(uint32_t* out, uint32_t barrier) {
@@ -57,4 +58,67 @@ extern "C" __global__ void __launch_bounds__(32) faulty_missing_wait(const uint3
     copy_async_commit();
     if (wait) copy_async_wait<0>();
     out[threadIdx.x] = values[threadIdx.x];
+}
+
+enum WarpgroupFault : uint32_t {
+    NONE,
+    NO_COPY_WAIT,
+    NO_PROXY_FENCE,
+    NO_WGMMA_FENCE,
+    MISALIGNED,
+    OUTSIDE,
+    NO_WAIT,
+    SUMS_TOO_EARLY,
+    SUMS_WRITTEN,
+    OVERWRITTEN,
+    ONE_WARP_LESS,
+    WARPS_DIFFER,
+};
+
+// One product of a warpgroup, out [64, 256] = 3 + a b^T with a [64, 32], b [256, 32], from shared memory of any swizzle
+// (0 none, 1 of 128 bytes, 2 of 64, 3 of 32), with one fault.
+extern "C" __global__ void __launch_bounds__(128)
+faulty_warpgroup(int32_t* out, const int8_t* a, const int8_t* b, uint32_t swizzle, uint32_t fault) {
+    DYN_SHARED(uint8_t, unaligned);
+    uint8_t* shared = unaligned + (0u - shared_address(unaligned)) % SWIZZLE_PATTERN;
+    const uint32_t width = swizzle == 0 ? 16 : 256 >> swizzle;
+    uint8_t* tiles[2] = {shared, shared + 64 * width * (swizzle == 0 ? 2 : 1)};
+    // The layouts as a picture of rows shows them: chunks change places within a row, in the same way in rows that share
+    // 128 bytes.
+    const auto position = [&](uint32_t rows, uint32_t row, uint32_t chunk) {
+        return swizzle == 0 ? (chunk * rows + row) * 16 : row * width + (chunk ^ (row * width / 128 % (width / 16))) * 16;
+    };
+    for (uint32_t i = threadIdx.x; i < 2 * (64 + 256); i += 128) {
+        const uint32_t chunk = i % 2, row = i / 2;
+        if (row < 64) copy_async_16(tiles[0] + position(64, row, chunk), a + row * 32 + chunk * 16);
+        else copy_async_16(tiles[1] + position(256, row - 64, chunk), b + (row - 64) * 32 + chunk * 16);
+    }
+    copy_async_commit();
+    if (fault != NO_COPY_WAIT) copy_async_wait<0>();
+    if (fault != NO_PROXY_FENCE) fence_async_proxy();
+    __syncthreads();
+    const auto descriptor = [&](uint32_t rows, const uint8_t* tile) {
+        return static_cast<uint64_t>(shared_address(tile) / 16) | static_cast<uint64_t>(rows) << 16 |
+               static_cast<uint64_t>(8 * width / 16) << 32 | static_cast<uint64_t>(swizzle) << 62;
+    };
+    uint64_t a_tile = descriptor(64, tiles[0]), b_tile = descriptor(256, tiles[1]);
+    if (fault == MISALIGNED) a_tile += width / 16;
+    if (fault == OUTSIDE) b_tile += 64 * width / 16;
+    if (fault == WARPS_DIFFER && warp_index() == 2) a_tile = b_tile;
+
+    int32_t sums[128];
+    for (int32_t& sum : sums) sum = 3;
+    if (fault != NO_WGMMA_FENCE) wgmma_fence();
+    if (fault != ONE_WARP_LESS || warp_index() != 1) wgmma_s8_m64n256k32(sums, a_tile, b_tile);
+    wgmma_commit();
+    if (fault == SUMS_WRITTEN) sums[5] = 0;
+    if (fault == OVERWRITTEN) copy_async_16(tiles[1], b);
+    const int32_t early = sums[0];
+    if (fault != NO_WAIT) wgmma_wait_all(sums);
+    if (fault == SUMS_TOO_EARLY) sums[0] = early;
+    for (uint32_t i = 0; i < 128; ++i) {
+        const uint32_t row = warp_index() * 16 + lane_index() / 4 + i / 2 % 2 * 8;
+        const uint32_t column = i / 4 * 8 + lane_index() % 4 * 2 + i % 2;
+        out[row * 256 + column] = sums[i];
+    }
 }

@@ -4,8 +4,9 @@
 // seed shuffles, so that a missing barrier shows as a wrong result under some seed. Found and reported, with kernel, block
 // and thread: barriers and warp-wide calls that not all threads reach, accesses outside of device memory (by guard pages
 // around each allocation), misaligned accesses and array bounds (by the compiler's checks, which trap), and reads of shared
-// memory before the wait of the asynchronous copy that fills it (the destination holds garbage until then).
-#include "emulate.h"
+// memory before the wait of the asynchronous copy that fills it (the destination holds garbage until then). What is found
+// around products of warpgroups is in warpgroup.cpp.
+#include "warpgroup.h"
 
 #include <csignal>
 #include <cstdio>
@@ -45,6 +46,7 @@ struct Fiber {
     uint32_t call, mask;
     uint32_t group;
     std::vector<Copy> copies;
+    ThreadProducts products;
 };
 
 struct Warp {
@@ -65,6 +67,7 @@ struct Worker {
     Fiber* current = nullptr;
     void* scheduler = nullptr;
     uint32_t barrier_sum = 0, barrier_result = 0;
+    BlockProducts products;
     char message[256] = {0};
 
     ~Worker() {
@@ -115,6 +118,7 @@ void give_way(State state) {
 
 void run_thread() {
     worker->call(worker->arguments);
+    end_products();
     give_way(State::ENDED);
     abort();
 }
@@ -225,6 +229,12 @@ bool run_block(Worker& self, uint64_t seed) {
             const uint32_t first = 32 * w, count = threads - first < 32 ? threads - first : 32;
             if (!run_warp(self, self.warps[w], &self.fibers[first], count, next_random(seed) & 1)) return false;
         }
+        for (uint32_t w = 0; w < warps; ++w) {
+            const Fiber& fiber = self.fibers[32 * w];
+            if (fiber.products.calls != self.products.calls[w / 4].size()) {
+                return describe(self, "a warpgroup-wide call that not all warps of the warpgroup reach", &fiber);
+            }
+        }
         uint32_t ended = 0;
         for (Fiber& fiber : self.fibers) ended += fiber.state == State::ENDED;
         if (ended == threads) return true;
@@ -273,6 +283,10 @@ Deposits* warp_barrier(uint32_t call, uint32_t mask, const void* deposit, size_t
     return deposits;
 }
 
+ThreadProducts& thread_products() { return worker->current->products; }
+BlockProducts& block_products() { return worker->products; }
+uint32_t warp_of_block() { return worker->current->warp; }
+
 void fail(const char* message) {
     describe(*worker, message, worker->current);
     give_way(State::ENDED);
@@ -285,6 +299,7 @@ void copy_async(void* dst, const void* src, uint32_t bytes, uint32_t read) {
         fail("a misaligned asynchronous copy");
     }
     memset(dst, 0xC3, bytes);
+    mark_copy(dst, Chunk::COPYING);
     worker->current->copies.push_back({dst, src, bytes, worker->current->group, read});
 }
 
@@ -299,6 +314,7 @@ void copy_async_wait(uint32_t pending) {
         if (copy.group + pending < fiber->group) {
             memcpy(copy.dst, copy.src, copy.read);
             memset(static_cast<unsigned char*>(copy.dst) + copy.read, 0, copy.bytes - copy.read);
+            mark_copy(copy.dst, Chunk::LANDED);
         } else {
             fiber->copies[kept++] = copy;
         }
@@ -370,7 +386,9 @@ extern "C" const char* qft_emulate_block(void (*call)(void* const*), void* const
         fiber.state = State::RUNNING;
         fiber.group = 0;
         fiber.copies.clear();
+        fiber.products.clear();
     }
+    begin_products(context.dynamic_shared, shared_bytes, threads);
     const bool good = run_block(self, seed);
     self.current = nullptr;
     return good ? nullptr : self.message;

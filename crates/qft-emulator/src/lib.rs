@@ -5,7 +5,8 @@
 //! (operations, launch arguments, grids, memory) is the code that drives a GPU.
 //!
 //! Found and reported as an error of the launch: accesses outside of an allocation, misaligned vector accesses, barriers
-//! and warp-wide calls that not all threads reach, reads of shared memory before the asynchronous copy's wait. Warps run
+//! and warp-wide calls that not all threads reach, reads of shared memory before the asynchronous copy's wait, and what
+//! products of warpgroups ask for (`emulate/warpgroup.cpp`). Warps run
 //! in an order shuffled by a seed, so a missing barrier is a wrong result under some seed. Fresh memory is full of 0xFF (NaN,
 //! -1), shared memory of garbage. Not modelled: races within a warp, the memory model, registers, time.
 

@@ -72,3 +72,64 @@ fn an_asynchronous_copy_is_not_there_before_its_wait() {
     assert_eq!(run(1), [0; 32]);
     assert_eq!(run(0), [0xC3C3_C3C3; 32]);
 }
+
+/// `faulty_warpgroup` with that swizzle and fault on `[64, 32]` and `[256, 32]` of these elements.
+fn warpgroup(a: &[i8], b: &[i8], swizzle: u32, fault: u32) -> Result<Vec<u32>, Error> {
+    let emulator = Emulator::new(1 << 20, 0);
+    let upload = |values: &[i8]| -> Result<Arg, Error> {
+        let address = emulator.alloc(values.len())?;
+        emulator.upload(address, &values.iter().map(|&x| x as u8).collect::<Vec<_>>())?;
+        Ok(Arg::Ptr(address))
+    };
+    let bytes = 64 * 256 * 4;
+    let out = emulator.alloc(bytes)?;
+    let args = [Arg::Ptr(out), upload(a)?, upload(b)?, Arg::U32(swizzle), Arg::U32(fault)];
+    // The operands, and what their alignment takes.
+    let row_bytes = if swizzle == 0 { 32 } else { 256 >> swizzle };
+    let launch = Launch::blocks(1, 128).with_shared(1024 + (64 + 256) * row_bytes);
+    emulator.launch("faulty_warpgroup", launch, &args)?;
+    read(&emulator, out, bytes)
+}
+
+fn warpgroup_operands() -> (Vec<i8>, Vec<i8>) {
+    let values = |len: usize, step: usize, modulus: usize| -> Vec<i8> {
+        (0..len).map(|i| (i * step % modulus) as u8 as i8).collect()
+    };
+    (values(64 * 32, 89, 251), values(256 * 32, 57, 241))
+}
+
+#[test]
+fn products_of_warpgroups_read_every_swizzle() {
+    let (a, b) = warpgroup_operands();
+    let dot = |x: &[i8], y: &[i8]| -> i32 {
+        x.iter().zip(y).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum()
+    };
+    let sums = |row| b.chunks(32).map(move |column| (3 + dot(row, column)) as u32);
+    let expected: Vec<u32> = a.chunks(32).flat_map(sums).collect();
+    for swizzle in 0..4 {
+        assert!(warpgroup(&a, &b, swizzle, 0).unwrap() == expected, "swizzle {swizzle}");
+    }
+}
+
+#[test]
+fn mistakes_around_products_of_warpgroups_are_found() {
+    let (a, b) = warpgroup_operands();
+    for (fault, expected) in [
+        (1, "before the wait of the asynchronous copy"),
+        (2, "without a fence of the async proxy"),
+        (3, "without wgmma.fence"),
+        (4, "whose swizzle does not begin at its alignment"),
+        (5, "outside of dynamic shared memory"),
+        (6, "ends before it has waited for a product"),
+        (8, "sums that are written while a product computes them"),
+        (9, "overwritten while a product reads it"),
+        (10, "warps differ"),
+        (11, "warps differ"),
+    ] {
+        let text = warpgroup(&a, &b, 1, fault).expect_err("the kernel is faulty").to_string();
+        assert!(text.contains(expected), "fault {fault}: {text}");
+    }
+    // Sums that are read too early are garbage.
+    let got = warpgroup(&a, &b, 1, 7).unwrap();
+    assert_eq!((got[0], got[1]), (0xC3C3_C3C3, warpgroup(&a, &b, 1, 0).unwrap()[1]));
+}
