@@ -15,23 +15,14 @@
 // byte without running ahead of the memory. The result is written 16 bytes at a time where its rows allow.
 // Accumulator: exact i32, K <= 131,071. Rounding: sum to f32 (nearest), times row_scale, times col_scale, plus out, each
 // rounded to nearest. Deterministic: integer sums do not depend on order. CPU twin: crates/qft-tensor/src/cpu/gemm.rs.
-// Bound: see docs/KERNELS.md.
+// Bound: see docs/KERNELS.md. Forward products on Hopper: gemm_i8_hopper.cu.
 #include "bytes.cuh"
+#include "gemm_ends.cuh"
 #include "gemm_tile.cuh"
 #include "mma.cuh"
 #include "raster.cuh"
-#include "wide.cuh"
 
 namespace {
-
-// What the result is made of, besides the sums.
-struct Epilogue {
-    const float* row_scale;  // [M] or null.
-    const float* col_scale;  // [N] or null.
-    float* out;
-    uint64_t stride;
-    bool accumulate;
-};
 
 template <uint32_t BM, uint32_t BN, uint32_t WM, uint32_t WN, uint32_t STAGES, bool A_K, bool B_K, bool ALIGNED>
 struct Product {
@@ -75,18 +66,9 @@ struct Product {
                                                  const Operand& b, uint32_t k, uint32_t m0, uint32_t n0, uint32_t warp_m,
                                                  uint32_t warp_n) {
         if (!digits.any()) return;
-        // Rows of eight bytes: the digits of the tile's rows, and the columns' weights for the same channels.
         int8_t* rows = reinterpret_cast<int8_t*>(shared);
         int8_t* columns = rows + BM * WIDE;
-        const uint32_t place = threadIdx.x % WIDE, channel = digits.channels[place];
-        for (uint32_t i = threadIdx.x / WIDE; i < BM; i += THREADS / WIDE) {
-            rows[i * WIDE + place] = m0 + i < a.outer ? digits.high[(m0 + i) * digits.stride + place] : 0;
-        }
-        for (uint32_t i = threadIdx.x / WIDE; i < BN; i += THREADS / WIDE) {
-            const bool inside = n0 + i < b.outer && channel < k;
-            columns[i * WIDE + place] = inside ? b.data[(n0 + i) * b.stride + channel] : 0;
-        }
-        __syncthreads();
+        stage_wide_digits<BM, BN, THREADS>(rows, columns, digits, b.data, b.stride, k, m0, a.outer, n0, b.outer);
         const uint32_t g = lane_index() / 4, t = lane_index() % 4;
 #pragma unroll
         for (uint32_t j = 0; j < WN / 8; ++j) {
@@ -108,47 +90,27 @@ struct Product {
     static __device__ __forceinline__ void finish(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
                                                   uint32_t n_end) {
         const uint32_t g = lane_index() / 4, t = lane_index() % 4;
-        const bool vectors = is_aligned(e.out, 16) && e.stride % 4 == 0;
+        const bool vectors = e.vectors();
 #pragma unroll
         for (uint32_t j = 0; j < WN / 16; ++j) {
             const uint32_t n = n0 + j * 16 + t * 4;
             if (n >= n_end) continue;
             const uint32_t columns = min(n_end - n, 4u);
-            float col_scale[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-            if (e.col_scale != nullptr) {
-#pragma unroll
-                for (uint32_t v = 0; v < 4; ++v) {
-                    if (v < columns) col_scale[v] = e.col_scale[n + v];
-                }
-            }
+            float col_scale[4];
+            e.load_col_scale(col_scale, n, columns);
 #pragma unroll
             for (uint32_t i = 0; i < WM / 8; ++i) {
                 const uint32_t m = m0 + i / 4 * 32 + A::place(i % 4, g);
                 if (m >= m_end) continue;
                 const float row_scale = e.row_scale != nullptr ? e.row_scale[m] : 1.0f;
-                float value[4];
+                int32_t sum[4];
 #pragma unroll
                 for (uint32_t v = 0; v < 4; ++v) {
                     // B::place(octet, 2t + element) is 16 (j % 2) + 4t + v, where octet is 2 (j % 2) + high or low bit of v.
                     const uint32_t octet = B_K ? v / 2 : v % 2, element = B_K ? v % 2 : v / 2;
-                    const int32_t sum = sums[i / 2][2 * j + octet][i % 2 * 2 + element];
-                    value[v] = __fmul_rn(__fmul_rn(__int2float_rn(sum), row_scale), col_scale[v]);
+                    sum[v] = sums[i / 2][2 * j + octet][i % 2 * 2 + element];
                 }
-                float* out = e.out + m * e.stride + n;
-                if (vectors && columns == 4) {
-                    float4* cell = reinterpret_cast<float4*>(out);
-                    float4 sum = make_float4(value[0], value[1], value[2], value[3]);
-                    if (e.accumulate) {
-                        const float4 old = *cell;
-                        sum = make_float4(__fadd_rn(old.x, sum.x), __fadd_rn(old.y, sum.y), __fadd_rn(old.z, sum.z), __fadd_rn(old.w, sum.w));
-                    }
-                    *cell = sum;
-                } else {
-#pragma unroll
-                    for (uint32_t v = 0; v < 4; ++v) {
-                        if (v < columns) out[v] = e.accumulate ? __fadd_rn(out[v], value[v]) : value[v];
-                    }
-                }
+                e.write(m, n, columns, vectors, sum, row_scale, col_scale);
             }
         }
     }

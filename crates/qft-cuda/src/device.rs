@@ -13,6 +13,9 @@ const MAX_GRID_YZ: u32 = 65_535;
 /// The largest grid in x.
 const MAX_GRID_X: u32 = i32::MAX as u32;
 
+/// The one compute capability whose instructions include products of warpgroups.
+const HOPPER: (u32, u32) = (9, 0);
+
 /// A GPU, or the emulator: memory and kernels behind one [`Driver`].
 ///
 /// Kernels run in the order in which operations are called, on one stream. Results do not depend on the number of
@@ -23,15 +26,33 @@ pub struct Cuda {
     ledger: Arc<Ledger>,
     free: Arc<FreeBlocks<Block>>,
     scratch: Scratch,
+    warpgroup_products: bool,
 }
 
 impl Cuda {
-    /// A device on `driver`.
+    /// A device on `driver`. On Hopper it tries the products of warpgroups, and goes without if they are wrong.
     ///
     /// Errors: [`Error::OutOfMemory`] if there is no room for the scratch block.
     pub fn new(driver: Arc<dyn Driver>) -> Result<Self, Error> {
+        let mut device = Self::without_warpgroup_products(Arc::clone(&driver))?;
+        if driver.properties().compute_capability == HOPPER {
+            match Self::without_warpgroup_products(driver)?.test_warpgroup_products() {
+                Ok(()) => device.warpgroup_products = true,
+                Err(error) => tracing::warn!("products of warpgroups are not used: {error}"),
+            }
+        }
+        Ok(device)
+    }
+
+    fn without_warpgroup_products(driver: Arc<dyn Driver>) -> Result<Self, Error> {
         let scratch = Scratch::new(&driver)?;
-        Ok(Self { driver, ledger: Arc::default(), free: Arc::default(), scratch })
+        let (ledger, free) = (Arc::default(), Arc::default());
+        Ok(Self { driver, ledger, free, scratch, warpgroup_products: false })
+    }
+
+    /// Whether the kernels for Hopper may be used.
+    pub(crate) fn has_warpgroup_products(&self) -> bool {
+        self.warpgroup_products
     }
 
     /// The driver.

@@ -36,10 +36,10 @@ pub enum Error {
         needed: (u32, u32),
     },
     /// The GPU failed the test at its opening.
-    #[error("the GPU cannot be used")]
+    #[error("the GPU cannot be used; take another device")]
     SelfTest(#[source] qft_tensor::Error),
     /// A known answer was not given.
-    #[error("{device} computes {what} wrongly; use another device")]
+    #[error("{device} computes {what} wrongly")]
     WrongAnswer {
         /// The device.
         device: String,

@@ -4,7 +4,7 @@ mod attention;
 mod convert;
 mod dims;
 mod embedding;
-mod gemm;
+pub(crate) mod gemm;
 mod hybrid;
 mod layers;
 mod loss;

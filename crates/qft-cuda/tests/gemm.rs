@@ -13,59 +13,88 @@ use qft_tensor::{
     WideDigits,
 };
 use qft_testing::rng::TestRng;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 /// An emulator with one multiprocessor, on which the larger tiles are chosen for results as small as they are.
 #[derive(Debug)]
-struct OneMultiprocessor(Emulator, Properties);
+struct OneMultiprocessor {
+    emulator: Emulator,
+    properties: Properties,
+    /// A kernel that leaves its result as it is.
+    broken: Option<&'static str>,
+    /// All kernels that were started.
+    launched: Mutex<BTreeSet<&'static str>>,
+}
 
 impl OneMultiprocessor {
-    fn device(seed: u64) -> Cuda {
+    fn new(seed: u64) -> Self {
         let emulator = Emulator::new(1 << 30, seed);
         let properties = Properties { multiprocessors: 1, ..emulator.properties().clone() };
-        Cuda::new(Arc::new(Self(emulator, properties))).unwrap()
+        Self { emulator, properties, broken: None, launched: Mutex::default() }
+    }
+
+    /// The same with an H100's compute capability and shared memory.
+    fn hopper(seed: u64) -> Self {
+        let mut driver = Self::new(seed);
+        driver.properties.compute_capability = (9, 0);
+        driver.properties.max_dynamic_shared_bytes = 227 << 10;
+        driver
+    }
+
+    fn has_launched(&self, kernel: &str) -> bool {
+        self.launched.lock().unwrap().contains(kernel)
     }
 }
 
 impl Driver for OneMultiprocessor {
     fn properties(&self) -> &Properties {
-        &self.1
+        &self.properties
     }
     fn memory_info(&self) -> Result<MemoryInfo, Error> {
-        self.0.memory_info()
+        self.emulator.memory_info()
     }
     fn alloc(&self, bytes: usize) -> Result<u64, Error> {
-        self.0.alloc(bytes)
+        self.emulator.alloc(bytes)
     }
     fn free(&self, address: u64) -> Result<(), Error> {
-        self.0.free(address)
+        self.emulator.free(address)
     }
     fn upload(&self, dst: u64, src: &[u8]) -> Result<(), Error> {
-        self.0.upload(dst, src)
+        self.emulator.upload(dst, src)
     }
     fn download(&self, dst: &mut [u8], src: u64) -> Result<(), Error> {
-        self.0.download(dst, src)
+        self.emulator.download(dst, src)
     }
     fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Error> {
-        self.0.copy(dst, src, bytes)
+        self.emulator.copy(dst, src, bytes)
     }
     fn zero(&self, dst: u64, bytes: usize) -> Result<(), Error> {
-        self.0.zero(dst, bytes)
+        self.emulator.zero(dst, bytes)
     }
     fn synchronize(&self) -> Result<(), Error> {
-        self.0.synchronize()
+        self.emulator.synchronize()
     }
     fn signature(&self, kernel: &str) -> Result<Signature, Error> {
-        self.0.signature(kernel)
+        self.emulator.signature(kernel)
     }
     fn launch(&self, kernel: &'static str, launch: Launch, args: &[Arg]) -> Result<(), Error> {
-        self.0.launch(kernel, launch, args)
+        if self.broken == Some(kernel) {
+            return Ok(());
+        }
+        self.launched.lock().unwrap().insert(kernel);
+        self.emulator.launch(kernel, launch, args)
     }
 }
 
 fn devices() -> Vec<(String, Cuda)> {
     let mut devices = devices_under_test();
-    devices.push(("emulator with one multiprocessor".to_owned(), OneMultiprocessor::device(3)));
+    for (name, driver) in [
+        ("emulator with one multiprocessor", OneMultiprocessor::new(3)),
+        ("emulator of Hopper with one multiprocessor", OneMultiprocessor::hopper(4)),
+    ] {
+        devices.push((name.to_owned(), Cuda::new(Arc::new(driver)).unwrap()));
+    }
     devices
 }
 
@@ -232,6 +261,72 @@ fn borders() {
         }
     }
     compare(&problems);
+}
+
+const HOPPER_KERNEL: &str = "gemm_i8_f32_nt_hopper";
+
+/// Rows, columns and steps around those of the tile, more tiles of steps than the pipeline holds, all that is optional.
+#[test]
+fn products_of_warpgroups() {
+    let shapes = [
+        (9, 65, 0),
+        (65, 9, 1),
+        (64, 256, 128),
+        (127, 255, 127),
+        (128, 257, 129),
+        (129, 256, 256),
+        (130, 300, 700),
+        (16, 80, 1100),
+        (257, 70, 513),
+    ];
+    let drivers = [7, 8].map(|seed| Arc::new(OneMultiprocessor::hopper(seed)));
+    let devices: Vec<_> = drivers
+        .iter()
+        .map(|driver| {
+            let driver: Arc<OneMultiprocessor> = Arc::clone(driver);
+            ("emulator of Hopper".to_owned(), Cuda::new(driver).unwrap())
+        })
+        .collect();
+    for (index, (m, n, k)) in shapes.into_iter().enumerate() {
+        let problem = Problem::new(Orientation::Nt, m, n, k).aligned();
+        let odd = [problem.margins[0], problem.margins[1], (index % 3, 1)];
+        let problems = [
+            problem,
+            Problem { accumulate: true, row_scale: false, margins: odd, ..problem },
+            Problem { col_scale: false, wide: Some(index % (WIDE + 1)), ..problem },
+            Problem {
+                values: Values::Same(-128, -128),
+                accumulate: true,
+                wide: Some(3),
+                ..problem
+            },
+        ];
+        for driver in &drivers {
+            driver.launched.lock().unwrap().clear();
+        }
+        compare_on(&devices, &problems);
+        for driver in &drivers {
+            let launched = driver.launched.lock().unwrap().clone();
+            assert_eq!(launched, BTreeSet::from([HOPPER_KERNEL]), "{m} {n} {k}");
+        }
+    }
+}
+
+/// Another device never loads them; one that gives a wrong answer goes without, and is right.
+#[test]
+fn products_of_warpgroups_are_tried_before_they_are_trusted() {
+    let problem = Problem::new(Orientation::Nt, 70, 100, 130).aligned();
+    let launches = |driver: OneMultiprocessor| {
+        let driver = Arc::new(driver);
+        let device = Cuda::new(Arc::clone(&driver) as Arc<dyn Driver>).unwrap();
+        compare_on(&[("emulator".to_owned(), device)], &[problem]);
+        driver.has_launched(HOPPER_KERNEL)
+    };
+    let broken = OneMultiprocessor { broken: Some(HOPPER_KERNEL), ..OneMultiprocessor::hopper(0) };
+    let mut blackwell = OneMultiprocessor::hopper(0);
+    blackwell.properties.compute_capability = (10, 0);
+    assert!(launches(OneMultiprocessor::hopper(0)));
+    assert!(!launches(broken) && !launches(blackwell) && !launches(OneMultiprocessor::new(0)));
 }
 
 #[test]

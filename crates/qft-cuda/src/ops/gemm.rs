@@ -9,8 +9,15 @@ const ALIGNMENT: u64 = 16;
 /// The most rows of the dot product kernels.
 const FEW_ROWS: usize = 8;
 
-/// Steps of the contraction per tile in shared memory.
+/// Steps of the contraction per tile in shared memory, which are bytes.
 const TILE_K: u32 = 64;
+
+/// Steps of the contraction per tile of the kernel for Hopper, and the alignment that it makes within its memory.
+const HOPPER_TILE_K: u32 = 128;
+const HOPPER_ALIGNMENT: u32 = 1024;
+
+/// What the other kernels reach of the rate of Hopper's warpgroup products, as a fraction. An estimate, not measured.
+const SHARE_WITHOUT_WARPGROUPS: (u64, u64) = (5, 8);
 
 /// INT8 multiplications that the tensor cores of a multiprocessor do while one byte arrives from the L2 cache.
 /// From data sheets, between 64 (AD102) and 100 (H100): a tile is worth the larger of its two times.
@@ -61,6 +68,10 @@ const UNALIGNED: Tiling = Tiling {
     stages: 2,
 };
 
+/// Of the forward product on Hopper's warpgroups: its kernel, and rows and columns of the result per block, threads and
+/// tiles in shared memory, which are those of the largest tiling.
+const HOPPER: (&str, Tiling) = ("gemm_i8_f32_nt_hopper", ALIGNED[0]);
+
 /// Rows and columns of the result per block of the float kernels, and their threads.
 const F32_TILE: (u32, u32, u32) = (128, 64, 256);
 
@@ -92,6 +103,21 @@ fn blocks(m: usize, n: usize, rows: u32, cols: u32) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// The forward product on Hopper's warpgroups, and its launch.
+pub(crate) fn hopper(m: usize, n: usize) -> (&'static str, Launch) {
+    let (kernel, Tiling { rows, cols, threads, stages, .. }) = HOPPER;
+    let shared_bytes = stages * HOPPER_TILE_K * (rows + cols) + HOPPER_ALIGNMENT;
+    (kernel, Launch::blocks(blocks(m, n, rows, cols), threads).with_shared(shared_bytes))
+}
+
+/// What of a device decides which kernel is the fastest.
+#[derive(Debug, Clone, Copy)]
+struct Machine {
+    multiprocessors: u32,
+    /// Whether the kernel for Hopper may be used.
+    warpgroups: bool,
+}
+
 /// The kernel for an INT8 product, and its launch.
 ///
 /// The choice changes the time only: all kernels give the same bits.
@@ -99,7 +125,7 @@ fn choose(
     orientation: Orientation,
     (m, n): (usize, usize),
     aligned: bool,
-    multiprocessors: u32,
+    Machine { multiprocessors, warpgroups }: Machine,
 ) -> (&'static str, Launch) {
     if !aligned {
         return UNALIGNED.launch(orientation, m, n);
@@ -118,6 +144,13 @@ fn choose(
     for tiling in others {
         if tiling.cost(m, n, multiprocessors) < best.cost(m, n, multiprocessors) {
             best = tiling;
+        }
+    }
+    if warpgroups && orientation == Orientation::Nt {
+        let (numerator, denominator) = SHARE_WITHOUT_WARPGROUPS;
+        let cost = HOPPER.1.cost(m, n, multiprocessors);
+        if cost * numerator <= best.cost(m, n, multiprocessors) * denominator {
+            return hopper(m, n);
         }
     }
     best.launch(orientation, m, n)
@@ -144,8 +177,11 @@ impl GemmOps for Cuda {
         let (a_arg, b_arg) = (self.read_mat(OP, a)?, self.read_mat(OP, b)?);
         let scale = |span: Option<_>| span.map_or(Ok(Arg::NULL), |span| self.read_span(OP, span));
         let aligned = is_aligned(a_arg, a.stride()) && is_aligned(b_arg, b.stride());
-        let multiprocessors = self.driver().properties().multiprocessors;
-        let (kernel, launch) = choose(orientation, (m, n), aligned, multiprocessors);
+        let machine = Machine {
+            multiprocessors: self.driver().properties().multiprocessors,
+            warpgroups: self.has_warpgroup_products(),
+        };
+        let (kernel, launch) = choose(orientation, (m, n), aligned, machine);
         let (row_scale, col_scale) = (scale(row_scale)?, scale(col_scale)?);
         let (out_arg, out_stride) = (self.write_mat(OP, &mut out)?, Arg::size(out.stride()));
         let digits = match wide {
@@ -230,7 +266,8 @@ mod tests {
 
     /// Which result's rows and columns a block computes.
     fn tile(m: usize, n: usize, multiprocessors: u32) -> (u32, u32) {
-        let (kernel, _) = choose(Orientation::Nn, (m, n), true, multiprocessors);
+        let machine = Machine { multiprocessors, warpgroups: true };
+        let (kernel, _) = choose(Orientation::Nn, (m, n), true, machine);
         let tiling = ALIGNED.iter().find(|tiling| tiling.kernels.contains(&kernel)).unwrap();
         (tiling.rows, tiling.cols)
     }
@@ -251,7 +288,8 @@ mod tests {
 
     #[test]
     fn few_rows_and_unaligned_operands_have_their_kernels() {
-        let name = |orientation, m, aligned| choose(orientation, (m, 500), aligned, 132).0;
+        let machine = Machine { multiprocessors: 132, warpgroups: false };
+        let name = |orientation, m, aligned| choose(orientation, (m, 500), aligned, machine).0;
         assert_eq!(name(Orientation::Nt, 1, true), "gemm_i8_f32_nt_rows_1");
         assert_eq!(name(Orientation::Nt, 3, true), "gemm_i8_f32_nt_rows_4");
         assert_eq!(name(Orientation::Nt, 8, true), "gemm_i8_f32_nt_rows_8");
@@ -260,5 +298,21 @@ mod tests {
         assert_eq!(name(Orientation::Nt, 1, false), "gemm_i8_f32_nt_unaligned");
         assert!(is_aligned(Arg::Ptr(1 << 40), 4096));
         assert!(!is_aligned(Arg::Ptr((1 << 40) + 8), 4096) && !is_aligned(Arg::Ptr(1 << 40), 172));
+    }
+
+    #[test]
+    fn hopper_takes_forward_products_that_fill_the_device() {
+        let machine = Machine { multiprocessors: 132, warpgroups: true };
+        let is_hopper = |orientation, m, n, aligned| {
+            choose(orientation, (m, n), aligned, machine).0 == "gemm_i8_f32_nt_hopper"
+        };
+        for (m, n) in [(2048, 4096), (2048, 11_008), (2048, 1024), (32_768, 4096)] {
+            assert!(is_hopper(Orientation::Nt, m, n, true), "{m} x {n}");
+            assert!(!is_hopper(Orientation::Nn, m, n, true), "{m} x {n}");
+            assert!(!is_hopper(Orientation::Nt, m, n, false), "{m} x {n}");
+        }
+        // Too few large tiles for the device.
+        assert!(!is_hopper(Orientation::Nt, 512, 512, true));
+        assert!(!is_hopper(Orientation::Nt, 8, 4096, true));
     }
 }
