@@ -6,7 +6,7 @@ mod common;
 
 use common::{alloc, bits, cpu, devices_under_test, upload};
 use proptest::prelude::*;
-use qft_cuda::{Arg, Cuda, Driver, Error, Launch, MemoryInfo, Properties, Signature};
+use qft_cuda::{Arg, Cuda, Driver, Error, Gpu, Launch, MemoryInfo, Properties, Signature};
 use qft_emulator::Emulator;
 use qft_tensor::{
     Buffer, Element, GemmF32, GemmI8, GemmOps, MAX_K, Mat, MatMut, NO_CHANNEL, Orientation, WIDE,
@@ -16,10 +16,10 @@ use qft_testing::rng::TestRng;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-/// An emulator with one multiprocessor, on which the larger tiles are chosen for results as small as they are.
+/// A device that claims to have one multiprocessor, so that the larger tiles are chosen for results as small as they are.
 #[derive(Debug)]
 struct OneMultiprocessor {
-    emulator: Emulator,
+    driver: Arc<dyn Driver>,
     properties: Properties,
     /// A kernel that leaves its result as it is.
     broken: Option<&'static str>,
@@ -28,10 +28,13 @@ struct OneMultiprocessor {
 }
 
 impl OneMultiprocessor {
+    fn of(driver: Arc<dyn Driver>) -> Self {
+        let properties = Properties { multiprocessors: 1, ..driver.properties().clone() };
+        Self { driver, properties, broken: None, launched: Mutex::default() }
+    }
+
     fn new(seed: u64) -> Self {
-        let emulator = Emulator::new(1 << 30, seed);
-        let properties = Properties { multiprocessors: 1, ..emulator.properties().clone() };
-        Self { emulator, properties, broken: None, launched: Mutex::default() }
+        Self::of(Arc::new(Emulator::new(1 << 30, seed)))
     }
 
     /// The same with an H100's compute capability and shared memory.
@@ -52,38 +55,38 @@ impl Driver for OneMultiprocessor {
         &self.properties
     }
     fn memory_info(&self) -> Result<MemoryInfo, Error> {
-        self.emulator.memory_info()
+        self.driver.memory_info()
     }
     fn alloc(&self, bytes: usize) -> Result<u64, Error> {
-        self.emulator.alloc(bytes)
+        self.driver.alloc(bytes)
     }
     fn free(&self, address: u64) -> Result<(), Error> {
-        self.emulator.free(address)
+        self.driver.free(address)
     }
     fn upload(&self, dst: u64, src: &[u8]) -> Result<(), Error> {
-        self.emulator.upload(dst, src)
+        self.driver.upload(dst, src)
     }
     fn download(&self, dst: &mut [u8], src: u64) -> Result<(), Error> {
-        self.emulator.download(dst, src)
+        self.driver.download(dst, src)
     }
     fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Error> {
-        self.emulator.copy(dst, src, bytes)
+        self.driver.copy(dst, src, bytes)
     }
     fn zero(&self, dst: u64, bytes: usize) -> Result<(), Error> {
-        self.emulator.zero(dst, bytes)
+        self.driver.zero(dst, bytes)
     }
     fn synchronize(&self) -> Result<(), Error> {
-        self.emulator.synchronize()
+        self.driver.synchronize()
     }
     fn signature(&self, kernel: &str) -> Result<Signature, Error> {
-        self.emulator.signature(kernel)
+        self.driver.signature(kernel)
     }
     fn launch(&self, kernel: &'static str, launch: Launch, args: &[Arg]) -> Result<(), Error> {
         if self.broken == Some(kernel) {
             return Ok(());
         }
         self.launched.lock().unwrap().insert(kernel);
-        self.emulator.launch(kernel, launch, args)
+        self.driver.launch(kernel, launch, args)
     }
 }
 
@@ -94,6 +97,12 @@ fn devices() -> Vec<(String, Cuda)> {
         ("emulator of Hopper with one multiprocessor", OneMultiprocessor::hopper(4)),
     ] {
         devices.push((name.to_owned(), Cuda::new(Arc::new(driver)).unwrap()));
+    }
+    // Where there is a GPU, its large tiles too: results that fill it would take the CPU too long.
+    if let Ok(gpu) = Gpu::open(0) {
+        let name = format!("{} as if with one multiprocessor", gpu.properties().name);
+        let driver = OneMultiprocessor::of(Arc::new(gpu));
+        devices.push((name, Cuda::new(Arc::new(driver)).unwrap()));
     }
     devices
 }
@@ -279,12 +288,18 @@ fn products_of_warpgroups() {
         (16, 80, 1100),
         (257, 70, 513),
     ];
-    let drivers = [7, 8].map(|seed| Arc::new(OneMultiprocessor::hopper(seed)));
+    let mut drivers = vec![OneMultiprocessor::hopper(7), OneMultiprocessor::hopper(8)];
+    if let Ok(gpu) = Gpu::open(0)
+        && gpu.properties().compute_capability == (9, 0)
+    {
+        drivers.push(OneMultiprocessor::of(Arc::new(gpu)));
+    }
+    let drivers: Vec<_> = drivers.into_iter().map(Arc::new).collect();
     let devices: Vec<_> = drivers
         .iter()
         .map(|driver| {
-            let driver: Arc<OneMultiprocessor> = Arc::clone(driver);
-            ("emulator of Hopper".to_owned(), Cuda::new(driver).unwrap())
+            let name = driver.properties.name.clone();
+            (name, Cuda::new(Arc::clone(driver) as Arc<dyn Driver>).unwrap())
         })
         .collect();
     for (index, (m, n, k)) in shapes.into_iter().enumerate() {

@@ -125,6 +125,7 @@ fn mistakes_around_products_of_warpgroups_are_found() {
         (9, "overwritten while a product reads it"),
         (10, "warps differ"),
         (11, "warps differ"),
+        (12, "not all warps of the warpgroup reach"),
     ] {
         let text = warpgroup(&a, &b, 1, fault).expect_err("the kernel is faulty").to_string();
         assert!(text.contains(expected), "fault {fault}: {text}");
