@@ -35,7 +35,7 @@ impl Cuda {
     /// Errors: [`Error::OutOfMemory`] if there is no room for the scratch block.
     pub fn new(driver: Arc<dyn Driver>) -> Result<Self, Error> {
         let mut device = Self::without_warpgroup_products(Arc::clone(&driver))?;
-        if driver.properties().compute_capability == HOPPER {
+        if device.is_hopper() {
             match Self::without_warpgroup_products(driver)?.test_warpgroup_products() {
                 Ok(()) => device.warpgroup_products = true,
                 Err(error) => tracing::warn!("products of warpgroups are not used: {error}"),
@@ -44,10 +44,20 @@ impl Cuda {
         Ok(device)
     }
 
-    fn without_warpgroup_products(driver: Arc<dyn Driver>) -> Result<Self, Error> {
+    pub(crate) fn without_warpgroup_products(driver: Arc<dyn Driver>) -> Result<Self, Error> {
         let scratch = Scratch::new(&driver)?;
         let (ledger, free) = (Arc::default(), Arc::default());
         Ok(Self { driver, ledger, free, scratch, warpgroup_products: false })
+    }
+
+    /// Whether the device knows products of warpgroups.
+    pub(crate) fn is_hopper(&self) -> bool {
+        self.driver.properties().compute_capability == HOPPER
+    }
+
+    /// The same device with nothing on its ledger. Blocks that were kept for reuse go back to the driver.
+    pub(crate) fn with_empty_ledger(self) -> Self {
+        Self { ledger: Arc::default(), free: Arc::default(), ..self }
     }
 
     /// Whether the kernels for Hopper may be used.

@@ -30,8 +30,16 @@ use std::sync::Arc;
 /// Errors: [`Error::NoDriver`], [`Error::OldDriver`], [`Error::NoDevice`] and [`Error::OldDevice`] where there is no GPU to
 /// use, [`Error::SelfTest`] where there is one that computes wrongly, [`Error::Driver`] if the driver fails.
 pub fn open(ordinal: usize) -> Result<Cuda, Error> {
-    let driver: Arc<dyn Driver> = Arc::new(Gpu::open(ordinal)?);
-    // On a device of its own: the ledger of the one that is handed out begins empty.
-    Cuda::new(Arc::clone(&driver))?.self_test().map_err(Error::SelfTest)?;
-    Cuda::new(driver)
+    let open = || Ok::<Arc<dyn Driver>, Error>(Arc::new(Gpu::open(ordinal)?));
+    let device = Cuda::new(open()?)?;
+    let device = if device.is_hopper() && !device.has_warpgroup_products() {
+        // A kernel that faults takes its context along: go on in a new one.
+        drop(device);
+        Cuda::without_warpgroup_products(open()?)?
+    } else {
+        device
+    };
+    device.self_test().map_err(Error::SelfTest)?;
+    // The ledger of the device that is handed out begins empty.
+    Ok(device.with_empty_ledger())
 }
