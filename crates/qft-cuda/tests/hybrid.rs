@@ -139,10 +139,19 @@ impl Problem {
     fn backward(&self, on: &dyn HybridOps, rows: Range<usize>, fraction: f64) -> Vec<u32> {
         let (tokens, (n, k)) = (self.tokens, self.shape);
         let weight = encode(on, self.shape, Residual::None, fraction);
-        let (dy, mut dx) = (upload(on, &self.y), upload(on, &self.dx));
-        let dy = dy.mat(tokens, n).unwrap().col_range(rows.clone()).unwrap();
+        let (y, mut dx) = (upload(on, &self.y), upload(on, &self.dx));
+        let shape = (tokens, rows.len());
+        let mut dy =
+            QMatrix::alloc(on, qft_tensor::Owner::Workspace, "dy", shape, ScaleAxis::Row).unwrap();
+        on.quantize_rows(QuantizeRows {
+            x: y.mat(tokens, n).unwrap().col_range(rows.clone()).unwrap(),
+            fold: Some(weight.scale.span(rows.clone()).unwrap()),
+            rounding: Rounding::Nearest,
+            out: &mut dy,
+        })
+        .unwrap();
         let view = dx.mat_mut(tokens, k).unwrap();
-        on.sparse_backward(SparseBackward { dy, weight: &weight, rows, dx: view }).unwrap();
+        on.sparse_backward(SparseBackward { dy: &dy, weight: &weight, rows, dx: view }).unwrap();
         bits(&dx.to_vec(on).unwrap())
     }
 }
@@ -160,6 +169,9 @@ fn sparse_products_equal_the_cpu() {
             (3, (33, 1)),
             (31, (1, 64)),
             (2, (9, 4100)),
+            // Several tiles of tokens and columns, aligned and not.
+            (130, (64, 512)),
+            (131, (37, 390)),
         ] {
             let problem = Problem::new(tokens, shape);
             for rows in ranges(shape.0) {

@@ -71,6 +71,15 @@ fn hybrid(criterion: &mut Criterion) {
         let mut y =
             Buffer::from_host(&cpu, Owner::Workspace, "y", &rng.normals(TOKENS * rows, 1.0))
                 .unwrap();
+        let mut dy =
+            QMatrix::alloc(&cpu, Owner::Workspace, "dy", (TOKENS, rows), ScaleAxis::Row).unwrap();
+        cpu.quantize_rows(QuantizeRows {
+            x: y.mat(TOKENS, rows).unwrap(),
+            fold: Some(weight.scale.all()),
+            rounding: Rounding::Nearest,
+            out: &mut dy,
+        })
+        .unwrap();
         let mut dx = Buffer::zeros(&cpu, Owner::Workspace, "dx", TOKENS * cols).unwrap();
         let mut group = criterion.benchmark_group("sparse");
         let features = weight.outliers.as_ref().map_or(0, |o| o.capacity());
@@ -84,9 +93,8 @@ fn hybrid(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("backward", threads), |bench| {
             bench.iter(|| {
-                let dy = y.mat(TOKENS, rows).unwrap();
                 let dx = dx.mat_mut(TOKENS, cols).unwrap();
-                cpu.sparse_backward(SparseBackward { dy, weight: &weight, rows: 0..rows, dx })
+                cpu.sparse_backward(SparseBackward { dy: &dy, weight: &weight, rows: 0..rows, dx })
                     .unwrap();
             });
         });

@@ -5,7 +5,11 @@
 //! weight is protected. The second one encodes row by row: `s = absmax / 127` over the unprotected weights,
 //! `k = round(F w / s)` to nearest, ties to even, and `k = q F + r`.
 //!
-//! A row of zeros has no scale of its own, but a weight moves in steps of its scale, so a scale of zero could
+//! The backward pass reads a gradient times the scale of its row, in INT8 with one scale for all rows. In a row whose
+//! dense part is much smaller than those of others, or zero, the gradient of protected weights would be lost. So in a row
+//! with protected weights `absmax` is at least 1/16 of the smallest protected magnitude of the matrix.
+//!
+//! Another row of zeros has no scale of its own, but a weight moves in steps of its scale, so a scale of zero could
 //! never be trained. Such a row gets the mean scale of the other rows; if all are zero, [`EMPTY_SCALE`].
 
 mod row;
@@ -23,6 +27,9 @@ use std::ops::Range;
 
 /// Row scale of a matrix of zeros: its weights reach +-0.001 before their row is rescaled.
 pub const EMPTY_SCALE: f32 = 1e-3 / 127.0;
+
+/// The smallest protected magnitude over the least range of a row with protected weights.
+const RANGE_BELOW_PROTECTED: f32 = 16.0;
 
 /// Floats held at a time: 4 MiB, unless a single row is longer.
 const BLOCK_FLOATS: usize = 1 << 20;
@@ -196,6 +203,7 @@ impl<'a> Encoder<'a> {
             return Ok(());
         }
         let mut protected = self.protect(rows.len(), block);
+        let least_range = self.threshold.least() / RANGE_BELOW_PROTECTED;
         let row_bytes = residual.row_bytes(cols);
         let (q, r) = (&mut planes.0[..block.len()], &mut planes.1[..rows.len() * row_bytes]);
         let mut r_rows: Vec<&mut [i8]> = match row_bytes {
@@ -207,7 +215,9 @@ impl<'a> Encoder<'a> {
             .zip(q.par_chunks_exact_mut(cols))
             .zip(r_rows.par_iter_mut())
             .zip(protected.par_iter_mut())
-            .map(|(((w, q), r), protected)| isa.run(EncodeRow { residual, w, protected, q, r }))
+            .map(|(((w, q), r), protected)| {
+                isa.run(EncodeRow { residual, w, least_range, protected, q, r })
+            })
             .collect();
         self.row_reports.extend(reports);
         self.matrix.q.upload(self.device, rows.start * cols, q)?;

@@ -1,7 +1,7 @@
 //! Operations on hybrid matrices, and the trait a device implements.
 
 use crate::{Error, HybridMatrix};
-use qft_tensor::{Mat, MatMut, QMatrix, QuantizeOps, ScaleAxis};
+use qft_tensor::{MatMut, QMatrix, QuantizeOps, ScaleAxis};
 use std::ops::Range;
 
 /// Which planes of a weight to read.
@@ -65,26 +65,22 @@ impl SparseForward<'_> {
         const OP: &str = "sparse_forward";
         expect(OP, (self.x.rows(), self.rows.len()), (self.y.rows(), self.y.cols()))?;
         expect(OP, (self.x.rows(), self.weight.cols()), (self.x.rows(), self.x.cols()))?;
-        if self.x.axis() != ScaleAxis::Row {
-            return Err(qft_tensor::Error::shape(
-                OP,
-                "one scale per row of x",
-                format_args!("{:?}", self.x.axis()),
-            )
-            .into());
-        }
+        expect_row_scales(OP, "x", self.x)?;
         expect_rows(OP, &self.rows, self.weight)
     }
 }
 
-/// Adds the sparse part of `dx = dy W`: `dx[t, k] += sum over features (n, k) of dy[t, n] * v`.
+/// Adds the sparse part of `dx = dy W`: `dx[t, k] += z_t * sum over features (n, k) of Z[t, n] * (v / s_n)`.
 ///
-/// Shapes: `dy` f32 `[T, rows.len()]`, `dx` f32 `[T, K]`. Numerics: from zero, f32 fused multiply-adds in row
-/// order, then one sum. Nothing happens if the matrix has no features.
+/// Shapes: `dy` `[T, rows.len()]` with a scale per row, `dx` f32 `[T, K]`. The integers `Z` of `dy` stand for the
+/// gradient times the row scales of the matrix: `dy[t, n] s_n = z_t Z[t, n]`, as the dense product reads it.
+/// Numerics: `v * (1 / s_n)`, each an f32 operation; from zero, f32 fused multiply-adds in row order, then one product
+/// with `z_t`, then one sum. Rows whose scale is not a normal number add nothing; [`HybridMatrix::encode`] makes
+/// none. Nothing happens if the matrix has no features.
 #[derive(Debug)]
 pub struct SparseBackward<'a> {
-    /// Gradient of the output.
-    pub dy: Mat<'a, f32>,
+    /// Gradient of the output, quantized with the row scales of the matrix folded in.
+    pub dy: &'a QMatrix,
     /// The matrix `[N, K]`.
     pub weight: &'a HybridMatrix,
     /// Which rows of it.
@@ -99,8 +95,17 @@ impl SparseBackward<'_> {
         const OP: &str = "sparse_backward";
         expect(OP, (self.dx.rows(), self.rows.len()), (self.dy.rows(), self.dy.cols()))?;
         expect(OP, (self.dy.rows(), self.weight.cols()), (self.dx.rows(), self.dx.cols()))?;
+        expect_row_scales(OP, "dy", self.dy)?;
         expect_rows(OP, &self.rows, self.weight)
     }
+}
+
+fn expect_row_scales(op: &'static str, name: &str, x: &QMatrix) -> Result<(), Error> {
+    if x.axis() == ScaleAxis::Row {
+        return Ok(());
+    }
+    let want = format_args!("one scale per row of {name}");
+    Err(qft_tensor::Error::shape(op, want, format_args!("{:?}", x.axis())).into())
 }
 
 fn expect(op: &'static str, want: (usize, usize), got: (usize, usize)) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use common::{RESIDUALS, cpu, decode, encode, features};
 use qft_quant::{HybridMatrix, HybridOps, Precision, Residual, SparseBackward, SparseForward};
 use qft_tensor::{
     Buffer, Cpu, Dequantize, Isa, NO_CHANNEL, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding,
-    WIDE,
+    ScaleAxis, WIDE,
 };
 use qft_testing::rng::TestRng;
 use std::ops::Range;
@@ -67,14 +67,30 @@ impl Problem {
         y.to_vec(cpu).unwrap()
     }
 
-    fn backward(&self, cpu: &Cpu, weight: &HybridMatrix, rows: Range<usize>) -> Vec<f32> {
-        let (tokens, (n, cols)) = (self.tokens, self.shape);
+    /// The gradient of some rows in INT8, with the scales of the matrix folded in.
+    fn gradient(&self, cpu: &Cpu, weight: &HybridMatrix, rows: Range<usize>) -> QMatrix {
+        let (tokens, n) = (self.tokens, self.shape.0);
         let dy = Buffer::from_host(cpu, Owner::Workspace, "dy", &self.y).unwrap();
-        let mut dx = Buffer::from_host(cpu, Owner::Workspace, "dx", &self.dx).unwrap();
-        let view = dx.mat_mut(tokens, cols).unwrap();
-        let dy = dy.mat(tokens, n).unwrap().col_range(rows.clone()).unwrap();
-        cpu.sparse_backward(SparseBackward { dy, weight, rows, dx: view }).unwrap();
-        dx.to_vec(cpu).unwrap()
+        let shape = (tokens, rows.len());
+        let mut out = QMatrix::alloc(cpu, Owner::Workspace, "dy", shape, ScaleAxis::Row).unwrap();
+        let x = dy.mat(tokens, n).unwrap().col_range(rows.clone()).unwrap();
+        let fold = Some(weight.scale.span(rows).unwrap());
+        let op = QuantizeRows { x, fold, rounding: Rounding::Nearest, out: &mut out };
+        cpu.quantize_rows(op).unwrap();
+        out
+    }
+
+    fn backward(&self, cpu: &Cpu, weight: &HybridMatrix, rows: Range<usize>) -> Vec<f32> {
+        let (tokens, cols) = (self.tokens, self.shape.1);
+        let dy = self.gradient(cpu, weight, rows.clone());
+        // Columns of a wider matrix, whose first one must stay.
+        let wider: Vec<f32> = self.dx.chunks(cols).flat_map(|dx| [&[7.0], dx].concat()).collect();
+        let mut dx = Buffer::from_host(cpu, Owner::Workspace, "dx", &wider).unwrap();
+        let view = dx.mat_mut(tokens, cols + 1).unwrap().col_range(1..cols + 1).unwrap();
+        cpu.sparse_backward(SparseBackward { dy: &dy, weight, rows, dx: view }).unwrap();
+        let dx = dx.to_vec(cpu).unwrap();
+        assert!(dx.chunks(cols + 1).all(|dx| dx[0] == 7.0));
+        dx.chunks(cols + 1).flat_map(|dx| dx[1..].to_vec()).collect()
     }
 }
 
@@ -108,6 +124,9 @@ fn products_are_those_of_a_dense_matrix() {
         for rows in [0..n, n / 3..n, 0..0] {
             let y = problem.forward(&cpu, &weight, rows.clone());
             let dx = problem.backward(&cpu, &weight, rows.clone());
+            let dy = problem.gradient(&cpu, &weight, rows.clone());
+            let (dy, dy_scale) = (dy.q.to_vec(&cpu).unwrap(), dy.scale.to_vec(&cpu).unwrap());
+            let scale = weight.scale.to_vec(&cpu).unwrap();
             for t in 0..tokens {
                 for (i, row) in rows.clone().enumerate() {
                     let sum: f64 =
@@ -117,10 +136,13 @@ fn products_are_those_of_a_dense_matrix() {
                     assert!((got - want).abs() < SUM_ERROR, "y {shape:?} {t} {row}: {got} {want}");
                 }
                 for c in 0..k {
-                    let sum: f64 = (rows.clone())
-                        .map(|row| f64::from(problem.y[t * n + row]) * dense[row * k + c])
+                    let sum: f64 = (rows.clone().enumerate())
+                        .map(|(i, row)| {
+                            let dy = f64::from(dy[t * rows.len() + i]);
+                            dy * dense[row * k + c] / f64::from(scale[row])
+                        })
                         .sum();
-                    let want = f64::from(problem.dx[t * k + c]) + sum;
+                    let want = f64::from(problem.dx[t * k + c]) + f64::from(dy_scale[t]) * sum;
                     let got = f64::from(dx[t * k + c]);
                     assert!((got - want).abs() < SUM_ERROR, "dx {shape:?} {t} {c}: {got} {want}");
                 }
@@ -176,6 +198,59 @@ fn wide_channels_count_in_full() {
             assert!(*want.get_or_insert_with(|| bits.clone()) == bits, "{shape:?} {isa}");
         }
     }
+}
+
+/// Rows whose dense part is zero, or tiny: the gradient of their features is read with steps that fit it.
+#[test]
+fn features_of_rows_without_a_dense_part_get_their_gradient() {
+    let cpu = cpu(1, Isa::detect().unwrap());
+    for rest in [0.0, 1e-38, 1e-33, 1e-9] {
+        let mut problem = Problem::new(5, (3, 100));
+        problem.w.fill(rest);
+        // The last row is of another size than the others.
+        for (at, w) in [(7, 2.0), (110, -1.0), (199, 3.0), (250, 0.5)] {
+            problem.w[at] = w;
+        }
+        problem.dx.fill(0.0);
+        let weight = problem.weight(&cpu, 0.0134);
+        assert_eq!(features(&weight).len(), 4, "{rest}");
+        let dx = problem.backward(&cpu, &weight, 0..3);
+        let scale = weight.scale.to_vec(&cpu).unwrap();
+        for t in 0..5 {
+            let dy = &problem.y[t * 3..][..3];
+            // Half a step of the gradient, in which a row counts by its scale; f32 is exact beside that.
+            let step =
+                dy.iter().zip(&scale).map(|(dy, s)| (dy * s).abs()).fold(0.0, f32::max) / 127.0;
+            for (row, col, value) in features(&weight) {
+                let (got, want) = (dx[t * 100 + col], dy[row] * value);
+                let bound = 0.501 * step / scale[row] * value.abs();
+                assert!((got - want).abs() <= bound, "{rest}: {t} {row}: {got} {want}");
+                // 1/16 of the smallest feature, as 127 steps.
+                assert!(scale[row] >= 0.5 / 16.0 / 127.0, "{rest}: {row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_scale_of_zero_adds_nothing() {
+    let cpu = cpu(1, Isa::detect().unwrap());
+    let problem = Problem::new(9, (8, 100));
+    let mut weight = problem.weight(&cpu, 0.05);
+    weight.scale.host_mut().unwrap().fill(0.0);
+    assert_eq!(problem.backward(&cpu, &weight, 0..8), problem.dx);
+}
+
+#[test]
+fn a_gradient_must_have_a_scale_per_row() {
+    let cpu = cpu(1, Isa::detect().unwrap());
+    let problem = Problem::new(9, (8, 100));
+    let weight = problem.weight(&cpu, 0.05);
+    let dy = QMatrix::alloc(&cpu, Owner::Workspace, "dy", (9, 8), ScaleAxis::Column).unwrap();
+    let mut dx = Buffer::zeros(&cpu, Owner::Workspace, "dx", 900).unwrap();
+    let dx = dx.mat_mut(9, 100).unwrap();
+    let op = SparseBackward { dy: &dy, weight: &weight, rows: 0..8, dx };
+    assert!(cpu.sparse_backward(op).unwrap_err().to_string().contains("one scale per row of dy"));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! * `dW[n, k] = u_n sum_t U[t, n] X[t, k]`, with `dy[t, n] a_t` quantized per output (`u_n`).
 //!
 //! An input may have [wide channels](qft_tensor::wide), which carry a second digit into the products with it.
-//! Protected features join in float: see `docs/ALGORITHM.md#linear`.
+//! Protected features read the same integers and join in float: see `docs/ALGORITHM.md#linear`.
 
 use crate::context::Purpose;
 use crate::rows::Rows;
@@ -135,8 +135,8 @@ pub fn backward_input(
                 wide: None,
             })?;
             if weight.outliers.is_some() {
-                let (dy, dx) = (dy.mat(tokens, n)?, dx.mat_mut(tokens, k)?);
-                ops.sparse_backward(SparseBackward { dy, weight, rows, dx })?;
+                let dx = dx.mat_mut(tokens, k)?;
+                ops.sparse_backward(SparseBackward { dy: &z, weight, rows, dx })?;
             }
         }
         (Weight::Float(weight), _) => ops.gemm_f32(GemmF32 {

@@ -2,7 +2,6 @@
 
 use super::dims::index;
 use crate::{Arg, Cuda, Launch};
-use qft_quant::outlier::BLOCK_COLS;
 use qft_quant::{
     DecodeRows, Error, HybridMatrix, HybridOps, Outliers, Precision, Residual, SparseBackward,
     SparseForward,
@@ -14,8 +13,8 @@ const DECODE_THREADS: u32 = 128;
 /// Rows and tokens of a block in `sparse_forward`; a thread per row.
 const FORWARD: (usize, usize) = (256, 16);
 
-/// Tokens of a block in `sparse_backward`, and its threads.
-const BACKWARD: (usize, u32) = (32, 256);
+/// Columns and tokens of a block in `sparse_backward`, and its threads.
+const BACKWARD: (usize, usize, u32) = (128, 128, 256);
 
 /// log2 of the residual's steps in one of the high plane.
 pub(super) fn log_f(residual: Residual) -> u32 {
@@ -95,12 +94,13 @@ impl HybridOps for Cuda {
         const OP: &str = "sparse_backward";
         op.check()?;
         let SparseBackward { dy, weight, rows, mut dx } = op;
-        let (tokens, (block_tokens, threads)) = (dy.rows(), BACKWARD);
+        let (tokens, (block_cols, block_tokens, threads)) = (dy.rows(), BACKWARD);
         if weight.outliers.is_none() || rows.is_empty() || tokens == 0 {
             return Ok(());
         }
-        let grid = [weight.cols().div_ceil(BLOCK_COLS), tokens.div_ceil(block_tokens)];
-        let mut args = vec![self.read_mat(OP, dy)?, Arg::size(dy.stride())];
+        let grid = [weight.cols().div_ceil(block_cols), tokens.div_ceil(block_tokens)];
+        let mut args =
+            vec![self.read(OP, &dy.q)?, self.read(OP, &dy.scale)?, self.read(OP, &weight.scale)?];
         args.extend(self.features(OP, weight.outliers.as_ref())?);
         args.extend([self.write_mat(OP, &mut dx)?, Arg::size(dx.stride())]);
         args.extend(shape(OP, weight, rows.start, rows.len(), tokens)?);
@@ -108,7 +108,7 @@ impl HybridOps for Cuda {
             grid: [index(OP, grid[0])?, index(OP, grid[1])?, 1],
             ..Launch::blocks(1, threads)
         };
-        Ok(self.launch(OP, "sparse_backward_f32_f32", launch, &args)?)
+        Ok(self.launch(OP, "sparse_backward_i8_f32", launch, &args)?)
     }
 }
 

@@ -1,27 +1,25 @@
 //! Products with the protected features.
 //!
 //! Tokens lie along vector lanes: a tile of tokens is transposed, so that one feature meets many tokens at one
-//! address. Forward keeps the sums of a row in registers; backward keeps those of 256 columns in the cache.
+//! address. The sums of a row (forward) or column (backward) stay in registers.
 
 use super::transpose::{Aligned, SIDE, TILE_ROWS, bytes, square};
-use crate::outlier::{BLOCK_COLS, OutlierView, RowView};
+use crate::outlier::{OutlierView, RowView};
 use crate::{Error, SparseBackward, SparseForward};
 use half::bf16;
 use qft_tensor::cpu::wide::used;
 use qft_tensor::wide::{WIDE, WIDE_RADIX};
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
+use std::hint::black_box;
 use std::ops::Range;
 
-/// Tokens in a tile of the forward product.
-const FORWARD: usize = TILE_ROWS;
-
-/// Tokens in a tile of the backward product, whose columns are floats.
-const BACKWARD: usize = 64;
+/// Tokens in a tile.
+const TOKENS: usize = TILE_ROWS;
 
 struct ForwardTile<'a> {
     /// Scratch `[K]`.
-    tile: &'a mut [Aligned<[i8; FORWARD]>],
+    tile: &'a mut [Aligned<[i8; TOKENS]>],
     x: &'a [i8],
     x_scale: &'a [f32],
     /// Second digits, if any channel is wide.
@@ -44,8 +42,8 @@ struct WideTile<'a> {
 impl WideTile<'_> {
     /// What the second digits of each place are worth `[WIDE][tokens]`, and nothing for a channel that is not wide.
     #[inline(always)]
-    fn values(&self) -> [[f32; FORWARD]; WIDE + 1] {
-        let mut values = [[0.0; FORWARD]; WIDE + 1];
+    fn values(&self) -> [[f32; TOKENS]; WIDE + 1] {
+        let mut values = [[0.0; TOKENS]; WIDE + 1];
         for (t, high) in self.high.as_chunks::<WIDE>().0.iter().enumerate() {
             for (values, &high) in values.iter_mut().zip(high) {
                 values[t] = (WIDE_RADIX * i32::from(high)) as f32;
@@ -62,7 +60,7 @@ impl Kernel for ForwardTile<'_> {
     fn run(self) {
         bytes(self.x, self.tile);
         let wide = self.wide.map(|wide| (wide.places, wide.values()));
-        let mut sums = [Aligned([0.0f32; FORWARD]); SIDE];
+        let mut sums = [Aligned([0.0f32; TOKENS]); SIDE];
         for first in self.rows.clone().step_by(SIDE) {
             let count = SIDE.min(self.rows.end - first);
             for (n, sums) in (first..first + count).zip(&mut sums) {
@@ -91,8 +89,8 @@ impl Kernel for ForwardTile<'_> {
 
 /// The products of one row's features with all tokens of a tile.
 #[inline(always)]
-fn dot(row: &RowView<'_>, tile: &[Aligned<[i8; FORWARD]>]) -> [f32; FORWARD] {
-    let mut sums = [0.0f32; FORWARD];
+fn dot(row: &RowView<'_>, tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKENS] {
+    let mut sums = [0.0f32; TOKENS];
     row.for_each(|col, value| {
         let value = to_f32(value);
         for (sum, &x) in sums.iter_mut().zip(&tile[col].0) {
@@ -106,11 +104,11 @@ fn dot(row: &RowView<'_>, tile: &[Aligned<[i8; FORWARD]>]) -> [f32; FORWARD] {
 #[inline(always)]
 fn dot_wide(
     row: &RowView<'_>,
-    tile: &[Aligned<[i8; FORWARD]>],
+    tile: &[Aligned<[i8; TOKENS]>],
     places: &[u8],
-    values: &[[f32; FORWARD]; WIDE + 1],
-) -> [f32; FORWARD] {
-    let mut sums = [0.0f32; FORWARD];
+    values: &[[f32; TOKENS]; WIDE + 1],
+) -> [f32; TOKENS] {
+    let mut sums = [0.0f32; TOKENS];
     row.for_each(|col, value| {
         let value = to_f32(value);
         let high = &values[usize::from(places[col])];
@@ -121,12 +119,9 @@ fn dot_wide(
     sums
 }
 
-/// `[t][i]` of the 16 tokens from `first` on, from up to 16 rows `[i][t]`.
+/// `[t][i]` of the 16 tokens from `first` on, from 16 rows `[i][t]`.
 #[inline(always)]
-fn turned<const TOKENS: usize>(
-    rows: &[Aligned<[f32; TOKENS]>],
-    first: usize,
-) -> [f32; SIDE * SIDE] {
+fn turned(rows: &[Aligned<[f32; TOKENS]>; SIDE], first: usize) -> [f32; SIDE * SIDE] {
     let mut block = [0.0; SIDE * SIDE];
     for (block, row) in block.as_chunks_mut::<SIDE>().0.iter_mut().zip(rows) {
         block.copy_from_slice(&row.0[first..first + SIDE]);
@@ -137,63 +132,66 @@ fn turned<const TOKENS: usize>(
 /// A feature, as the backward product reads it.
 #[derive(Debug, Clone, Copy)]
 struct Feature {
-    /// The row, counted from the first one, times [`BLOCK_COLS`], plus the column within its block.
-    place: u32,
+    /// The row, counted from the first one.
+    row: u32,
+    /// Its value in units of the row's scale.
     value: f32,
 }
 
-/// The features of each block of columns, rows rising; 8 bytes each.
+/// The features of each column, rows rising; 8 bytes each.
 ///
-/// Made once for all tiles. Found row by row, two or three at a time, they would end a loop at each row, and
-/// mispredicting that end costs more than their arithmetic.
-struct Features {
+/// Made once for all tiles.
+struct Columns {
     all: Vec<Feature>,
-    /// Where each block begins, and the end of the last.
+    /// Where each column begins, and the end of the last.
     starts: Vec<usize>,
 }
 
-impl Features {
-    fn new(outliers: &OutlierView<'_>, rows: Range<usize>, cols: usize) -> Self {
-        let mut starts = vec![0; cols.div_ceil(BLOCK_COLS) + 1];
+impl Columns {
+    /// `scale` f32 `[N]`, of all rows of the matrix.
+    fn new(outliers: &OutlierView<'_>, scale: &[f32], rows: Range<usize>, cols: usize) -> Self {
+        let mut starts = vec![0; cols + 1];
         for n in rows.clone() {
-            outliers.row(n).for_each(|col, _| starts[col / BLOCK_COLS + 1] += 1);
+            outliers.row(n).for_each(|col, _| starts[col + 1] += 1);
         }
-        for block in 1..starts.len() {
-            starts[block] += starts[block - 1];
+        for col in 0..cols {
+            starts[col + 1] += starts[col];
         }
         let mut next = starts.clone();
-        let mut all = vec![Feature { place: 0, value: 0.0 }; starts[starts.len() - 1]];
-        for (i, n) in rows.enumerate() {
+        let mut all = vec![Feature { row: 0, value: 0.0 }; starts[cols]];
+        for (row, n) in rows.enumerate() {
+            let inverse = inverse(scale[n]);
             outliers.row(n).for_each(|col, value| {
-                let next = &mut next[col / BLOCK_COLS];
-                let place = (i * BLOCK_COLS + col % BLOCK_COLS) as u32;
-                all[*next] = Feature { place, value: to_f32(value) };
-                *next += 1;
+                all[next[col]] = Feature { row: row as u32, value: to_f32(value) * inverse };
+                next[col] += 1;
             });
         }
         Self { all, starts }
     }
 
     #[inline(always)]
-    fn block(&self, block: usize) -> &[Feature] {
-        &self.all[self.starts[block]..self.starts[block + 1]]
+    fn column(&self, col: usize) -> &[Feature] {
+        &self.all[self.starts[col]..self.starts[col + 1]]
     }
 }
+
+/// Columns of `dx` that are added at a time.
+const WIDTH: usize = 256;
 
 /// What a worker of the backward product keeps between tiles.
 struct BackwardScratch {
     /// Transposed gradient, `[rows.len()]` columns.
-    dy: Vec<Aligned<[f32; BACKWARD]>>,
-    /// Transposed sums of one block of columns: they stay in the first-level cache.
-    sums: Vec<Aligned<[f32; BACKWARD]>>,
+    tile: Vec<Aligned<[i8; TOKENS]>>,
+    /// Sums of a block of columns, token by token. A row is one cache line longer than the block: lines a power of two
+    /// apart would displace each other.
+    sums: Box<Aligned<[[f32; WIDTH + SIDE]; TOKENS]>>,
 }
 
 struct BackwardTile<'a> {
     scratch: &'a mut BackwardScratch,
-    dy: &'a [f32],
-    dy_stride: usize,
-    tokens: usize,
-    features: &'a Features,
+    dy: &'a [i8],
+    dy_scale: &'a [f32],
+    columns: &'a Columns,
     dx: &'a mut [f32],
     stride: usize,
     cols: usize,
@@ -204,68 +202,60 @@ impl Kernel for BackwardTile<'_> {
 
     #[inline(always)]
     fn run(mut self) {
-        self.load();
-        for block in 0..self.cols.div_ceil(BLOCK_COLS) {
-            self.add_block(block);
-            self.store(block);
+        bytes(self.dy, &mut self.scratch.tile);
+        for begin in (0..self.cols).step_by(WIDTH) {
+            let width = WIDTH.min(self.cols - begin);
+            self.multiply(begin..begin + width);
+            // Stretches of 1 KiB: single lines, a row apart, would take most of the time.
+            for (t, (&scale, sums)) in self.dy_scale.iter().zip(&self.scratch.sums.0).enumerate() {
+                let dx = &mut self.dx[t * self.stride + begin..][..width];
+                for (dx, &sum) in dx.iter_mut().zip(sums) {
+                    *dx += scale * sum;
+                }
+            }
         }
     }
 }
 
 impl BackwardTile<'_> {
-    /// Transposes the gradient.
+    /// The sums of a block of columns.
     #[inline(always)]
-    fn load(&mut self) {
-        for (c, columns) in self.scratch.dy.chunks_mut(SIDE).enumerate() {
-            for group in (0..self.tokens).step_by(SIDE) {
-                let mut block = [0.0; SIDE * SIDE];
-                for (t, block) in (group..self.tokens).zip(block.as_chunks_mut::<SIDE>().0) {
-                    let from = &self.dy[t * self.dy_stride + c * SIDE..][..columns.len()];
-                    match from.first_chunk::<SIDE>() {
-                        Some(from) => *block = *from,
-                        None => block[..from.len()].copy_from_slice(from),
-                    }
-                }
-                for (to, column) in columns.iter_mut().zip(square(&block).as_chunks::<SIDE>().0) {
-                    to.0[group..group + SIDE].copy_from_slice(column);
+    fn multiply(&mut self, block: Range<usize>) {
+        let BackwardScratch { tile, sums } = &mut *self.scratch;
+        let mut columns = [Aligned([0.0; TOKENS]); SIDE];
+        for first in block.clone().step_by(SIDE) {
+            for (col, sums) in (first..block.end).zip(&mut columns) {
+                sums.0 = dot_column(self.columns.column(col), tile);
+            }
+            for (group, sums) in sums.0.chunks_mut(SIDE).enumerate() {
+                let turned = Aligned(turned(&columns, group * SIDE));
+                // Through memory: together with the stores below, LLVM would move the elements one by one.
+                let turned = black_box(&turned);
+                for (sums, turned) in sums.iter_mut().zip(turned.0.as_chunks::<SIDE>().0) {
+                    sums[first - block.start..][..SIDE].copy_from_slice(turned);
                 }
             }
         }
     }
+}
 
-    /// Sums over the features of one block of columns, in row order.
-    #[inline(always)]
-    fn add_block(&mut self, block: usize) {
-        let BackwardScratch { dy, sums } = &mut *self.scratch;
-        sums.fill(Aligned([0.0; BACKWARD]));
-        for &Feature { place, value } in self.features.block(block) {
-            let (row, col) = (place as usize / BLOCK_COLS, place as usize % BLOCK_COLS);
-            // Through a copy, which cannot alias: the loop stays in vector registers.
-            let mut sum = sums[col];
-            for (sum, &dy) in sum.0.iter_mut().zip(&dy[row].0) {
-                *sum = dy.mul_add(value, *sum);
-            }
-            sums[col] = sum;
+/// The products of one column's features with all tokens of a tile.
+#[inline(always)]
+fn dot_column(column: &[Feature], tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKENS] {
+    let mut sums = [0.0f32; TOKENS];
+    for &Feature { row, value } in column {
+        for (sum, &dy) in sums.iter_mut().zip(&tile[row as usize].0) {
+            *sum = f32::from(dy).mul_add(value, *sum);
         }
     }
+    sums
+}
 
-    /// Adds the sums of a block of columns to `dx`.
-    #[inline(always)]
-    fn store(&mut self, block: usize) {
-        let width = BLOCK_COLS.min(self.cols - block * BLOCK_COLS);
-        for (c, sums) in self.scratch.sums[..width].chunks(SIDE).enumerate() {
-            for group in (0..self.tokens).step_by(SIDE) {
-                let turned = turned(sums, group);
-                for (t, turned) in (group..self.tokens).zip(turned.as_chunks::<SIDE>().0) {
-                    let column = block * BLOCK_COLS + c * SIDE;
-                    let dx = &mut self.dx[t * self.stride + column..][..sums.len()];
-                    for (dx, &sum) in dx.iter_mut().zip(turned) {
-                        *dx += sum;
-                    }
-                }
-            }
-        }
-    }
+/// What takes a feature to units of its row's scale. No encoder makes a scale without a finite inverse; the integers of
+/// such a row are zero, and its features must not turn them into NaN.
+#[inline(always)]
+fn inverse(scale: f32) -> f32 {
+    if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 }
 }
 
 /// Exact; the library's conversion tests for NaN, which a weight is not.
@@ -295,17 +285,16 @@ pub(super) fn forward(cpu: &Cpu, op: SparseForward<'_>) -> Result<(), Error> {
         (places, high)
     });
     let (x, x_scale) = (x.q.host()?, x.scale.host()?);
-    let tasks = y.host_mut()?.par_chunks_mut(FORWARD * stride).zip(x.par_chunks(FORWARD * cols));
-    let tasks = tasks.zip(x_scale.par_chunks(FORWARD)).enumerate();
+    let tasks = y.host_mut()?.par_chunks_mut(TOKENS * stride).zip(x.par_chunks(TOKENS * cols));
+    let tasks = tasks.zip(x_scale.par_chunks(TOKENS)).enumerate();
     cpu.install(|| {
-        // Scratch is kept between the tiles of a worker: fresh pages would cost more than the product.
         tasks.for_each_init(
-            || vec![Aligned([0; FORWARD]); cols],
+            || vec![Aligned([0; TOKENS]); cols],
             |tile, (index, ((y, x), x_scale))| {
                 let rows = rows.clone();
                 let wide = wide.as_ref().map(|(places, high)| WideTile {
                     places,
-                    high: &high[index * FORWARD * WIDE..][..x_scale.len() * WIDE],
+                    high: &high[index * TOKENS * WIDE..][..x_scale.len() * WIDE],
                 });
                 isa.run(ForwardTile { tile, x, x_scale, wide, outliers, rows, y, stride });
             },
@@ -322,24 +311,23 @@ pub(super) fn backward(cpu: &Cpu, op: SparseBackward<'_>) -> Result<(), Error> {
         return Ok(());
     }
     let (cols, stride, isa) = (weight.cols(), dx.stride(), cpu.isa());
-    let features = Features::new(&OutlierView::new(outliers, cols)?, rows.clone(), cols);
-    let (all_tokens, dy_stride, dy) = (dy.rows(), dy.stride(), dy.host()?);
-    let tasks = dx.host_mut()?.par_chunks_mut(BACKWARD * stride).enumerate();
+    let outliers = OutlierView::new(outliers, cols)?;
+    let columns = Columns::new(&outliers, weight.scale.host()?, rows.clone(), cols);
+    let (dy, dy_scale) = (dy.q.host()?, dy.scale.host()?);
+    let tasks = dx.host_mut()?.par_chunks_mut(TOKENS * stride);
+    let tasks = tasks.zip(dy.par_chunks(TOKENS * rows.len())).zip(dy_scale.par_chunks(TOKENS));
     cpu.install(|| {
         tasks.for_each_init(
             || BackwardScratch {
-                dy: vec![Aligned([0.0; BACKWARD]); rows.len()],
-                sums: vec![Aligned([0.0; BACKWARD]); BLOCK_COLS],
+                tile: vec![Aligned([0; TOKENS]); rows.len()],
+                sums: Box::new(Aligned([[0.0; WIDTH + SIDE]; TOKENS])),
             },
-            |scratch, (tile, dx)| {
-                let dy = &dy[tile * BACKWARD * dy_stride..];
-                let tokens = BACKWARD.min(all_tokens - tile * BACKWARD);
+            |scratch, ((dx, dy), dy_scale)| {
                 isa.run(BackwardTile {
                     scratch,
                     dy,
-                    dy_stride,
-                    tokens,
-                    features: &features,
+                    dy_scale,
+                    columns: &columns,
                     dx,
                     stride,
                     cols,

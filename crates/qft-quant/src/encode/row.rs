@@ -30,6 +30,8 @@ pub(super) struct RowReport {
 pub(super) struct EncodeRow<'a> {
     pub(super) residual: Residual,
     pub(super) w: &'a mut [f32],
+    /// The range of the dense weights is at least this if some of the row's weights are protected.
+    pub(super) least_range: f32,
     /// Protected columns, and where their values go.
     pub(super) protected: &'a mut [(usize, bf16)],
     pub(super) q: &'a mut [i8],
@@ -53,16 +55,17 @@ impl Kernel for EncodeRow<'_> {
 fn encode<const LOG_F: u32>(row: EncodeRow<'_>) -> RowReport {
     let EncodeRow { w, protected, q, r, .. } = row;
     let mut taken_error = 0.0;
-    let mut unprotected = None;
+    let (mut unprotected, mut range) = (None, 0.0);
     if !protected.is_empty() {
-        unprotected = Some(quantize::<LOG_F>(w, q, r).1);
+        unprotected = Some(quantize::<LOG_F>(w, range, q, r).1);
+        range = row.least_range;
         for (col, value) in protected {
             *value = bf16::from_f32(w[*col]);
             taken_error += (f64::from(w[*col]) - value.to_f64()).powi(2);
             w[*col] = 0.0;
         }
     }
-    let (scale, error) = quantize::<LOG_F>(w, q, r);
+    let (scale, error) = quantize::<LOG_F>(w, range, q, r);
     RowReport {
         scale,
         squared_error: error + taken_error,
@@ -70,10 +73,10 @@ fn encode<const LOG_F: u32>(row: EncodeRow<'_>) -> RowReport {
     }
 }
 
-/// Fills the planes; returns the scale and the squared error of the high plane.
+/// Fills the planes, whose range is at least `range`; returns the scale and the squared error of the high plane.
 #[inline(always)]
-fn quantize<const LOG_F: u32>(w: &[f32], q: &mut [i8], r: &mut [i8]) -> (f32, f64) {
-    let absmax = absmax(w);
+fn quantize<const LOG_F: u32>(w: &[f32], range: f32, q: &mut [i8], r: &mut [i8]) -> (f32, f64) {
+    let absmax = absmax(w).max(range);
     if absmax < TINY {
         q.fill(0);
         r.fill(0);
@@ -159,6 +162,7 @@ mod tests {
                 let report = isa.run(EncodeRow {
                     residual,
                     w: &mut w,
+                    least_range: 0.0,
                     protected: &mut protected,
                     q: &mut q,
                     r: &mut r,

@@ -39,6 +39,13 @@ pub(super) struct Threshold {
     pub(super) quota: u64,
 }
 
+impl Threshold {
+    /// No protected weight is smaller; infinite or NaN if none is protected.
+    pub(super) fn least(&self) -> f32 {
+        f32::from_bits(self.bin.min(BINS as u32 - 1) << BIN_SHIFT)
+    }
+}
+
 impl Histogram {
     pub(super) fn new(ledger: &Arc<Ledger>, budget: usize) -> Self {
         let parts = vec![vec![0; BINS]; rayon::current_num_threads()];
