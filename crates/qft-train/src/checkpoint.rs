@@ -252,7 +252,8 @@ pub fn read_progress(dir: &Path) -> Result<Progress> {
     })?;
     ensure!(
         progress.version == VERSION,
-        "{}: checkpoint version {}, this program reads version {VERSION}",
+        "{}: checkpoint version {}, this program reads version {VERSION}; start the run anew, or resume it with \
+         the program that wrote it",
         path.display(),
         progress.version
     );

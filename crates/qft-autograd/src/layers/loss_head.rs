@@ -21,8 +21,8 @@ use std::sync::Arc;
 /// Logits that exist at a time, unless a single row of the smallest block has more.
 const LOGITS_ELEMENTS: usize = 2 << 20;
 
-/// Logits of a step that are kept for the backward pass, if there are no more: 128 MiB. They save a third of the
-/// head's work, which is much of a small model's and little of a large one's.
+/// Logits of a step that are kept for the backward pass, if there are no more: 128 MiB. They save one of the head's
+/// four products, which is much of a small model's step and little of a large one's.
 const KEPT_ELEMENTS: usize = 32 << 20;
 
 /// How the head goes through the vocabulary.
