@@ -15,7 +15,7 @@
 // byte without running ahead of the memory. The result is written 16 bytes at a time where its rows allow.
 // Accumulator: exact i32, K <= 131,071. Rounding: sum to f32 (nearest), times row_scale, times col_scale, plus out, each
 // rounded to nearest. Deterministic: integer sums do not depend on order. CPU twin: crates/qft-tensor/src/cpu/gemm.rs.
-// Bound: see docs/KERNELS.md. Forward products on Hopper: gemm_i8_hopper.cu.
+// Bound: see docs/KERNELS.md. On Hopper: gemm_i8_hopper.cu.
 #include "bytes.cuh"
 #include "gemm_ends.cuh"
 #include "gemm_tile.cuh"
@@ -90,7 +90,7 @@ struct Product {
     static __device__ __forceinline__ void finish(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
                                                   uint32_t n_end) {
         const uint32_t g = lane_index() / 4, t = lane_index() % 4;
-        const bool vectors = e.vectors();
+        const bool vectors = e.vectors<4>();
 #pragma unroll
         for (uint32_t j = 0; j < WN / 16; ++j) {
             const uint32_t n = n0 + j * 16 + t * 4;

@@ -1,18 +1,21 @@
-// INT8 product on the tensor cores of Hopper (sm_90a): gemm_i8_f32_nt of gemm_i8.cu, the same bits, by products of whole
-// warpgroups. Those alone reach the rate of an H100's tensor cores: they read both operands from shared memory, where
+// INT8 products on the tensor cores of Hopper (sm_90a): gemm_i8_f32_nt and _nn of gemm_i8.cu, the same bits, by products of
+// whole warpgroups. Those alone reach the rate of an H100's tensor cores: they read operands from shared memory, where
 // mma.sync needs them in registers first.
 //
-//   out[m, n] (+)= f32(sum_k a[m, k] b[n, k] + 128 sum_j high[m, j] b[n, c_j]) * row_scale[m] * col_scale[n]
+//   nt: out[m, n] (+)= f32(sum_k a[m, k] b[n, k] + 128 sum_j high[m, j] b[n, c_j]) * row_scale[m] * col_scale[n]
+//   nn: out[m, n] (+)= f32(sum_k a[m, k] b[k, n]) * row_scale[m] * col_scale[n]
 //
-// Shapes: a [M, K], b [N, K], out f32 [M, N], row_scale [M], col_scale [N], each scale may be absent; any row strides;
-// high i8 [M, 8], channels u32 [8], which may be absent: include/wide.cuh. Rows of a and b are 16-byte aligned.
-// Operands must be contiguous along k, for 8-bit types have no transposing form: the products of the backward pass stay
-// with gemm_i8.cu, which transposes on the way to registers, where the second operand of this instruction cannot be.
-// Grid: one block per 128 x 256 of the result, one-dimensional, in bands (include/raster.cuh). Two warpgroups compute
-// 64 x 256 each. Dynamic shared memory: 4 tiles of 128 steps of k, (128 + 256) * 128 bytes each, and 1024 bytes by which
-// their start is aligned.
+// Shapes: a [M, K], b [N, K] or [K, N], out f32 [M, N], row_scale [M], col_scale [N], each scale may be absent; any row
+// strides; high i8 [M, 8], channels u32 [8], which may be absent: include/wide.cuh. Rows of a and b are 16-byte aligned.
+// The instruction takes 8-bit operands that are contiguous along k, the second one from shared memory. nn therefore
+// computes out^T = b^T a^T: a is contiguous along k as it is stored, and b turns on its way to the registers of the first
+// operand. A product a^T b becomes nn by transposing a in memory first (transpose.cu), which is the smaller operand.
+// Grid: one block per 128 x 256 (nt) or 256 x 128 (nn) of the result, one-dimensional, in bands (include/raster.cuh). Two
+// warpgroups compute 64 x 256 each, in nn of the transposed result. Dynamic shared memory: 4 tiles of 128 steps of k,
+// (128 + 256) * 128 bytes each, and 1024 bytes by which their start is aligned.
 // Pipeline: the products of a step run while those of the next are started, so a tile is free two steps after it was
-// started; the copies into it are then those of two steps ahead. One barrier a step.
+// started; the copies into it are then those of two steps ahead. One barrier a step. In nn the registers of a step are
+// loaded while the products of the step before run.
 // Accumulator: exact i32, K <= 131,071. Rounding: as gemm_i8.cu. CPU twin: crates/qft-tensor/src/cpu/gemm.rs.
 // Speed: not yet run on a GPU; docs/KERNELS.md says what should bound it.
 #include "bytes.cuh"
@@ -23,15 +26,18 @@
 
 namespace {
 
-constexpr uint32_t BM = 128, BN = 256, STAGES = 4, THREADS = 256;
-constexpr uint32_t A_BYTES = BM * SWIZZLE_ROW, STAGE_BYTES = (BM + BN) * SWIZZLE_ROW;
+// Of the result, or of the transposed one: rows and columns of a block's tile. `LARGE` is the second operand's.
+constexpr uint32_t SMALL = 128, LARGE = 256, STAGES = 4, THREADS = 256;
+constexpr uint32_t SMALL_BYTES = SMALL * SWIZZLE_ROW, STAGE_BYTES = (SMALL + LARGE) * SWIZZLE_ROW;
 // Rows between two copies of one thread: eight threads copy a row.
 constexpr uint32_t ROW_STEP = THREADS / (SWIZZLE_ROW / CHUNK);
+// Instructions of one step.
+constexpr uint32_t SLICES = SWIZZLE_ROW / WGMMA_K;
 
 using Sums = int32_t[128];
 
-// The column of the result that is row `row` of the second operand in shared memory: a thread's sums are two neighbouring
-// columns of every eight, and this makes them four neighbouring columns of every sixteen.
+// The column of the result that is row `row` of the second operand of nt in shared memory: a thread's sums are two
+// neighbouring columns of every eight, and this makes them four neighbouring columns of every sixteen.
 __device__ __forceinline__ uint32_t column_of(uint32_t row) {
     return row / 16 * 16 + row % 8 / 2 * 4 + row / 8 % 2 * 2 + row % 2;
 }
@@ -39,7 +45,11 @@ __device__ __forceinline__ uint32_t row_of(uint32_t column) {
     return column / 16 * 16 + column / 2 % 2 * 8 + column / 4 % 4 * 2 + column % 2;
 }
 
-// One thread's part in copying the tiles of one operand that follow each other along k.
+// The first `left` of a chunk's bytes are inside of a matrix.
+__device__ __forceinline__ int32_t bytes_of_chunk(int32_t left) { return min(max(left, 0), static_cast<int32_t>(CHUNK)); }
+
+// One thread's part in copying the tiles of an operand that follow each other along k; outside of the matrix they are
+// zero. The operand is contiguous along k, and its tiles are [ROWS][128 of k]: operands of products.
 template <uint32_t ROWS, bool COLUMNS>
 struct Copies {
     const int8_t* source;
@@ -57,9 +67,8 @@ struct Copies {
         bytes_left = static_cast<int32_t>(k) - static_cast<int32_t>(chunk * CHUNK);
     }
 
-    // Starts copying the next tile to `tile`; outside of the matrix it is zero.
     __device__ __forceinline__ void next(uint8_t* tile) {
-        const int32_t bytes = min(max(bytes_left, 0), static_cast<int32_t>(CHUNK));
+        const int32_t bytes = bytes_of_chunk(bytes_left);
 #pragma unroll
         for (uint32_t i = 0; i < ROWS / ROW_STEP; ++i) {
             const bool inside = rows_left > static_cast<int32_t>(i * ROW_STEP);
@@ -71,14 +80,99 @@ struct Copies {
     }
 };
 
-// Starts the sums with what the second digits of wide channels of `a` add, if there are any. `row` is the thread's first
-// row within the tile.
-__device__ __forceinline__ void start(Sums& sums, uint8_t* shared, const WideDigits& digits, const Operand& a, const Operand& b,
-                                      uint32_t k, uint32_t m0, uint32_t n0, uint32_t row) {
+// The same of the operand b [K, N] of nn, whose tiles are [128 of k][128 columns] as they are stored. Chunk c of row r lies
+// at c ^ (r % 2 + 2 (r / 4 % 4)), so that `load_columns` has no bank conflicts: include/gemm_tile.cuh.
+struct StoredCopies {
+    const int8_t* source;
+    uint64_t stride;
+    uint32_t position;
+    int32_t rows_left, bytes;
+
+    __device__ __forceinline__ StoredCopies(const Operand& operand, uint32_t first, uint32_t k) {
+        const uint32_t row = threadIdx.x / (SWIZZLE_ROW / CHUNK), chunk = threadIdx.x % (SWIZZLE_ROW / CHUNK);
+        stride = operand.stride;
+        source = operand.data + row * stride + first + chunk * CHUNK;
+        position = row * SWIZZLE_ROW + (chunk ^ (row % 2 + row / 4 % 4 * 2)) * CHUNK;
+        rows_left = static_cast<int32_t>(k) - static_cast<int32_t>(row);
+        bytes = bytes_of_chunk(static_cast<int32_t>(operand.outer - first) - static_cast<int32_t>(chunk * CHUNK));
+    }
+
+    __device__ __forceinline__ void next(uint8_t* tile) {
+#pragma unroll
+        for (uint32_t i = 0; i < SWIZZLE_ROW / ROW_STEP; ++i) {
+            const bool inside = rows_left > static_cast<int32_t>(i * ROW_STEP);
+            copy_async_16_zero_fill(tile + position + i * ROW_STEP * SWIZZLE_ROW, source + i * ROW_STEP * stride,
+                                    static_cast<uint32_t>(inside ? bytes : 0));
+        }
+        source += SWIZZLE_ROW * stride;
+        rows_left -= SWIZZLE_ROW;
+    }
+};
+
+// The first operand of nn's products, of all slices of a step: the 16 columns of a stored tile that are this warp's. Row g
+// of it is column 2g, row g + 8 column 2g + 1.
+__device__ __forceinline__ void load_columns(uint32_t (&words)[SLICES][4], const uint8_t* tile) {
+    const uint32_t matrix = lane_index() / 8, r = lane_index() % 8;
+    // Row r of a matrix is k = 4 (r / 2) + r % 2, of every second matrix k + 2: its chunk has been exchanged with r.
+    const uint8_t* row = tile + (matrix / 2 * 16 + r / 2 * 4 + matrix % 2 * 2 + r % 2) * SWIZZLE_ROW + (warp_index() ^ r) * CHUNK;
+#pragma unroll
+    for (uint32_t slice = 0; slice < SLICES; ++slice) {
+        uint32_t loaded[4];
+        load_matrices_x4_transposed(loaded, row + slice * WGMMA_K * SWIZZLE_ROW);
+#pragma unroll
+        for (uint32_t half = 0; half < 2; ++half) {
+            words[slice][2 * half] = __byte_perm(loaded[2 * half], loaded[2 * half + 1], 0x6420);
+            words[slice][2 * half + 1] = __byte_perm(loaded[2 * half], loaded[2 * half + 1], 0x7531);
+        }
+    }
+}
+
+// Adds the products of all steps: `start(parity, small tile, large tile)` starts those of one, where `parity` is the step's
+// modulo PARITIES.
+template <uint32_t PARITIES, class Small, class Large, class Start>
+__device__ __forceinline__ void multiply(Sums& sums, uint8_t* shared, Small& small, Large& large, uint32_t k, const Start& start) {
+    // At least one round, of zeros, and a loop that always runs: else the assembler lets each product wait for the one before.
+    const uint32_t round = PARITIES * SWIZZLE_ROW, steps = max((k + round - 1) / round, 1u) * PARITIES;
+#pragma unroll 1
+    for (uint32_t stage = 0; stage < STAGES - 2; ++stage) {
+        if (stage < steps) {
+            small.next(shared + stage * STAGE_BYTES);
+            large.next(shared + stage * STAGE_BYTES + SMALL_BYTES);
+        }
+        copy_async_commit();
+    }
+    uint32_t step = 0;
+#pragma unroll 1
+    do {
+#pragma unroll
+        for (uint32_t parity = 0; parity < PARITIES; ++parity, ++step) {
+            copy_async_wait<STAGES - 3>();
+            fence_async_proxy();
+            // Behind this barrier the tile of this step is complete and visible to products, and those of two steps before
+            // are done in both warpgroups.
+            __syncthreads();
+            start(parity, step % STAGES * STAGE_BYTES);
+            wgmma_commit();
+            if (step + STAGES - 2 < steps) {
+                uint8_t* write = shared + (step + STAGES - 2) % STAGES * STAGE_BYTES;
+                small.next(write);
+                large.next(write + SMALL_BYTES);
+            }
+            copy_async_commit();
+            wgmma_wait<1>();
+        }
+    } while (step < steps);
+    wgmma_wait_all(sums);
+}
+
+// Starts the sums of nt with what the second digits of wide channels of `a` add, if there are any. `row` is the thread's
+// first row within the tile.
+__device__ __forceinline__ void start_nt(Sums& sums, uint8_t* shared, const WideDigits& digits, const Operand& a,
+                                         const Operand& b, uint32_t k, uint32_t m0, uint32_t n0, uint32_t row) {
     if (!digits.any()) return;
     int8_t* rows = reinterpret_cast<int8_t*>(shared);
-    int8_t* columns = rows + BM * WIDE;
-    stage_wide_digits<BM, BN, THREADS>(rows, columns, digits, b.data, b.stride, k, m0, a.outer, n0, b.outer);
+    int8_t* columns = rows + SMALL * WIDE;
+    stage_wide_digits<SMALL, LARGE, THREADS>(rows, columns, digits, b.data, b.stride, k, m0, a.outer, n0, b.outer);
     const uint32_t t = lane_index() % 4;
 #pragma unroll
     for (uint32_t i = 0; i < 128; ++i) {
@@ -90,17 +184,17 @@ __device__ __forceinline__ void start(Sums& sums, uint8_t* shared, const WideDig
     __syncthreads();
 }
 
-// Writes the thread's two rows, m0 and m0 + 8.
-__device__ __forceinline__ void finish(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
-                                       uint32_t n_end) {
-    const bool vectors = e.vectors();
+// Writes the thread's two rows of nt, m0 and m0 + 8.
+__device__ __forceinline__ void finish_nt(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
+                                          uint32_t n_end) {
+    const bool vectors = e.vectors<4>();
     float row_scale[2];
 #pragma unroll
     for (uint32_t h = 0; h < 2; ++h) {
         row_scale[h] = e.row_scale != nullptr && m0 + 8 * h < m_end ? e.row_scale[m0 + 8 * h] : 1.0f;
     }
 #pragma unroll
-    for (uint32_t j = 0; j < BN / 16; ++j) {
+    for (uint32_t j = 0; j < LARGE / 16; ++j) {
         const uint32_t n = n0 + j * 16 + lane_index() % 4 * 4;
         if (n >= n_end) continue;
         const uint32_t columns = min(n_end - n, 4u);
@@ -116,6 +210,27 @@ __device__ __forceinline__ void finish(const Sums& sums, const Epilogue& e, uint
     }
 }
 
+// Writes the thread's two columns of nn, n0 and n0 + 1, whose rows begin with m0.
+__device__ __forceinline__ void finish_nn(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
+                                          uint32_t n_end) {
+    if (n0 >= n_end) return;
+    const bool vectors = e.vectors<2>();
+    const uint32_t columns = min(n_end - n0, 2u);
+    float col_scale[2];
+    e.load_col_scale(col_scale, n0, columns);
+#pragma unroll
+    for (uint32_t j = 0; j < LARGE / 8; ++j) {
+#pragma unroll
+        for (uint32_t element = 0; element < 2; ++element) {
+            const uint32_t m = m0 + 8 * j + lane_index() % 4 * 2 + element;
+            if (m >= m_end) continue;
+            const float row_scale = e.row_scale != nullptr ? e.row_scale[m] : 1.0f;
+            const int32_t sum[2] = {sums[4 * j + element], sums[4 * j + 2 + element]};
+            e.write(m, n0, columns, vectors, sum, row_scale, col_scale);
+        }
+    }
+}
+
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(256, 1)
@@ -126,54 +241,55 @@ gemm_i8_f32_nt_hopper(const int8_t* __restrict__ a_data, uint64_t a_stride, cons
                       const uint32_t* __restrict__ channels) {
     DYN_SHARED(uint8_t, unaligned);
     uint8_t* shared = unaligned + (0u - shared_address(unaligned)) % SWIZZLE_PATTERN;
-    const TilePlace tile = tile_place((m + BM - 1) / BM, (n + BN - 1) / BN);
-    const uint32_t m0 = tile.row * BM, n0 = tile.column * BN;
+    const TilePlace tile = tile_place((m + SMALL - 1) / SMALL, (n + LARGE - 1) / LARGE);
+    const uint32_t m0 = tile.row * SMALL, n0 = tile.column * LARGE;
     const Operand a = {a_data, a_stride, m}, b = {b_data, b_stride, n};
     // The same for all lanes, which the compiler cannot see from the index of a thread.
     const uint32_t group = __shfl_sync(FULL_MASK, threadIdx.x / WARPGROUP, 0);
     const uint32_t row = warp_index() * 16 + lane_index() / 4;
 
-    Copies<BM, false> a_copies(a, m0, k);
-    Copies<BN, true> b_copies(b, n0, k);
     Sums sums = {};
-    start(sums, shared, {high, high_stride, channels}, a, b, k, m0, n0, row);
-
-    // At least one, of zeros, and a loop that always runs: else the assembler lets each product wait for the one before.
-    const uint32_t steps = max((k + SWIZZLE_ROW - 1) / SWIZZLE_ROW, 1u);
-#pragma unroll 1
-    for (uint32_t stage = 0; stage < STAGES - 2; ++stage) {
-        if (stage < steps) {
-            a_copies.next(shared + stage * STAGE_BYTES);
-            b_copies.next(shared + stage * STAGE_BYTES + A_BYTES);
-        }
-        copy_async_commit();
-    }
+    start_nt(sums, shared, {high, high_stride, channels}, a, b, k, m0, n0, row);
+    Copies<SMALL, false> small(a, m0, k);
+    Copies<LARGE, true> large(b, n0, k);
     const uint64_t a_tiles = wgmma_descriptor(shared_address(shared) + group * 64 * SWIZZLE_ROW);
-    const uint64_t b_tiles = wgmma_descriptor(shared_address(shared) + A_BYTES);
-    uint32_t step = 0;
-#pragma unroll 1
-    do {
-        copy_async_wait<STAGES - 3>();
-        fence_async_proxy();
-        // Behind this barrier the tile of this step is complete and visible to products, and those of two steps before are
-        // done in both warpgroups.
-        __syncthreads();
-        const uint32_t read = step % STAGES * STAGE_BYTES;
-        const uint64_t a_tile = wgmma_advance(a_tiles, read), b_tile = wgmma_advance(b_tiles, read);
+    const uint64_t b_tiles = wgmma_descriptor(shared_address(shared) + SMALL_BYTES);
+    multiply<1>(sums, shared, small, large, k, [&](uint32_t, uint32_t stage) {
+        const uint64_t a_tile = wgmma_advance(a_tiles, stage), b_tile = wgmma_advance(b_tiles, stage);
         wgmma_fence();
 #pragma unroll
-        for (uint32_t i = 0; i < SWIZZLE_ROW / WGMMA_K; ++i) {
+        for (uint32_t i = 0; i < SLICES; ++i) {
             wgmma_s8_m64n256k32(sums, wgmma_advance(a_tile, i * WGMMA_K), wgmma_advance(b_tile, i * WGMMA_K));
         }
-        wgmma_commit();
-        if (step + STAGES - 2 < steps) {
-            uint8_t* write = shared + (step + STAGES - 2) % STAGES * STAGE_BYTES;
-            a_copies.next(write);
-            b_copies.next(write + A_BYTES);
+    });
+    finish_nt(sums, {row_scale, col_scale, out, out_stride, accumulate != 0}, m0 + row, n0, m, n);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 1)
+gemm_i8_f32_nn_hopper(const int8_t* __restrict__ a_data, uint64_t a_stride, const int8_t* __restrict__ b_data,
+                      uint64_t b_stride, const float* __restrict__ row_scale, const float* __restrict__ col_scale,
+                      float* __restrict__ out, uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k,
+                      uint32_t accumulate) {
+    DYN_SHARED(uint8_t, unaligned);
+    uint8_t* shared = unaligned + (0u - shared_address(unaligned)) % SWIZZLE_PATTERN;
+    const TilePlace tile = tile_place((m + LARGE - 1) / LARGE, (n + SMALL - 1) / SMALL);
+    const uint32_t m0 = tile.row * LARGE, n0 = tile.column * SMALL;
+
+    Sums sums = {};
+    StoredCopies small({b_data, b_stride, n}, n0, k);
+    Copies<LARGE, false> large({a_data, a_stride, m}, m0, k);
+    const uint64_t a_tiles = wgmma_descriptor(shared_address(shared) + SMALL_BYTES);
+    // Of two steps: the products of one read theirs while those of the next are loaded.
+    uint32_t words[2][SLICES][4];
+    multiply<2>(sums, shared, small, large, k, [&](uint32_t parity, uint32_t stage) {
+        load_columns(words[parity], shared + stage);
+        const uint64_t a_tile = wgmma_advance(a_tiles, stage);
+        wgmma_fence();
+#pragma unroll
+        for (uint32_t i = 0; i < SLICES; ++i) {
+            wgmma_s8_m64n256k32(sums, words[parity][i], wgmma_advance(a_tile, i * WGMMA_K));
         }
-        copy_async_commit();
-        wgmma_wait<1>();
-    } while (++step < steps);
-    wgmma_wait_all(sums);
-    finish(sums, {row_scale, col_scale, out, out_stride, accumulate != 0}, m0 + row, n0, m, n);
+    });
+    finish_nn(sums, {row_scale, col_scale, out, out_stride, accumulate != 0}, m0,
+              n0 + warp_index() * 16 + lane_index() / 4 * 2, m, n);
 }

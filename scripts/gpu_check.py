@@ -218,11 +218,11 @@ def memory(check, model, states, needs_gb):
     return function
 
 
-def speed(check, *args):
+def speed(check, *args, env=None):
     def function(limit):
         if check.device == "cpu":
             raise Skip("takes minutes on a CPU")
-        return json.loads(run([XTASK, *args, "--device", check.device, "--json"], limit))
+        return json.loads(run([XTASK, *args, "--device", check.device, "--json"], limit, env))
 
     return function
 
@@ -249,6 +249,9 @@ def main():
         check.step(f"training {states}", 60, training(check, states))
     check.step("checkpoint moves", 60, moves(check))
     check.step("products llama-2-7b", 40, speed(check, "bench-gemm", "--model", "llama-2-7b"))
+    if (check.results["gpu"] or {}).get("compute_capability") == "9.0":
+        check.step("products without wgmma", 40,
+                   speed(check, "bench-gemm", "--model", "llama-2-7b", env={"QFT_NO_WGMMA": "1"}))
     check.step("step llama-110m", 40, speed(check, "bench-step", "--model", "llama-110m"))
     check.step("step tinyllama-1.1b", 60, speed(check, "bench-step", "--model", "tinyllama-1.1b", "--seq-len", "2048",
                                                "--batch-size", "1", "--steps", "3"))

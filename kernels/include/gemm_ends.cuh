@@ -27,35 +27,42 @@ struct Epilogue {
     uint64_t stride;
     bool accumulate;
 
-    // Whether four neighbouring columns, the first of which divides by four, can be written at once.
-    __device__ __forceinline__ bool vectors() const { return is_aligned(out, 16) && stride % 4 == 0; }
-
-    // The scales of the `columns` (1 to 4) columns from `n` on.
-    __device__ __forceinline__ void load_col_scale(float (&scale)[4], uint32_t n, uint32_t columns) const {
-#pragma unroll
-        for (uint32_t v = 0; v < 4; ++v) scale[v] = col_scale != nullptr && v < columns ? col_scale[n + v] : 1.0f;
+    // Whether `WIDTH` (2 or 4) neighbouring columns, the first of which divides by it, can be written at once.
+    template <uint32_t WIDTH>
+    __device__ __forceinline__ bool vectors() const {
+        return is_aligned(out, WIDTH * sizeof(float)) && stride % WIDTH == 0;
     }
 
-    // Writes the `columns` (1 to 4) cells from (m, n) on.
-    __device__ __forceinline__ void write(uint32_t m, uint32_t n, uint32_t columns, bool vectors, const int32_t (&sum)[4],
-                                          float row, const float (&col)[4]) const {
-        float value[4];
+    // The scales of the `columns` (1 to WIDTH) columns from `n` on.
+    template <uint32_t WIDTH>
+    __device__ __forceinline__ void load_col_scale(float (&scale)[WIDTH], uint32_t n, uint32_t columns) const {
 #pragma unroll
-        for (uint32_t v = 0; v < 4; ++v) value[v] = __fmul_rn(__fmul_rn(__int2float_rn(sum[v]), row), col[v]);
+        for (uint32_t v = 0; v < WIDTH; ++v) scale[v] = col_scale != nullptr && v < columns ? col_scale[n + v] : 1.0f;
+    }
+
+    // Writes the `columns` (1 to WIDTH) cells from (m, n) on.
+    template <uint32_t WIDTH>
+    __device__ __forceinline__ void write(uint32_t m, uint32_t n, uint32_t columns, bool vectors, const int32_t (&sum)[WIDTH],
+                                          float row, const float (&col)[WIDTH]) const {
+        struct alignas(WIDTH * sizeof(float)) Cells {
+            float x[WIDTH];
+        };
+        Cells value;
+#pragma unroll
+        for (uint32_t v = 0; v < WIDTH; ++v) value.x[v] = __fmul_rn(__fmul_rn(__int2float_rn(sum[v]), row), col[v]);
         float* first = out + m * stride + n;
-        if (vectors && columns == 4) {
-            float4* cell = reinterpret_cast<float4*>(first);
-            float4 total = make_float4(value[0], value[1], value[2], value[3]);
+        if (vectors && columns == WIDTH) {
+            Cells* cells = reinterpret_cast<Cells*>(first);
             if (accumulate) {
-                const float4 old = *cell;
-                total = make_float4(__fadd_rn(old.x, total.x), __fadd_rn(old.y, total.y), __fadd_rn(old.z, total.z),
-                                    __fadd_rn(old.w, total.w));
+                const Cells old = *cells;
+#pragma unroll
+                for (uint32_t v = 0; v < WIDTH; ++v) value.x[v] = __fadd_rn(old.x[v], value.x[v]);
             }
-            *cell = total;
+            *cells = value;
         } else {
 #pragma unroll
-            for (uint32_t v = 0; v < 4; ++v) {
-                if (v < columns) first[v] = accumulate ? __fadd_rn(first[v], value[v]) : value[v];
+            for (uint32_t v = 0; v < WIDTH; ++v) {
+                if (v < columns) first[v] = accumulate ? __fadd_rn(first[v], value.x[v]) : value.x[v];
             }
         }
     }

@@ -27,18 +27,22 @@ use std::sync::Arc;
 
 /// The GPU of that index, after it has given known answers.
 ///
+/// `QFT_NO_WGMMA` in the environment keeps Hopper from its products of warpgroups, for comparisons.
+///
 /// Errors: [`Error::NoDriver`], [`Error::OldDriver`], [`Error::NoDevice`] and [`Error::OldDevice`] where there is no GPU to
 /// use, [`Error::SelfTest`] where there is one that computes wrongly, [`Error::Driver`] if the driver fails.
 pub fn open(ordinal: usize) -> Result<Cuda, Error> {
     let open = || Ok::<Arc<dyn Driver>, Error>(Arc::new(Gpu::open(ordinal)?));
-    let device = Cuda::new(open()?)?;
-    let device = if device.is_hopper() && !device.has_warpgroup_products() {
-        // A kernel that faults takes its context along: go on in a new one.
-        drop(device);
+    let mut device = if std::env::var_os("QFT_NO_WGMMA").is_some() {
         Cuda::without_warpgroup_products(open()?)?
     } else {
-        device
+        Cuda::new(open()?)?
     };
+    if device.is_hopper() && !device.has_warpgroup_products() {
+        // A kernel that faults takes its context along: go on in a new one.
+        drop(device);
+        device = Cuda::without_warpgroup_products(open()?)?;
+    }
     device.self_test().map_err(Error::SelfTest)?;
     // The ledger of the device that is handed out begins empty.
     Ok(device.with_empty_ledger())

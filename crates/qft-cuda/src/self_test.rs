@@ -4,7 +4,7 @@ use crate::ops::gemm;
 use crate::{Arg, Cuda, Error, Launch};
 use half::bf16;
 use qft_tensor::rng::BLOCK_WORDS;
-use qft_tensor::{Buffer, Owner, Philox, RngKey};
+use qft_tensor::{Buffer, Orientation, Owner, Philox, RngKey};
 
 const OP: &str = "self_test";
 /// Rows and columns of a tensor-core product.
@@ -68,44 +68,50 @@ impl Cuda {
         self.expect("matrix loads", &loads, expected_loads(&a))
     }
 
-    /// One tile of the product for Hopper, with more steps than its pipeline holds.
+    /// One tile of each product for Hopper, with more steps than its pipeline holds.
     ///
     /// Errors: [`Error::WrongAnswer`], or whatever fails on the way.
     pub(crate) fn test_warpgroup_products(&self) -> Result<(), qft_tensor::Error> {
-        let (m, n, k) = (128, 256, 6 * 128);
-        let values = |len: usize, step: usize, modulus: usize| -> Vec<i8> {
-            (0..len).map(|i| (i * step % modulus) as u8 as i8).collect()
-        };
-        let (a, b) = (values(m * k, 89, 251), values(n * k, 57, 241));
-        let upload = |values: &[i8]| Buffer::from_host(self, Owner::Workspace, OP, values);
-        let (device_a, device_b) = (upload(&a)?, upload(&b)?);
-        let mut out = Buffer::<f32>::zeros(self, Owner::Workspace, OP, m * n)?;
-        let size = |size: usize| Arg::U32(size as u32);
-        let (kernel, launch) = gemm::hopper(m, n);
-        let args = [
-            self.read(OP, &device_a)?,
-            Arg::size(k),
-            self.read(OP, &device_b)?,
-            Arg::size(k),
-            Arg::NULL,
-            Arg::NULL,
-            self.write(OP, &mut out)?,
-            Arg::size(n),
-            size(m),
-            size(n),
-            size(k),
-            Arg::U32(0),
-            Arg::NULL,
-            Arg::size(0),
-            Arg::NULL,
-        ];
-        self.launch(OP, kernel, launch, &args)?;
-        // Sums below 2^24, which floats hold exactly.
-        let dot = |(x, y): (&[i8], &[i8])| -> f32 {
-            x.iter().zip(y).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum::<i32>() as f32
-        };
-        let rows = |row| b.chunks(k).map(move |column| dot((row, column)));
-        self.expect("products of warpgroups", &out, a.chunks(k).flat_map(rows).collect())
+        let k = 6 * 128;
+        for (orientation, m, n) in [(Orientation::Nt, 128, 256), (Orientation::Nn, 256, 128)] {
+            let values = |len: usize, step: usize, modulus: usize| -> Vec<i8> {
+                (0..len).map(|i| (i * step % modulus) as u8 as i8).collect()
+            };
+            let (a, b) = (values(m * k, 89, 251), values(n * k, 57, 241));
+            let upload = |values: &[i8]| Buffer::from_host(self, Owner::Workspace, OP, values);
+            let (device_a, device_b) = (upload(&a)?, upload(&b)?);
+            let mut out = Buffer::<f32>::zeros(self, Owner::Workspace, OP, m * n)?;
+            let size = |size: usize| Arg::U32(size as u32);
+            let (kernel, launch) = gemm::hopper(orientation, m, n);
+            let is_nt = orientation == Orientation::Nt;
+            let mut args = vec![
+                self.read(OP, &device_a)?,
+                Arg::size(k),
+                self.read(OP, &device_b)?,
+                Arg::size(if is_nt { k } else { n }),
+                Arg::NULL,
+                Arg::NULL,
+                self.write(OP, &mut out)?,
+                Arg::size(n),
+                size(m),
+                size(n),
+                size(k),
+                Arg::U32(0),
+            ];
+            if is_nt {
+                args.extend([Arg::NULL, Arg::size(0), Arg::NULL]);
+            }
+            self.launch(OP, kernel, launch, &args)?;
+            // Sums below 2^24, which floats hold exactly.
+            let cell = |i: usize| -> f32 {
+                let (row, column) = (i / n, i % n);
+                let b = |step: usize| b[if is_nt { column * k + step } else { step * n + column }];
+                let products = a[row * k..][..k].iter().enumerate();
+                products.map(|(step, &a)| i32::from(a) * i32::from(b(step))).sum::<i32>() as f32
+            };
+            self.expect("products of warpgroups", &out, (0..m * n).map(cell).collect())?;
+        }
+        Ok(())
     }
 
     fn expect<T: qft_tensor::Element + PartialEq>(

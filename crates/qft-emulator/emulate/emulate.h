@@ -78,6 +78,7 @@ uint32_t shared_address(const void* pointer);
 void fence_async_proxy();
 void wgmma_fence();
 void wgmma_s8_k32(int32_t* sums, uint32_t columns, uint64_t a, uint64_t b);
+void wgmma_s8_k32(int32_t* sums, uint32_t columns, const uint32_t (&a)[4], uint64_t b);
 void wgmma_commit();
 void wgmma_wait(uint32_t pending);
 
@@ -291,6 +292,7 @@ inline uint32_t shared_address(const void* pointer) { return emulate::shared_add
 inline void fence_async_proxy() { emulate::fence_async_proxy(); }
 inline void wgmma_fence() { emulate::wgmma_fence(); }
 inline void wgmma_s8_m64n256k32(int32_t (&c)[128], uint64_t a, uint64_t b) { emulate::wgmma_s8_k32(c, 256, a, b); }
+inline void wgmma_s8_m64n256k32(int32_t (&c)[128], const uint32_t (&a)[4], uint64_t b) { emulate::wgmma_s8_k32(c, 256, a, b); }
 inline void wgmma_commit() { emulate::wgmma_commit(); }
 template <int PENDING>
 void wgmma_wait() { emulate::wgmma_wait(PENDING); }

@@ -74,10 +74,14 @@ enum WarpgroupFault : uint32_t {
     ONE_WARP_LESS,
     WARPS_DIFFER,
     ONE_WARP_GONE,
+    // The first operand in registers, without a fault and with two.
+    REGISTERS,
+    REGISTERS_NOT_FENCED,
+    REGISTERS_WRITTEN,
 };
 
 // One product of a warpgroup, out [64, 256] = 3 + a b^T with a [64, 32], b [256, 32], from shared memory of any swizzle
-// (0 none, 1 of 128 bytes, 2 of 64, 3 of 32), with one fault.
+// (0 none, 1 of 128 bytes, 2 of 64, 3 of 32), the first operand perhaps from registers, with one fault.
 extern "C" __global__ void __launch_bounds__(128)
 faulty_warpgroup(int32_t* out, const int8_t* a, const int8_t* b, uint32_t swizzle, uint32_t fault) {
     DYN_SHARED(uint8_t, unaligned);
@@ -110,9 +114,16 @@ faulty_warpgroup(int32_t* out, const int8_t* a, const int8_t* b, uint32_t swizzl
     if (fault == ONE_WARP_GONE && warp_index() == 3) return;
     int32_t sums[128];
     for (int32_t& sum : sums) sum = 3;
-    if (fault != NO_WGMMA_FENCE) wgmma_fence();
-    if (fault != ONE_WARP_LESS || warp_index() != 1) wgmma_s8_m64n256k32(sums, a_tile, b_tile);
+    uint32_t words[4];
+    for (uint32_t i = 0; i < 4; ++i) {
+        const uint32_t row = warp_index() * 16 + lane_index() / 4 + i % 2 * 8;
+        words[i] = *reinterpret_cast<const uint32_t*>(a + row * 32 + i / 2 * 16 + lane_index() % 4 * 4);
+    }
+    if (fault != NO_WGMMA_FENCE && fault != REGISTERS_NOT_FENCED) wgmma_fence();
+    if (fault >= REGISTERS) wgmma_s8_m64n256k32(sums, words, b_tile);
+    else if (fault != ONE_WARP_LESS || warp_index() != 1) wgmma_s8_m64n256k32(sums, a_tile, b_tile);
     wgmma_commit();
+    if (fault == REGISTERS_WRITTEN && threadIdx.x == 77) words[2] ^= 1;
     if (fault == SUMS_WRITTEN) sums[5] = 0;
     if (fault == OVERWRITTEN) copy_async_16(tiles[1], b);
     const int32_t early = sums[0];

@@ -1,10 +1,11 @@
 // Products of a warpgroup, as the PTX ISA ("Asynchronous Warpgroup Level Matrix Instructions") has them.
 //
 // The operands are fetched through their descriptors, byte by byte as the swizzle of the address says. A product is computed
-// when it is started; until its group is waited for, the sums' registers hold garbage, and what it read must not change.
+// when it is started; until its group is waited for, the sums' registers hold garbage, and what it read must not change,
+// in shared memory and in registers.
 // Found besides: descriptors that are misaligned or not of this kind of memory, operands whose asynchronous copy has not been
-// waited for or not been made visible by a fence of the async proxy, products without wgmma.fence, calls in which the four
-// warps of a warpgroup differ (see schedule.cpp for those that some do not reach), threads that end without waiting. Not
+// waited for or not been made visible by a fence of the async proxy, products without wgmma.fence, also behind the loading
+// of an operand in registers, which is taken to happen once a group, calls in which the four warps of a warpgroup differ (see schedule.cpp for those that some do not reach), threads that end without waiting. Not
 // found: ordinary stores to shared memory without the fence of the async proxy.
 #include "warpgroup.h"
 
@@ -71,35 +72,75 @@ void fetch(const Matrix& matrix, uint32_t row, int8_t* bytes) {
     }
 }
 
-// Of the bytes that a warp's part of a product reads. A copy that has been started over them has already changed them.
-uint64_t hash_operands(uint64_t a, uint64_t b, uint32_t columns, uint32_t first_row) {
+// Of 16 bytes that a product reads.
+uint64_t hash_chunk(uint64_t hash, const void* bytes) {
+    uint64_t words[2];
+    memcpy(words, bytes, sizeof words);
+    hash = (hash ^ words[0]) * 0x9E3779B97F4A7C15u;
+    return (hash ^ words[1] ^ hash >> 32) * 0x9E3779B97F4A7C15u;
+}
+
+// Of the bytes that a part of a product reads: a thread's registers, and for the first lane the warp's shared memory. A
+// copy that has been started over them has already changed them.
+uint64_t hash_operands(const FirstOperand& a, uint64_t b, uint32_t columns, uint32_t first_row) {
     const BlockProducts& block = block_products();
     uint64_t hash = 0;
     const auto add = [&](const Matrix& matrix, uint32_t row) {
         for (uint32_t chunk = 0; chunk < 2; ++chunk) {
-            uint64_t words[2];
-            memcpy(words, block.shared + (matrix.address(row, chunk) - SHARED_START), sizeof words);
-            hash = (hash ^ words[0]) * 0x9E3779B97F4A7C15u;
-            hash = (hash ^ words[1] ^ hash >> 32) * 0x9E3779B97F4A7C15u;
+            hash = hash_chunk(hash, block.shared + (matrix.address(row, chunk) - SHARED_START));
         }
     };
-    const Matrix first(a), second(b);
-    for (uint32_t row = 0; row < 16; ++row) add(first, first_row + row);
+    if (a.registers) hash = hash_chunk(hash, a.registers);
+    if (lane() != 0) return hash;
+    if (!a.registers) {
+        const Matrix first(a.descriptor);
+        for (uint32_t row = 0; row < 16; ++row) add(first, first_row + row);
+    }
+    const Matrix second(b);
     for (uint32_t row = 0; row < columns; ++row) add(second, row);
     return hash;
 }
 
-void multiply(Deposits* deposits, uint32_t columns, uint32_t first_row) {
-    uint64_t descriptors[2];
-    memcpy(descriptors, deposits->lanes[0].bytes, sizeof descriptors);
+// What a thread deposits for a product of its warpgroup.
+struct Operands {
+    uint64_t b;
+    union {
+        uint64_t a;
+        uint32_t registers[4];
+    };
+};
+
+// The warp's rows of the first operand.
+void fetch_first(const Deposits& deposits, bool in_registers, uint32_t first_row, int8_t (&a)[16][K_BYTES]) {
+    if (in_registers) {
+        for (uint32_t lane = 0; lane < 32; ++lane) {
+            Operands operands;
+            memcpy(&operands, deposits.lanes[lane].bytes, sizeof operands);
+            for (uint32_t i = 0; i < 4; ++i) {
+                memcpy(a[lane / 4 + i % 2 * 8] + i / 2 * 16 + lane % 4 * 4, &operands.registers[i], sizeof(uint32_t));
+            }
+        }
+    } else {
+        Operands operands;
+        memcpy(&operands, deposits.lanes[0].bytes, sizeof operands);
+        const Matrix first(operands.a);
+        for (uint32_t row = 0; row < 16; ++row) fetch(first, first_row + row, a[row]);
+    }
+}
+
+void multiply(Deposits* deposits, bool in_registers, uint32_t columns, uint32_t first_row) {
+    // Each thread has registers of its own.
+    const size_t common = in_registers ? sizeof(uint64_t) : 2 * sizeof(uint64_t);
     for (uint32_t lane = 1; lane < 32; ++lane) {
-        if (memcmp(descriptors, deposits->lanes[lane].bytes, sizeof descriptors) != 0) {
+        if (memcmp(deposits->lanes[0].bytes, deposits->lanes[lane].bytes, common) != 0) {
             fail("a product whose matrix descriptors differ between threads");
         }
     }
-    const Matrix first(descriptors[0]), second(descriptors[1]);
+    uint64_t b_descriptor;
+    memcpy(&b_descriptor, deposits->lanes[0].bytes, sizeof b_descriptor);
+    const Matrix second(b_descriptor);
     int8_t a[16][K_BYTES];
-    for (uint32_t row = 0; row < 16; ++row) fetch(first, first_row + row, a[row]);
+    fetch_first(*deposits, in_registers, first_row, a);
     for (uint32_t column = 0; column < columns; ++column) {
         int8_t b[K_BYTES];
         fetch(second, column, b);
@@ -132,7 +173,7 @@ void note(Call call, uint64_t detail) {
 }  // namespace
 
 void ThreadProducts::clear() {
-    group = calls = 0;
+    group = calls = fenced_group = 0;
     fenced = false;
     pending.clear();
     readings.clear();
@@ -179,15 +220,23 @@ void wgmma_fence() {
     warp_barrier(WGMMA_FENCE, ~0u, nullptr, 0);
     note(WGMMA_FENCE, 0);
     thread_products().fenced = true;
+    thread_products().fenced_group = thread_products().group + 1;
 }
 
-void wgmma_s8_k32(int32_t* sums, uint32_t columns, uint64_t a, uint64_t b) {
-    const uint64_t descriptors[2] = {a, b};
-    Deposits* deposits = warp_barrier(WGMMA_S8, ~0u, descriptors, sizeof descriptors);
-    if (!deposits->computed) multiply(deposits, columns, first_row());
-    note(WGMMA_S8, a * 31 + b);
+namespace {
+
+void start_product(int32_t* sums, uint32_t columns, const FirstOperand& a, uint64_t b) {
+    Operands operands = {b, {}};
+    if (a.registers) memcpy(operands.registers, a.registers, sizeof operands.registers);
+    else operands.a = a.descriptor;
+    Deposits* deposits = warp_barrier(WGMMA_S8, ~0u, &operands, sizeof operands);
+    if (!deposits->computed) multiply(deposits, a.registers != nullptr, columns, first_row());
+    note(WGMMA_S8, a.descriptor * 31 + b);
 
     ThreadProducts& thread = thread_products();
+    if (a.registers && thread.fenced_group != thread.group + 1) {
+        fail("a product without wgmma.fence behind the loading of its registers");
+    }
     const uint32_t count = columns / 2;
     Pending* pending = nullptr;
     for (Pending& other : thread.pending) {
@@ -207,7 +256,17 @@ void wgmma_s8_k32(int32_t* sums, uint32_t columns, uint64_t a, uint64_t b) {
         const int32_t product = deposits->wide_products[g + i / 2 % 2 * 8][i / 4 * 8 + 2 * t + i % 2];
         pending->sums[i] = static_cast<int32_t>(static_cast<uint32_t>(pending->sums[i]) + static_cast<uint32_t>(product));
     }
-    if (lane() == 0) thread.readings.push_back({a, b, columns, thread.group, hash_operands(a, b, columns, first_row())});
+    if (lane() == 0 || a.registers) {
+        thread.readings.push_back({a, b, columns, thread.group, hash_operands(a, b, columns, first_row())});
+    }
+}
+
+}  // namespace
+
+void wgmma_s8_k32(int32_t* sums, uint32_t columns, uint64_t a, uint64_t b) { start_product(sums, columns, {a, nullptr}, b); }
+
+void wgmma_s8_k32(int32_t* sums, uint32_t columns, const uint32_t (&a)[4], uint64_t b) {
+    start_product(sums, columns, {0, a}, b);
 }
 
 void wgmma_commit() {
@@ -228,7 +287,7 @@ void wgmma_wait(uint32_t pending) {
         if (!complete(reading.group)) {
             thread.readings[kept++] = reading;
         } else if (hash_operands(reading.a, reading.b, reading.columns, first_row()) != reading.hash) {
-            fail("shared memory that is overwritten while a product reads it");
+            fail("shared memory or registers that are overwritten while a product reads them");
         }
     }
     thread.readings.resize(kept);

@@ -15,9 +15,16 @@ struct Pending {
     std::array<int32_t, 128> sums;
 };
 
-// A product under way: what it read when it was started.
+// The first operand of a product: in shared memory by its descriptor, or in registers of the thread.
+struct FirstOperand {
+    uint64_t descriptor;
+    const uint32_t* registers;  // Four, or null.
+};
+
+// A product under way: what the thread's warp, or the thread itself, read for it when it was started.
 struct Reading {
-    uint64_t a, b;
+    FirstOperand a;
+    uint64_t b;
     uint32_t columns, group;
     uint64_t hash;
 };
@@ -25,7 +32,9 @@ struct Reading {
 struct ThreadProducts {
     // Groups committed so far; calls of a whole warpgroup so far.
     uint32_t group = 0, calls = 0;
+    // Whether wgmma.fence was called since sums were last waited for; and in which group the last time, counted from one.
     bool fenced = false;
+    uint32_t fenced_group = 0;
     std::vector<Pending> pending;
     std::vector<Reading> readings;
     // Chunks of shared memory whose copies have landed since the last fence of the async proxy.

@@ -108,6 +108,10 @@ fn products_of_warpgroups_read_every_swizzle() {
     let expected: Vec<u32> = a.chunks(32).flat_map(sums).collect();
     for swizzle in 0..4 {
         assert!(warpgroup(&a, &b, swizzle, 0).unwrap() == expected, "swizzle {swizzle}");
+        assert!(
+            warpgroup(&a, &b, swizzle, 13).unwrap() == expected,
+            "registers, swizzle {swizzle}"
+        );
     }
 }
 
@@ -122,10 +126,12 @@ fn mistakes_around_products_of_warpgroups_are_found() {
         (5, "outside of dynamic shared memory"),
         (6, "ends before it has waited for a product"),
         (8, "sums that are written while a product computes them"),
-        (9, "overwritten while a product reads it"),
+        (9, "overwritten while a product reads them"),
         (10, "warps differ"),
         (11, "warps differ"),
         (12, "not all warps of the warpgroup reach"),
+        (14, "behind the loading of its registers"),
+        (15, "registers that are overwritten"),
     ] {
         let text = warpgroup(&a, &b, 1, fault).expect_err("the kernel is faulty").to_string();
         assert!(text.contains(expected), "fault {fault}: {text}");

@@ -1,5 +1,6 @@
 //! Matrix products: which kernel computes which shape, and its launch.
 
+use crate::scratch::{SCRATCH_BYTES, ScratchUse};
 use crate::{Arg, Cuda, Launch};
 use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, Orientation};
 
@@ -18,6 +19,13 @@ const HOPPER_ALIGNMENT: u32 = 1024;
 
 /// What the other kernels reach of the rate of Hopper's warpgroup products, as a fraction. An estimate, not measured.
 const SHARE_WITHOUT_WARPGROUPS: (u64, u64) = (5, 8);
+
+/// INT8 multiplications that a multiprocessor of an H100 does while the device reads and writes one byte of its memory.
+/// From the data sheet: 4096 a cycle of 1.83 GHz, 3.35 TB/s.
+const PRODUCTS_PER_COPIED_BYTE: u64 = 5;
+
+/// Rows and columns of a tile that is transposed, and the threads for it.
+const TRANSPOSE_TILE: (u32, u32) = (64, 256);
 
 /// INT8 multiplications that the tensor cores of a multiprocessor do while one byte arrives from the L2 cache.
 /// From data sheets, between 64 (AD102) and 100 (H100): a tile is worth the larger of its two times.
@@ -68,9 +76,13 @@ const UNALIGNED: Tiling = Tiling {
     stages: 2,
 };
 
-/// Of the forward product on Hopper's warpgroups: its kernel, and rows and columns of the result per block, threads and
-/// tiles in shared memory, which are those of the largest tiling.
-const HOPPER: (&str, Tiling) = ("gemm_i8_f32_nt_hopper", ALIGNED[0]);
+/// On Hopper's warpgroups: rows and columns of the result per block, threads and tiles in shared memory.
+const HOPPER_NT: Tiling =
+    Tiling { kernels: ["gemm_i8_f32_nt_hopper"; 3], rows: 128, cols: 256, threads: 256, stages: 4 };
+
+/// The same for operands of which the second one is contiguous along the result's columns.
+const HOPPER_NN: Tiling =
+    Tiling { kernels: ["gemm_i8_f32_nn_hopper"; 3], rows: 256, cols: 128, ..HOPPER_NT };
 
 /// Rows and columns of the result per block of the float kernels, and their threads.
 const F32_TILE: (u32, u32, u32) = (128, 64, 256);
@@ -103,32 +115,53 @@ fn blocks(m: usize, n: usize, rows: u32, cols: u32) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// The forward product on Hopper's warpgroups, and its launch.
-pub(crate) fn hopper(m: usize, n: usize) -> (&'static str, Launch) {
-    let (kernel, Tiling { rows, cols, threads, stages, .. }) = HOPPER;
+/// The tiling of Hopper's warpgroups for an orientation; for `tn`, of the product with a transposed first operand.
+fn hopper_tiling(orientation: Orientation) -> Tiling {
+    if orientation == Orientation::Nt { HOPPER_NT } else { HOPPER_NN }
+}
+
+/// A product on Hopper's warpgroups and its launch.
+pub(crate) fn hopper(orientation: Orientation, m: usize, n: usize) -> (&'static str, Launch) {
+    let Tiling { kernels, rows, cols, threads, stages } = hopper_tiling(orientation);
     let shared_bytes = stages * HOPPER_TILE_K * (rows + cols) + HOPPER_ALIGNMENT;
-    (kernel, Launch::blocks(blocks(m, n, rows, cols), threads).with_shared(shared_bytes))
+    let launch = Launch::blocks(blocks(m, n, rows, cols), threads).with_shared(shared_bytes);
+    (kernels[orientation as usize], launch)
 }
 
 /// What of a device decides which kernel is the fastest.
 #[derive(Debug, Clone, Copy)]
 struct Machine {
     multiprocessors: u32,
-    /// Whether the kernel for Hopper may be used.
+    /// Whether the kernels for Hopper may be used.
     warpgroups: bool,
 }
 
-/// The kernel for an INT8 product, and its launch.
+/// How an INT8 product is computed.
+#[derive(Debug)]
+struct Choice {
+    kernel: &'static str,
+    launch: Launch,
+    /// Whether the first operand is transposed first.
+    transpose: bool,
+}
+
+impl From<(&'static str, Launch)> for Choice {
+    fn from((kernel, launch): (&'static str, Launch)) -> Self {
+        Self { kernel, launch, transpose: false }
+    }
+}
+
+/// The fastest way to an INT8 product of `k` steps.
 ///
 /// The choice changes the time only: all kernels give the same bits.
 fn choose(
     orientation: Orientation,
-    (m, n): (usize, usize),
+    (m, n, k): (usize, usize, usize),
     aligned: bool,
     Machine { multiprocessors, warpgroups }: Machine,
-) -> (&'static str, Launch) {
+) -> Choice {
     if !aligned {
-        return UNALIGNED.launch(orientation, m, n);
+        return UNALIGNED.launch(orientation, m, n).into();
     }
     if orientation == Orientation::Nt && m <= FEW_ROWS {
         let kernel = match m {
@@ -138,7 +171,7 @@ fn choose(
             _ => "gemm_i8_f32_nt_rows_8",
         };
         // Blocks of eight warps, two columns to a warp.
-        return (kernel, Launch::blocks(blocks(m, n, FEW_ROWS as u32, 16), 256));
+        return (kernel, Launch::blocks(blocks(m, n, FEW_ROWS as u32, 16), 256)).into();
     }
     let [mut best, others @ ..] = ALIGNED;
     for tiling in others {
@@ -146,14 +179,25 @@ fn choose(
             best = tiling;
         }
     }
-    if warpgroups && orientation == Orientation::Nt {
+    let transpose = orientation == Orientation::Tn;
+    if warpgroups && (!transpose || transposed_bytes(m, k) <= SCRATCH_BYTES) {
         let (numerator, denominator) = SHARE_WITHOUT_WARPGROUPS;
-        let cost = HOPPER.1.cost(m, n, multiprocessors);
+        let copies = if transpose { PRODUCTS_PER_COPIED_BYTE * m as u64 } else { 0 };
+        let cost = hopper_tiling(orientation).cost(m, n, multiprocessors) + copies;
         if cost * numerator <= best.cost(m, n, multiprocessors) * denominator {
-            return hopper(m, n);
+            let (kernel, launch) = hopper(orientation, m, n);
+            return Choice { kernel, launch, transpose };
         }
     }
-    best.launch(orientation, m, n)
+    best.launch(orientation, m, n).into()
+}
+
+/// Bytes from one row to the next of a first operand `[k, m]` that has been transposed, and of all of it.
+fn transposed_stride(k: usize) -> usize {
+    k.next_multiple_of(ALIGNMENT as usize)
+}
+fn transposed_bytes(m: usize, k: usize) -> usize {
+    m.saturating_mul(transposed_stride(k))
 }
 
 /// `m`, `n`, `k` as the kernels take them; they count with signed 32-bit numbers.
@@ -166,6 +210,31 @@ fn sizes(op: &'static str, m: usize, n: usize, k: usize) -> Result<[Arg; 3], Err
 
 fn is_aligned(address: Arg, stride: usize) -> bool {
     matches!(address, Arg::Ptr(address) if (address | stride as u64).is_multiple_of(ALIGNMENT))
+}
+
+impl Cuda {
+    /// Writes the transpose of a first operand `[k, m]` to the start of the scratch block.
+    fn transpose(
+        &self,
+        op: &'static str,
+        (m, k): (usize, usize),
+        a: Arg,
+        stride: usize,
+    ) -> Result<ScratchUse<'_>, Error> {
+        let scratch = self.scratch(op, transposed_bytes(m, k))?;
+        let (tile, threads) = TRANSPOSE_TILE;
+        let [rows, cols, _] = sizes(op, k, m, 0)?;
+        let args =
+            [a, Arg::size(stride), scratch.at(0), Arg::size(transposed_stride(k)), rows, cols];
+        let grid = [blocks(k, 1, tile, 1), blocks(m, 1, tile, 1), 1];
+        self.launch(
+            op,
+            "transpose_i8",
+            Launch { grid, block: [threads, 1, 1], shared_bytes: 0 },
+            &args,
+        )?;
+        Ok(scratch)
+    }
 }
 
 impl GemmOps for Cuda {
@@ -181,7 +250,7 @@ impl GemmOps for Cuda {
             multiprocessors: self.driver().properties().multiprocessors,
             warpgroups: self.has_warpgroup_products(),
         };
-        let (kernel, launch) = choose(orientation, (m, n), aligned, machine);
+        let Choice { kernel, launch, transpose } = choose(orientation, (m, n, k), aligned, machine);
         let (row_scale, col_scale) = (scale(row_scale)?, scale(col_scale)?);
         let (out_arg, out_stride) = (self.write_mat(OP, &mut out)?, Arg::size(out.stride()));
         let digits = match wide {
@@ -192,9 +261,16 @@ impl GemmOps for Cuda {
             ],
             None => [Arg::NULL, Arg::size(0), Arg::NULL],
         };
+        // Held until the product that reads it has been started.
+        let scratch =
+            if transpose { Some(self.transpose(OP, (m, k), a_arg, a.stride())?) } else { None };
+        let (first_arg, first_stride) = match &scratch {
+            Some(scratch) => (scratch.at(0), transposed_stride(k)),
+            None => (a_arg, a.stride()),
+        };
         let mut args = vec![
-            a_arg,
-            Arg::size(a.stride()),
+            first_arg,
+            Arg::size(first_stride),
             b_arg,
             Arg::size(b.stride()),
             row_scale,
@@ -266,8 +342,8 @@ mod tests {
 
     /// Which result's rows and columns a block computes.
     fn tile(m: usize, n: usize, multiprocessors: u32) -> (u32, u32) {
-        let machine = Machine { multiprocessors, warpgroups: true };
-        let (kernel, _) = choose(Orientation::Nn, (m, n), true, machine);
+        let machine = Machine { multiprocessors, warpgroups: false };
+        let Choice { kernel, .. } = choose(Orientation::Nn, (m, n, 1), true, machine);
         let tiling = ALIGNED.iter().find(|tiling| tiling.kernels.contains(&kernel)).unwrap();
         (tiling.rows, tiling.cols)
     }
@@ -289,7 +365,8 @@ mod tests {
     #[test]
     fn few_rows_and_unaligned_operands_have_their_kernels() {
         let machine = Machine { multiprocessors: 132, warpgroups: false };
-        let name = |orientation, m, aligned| choose(orientation, (m, 500), aligned, machine).0;
+        let name =
+            |orientation, m, aligned| choose(orientation, (m, 500, 64), aligned, machine).kernel;
         assert_eq!(name(Orientation::Nt, 1, true), "gemm_i8_f32_nt_rows_1");
         assert_eq!(name(Orientation::Nt, 3, true), "gemm_i8_f32_nt_rows_4");
         assert_eq!(name(Orientation::Nt, 8, true), "gemm_i8_f32_nt_rows_8");
@@ -301,18 +378,24 @@ mod tests {
     }
 
     #[test]
-    fn hopper_takes_forward_products_that_fill_the_device() {
+    fn hopper_takes_products_that_fill_the_device() {
         let machine = Machine { multiprocessors: 132, warpgroups: true };
-        let is_hopper = |orientation, m, n, aligned| {
-            choose(orientation, (m, n), aligned, machine).0 == "gemm_i8_f32_nt_hopper"
+        let is_hopper = |orientation, (m, n, k), aligned| {
+            choose(orientation, (m, n, k), aligned, machine).kernel.ends_with("_hopper")
         };
         for (m, n) in [(2048, 4096), (2048, 11_008), (2048, 1024), (32_768, 4096)] {
-            assert!(is_hopper(Orientation::Nt, m, n, true), "{m} x {n}");
-            assert!(!is_hopper(Orientation::Nn, m, n, true), "{m} x {n}");
-            assert!(!is_hopper(Orientation::Nt, m, n, false), "{m} x {n}");
+            for orientation in [Orientation::Nt, Orientation::Nn] {
+                assert!(is_hopper(orientation, (m, n, 4096), true), "{orientation:?} {m} x {n}");
+                assert!(!is_hopper(orientation, (m, n, 4096), false), "{orientation:?} {m} x {n}");
+            }
         }
-        // Too few large tiles for the device.
-        assert!(!is_hopper(Orientation::Nt, 512, 512, true));
-        assert!(!is_hopper(Orientation::Nt, 8, 4096, true));
+        // A block of rows of a weight gradient over 2048 and 32,768 tokens.
+        assert!(is_hopper(Orientation::Tn, (1024, 4096, 2048), true));
+        assert!(is_hopper(Orientation::Tn, (1024, 11_008, 32_768), true));
+        // More than the scratch block holds; nothing to gain from; too few large tiles for the device.
+        assert!(!is_hopper(Orientation::Tn, (1024, 4096, 40_000), true));
+        assert!(!is_hopper(Orientation::Tn, (32_768, 256, 512), true));
+        assert!(!is_hopper(Orientation::Nt, (512, 512, 4096), true));
+        assert!(!is_hopper(Orientation::Nt, (8, 4096, 4096), true));
     }
 }
