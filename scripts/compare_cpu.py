@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Times qft and PyTorch on the same LLaMA shape, batch and threads, interleaved in one run.
+"""Times qft, PyTorch and candle on the same LLaMA shape, batch and threads, interleaved in one run.
 
     python3 -m venv venv && venv/bin/pip install torch transformers bitsandbytes
     cargo build --release -p xtask
+    cargo build --release --manifest-path scripts/peer-candle/Cargo.toml
     venv/bin/python scripts/compare_cpu.py [--model llama-110m] [--seq-len 256] [--batch-size 4] [--threads 2]
 
 Each contender runs in a process of its own, so that its peak resident memory is its own; rounds alternate between the
 contenders, and the table shows the median over all rounds. Beside it stands the least time that all threads together
 spent on cores in a step, which other work on the machine disturbs less; with more than one thread PyTorch's includes
-waiting. PyTorch trains Hugging Face's LlamaForCausalLM with random weights; the importing of torch and transformers
-alone takes about 0.7 GB of the peaks shown.
+waiting, and so does candle's. PyTorch trains Hugging Face's LlamaForCausalLM with random weights; the importing of
+torch and transformers alone takes about 0.7 GB of the peaks shown. Candle, a tensor library in Rust, takes part if
+built; --check-candle shows that it computes the same losses as PyTorch.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+CANDLE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "scripts/peer-candle/target")) / "release/peer-candle"
 SHAPES = {
     "llama-110m": (768, 12, 12, 12, 2048, 32000, True),
     "llama-15m": (288, 6, 6, 6, 768, 32000, True),
@@ -30,10 +33,7 @@ SHAPES = {
 MODES = ["fp32-adamw", "fp32-lion", "bf16-autocast-adamw", "bf16-lion", "bf16-adamw8bit", "bf16-lion8bit"]
 
 
-def torch_worker(mode, args):
-    import resource
-    import time
-
+def torch_model(args):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -44,7 +44,16 @@ def torch_worker(mode, args):
         hidden_size=c, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv,
         intermediate_size=f, vocab_size=v, tie_word_embeddings=tied, max_position_embeddings=4096,
     )
-    model = LlamaForCausalLM(config)
+    return LlamaForCausalLM(config)
+
+
+def torch_worker(mode, args):
+    import resource
+    import time
+
+    import torch
+
+    model = torch_model(args)
     if mode.startswith("bf16") and "autocast" not in mode:
         model = model.to(torch.bfloat16)
     params = list(model.parameters())
@@ -65,7 +74,7 @@ def torch_worker(mode, args):
                 p.add_(torch.sign(m.mul(0.95).add_(p.grad, alpha=0.05)), alpha=-1e-4)
                 m.mul_(0.98).add_(p.grad, alpha=0.02)
 
-    ids = torch.randint(0, v, (args.batch_size, args.seq_len))
+    ids = torch.randint(0, model.config.vocab_size, (args.batch_size, args.seq_len))
     seconds, core_seconds = [], []
     for step in range(args.steps + 1):
         start, cpu = time.perf_counter(), time.process_time()
@@ -80,6 +89,37 @@ def torch_worker(mode, args):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     result = {"seconds": statistics.median(seconds), "core_seconds": min(core_seconds), "peak_rss_bytes": peak}
     print(json.dumps(result))
+
+
+def candle_command(args):
+    # Without the tunables a third of a step is the kernel's: it hands out the same pages again and again.
+    tunables = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000"
+    numbers = [*SHAPES[args.model], args.batch_size, args.seq_len, args.steps]
+    return ["env", f"RAYON_NUM_THREADS={args.threads}", f"GLIBC_TUNABLES={tunables}", str(CANDLE),
+            *(str(int(n)) for n in numbers)]
+
+
+def check_candle(args):
+    import tempfile
+
+    import torch
+    from safetensors.torch import save_file
+
+    model = torch_model(args)
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as weights:
+        save_file({name: p.detach() for name, p in model.named_parameters()}, weights.name)
+        result, error = run([*candle_command(args), weights.name])
+    if error:
+        sys.exit(f"candle: {error[0]}")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    ids = torch.arange(args.batch_size * args.seq_len) * 7919 % model.config.vocab_size
+    ids = ids.reshape(args.batch_size, args.seq_len)
+    for theirs in result["losses"]:
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        model.zero_grad()
+        print(f"loss: torch {loss.item():.6f}, candle {theirs:.6f}")
 
 
 def run(command):
@@ -99,10 +139,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--states", nargs="*", default=["full", "compact", "f32"], help="qft's; full is always run")
     parser.add_argument("--modes", nargs="*", default=MODES, choices=MODES)
+    parser.add_argument("--check-candle", action="store_true", help="print the losses of a few steps, and PyTorch's")
     parser.add_argument("--worker", choices=MODES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         return torch_worker(args.worker, args)
+    if args.check_candle:
+        return check_candle(args)
 
     shape = ["--model", args.model, "--seq-len", str(args.seq_len), "--batch-size", str(args.batch_size),
              "--threads", str(args.threads), "--steps", str(args.steps)]
@@ -112,6 +155,10 @@ def main():
     }
     for mode in args.modes:
         contenders[f"torch {mode}"] = [sys.executable, __file__, "--worker", mode, *shape]
+    if CANDLE.exists():
+        contenders["candle f32 AdamW"] = candle_command(args)
+    else:
+        print("no candle: cargo build --release --manifest-path scripts/peer-candle/Cargo.toml", file=sys.stderr)
     results = {name: [] for name in contenders}
     for _ in range(args.rounds):
         for name, command in contenders.items():
