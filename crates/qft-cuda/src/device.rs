@@ -1,7 +1,7 @@
 //! The device: buffers under the ledger, and launches with checked arguments.
 
 use crate::memory::{Block, DeviceBlock};
-use crate::scratch::{SCRATCH_BYTES, Scratch};
+use crate::scratch::{HOPPER_SCRATCH_BYTES, SCRATCH_BYTES, Scratch};
 use crate::{Arg, Driver, Error, Launch};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::pool::FreeBlocks;
@@ -45,7 +45,9 @@ impl Cuda {
     }
 
     pub(crate) fn without_warpgroup_products(driver: Arc<dyn Driver>) -> Result<Self, Error> {
-        let scratch = Scratch::new(&driver)?;
+        let is_hopper = driver.properties().compute_capability == HOPPER;
+        let bytes = if is_hopper { HOPPER_SCRATCH_BYTES } else { SCRATCH_BYTES };
+        let scratch = Scratch::new(&driver, bytes)?;
         let (ledger, free) = (Arc::default(), Arc::default());
         Ok(Self { driver, ledger, free, scratch, warpgroup_products: false })
     }
@@ -72,7 +74,7 @@ impl Cuda {
 
     /// Memory that the device itself takes, beside what its ledger counts.
     pub fn own_bytes(&self) -> u64 {
-        SCRATCH_BYTES as u64
+        self.scratch.bytes() as u64
     }
 
     pub(crate) fn scratch_block(&self) -> &Scratch {

@@ -4,15 +4,26 @@ use crate::memory::Block;
 use crate::{Arg, Cuda, Driver, Error};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes of the scratch block. It stands outside of the ledger: it belongs to the device, not to a model.
+/// Bytes of the scratch block that every device has.
 pub(crate) const SCRATCH_BYTES: usize = 32 << 20;
 
+/// Its bytes where gradients are transposed for products of warpgroups: 2048 outputs of 65,536 tokens.
+pub(crate) const HOPPER_SCRATCH_BYTES: usize = 128 << 20;
+
+/// The scratch block. It stands outside of the ledger: it belongs to the device, not to a model.
 #[derive(Debug)]
-pub(crate) struct Scratch(Mutex<Block>);
+pub(crate) struct Scratch {
+    block: Mutex<Block>,
+    bytes: usize,
+}
 
 impl Scratch {
-    pub(crate) fn new(driver: &Arc<dyn Driver>) -> Result<Self, Error> {
-        Ok(Self(Mutex::new(Block::new(driver, SCRATCH_BYTES)?)))
+    pub(crate) fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Self, Error> {
+        Ok(Self { block: Mutex::new(Block::new(driver, bytes)?), bytes })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -36,8 +47,9 @@ impl Cuda {
         op: &'static str,
         bytes: usize,
     ) -> Result<ScratchUse<'_>, qft_tensor::Error> {
-        if bytes > SCRATCH_BYTES {
-            let message = format!("needs {bytes} bytes of scratch, there are {SCRATCH_BYTES}");
+        let all = self.scratch_block().bytes();
+        if bytes > all {
+            let message = format!("needs {bytes} bytes of scratch, there are {all}");
             return Err(qft_tensor::Error::DeviceFailure { op, message });
         }
         Ok(ScratchUse(self.scratch_block().lock()))
@@ -47,6 +59,6 @@ impl Cuda {
 impl Scratch {
     fn lock(&self) -> MutexGuard<'_, Block> {
         // The block's address never changes, so a panic elsewhere leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.block.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

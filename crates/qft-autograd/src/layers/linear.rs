@@ -16,7 +16,7 @@ use crate::{Context, Error, GradientSink, Matrix, Weight};
 use qft_quant::{DecodeRows, HybridMatrix, Precision, SparseBackward, SparseForward};
 use qft_tensor::{
     Buffer, GemmF32, GemmI8, Orientation, Owner, QMatrix, QuantizeCols, QuantizeRows, Rounding,
-    ScaleAxis,
+    ScaleAxis, WideDigits,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,6 +31,9 @@ const BLOCK_ROWS: usize = 2048;
 /// What large blocks are made of: rows of the largest tile of a GPU's product. By it and the two sizes above, the blocks of
 /// 7B and TinyLlama fill 97 % of the tiles that an H100 computes at a time; at half of the sizes it was 48 to 97 %.
 const TILE_ROWS: usize = 256;
+
+/// Tokens that one product contracts: sums of more would not fit 32 bits ([`qft_tensor::MAX_K`]).
+const CONTRACTION_TOKENS: usize = 1 << 16;
 
 /// Rows per block for a matrix of `cols` columns.
 pub fn block_rows(cols: usize) -> usize {
@@ -251,26 +254,37 @@ impl PendingGradient {
         grad: &mut Buffer<f32>,
         accumulate: bool,
     ) -> Result<(), Error> {
-        let (tokens, k) = self.x.shape();
-        let out = grad.mat_mut(part.len(), k)?;
+        let ((tokens, k), rows) = (self.x.shape(), part.len());
         match (&*self.x, &self.dy) {
-            (Rows::Int8(x), OutputGradient::Int8(u)) => ctx.ops.gemm_i8(GemmI8 {
-                orientation: Orientation::Tn,
-                a: u.ints()?.col_range(part.clone())?,
-                b: x.ints()?,
-                row_scale: Some(u.scale.span(part)?),
-                col_scale: None,
-                out,
-                accumulate,
-                wide: x.wide_digits()?,
-            })?,
+            (Rows::Int8(x), OutputGradient::Int8(u)) => {
+                // At least one product, which sets the gradient of no tokens to zero.
+                for start in (0..tokens.max(1)).step_by(CONTRACTION_TOKENS) {
+                    let chunk = start..(start + CONTRACTION_TOKENS).min(tokens);
+                    let wide = x.wide_digits()?.map(|digits| {
+                        Ok::<_, Error>(WideDigits {
+                            high: digits.high.row_range(chunk.clone())?,
+                            ..digits
+                        })
+                    });
+                    ctx.ops.gemm_i8(GemmI8 {
+                        orientation: Orientation::Tn,
+                        a: u.ints()?.row_range(chunk.clone())?.col_range(part.clone())?,
+                        b: x.ints()?.row_range(chunk.clone())?,
+                        row_scale: Some(u.scale.span(part.clone())?),
+                        col_scale: None,
+                        out: grad.mat_mut(rows, k)?,
+                        accumulate: accumulate || start > 0,
+                        wide: wide.transpose()?,
+                    })?;
+                }
+            }
             (Rows::Float { data, .. }, OutputGradient::Float(dy)) => {
                 let n = dy.len() / tokens.max(1);
                 ctx.ops.gemm_f32(GemmF32 {
                     orientation: Orientation::Tn,
                     a: dy.mat(tokens, n)?.col_range(part)?,
                     b: data.mat(tokens, k)?,
-                    out,
+                    out: grad.mat_mut(rows, k)?,
                     accumulate,
                 })?;
             }

@@ -1,6 +1,6 @@
 //! Matrix products: which kernel computes which shape, and its launch.
 
-use crate::scratch::{SCRATCH_BYTES, ScratchUse};
+use crate::scratch::ScratchUse;
 use crate::{Arg, Cuda, Launch};
 use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, Orientation};
 
@@ -134,6 +134,7 @@ struct Machine {
     multiprocessors: u32,
     /// Whether the kernels for Hopper may be used.
     warpgroups: bool,
+    scratch_bytes: usize,
 }
 
 /// How an INT8 product is computed.
@@ -158,7 +159,7 @@ fn choose(
     orientation: Orientation,
     (m, n, k): (usize, usize, usize),
     aligned: bool,
-    Machine { multiprocessors, warpgroups }: Machine,
+    Machine { multiprocessors, warpgroups, scratch_bytes }: Machine,
 ) -> Choice {
     if !aligned {
         return UNALIGNED.launch(orientation, m, n).into();
@@ -180,7 +181,7 @@ fn choose(
         }
     }
     let transpose = orientation == Orientation::Tn;
-    if warpgroups && (!transpose || transposed_bytes(m, k) <= SCRATCH_BYTES) {
+    if warpgroups && (!transpose || transposed_bytes(m, k) <= scratch_bytes) {
         let (numerator, denominator) = SHARE_WITHOUT_WARPGROUPS;
         let copies = if transpose { PRODUCTS_PER_COPIED_BYTE * m as u64 } else { 0 };
         let cost = hopper_tiling(orientation).cost(m, n, multiprocessors) + copies;
@@ -249,6 +250,7 @@ impl GemmOps for Cuda {
         let machine = Machine {
             multiprocessors: self.driver().properties().multiprocessors,
             warpgroups: self.has_warpgroup_products(),
+            scratch_bytes: self.scratch_block().bytes(),
         };
         let Choice { kernel, launch, transpose } = choose(orientation, (m, n, k), aligned, machine);
         let (row_scale, col_scale) = (scale(row_scale)?, scale(col_scale)?);
@@ -342,7 +344,7 @@ mod tests {
 
     /// Which result's rows and columns a block computes.
     fn tile(m: usize, n: usize, multiprocessors: u32) -> (u32, u32) {
-        let machine = Machine { multiprocessors, warpgroups: false };
+        let machine = Machine { multiprocessors, warpgroups: false, scratch_bytes: 0 };
         let Choice { kernel, .. } = choose(Orientation::Nn, (m, n, 1), true, machine);
         let tiling = ALIGNED.iter().find(|tiling| tiling.kernels.contains(&kernel)).unwrap();
         (tiling.rows, tiling.cols)
@@ -364,7 +366,7 @@ mod tests {
 
     #[test]
     fn few_rows_and_unaligned_operands_have_their_kernels() {
-        let machine = Machine { multiprocessors: 132, warpgroups: false };
+        let machine = Machine { multiprocessors: 132, warpgroups: false, scratch_bytes: 0 };
         let name =
             |orientation, m, aligned| choose(orientation, (m, 500, 64), aligned, machine).kernel;
         assert_eq!(name(Orientation::Nt, 1, true), "gemm_i8_f32_nt_rows_1");
@@ -379,7 +381,8 @@ mod tests {
 
     #[test]
     fn hopper_takes_products_that_fill_the_device() {
-        let machine = Machine { multiprocessors: 132, warpgroups: true };
+        let scratch_bytes = crate::scratch::HOPPER_SCRATCH_BYTES;
+        let machine = Machine { multiprocessors: 132, warpgroups: true, scratch_bytes };
         let is_hopper = |orientation, (m, n, k), aligned| {
             choose(orientation, (m, n, k), aligned, machine).kernel.ends_with("_hopper")
         };
@@ -389,11 +392,11 @@ mod tests {
                 assert!(!is_hopper(orientation, (m, n, 4096), false), "{orientation:?} {m} x {n}");
             }
         }
-        // A block of rows of a weight gradient over 2048 and 32,768 tokens.
-        assert!(is_hopper(Orientation::Tn, (1024, 4096, 2048), true));
-        assert!(is_hopper(Orientation::Tn, (1024, 11_008, 32_768), true));
+        // A block of rows of a weight gradient over 2048 and 65,536 tokens.
+        assert!(is_hopper(Orientation::Tn, (2048, 4096, 2048), true));
+        assert!(is_hopper(Orientation::Tn, (768, 11_008, 65_536), true));
         // More than the scratch block holds; nothing to gain from; too few large tiles for the device.
-        assert!(!is_hopper(Orientation::Tn, (1024, 4096, 40_000), true));
+        assert!(!is_hopper(Orientation::Tn, (2048, 4096, 100_000), true));
         assert!(!is_hopper(Orientation::Tn, (32_768, 256, 512), true));
         assert!(!is_hopper(Orientation::Nt, (512, 512, 4096), true));
         assert!(!is_hopper(Orientation::Nt, (8, 4096, 4096), true));
