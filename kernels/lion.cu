@@ -191,7 +191,8 @@ __device__ __forceinline__ void update_row(const Step& step, const Planes& plane
 #pragma unroll
         for (uint32_t i = 0; i < QUAD; ++i) code[i] = encode_momentum<SQRT>(m[i], inverse, offset_from_bits(word[i] >> 16));
         store_quad(m_row, col, 0, cols, aligned, code);
-        // The old scale has been read by all lanes: the maximum passed through them since.
+        // Behind this the old scale has been read by all lanes; a shuffle promises no order.
+        __syncwarp();
         if (lane == 0) m_scales[block] = m_scale;
     }
 

@@ -36,7 +36,7 @@ raise_maxima_i8_f32(const int8_t* __restrict__ q, const float* __restrict__ scal
     for (uint32_t i = 0; i < QUAD; ++i) found[warp][QUAD * lane_index() + i] = largest[i];
     __syncthreads();
     auto raise = [&](uint32_t c, float magnitude) {
-        if (magnitude > maxima[c]) atomicMax(reinterpret_cast<int*>(maxima) + c, __float_as_int(magnitude));
+        atomicMax(reinterpret_cast<int*>(maxima) + c, __float_as_int(magnitude));
     };
     if (threadIdx.x < COLS && first_col + threadIdx.x < cols) {
         float column = 0.0f;
@@ -48,11 +48,14 @@ raise_maxima_i8_f32(const int8_t* __restrict__ q, const float* __restrict__ scal
         const uint32_t channel = channels[place];
         if (channel >= cols) return;
         if (channel - first_col >= COLS) continue;
+        float whole = 0.0f;
         for (uint32_t row = first_row + threadIdx.x; row < last_row; row += THREADS) {
             const int32_t n = q[static_cast<uint64_t>(row) * cols + channel] +
                               WIDE_RADIX * high[static_cast<uint64_t>(row) * WIDE + place];
-            raise(channel, __fmul_rn(static_cast<float>(abs(n)), scale[row]));
+            whole = fmaxf(whole, __fmul_rn(static_cast<float>(abs(n)), scale[row]));
         }
+        whole = warp_max(whole);
+        if (lane_index() == 0) raise(channel, whole);
     }
 }
 
