@@ -28,10 +28,13 @@ fn main() -> io::Result<()> {
             .include(&emulate);
         build
     };
-    // What traps on a GPU, or reads what is not there, traps here as well.
+    // What traps on a GPU, or reads what is not there, traps here as well. Accesses are reported to the race check
+    // (emulate/races.cpp), and loops of them do not become calls of memcpy, which are not.
     let mut build = compiler();
     build
         .opt_level(2)
+        .flag("-fsanitize=thread")
+        .flag_if_supported("-fno-tree-loop-distribute-patterns")
         .flag_if_supported("-fsanitize=alignment,bounds,integer-divide-by-zero")
         .flag_if_supported("-fsanitize-undefined-trap-on-error");
 
@@ -76,8 +79,17 @@ fn main() -> io::Result<()> {
     compiler()
         .opt_level(3)
         .files(
-            ["schedule.cpp", "memory.cpp", "multiply.cpp", "warpgroup.cpp"]
-                .map(|name| emulate.join(name)),
+            [
+                "schedule.cpp",
+                "memory.cpp",
+                "multiply.cpp",
+                "matrices.cpp",
+                "warpgroup.cpp",
+                "atomics.cpp",
+                "races.cpp",
+                "shadow.cpp",
+            ]
+            .map(|name| emulate.join(name)),
         )
         .compile("qft_emulate");
     fs::write(out.join("registry.rs"), registry + &tables)

@@ -35,15 +35,14 @@ inline char4 make_char4(signed char x, signed char y, signed char z, signed char
 
 namespace emulate {
 
-// What the running kernel may know of its launch.
+// What the running thread may know of its launch.
 struct Context {
-    uint3 grid, block, block_index;
+    uint3 grid, block, block_index, thread_index;
+    uint32_t lane;
     unsigned char* dynamic_shared;
 };
 extern __thread Context context;
-extern __thread uint3 thread_index;
-extern __thread uint32_t lane_of_warp;
-inline uint32_t lane() { return lane_of_warp; }
+inline uint32_t lane() { return context.lane; }
 
 // Gives way until all threads of the block are at the same barrier. The sum of `value` over the block.
 uint32_t block_barrier(uint32_t value);
@@ -82,7 +81,7 @@ void wgmma_s8_k32(int32_t* sums, uint32_t columns, const uint32_t (&a)[4], uint6
 void wgmma_commit();
 void wgmma_wait(uint32_t pending);
 
-enum Call : uint32_t { SYNC, SHUFFLE, VOTE, MMA_S8, MMA_BF16, MATRICES, REDUCE, WGMMA_FENCE, WGMMA_S8, WGMMA_COMMIT, WGMMA_WAIT };
+enum Call : uint32_t { SYNC, SHUFFLE, VOTE, MMA_S8, MMA_BF16, MATRICES, MATRICES_READ, REDUCE, WGMMA_FENCE, WGMMA_S8, WGMMA_COMMIT, WGMMA_WAIT };
 
 template <class T>
 T exchange(uint32_t mask, T value, uint32_t source) {
@@ -97,7 +96,7 @@ T exchange(uint32_t mask, T value, uint32_t source) {
 
 }  // namespace emulate
 
-#define threadIdx (emulate::thread_index)
+#define threadIdx (emulate::context.thread_index)
 #define blockIdx (emulate::context.block_index)
 #define blockDim (emulate::context.block)
 #define gridDim (emulate::context.grid)
@@ -107,9 +106,8 @@ inline void __syncthreads() { emulate::block_barrier(0); }
 inline int __syncthreads_count(int predicate) { return static_cast<int>(emulate::block_barrier(predicate != 0)); }
 inline int __syncthreads_or(int predicate) { return emulate::block_barrier(predicate != 0) != 0; }
 inline int __syncthreads_and(int predicate) { return emulate::block_barrier(predicate == 0) == 0; }
-inline void __syncwarp(uint32_t mask = ~0u) { emulate::warp_barrier(emulate::SYNC, mask, nullptr, 0); }
-inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence_block() {}
+inline void __syncwarp() { emulate::warp_barrier(emulate::SYNC, ~0u, nullptr, 0); }
+// Fences are absent: the race check knows barriers only.
 
 // `width` splits the warp into segments of that many lanes, as on the GPU.
 template <class T>
@@ -149,27 +147,16 @@ inline int __any_sync(uint32_t mask, int predicate) { return __ballot_sync(mask,
 inline int __all_sync(uint32_t mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
 
 // Integer atomics. Those on floats are absent: their order would decide bits.
-inline int atomicAdd(int* p, int v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
-inline uint32_t atomicAdd(uint32_t* p, uint32_t v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
-inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long v) {
-    return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);
-}
-inline uint32_t atomicOr(uint32_t* p, uint32_t v) { return __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST); }
-inline uint32_t atomicExch(uint32_t* p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }
-inline uint32_t atomicCAS(uint32_t* p, uint32_t expected, uint32_t v) {
-    __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-    return expected;
-}
-template <class T, class Better>
-T atomic_choose(T* p, T v, Better better) {
-    T old = __atomic_load_n(p, __ATOMIC_SEQ_CST);
-    while (better(v, old) && !__atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
-    return old;
-}
-inline int atomicMax(int* p, int v) { return atomic_choose(p, v, [](int a, int b) { return a > b; }); }
-inline int atomicMin(int* p, int v) { return atomic_choose(p, v, [](int a, int b) { return a < b; }); }
-inline uint32_t atomicMax(uint32_t* p, uint32_t v) { return atomic_choose(p, v, [](uint32_t a, uint32_t b) { return a > b; }); }
-inline uint32_t atomicMin(uint32_t* p, uint32_t v) { return atomic_choose(p, v, [](uint32_t a, uint32_t b) { return a < b; }); }
+int atomicAdd(int* p, int v);
+uint32_t atomicAdd(uint32_t* p, uint32_t v);
+unsigned long long atomicAdd(unsigned long long* p, unsigned long long v);
+uint32_t atomicOr(uint32_t* p, uint32_t v);
+uint32_t atomicExch(uint32_t* p, uint32_t v);
+uint32_t atomicCAS(uint32_t* p, uint32_t expected, uint32_t v);
+int atomicMax(int* p, int v);
+int atomicMin(int* p, int v);
+uint32_t atomicMax(uint32_t* p, uint32_t v);
+uint32_t atomicMin(uint32_t* p, uint32_t v);
 
 inline float __int_as_float(int x) { float y; memcpy(&y, &x, 4); return y; }
 inline float __uint_as_float(uint32_t x) { float y; memcpy(&y, &x, 4); return y; }
@@ -261,32 +248,8 @@ inline void mma_bf16_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint3
     }
 }
 
-inline const unsigned char* const* emulate_rows(const void* row, const unsigned char* (&rows)[32]) {
-    if (reinterpret_cast<uintptr_t>(row) % 16 != 0) emulate::fail("load_matrices: a row that is not 16-byte aligned");
-    const emulate::Slot* slots = emulate::warp_barrier(emulate::MATRICES, ~0u, &row, sizeof row)->lanes;
-    for (uint32_t lane = 0; lane < 32; ++lane) memcpy(&rows[lane], slots[lane].bytes, sizeof row);
-    return rows;
-}
-inline void load_matrices_x4(uint32_t (&r)[4], const void* row) {
-    const unsigned char* rows[32];
-    emulate_rows(row, rows);
-    const uint32_t g = emulate::lane() / 4, t = emulate::lane() % 4;
-    for (uint32_t m = 0; m < 4; ++m) memcpy(&r[m], rows[8 * m + g] + 4 * t, 4);
-    // The matrices are read by all lanes before any goes on to overwrite them.
-    __syncwarp();
-}
-inline void load_matrices_x4_transposed(uint32_t (&r)[4], const void* row) {
-    const unsigned char* rows[32];
-    emulate_rows(row, rows);
-    const uint32_t g = emulate::lane() / 4, t = emulate::lane() % 4;
-    for (uint32_t m = 0; m < 4; ++m) {
-        uint16_t low, high;
-        memcpy(&low, rows[8 * m + 2 * t] + 2 * g, 2);
-        memcpy(&high, rows[8 * m + 2 * t + 1] + 2 * g, 2);
-        r[m] = low | static_cast<uint32_t>(high) << 16;
-    }
-    __syncwarp();
-}
+void load_matrices_x4(uint32_t (&r)[4], const void* row);
+void load_matrices_x4_transposed(uint32_t (&r)[4], const void* row);
 
 inline uint32_t shared_address(const void* pointer) { return emulate::shared_address(pointer); }
 inline void fence_async_proxy() { emulate::fence_async_proxy(); }

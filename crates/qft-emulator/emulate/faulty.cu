@@ -12,6 +12,70 @@ extern "C" __global__ void __launch_bounds__(64) faulty_missing_barrier(uint32_t
     out[threadIdx.x] = values[threadIdx.x] + values[(threadIdx.x + 32) % 64];
 }
 
+// The other way: without `barrier` a thread overwrites what its neighbour may not have read.
+extern "C" __global__ void __launch_bounds__(64) faulty_overwritten(uint32_t* out, uint32_t barrier) {
+    __shared__ uint32_t values[64];
+    values[threadIdx.x] = threadIdx.x;
+    __syncthreads();
+    const uint32_t value = values[(threadIdx.x + 32) % 64];
+    if (barrier) __syncthreads();
+    values[threadIdx.x] = 0;
+    out[threadIdx.x] = value;
+}
+
+// Neighbours within a warp: ordered by __syncwarp, not by a shuffle.
+extern "C" __global__ void __launch_bounds__(32) faulty_lanes(uint32_t* out, uint32_t barrier, uint32_t shuffle) {
+    __shared__ uint32_t values[32];
+    values[threadIdx.x] = threadIdx.x;
+    if (shuffle) out[threadIdx.x] = __shfl_xor_sync(FULL_MASK, threadIdx.x, 1);
+    if (barrier) __syncwarp();
+    out[threadIdx.x] = values[threadIdx.x ^ 1];
+}
+
+// The rows of matrices are read for other lanes, so writing one's own is not enough.
+extern "C" __global__ void __launch_bounds__(32) faulty_matrices(uint32_t* out, uint32_t barrier) {
+    __shared__ __align__(16) uint32_t rows[32][4];
+    for (uint32_t& word : rows[threadIdx.x]) word = threadIdx.x;
+    if (barrier) __syncwarp();
+    uint32_t words[4];
+    load_matrices_x4(words, rows[threadIdx.x]);
+    out[threadIdx.x] = words[0];
+}
+
+// Threads that write bytes of the same words; with `whole` the first one of each four writes the word as well.
+extern "C" __global__ void __launch_bounds__(64) faulty_bytes(uint32_t* out, uint32_t whole) {
+    __shared__ __align__(4) uint8_t bytes[64];
+    bytes[threadIdx.x] = static_cast<uint8_t>(threadIdx.x);
+    reinterpret_cast<uint8_t*>(out)[threadIdx.x] = bytes[threadIdx.x];
+    if (whole && threadIdx.x % 4 == 0) out[threadIdx.x / 4] = 0;
+}
+
+// All threads count at once; without `barrier` some look before others have counted.
+extern "C" __global__ void __launch_bounds__(64) faulty_counter(uint32_t* out, uint32_t barrier) {
+    __shared__ uint32_t count;
+    if (threadIdx.x == 0) count = 0;
+    __syncthreads();
+    atomicAdd(&count, 1u);
+    if (barrier) __syncthreads();
+    out[threadIdx.x] = count;
+}
+
+enum Sharing : uint32_t { OWN, READ, COUNTED, WRITTEN, READ_AND_WRITTEN, COUNTED_AND_READ };
+
+// What the blocks of a launch do with one word, without barriers between them.
+extern "C" __global__ void __launch_bounds__(1) faulty_blocks(uint32_t* out, uint32_t sharing) {
+    const uint32_t block = blockIdx.x;
+    if (sharing == OWN) out[block] = 1;
+    if (sharing == READ) out[1 + block] = out[0];
+    if (sharing == COUNTED) atomicAdd(out, 1u);
+    if (sharing == WRITTEN) out[0] = 1;
+    if (sharing == READ_AND_WRITTEN) out[block] = out[0];
+    if (sharing == COUNTED_AND_READ) {
+        if (block == 0) atomicAdd(out, 1u);
+        else out[block] = out[0];
+    }
+}
+
 // Half of a warp calls a shuffle of the whole.
 extern "C" __global__ void __launch_bounds__(32) faulty_divergent_shuffle(uint32_t* out) {
     uint32_t value = threadIdx.x;
@@ -51,13 +115,16 @@ extern "C" __global__ void __launch_bounds__(1) faulty_shared_size(uint32_t* out
     out[0] = values[4096];
 }
 
-// Copies through shared memory; without `wait` the copy may still be under way when it is read.
-extern "C" __global__ void __launch_bounds__(32) faulty_missing_wait(const uint32_t* in, uint32_t* out, uint32_t wait) {
+// Copies through shared memory; without `wait` the copy may still be under way when it is read, without `barrier` it is there
+// for the thread alone that copied.
+extern "C" __global__ void __launch_bounds__(32)
+faulty_missing_wait(const uint32_t* in, uint32_t* out, uint32_t wait, uint32_t barrier) {
     __shared__ __align__(16) uint32_t values[32];
     copy_async_4(values + threadIdx.x, in + threadIdx.x);
     copy_async_commit();
     if (wait) copy_async_wait<0>();
-    out[threadIdx.x] = values[threadIdx.x];
+    if (barrier) __syncthreads();
+    out[threadIdx.x] = values[threadIdx.x ^ 1];
 }
 
 enum WarpgroupFault : uint32_t {
@@ -125,7 +192,10 @@ faulty_warpgroup(int32_t* out, const int8_t* a, const int8_t* b, uint32_t swizzl
     wgmma_commit();
     if (fault == REGISTERS_WRITTEN && threadIdx.x == 77) words[2] ^= 1;
     if (fault == SUMS_WRITTEN) sums[5] = 0;
-    if (fault == OVERWRITTEN) copy_async_16(tiles[1], b);
+    if (fault == OVERWRITTEN) {
+        __syncthreads();
+        if (threadIdx.x == 0) copy_async_16(tiles[1], b);
+    }
     const int32_t early = sums[0];
     if (fault != NO_WAIT) wgmma_wait_all(sums);
     if (fault == SUMS_TOO_EARLY) sums[0] = early;

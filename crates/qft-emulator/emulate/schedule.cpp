@@ -1,11 +1,12 @@
 // Runs the threads of one block as fibers on one thread of the system.
 //
 // A warp runs until each of its lanes stands at the block's barrier or has ended. Warps take turns in an order that the
-// seed shuffles, so that a missing barrier shows as a wrong result under some seed. Found and reported, with kernel, block
+// seed shuffles, so that what depends on it shows as a wrong result under some seed. Found and reported, with kernel, block
 // and thread: barriers and warp-wide calls that not all threads reach, accesses outside of device memory (by guard pages
 // around each allocation), misaligned accesses and array bounds (by the compiler's checks, which trap), and reads of shared
-// memory before the wait of the asynchronous copy that fills it (the destination holds garbage until then). What is found
-// around products of warpgroups is in warpgroup.cpp.
+// memory before the wait of the asynchronous copy that fills it. Races are found by races.cpp, what is wrong around products
+// of warpgroups by warpgroup.cpp.
+#include "races.h"
 #include "warpgroup.h"
 
 #include <csignal>
@@ -18,8 +19,6 @@
 namespace emulate {
 
 __thread Context context;
-__thread uint3 thread_index;
-__thread uint32_t lane_of_warp;
 
 namespace {
 
@@ -51,6 +50,8 @@ struct Fiber {
 
 struct Warp {
     uint32_t parity;
+    // The race check's stamp of the last barrier.
+    uint64_t since;
     Deposits deposits[2];
 };
 
@@ -68,7 +69,8 @@ struct Worker {
     void* scheduler = nullptr;
     uint32_t barrier_sum = 0, barrier_result = 0;
     BlockProducts products;
-    char message[256] = {0};
+    SharedShadows shadows;
+    char message[384] = {0};
 
     ~Worker() {
         for (char* stack : stacks) munmap(stack, STACK_BYTES);
@@ -145,6 +147,8 @@ uint32_t next_random(uint64_t& seed) {
     return static_cast<uint32_t>(seed >> 33);
 }
 
+constexpr const char* TOO_MANY_BARRIERS = "more barriers than the race check can count";
+
 bool describe(Worker& self, const char* what, const Fiber* fiber) {
     const uint3 block = context.block_index;
     if (fiber) {
@@ -171,8 +175,11 @@ bool resume(Worker& self, Fiber& fiber) {
         prepare(fiber);
     }
     self.current = &fiber;
-    thread_index = fiber.index;
-    lane_of_warp = fiber.lane;
+    context.thread_index = fiber.index;
+    context.lane = fiber.lane;
+    viewer.warp = self.warps[fiber.warp].since;
+    viewer.thread = static_cast<uint32_t>(&fiber - self.fibers.data());
+    viewer.stack = reinterpret_cast<uintptr_t>(fiber.stack);
     qft_emulate_switch(&self.scheduler, fiber.stack_pointer);
     if (fiber.state == State::ENDED || self.message[0]) {
         // Threads without barriers share one stack, which stays in the cache.
@@ -185,7 +192,7 @@ bool resume(Worker& self, Fiber& fiber) {
 // Frees the lanes whose warp-wide call is complete. False if there are calls of which none is.
 bool release(Worker& self, Warp& warp, Fiber* lanes, uint32_t count) {
     bool progress = false, waiting = false;
-    uint32_t freed = 0;
+    uint32_t freed = 0, call = 0;
     for (uint32_t i = 0; i < count; ++i) {
         if (lanes[i].state != State::AT_WARP_BARRIER || (freed >> i & 1)) continue;
         waiting = true;
@@ -197,6 +204,7 @@ bool release(Worker& self, Warp& warp, Fiber* lanes, uint32_t count) {
         }
         if (complete) {
             freed |= mask;
+            call = lanes[i].call;
             progress = true;
         }
     }
@@ -204,6 +212,8 @@ bool release(Worker& self, Warp& warp, Fiber* lanes, uint32_t count) {
         if (freed >> i & 1) lanes[i].state = State::RUNNING;
     }
     warp.parity ^= progress;
+    // A __syncwarp is always of all lanes.
+    if (progress && call == SYNC && (warp.since = next_stamp()) == 0) return describe(self, TOO_MANY_BARRIERS, nullptr);
     if (waiting && !progress) return describe(self, "a warp-wide call that not all lanes of its mask reach", nullptr);
     return true;
 }
@@ -242,6 +252,8 @@ bool run_block(Worker& self, uint64_t seed) {
         for (Fiber& fiber : self.fibers) fiber.state = State::RUNNING;
         self.barrier_result = self.barrier_sum;
         self.barrier_sum = 0;
+        if ((viewer.block = next_stamp()) == 0) return describe(self, TOO_MANY_BARRIERS, nullptr);
+        for (Warp& warp : self.warps) warp.since = viewer.block;
     }
 }
 
@@ -298,6 +310,8 @@ void copy_async(void* dst, const void* src, uint32_t bytes, uint32_t read) {
     if (reinterpret_cast<uintptr_t>(dst) % bytes != 0 || (read != 0 && reinterpret_cast<uintptr_t>(src) % bytes != 0)) {
         fail("a misaligned asynchronous copy");
     }
+    access(src, read, Access::READ);
+    begin_copy(dst, bytes);
     memset(dst, 0xC3, bytes);
     mark_copy(dst, Chunk::COPYING);
     worker->current->copies.push_back({dst, src, bytes, worker->current->group, read});
@@ -312,6 +326,8 @@ void copy_async_wait(uint32_t pending) {
         const Copy copy = fiber->copies[i];
         // Group g is complete if at most `pending` committed groups are newer.
         if (copy.group + pending < fiber->group) {
+            access(copy.src, copy.read, Access::READ);
+            end_copy(copy.dst, copy.bytes);
             memcpy(copy.dst, copy.src, copy.read);
             memset(static_cast<unsigned char*>(copy.dst) + copy.read, 0, copy.bytes - copy.read);
             mark_copy(copy.dst, Chunk::LANDED);
@@ -335,10 +351,11 @@ extern "C" void qft_emulate_start() {
     for (int i = 0; i < 3; ++i) sigaction(SIGNALS[i], &action, &previous[i]);
 }
 
-// Runs one block. Returns null, or what went wrong; the text lives until the thread's next call.
+// Runs one block; `first_block` is a number for its launch's first one, see begin_block. Returns null, or what went wrong; the
+// text lives until the thread's next call.
 extern "C" const char* qft_emulate_block(void (*call)(void* const*), void* const* arguments, const uint32_t* grid,
                                          const uint32_t* block, const uint32_t* block_index, uint32_t shared_bytes,
-                                         uint64_t seed) {
+                                         uint64_t first_block, uint64_t seed) {
     using namespace emulate;
     worker = &worker_storage;
     Worker& self = *worker;
@@ -374,9 +391,13 @@ extern "C" const char* qft_emulate_block(void (*call)(void* const*), void* const
     self.fibers.resize(threads);
     self.warps.resize(warps);
     self.order.resize(warps);
+    const uint64_t index = block_index[0] + uint64_t{grid[0]} * (block_index[1] + uint64_t{grid[1]} * block_index[2]);
+    begin_block(self.shadows, self.dynamic_shared, pages, context.dynamic_shared, first_block, index);
+    viewer.stack_bytes = STACK_BYTES;
     for (uint32_t w = 0; w < warps; ++w) {
         self.order[w] = w;
         self.warps[w].parity = 0;
+        self.warps[w].since = viewer.block;
     }
     for (uint32_t i = 0; i < threads; ++i) {
         Fiber& fiber = self.fibers[i];

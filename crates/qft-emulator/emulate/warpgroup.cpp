@@ -8,6 +8,7 @@
 // of an operand in registers, which is taken to happen once a group, calls in which the four warps of a warpgroup differ (see schedule.cpp for those that some do not reach), threads that end without waiting. Not
 // found: ordinary stores to shared memory without the fence of the async proxy.
 #include "warpgroup.h"
+#include "races.h"
 
 namespace emulate {
 
@@ -62,8 +63,10 @@ const unsigned char* at(uint32_t address) {
     switch (block.chunks[offset / CHUNK_BYTES]) {
         case Chunk::COPYING: fail("a product of a tile before the wait of the asynchronous copy that fills it");
         case Chunk::LANDED: fail("a product of a tile that was copied without a fence of the async proxy behind it");
-        default: return block.shared + offset;
+        default: break;
     }
+    access(block.shared + offset, CHUNK_BYTES, Access::READ, By::WARP);
+    return block.shared + offset;
 }
 
 void fetch(const Matrix& matrix, uint32_t row, int8_t* bytes) {

@@ -5,10 +5,12 @@
 //! (operations, launch arguments, grids, memory) is the code that drives a GPU.
 //!
 //! Found and reported as an error of the launch: accesses outside of an allocation, misaligned vector accesses, barriers
-//! and warp-wide calls that not all threads reach, reads of shared memory before the asynchronous copy's wait, and what
-//! products of warpgroups ask for (`emulate/warpgroup.cpp`). Warps run
-//! in an order shuffled by a seed, so a missing barrier is a wrong result under some seed. Fresh memory is full of 0xFF (NaN,
-//! -1), shared memory of garbage. Not modelled: races within a warp, the memory model, registers, time.
+//! and warp-wide calls that not all threads reach, accesses of shared memory before the asynchronous copy's wait, what
+//! products of warpgroups ask for (`emulate/warpgroup.cpp`), and races: accesses to the same byte, of shared or global memory,
+//! that no barrier orders (`emulate/race_rules.h`). They are found whatever order the threads run in, where an input makes
+//! them access the same byte. Warps run in an order shuffled by a seed. Fresh memory is full of 0xFF (NaN, -1), shared memory
+//! of garbage. Not modelled: fences, which no kernel uses; ordinary writes that products of warpgroups read without a fence
+//! of the async proxy; registers; time.
 
 #![allow(unsafe_code)] // Calls of compiled kernels, and the memory that they see.
 
@@ -41,6 +43,7 @@ unsafe extern "C" {
         block: *const u32,
         block_index: *const u32,
         shared_bytes: u32,
+        first_block: u64,
         seed: u64,
     ) -> *const c_char;
 }
@@ -166,6 +169,9 @@ impl Driver for Emulator {
         let number = self.launches.fetch_add(1, Ordering::Relaxed);
         let Launch { grid, block, shared_bytes } = launch;
         let [x, y, z] = grid.map(u64::from);
+        // Numbers for the blocks, by which the race check tells launches apart; zero is none.
+        static BLOCKS: AtomicU64 = AtomicU64::new(1);
+        let first_block = BLOCKS.fetch_add(x * y * z, Ordering::Relaxed);
         let first_failure = (0..x * y * z).into_par_iter().find_map_any(|index| {
             let block_index =
                 [(index % x) as u32, (index / x % y) as u32, (index / (x * y)) as u32];
@@ -180,6 +186,7 @@ impl Driver for Emulator {
                     block.as_ptr(),
                     block_index.as_ptr(),
                     shared_bytes,
+                    first_block,
                     seed,
                 )
             };

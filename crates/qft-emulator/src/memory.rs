@@ -15,14 +15,16 @@ const FRESH: u8 = 0xFF;
 const BEFORE: u8 = 0xEB;
 
 unsafe extern "C" {
-    fn qft_emulate_map(bytes: usize, guard: usize) -> *mut u8;
+    fn qft_emulate_map(bytes: usize, guard: usize, before: usize) -> *mut u8;
     fn qft_emulate_unmap(inner: *mut u8, bytes: usize, guard: usize);
 }
 
-/// The pages of one block.
+/// The pages of one allocation, which ends where they end.
 struct Pages {
     inner: NonNull<u8>,
     bytes: usize,
+    /// Bytes on the first page before the block starts.
+    before: usize,
 }
 
 // SAFETY: the pages belong to this value alone.
@@ -30,10 +32,12 @@ unsafe impl Send for Pages {}
 
 impl Pages {
     fn new(bytes: usize) -> Option<Self> {
-        let bytes = bytes.max(1).next_multiple_of(PAGE_BYTES);
+        let size = bytes;
+        let bytes = size.max(1).next_multiple_of(PAGE_BYTES);
+        let before = bytes - size;
         // SAFETY: maps new pages, or returns null.
-        let inner = NonNull::new(unsafe { qft_emulate_map(bytes, GUARD_BYTES) })?;
-        Some(Self { inner, bytes })
+        let inner = NonNull::new(unsafe { qft_emulate_map(bytes, GUARD_BYTES, before) })?;
+        Some(Self { inner, bytes, before })
     }
 
     fn all(&self) -> &[u8] {
@@ -54,16 +58,9 @@ impl Drop for Pages {
     }
 }
 
-/// One allocation; it ends where its pages end.
-struct Block {
-    pages: Pages,
-    /// Bytes on the first page before the block starts.
-    before: usize,
-}
-
 /// All allocations, by address.
 pub(crate) struct Memory {
-    blocks: BTreeMap<u64, Block>,
+    blocks: BTreeMap<u64, Pages>,
     total: u64,
     used: u64,
 }
@@ -84,22 +81,22 @@ impl Memory {
             return Err(exhausted());
         }
         let mut pages = Pages::new(size).ok_or_else(exhausted)?;
-        let before = pages.bytes - size;
+        let before = pages.before;
         let all = pages.all_mut();
         all[..before].fill(BEFORE);
         all[before..].fill(FRESH);
         let address = all.as_ptr() as u64 + before as u64;
         self.used += size as u64;
-        self.blocks.insert(address, Block { pages, before });
+        self.blocks.insert(address, pages);
         Ok(address)
     }
 
     pub(crate) fn free(&mut self, address: u64) -> Result<(), Error> {
-        let block = self.blocks.remove(&address).ok_or_else(|| Error::Driver {
+        let pages = self.blocks.remove(&address).ok_or_else(|| Error::Driver {
             call: "free".to_owned(),
             message: format!("{address:#x} is not the start of an allocation"),
         })?;
-        self.used -= (block.pages.bytes - block.before) as u64;
+        self.used -= (pages.bytes - pages.before) as u64;
         Ok(())
     }
 
@@ -116,9 +113,9 @@ impl Memory {
         call: &str,
     ) -> Result<&mut [u8], Error> {
         let found = self.blocks.range_mut(..=address).next_back();
-        let range = found.and_then(|(&start, block)| {
-            let first = block.before + (address - start) as usize;
-            block.pages.all_mut().get_mut(first..first.checked_add(bytes)?)
+        let range = found.and_then(|(&start, pages)| {
+            let first = pages.before + (address - start) as usize;
+            pages.all_mut().get_mut(first..first.checked_add(bytes)?)
         });
         range.ok_or_else(|| Error::Driver {
             call: call.to_owned(),
@@ -128,8 +125,8 @@ impl Memory {
 
     /// What a kernel wrote before the start of an allocation, if it did.
     pub(crate) fn violation(&self) -> Option<String> {
-        self.blocks.iter().find_map(|(address, block)| {
-            block.pages.all()[..block.before]
+        self.blocks.iter().find_map(|(address, pages)| {
+            pages.all()[..pages.before]
                 .iter()
                 .any(|&byte| byte != BEFORE)
                 .then(|| format!("write before the start of the allocation at {address:#x}"))

@@ -5,11 +5,23 @@ use qft_emulator::Emulator;
 
 /// Runs one block of a kernel of `emulate/faulty.cu` whose first argument is its output of `threads` words.
 fn run(kernel: &'static str, seed: u64, threads: u32, more: &[Arg]) -> Result<Vec<u32>, Error> {
+    launch(kernel, seed, Launch::blocks(1, threads), threads, more)
+}
+
+/// Runs such a kernel, whose output has `words` words that are zero before.
+fn launch(
+    kernel: &'static str,
+    seed: u64,
+    launch: Launch,
+    words: u32,
+    more: &[Arg],
+) -> Result<Vec<u32>, Error> {
     let emulator = Emulator::new(1 << 20, seed);
-    let bytes = 4 * threads as usize;
+    let bytes = 4 * words as usize;
     let out = emulator.alloc(bytes)?;
+    emulator.zero(out, bytes)?;
     let args: Vec<Arg> = [Arg::Ptr(out)].iter().chain(more).copied().collect();
-    emulator.launch(kernel, Launch::blocks(1, threads), &args)?;
+    emulator.launch(kernel, launch, &args)?;
     read(&emulator, out, bytes)
 }
 
@@ -23,14 +35,70 @@ fn failure(kernel: &'static str, threads: u32, more: &[Arg]) -> String {
     run(kernel, 0, threads, more).expect_err("the kernel is faulty").to_string()
 }
 
+fn assert_race(result: Result<Vec<u32>, Error>, expected: &str) {
+    let text = result.expect_err("the kernel is faulty").to_string();
+    assert!(text.contains("a race: ") && text.contains(expected), "{text}");
+}
+
 #[test]
-fn a_missing_barrier_is_a_wrong_result_under_any_order_of_warps() {
+fn a_missing_barrier_is_a_race_under_any_order_of_warps() {
     let sums: Vec<u32> = (0..64).map(|i| i + 1 + (i + 32) % 64 + 1).collect();
+    let opposite: Vec<u32> = (0..64).map(|i| (i + 32) % 64).collect();
     for seed in 0..8 {
-        let run = |barrier| run("faulty_missing_barrier", seed, 64, &[Arg::U32(barrier)]).unwrap();
-        assert_eq!(run(1), sums, "seed {seed}");
-        assert_ne!(run(0), sums, "seed {seed}");
+        let run = |kernel, barrier| run(kernel, seed, 64, &[Arg::U32(barrier)]);
+        assert_eq!(run("faulty_missing_barrier", 1).unwrap(), sums, "seed {seed}");
+        assert_race(run("faulty_missing_barrier", 0), "by thread");
+        assert_eq!(run("faulty_overwritten", 1).unwrap(), opposite, "seed {seed}");
+        assert_race(run("faulty_overwritten", 0), "by thread");
     }
+}
+
+#[test]
+fn lanes_of_a_warp_are_ordered_by_its_barrier_alone() {
+    let run = |kernel, more: &[u32]| {
+        run(kernel, 0, 32, &more.iter().map(|&x| Arg::U32(x)).collect::<Vec<_>>())
+    };
+    let neighbours: Vec<u32> = (0..32).map(|i| i ^ 1).collect();
+    assert_eq!(run("faulty_lanes", &[1, 0]).unwrap(), neighbours);
+    assert_race(run("faulty_lanes", &[0, 0]), "by thread");
+    assert_race(run("faulty_lanes", &[0, 1]), "by thread");
+    let rows: Vec<u32> = (0..32).map(|i| i / 4).collect();
+    assert_eq!(run("faulty_matrices", &[1]).unwrap(), rows);
+    assert_race(run("faulty_matrices", &[0]), "of 16 bytes");
+}
+
+#[test]
+fn neighbouring_bytes_and_atomic_operations_are_no_race() {
+    let run = |kernel, flag| run(kernel, 0, 64, &[Arg::U32(flag)]);
+    let words = (0..16).map(|i| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| 4 * i + byte)));
+    assert_eq!(run("faulty_bytes", 0).unwrap()[..16], words.collect::<Vec<_>>());
+    assert_race(run("faulty_bytes", 1), "by thread");
+    assert_eq!(run("faulty_counter", 1).unwrap(), [64; 64]);
+    assert_race(run("faulty_counter", 0), "an atomic operation");
+}
+
+#[test]
+fn blocks_are_not_ordered() {
+    let run = |sharing| launch("faulty_blocks", 0, Launch::blocks(3, 1), 4, &[Arg::U32(sharing)]);
+    assert_eq!(run(0).unwrap(), [1, 1, 1, 0]);
+    assert_eq!(run(1).unwrap(), [0; 4]);
+    assert_eq!(run(2).unwrap(), [3, 0, 0, 0]);
+    for (sharing, expected) in [(3, "with a write"), (4, "of block"), (5, "an atomic operation")] {
+        assert_race(run(sharing), expected);
+        assert_race(run(sharing), "at byte 0 of the allocation");
+    }
+}
+
+#[test]
+fn launches_are_ordered() {
+    let emulator = Emulator::new(1 << 20, 0);
+    let out = emulator.alloc(4).unwrap();
+    for _ in 0..3 {
+        // Each alone writes the word.
+        let args = [Arg::Ptr(out), Arg::U32(3)];
+        emulator.launch("faulty_blocks", Launch::blocks(1, 1), &args).unwrap();
+    }
+    assert_eq!(read(&emulator, out, 4).unwrap(), [1]);
 }
 
 #[test]
@@ -60,17 +128,18 @@ fn accesses_must_be_aligned_and_within_their_arrays() {
 }
 
 #[test]
-fn an_asynchronous_copy_is_not_there_before_its_wait() {
+fn an_asynchronous_copy_is_not_there_before_its_wait_and_a_barrier() {
     let emulator = Emulator::new(1 << 20, 0);
     let (input, output) = (emulator.alloc(128).unwrap(), emulator.alloc(128).unwrap());
     emulator.zero(input, 128).unwrap();
-    let run = |wait| {
-        let args = [Arg::Ptr(input), Arg::Ptr(output), Arg::U32(wait)];
-        emulator.launch("faulty_missing_wait", Launch::blocks(1, 32), &args).unwrap();
-        read(&emulator, output, 128).unwrap()
+    let run = |wait, barrier| {
+        let args = [Arg::Ptr(input), Arg::Ptr(output), Arg::U32(wait), Arg::U32(barrier)];
+        emulator.launch("faulty_missing_wait", Launch::blocks(1, 32), &args)?;
+        read(&emulator, output, 128)
     };
-    assert_eq!(run(1), [0; 32]);
-    assert_eq!(run(0), [0xC3C3_C3C3; 32]);
+    assert_eq!(run(1, 1).unwrap(), [0; 32]);
+    assert_race(run(1, 0), "by thread");
+    assert_race(run(0, 1), "with an asynchronous copy under way");
 }
 
 /// `faulty_warpgroup` with that swizzle and fault on `[64, 32]` and `[256, 32]` of these elements.
