@@ -80,9 +80,7 @@ fn store_columns<F: Format>(
     out: &mut [f32],
 ) {
     let stored = F::stored(size);
-    for (row, line) in lines.chunks_exact_mut(stored).take(rows).enumerate() {
-        format.store_along(&x[row * stride..][..size], factor, line);
-    }
+    format.store_along((x, stride), (rows, size), factor, (&mut *lines, stored));
     if rows < QUERIES {
         out.fill(0.0);
     }

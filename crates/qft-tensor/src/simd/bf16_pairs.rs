@@ -67,28 +67,56 @@ impl Bf16Pairs {
 
 #[cfg(target_arch = "x86_64")]
 impl Bf16Pairs {
-    /// Stores the pairs of `x * factor`, rounded to nearest; a last element without another has a zero beside it.
+    /// Stores the pairs of each of `rows` rows of `width` elements times `factor`, rounded to nearest; a last element
+    /// without another has a zero beside it. Both sides with the stride of their rows.
     #[inline]
-    pub fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]) {
+    pub fn store_along(
+        self,
+        x: (&[f32], usize),
+        shape: (usize, usize),
+        factor: f32,
+        out: (&mut [f32], usize),
+    ) {
         // SAFETY: `self` exists only if the instructions do.
-        unsafe { x86::store_along(x, factor, out) }
+        unsafe { x86::store_along(x, shape, factor, out) }
     }
 
-    /// Stores the pairs of two rows `even * factor` and `odd * factor`, lane by lane; of zeros where `odd` ends.
+    /// Stores pairs of neighbouring rows, lane by lane, of `rows` rows of `width` lanes times `factor`; a last row without
+    /// another has zeros beside it. Both sides with the stride of their rows.
     #[inline]
-    pub fn store_across(self, even: &[f32], odd: &[f32], factor: f32, out: &mut [f32]) {
+    pub fn store_across(
+        self,
+        x: (&[f32], usize),
+        shape: (usize, usize),
+        factor: f32,
+        out: (&mut [f32], usize),
+    ) {
         // SAFETY: `self` exists only if the instructions do.
-        unsafe { x86::store_across(even, odd, factor, out) }
+        unsafe { x86::store_across(x, shape, factor, out) }
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 impl Bf16Pairs {
     /// Never called: no value of this type exists here.
-    pub fn store_along(self, _: &[f32], _: f32, _: &mut [f32]) {}
+    pub fn store_along(
+        self,
+        _: (&[f32], usize),
+        _: (usize, usize),
+        _: f32,
+        _: (&mut [f32], usize),
+    ) {
+    }
 
     /// Never called: no value of this type exists here.
-    pub fn store_across(self, _: &[f32], _: &[f32], _: f32, _: &mut [f32]) {}
+    pub fn store_across(
+        self,
+        _: (&[f32], usize),
+        _: (usize, usize),
+        _: f32,
+        _: (&mut [f32], usize),
+    ) {
+    }
 
     /// Never called: no value of this type exists here.
     pub fn rows<const R: usize, const V: usize>(
@@ -241,44 +269,75 @@ mod x86 {
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn load_some(x: &[f32], factor: __m512) -> __m512 {
-        let count = x.len().min(LANES);
-        let mask = ((1u32 << count) - 1) as u16;
-        // SAFETY: what the mask leaves out is not read.
-        _mm512_mul_ps(unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) }, factor)
+        // Without a mask where that is possible: a masked load waits for stores to the same bytes.
+        let x = if x.len() >= LANES {
+            load(x)
+        } else {
+            let mask = ((1u32 << x.len()) - 1) as u16;
+            // SAFETY: what the mask leaves out is not read.
+            unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) }
+        };
+        _mm512_mul_ps(x, factor)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store_some(out: &mut [f32], x: __m512) {
+        if out.len() >= LANES {
+            store(out, x);
+        } else {
+            let mask = ((1u32 << out.len()) - 1) as u16;
+            // SAFETY: what the mask leaves out is not written.
+            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, x) }
+        }
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) fn store_along(x: &[f32], factor: f32, out: &mut [f32]) {
+    pub(super) fn store_along(
+        (x, stride): (&[f32], usize),
+        (rows, width): (usize, usize),
+        factor: f32,
+        (out, out_stride): (&mut [f32], usize),
+    ) {
         let factor = _mm512_set1_ps(factor);
-        for (x, out) in x.chunks(2 * LANES).zip(out.chunks_mut(LANES)) {
-            let (low, high) = x.split_at(x.len().min(LANES));
-            let pairs = _mm512_cvtne2ps_pbh(load_some(high, factor), load_some(low, factor));
-            // SAFETY: both types are 64 bytes without a bit pattern that is invalid.
-            let pairs = unsafe { std::mem::transmute::<__m512bh, __m512>(pairs) };
-            let mask = ((1u32 << out.len().min(x.len().div_ceil(2))) - 1) as u16;
-            // SAFETY: what the mask leaves out is not written.
-            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, pairs) }
+        for row in 0..rows {
+            let x = &x[row * stride..][..width];
+            let out = &mut out[row * out_stride..][..width.div_ceil(2)];
+            for (x, out) in x.chunks(2 * LANES).zip(out.chunks_mut(LANES)) {
+                let (low, high) = x.split_at(x.len().min(LANES));
+                let pairs = _mm512_cvtne2ps_pbh(load_some(high, factor), load_some(low, factor));
+                // SAFETY: both types are 64 bytes without a bit pattern that is invalid.
+                store_some(out, unsafe { std::mem::transmute::<__m512bh, __m512>(pairs) });
+            }
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) fn store_across(even: &[f32], odd: &[f32], factor: f32, out: &mut [f32]) {
+    pub(super) fn store_across(
+        (x, stride): (&[f32], usize),
+        (rows, width): (usize, usize),
+        factor: f32,
+        (out, out_stride): (&mut [f32], usize),
+    ) {
         let factor = _mm512_set1_ps(factor);
         // Word 2 i of the result is word i of the even half, word 2 i + 1 is word i of the odd one.
         let order: [u16; 2 * LANES] =
             std::array::from_fn(|i| (i / 2 + if i % 2 == 0 { 0 } else { LANES }) as u16);
         // SAFETY: 64 bytes behind a reference.
         let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
-        for (at, even) in (0..).step_by(LANES).zip(even.chunks(LANES)) {
-            let odd = odd.get(at..).unwrap_or_default();
-            let halves = _mm512_cvtne2ps_pbh(load_some(odd, factor), load_some(even, factor));
-            // SAFETY: both types are 64 bytes without a bit pattern that is invalid.
-            let halves = unsafe { std::mem::transmute::<__m512bh, __m512i>(halves) };
-            let pairs = _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, halves));
-            let out = &mut out[at..at + even.len()];
-            let mask = ((1u32 << out.len()) - 1) as u16;
-            // SAFETY: what the mask leaves out is not written.
-            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, pairs) }
+        for pair in 0..rows.div_ceil(2) {
+            let even = &x[2 * pair * stride..][..width];
+            let odd =
+                if 2 * pair + 1 < rows { &x[(2 * pair + 1) * stride..][..width] } else { &[] };
+            let out = &mut out[pair * out_stride..][..width];
+            for (i, (even, out)) in even.chunks(LANES).zip(out.chunks_mut(LANES)).enumerate() {
+                let odd = odd.get(i * LANES..).unwrap_or_default();
+                let odd = &odd[..odd.len().min(LANES)];
+                let halves = _mm512_cvtne2ps_pbh(load_some(odd, factor), load_some(even, factor));
+                // SAFETY: both types are 64 bytes without a bit pattern that is invalid.
+                let halves = unsafe { std::mem::transmute::<__m512bh, __m512i>(halves) };
+                store_some(out, _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, halves)));
+            }
         }
     }
 }

@@ -130,9 +130,7 @@ impl<F: Format, const R: usize, const V: usize> Group<'_, '_, F, R, V> {
         let Heads { key_value, size, .. } = self.heads;
         let (stored, stride, at) = (F::stored(size), key_value * size, self.key_value_head * size);
         for (x, rows) in [(self.x.k, &mut *s.k_rows), (self.x.v, &mut *s.v_rows)] {
-            for (row, line) in rows.chunks_exact_mut(stored).enumerate() {
-                self.format.store_along(&x[at + row * stride..][..size], 1.0, line);
-            }
+            self.format.store_along((&x[at..], stride), (tokens, size), 1.0, (rows, stored));
         }
         let k = (&self.x.k[at..], stride);
         self.format.store_across(k, (tokens, size), 1.0, (&mut *s.k_columns, size));
@@ -167,10 +165,11 @@ impl<F: Format, const R: usize, const V: usize> Group<'_, '_, F, R, V> {
                 p[l] = exp(p[l] - lse[l]);
                 ds[l] = p[l] * (ds[l] - delta[l]);
             }
-            self.format.store_along(p, 1.0, &mut s.p_rows[key * row + at..]);
-            self.format.store_along(ds, 1.0, &mut s.ds_rows[key * row + at..]);
         }
-        self.format.store_across((&*s.ds, CHUNK), (keys, CHUNK), 1.0, (&mut *s.ds_columns, CHUNK));
+        let shape = (keys, CHUNK);
+        self.format.store_along((&*s.p, CHUNK), shape, 1.0, (&mut s.p_rows[at..], row));
+        self.format.store_along((&*s.ds, CHUNK), shape, 1.0, (&mut s.ds_rows[at..], row));
+        self.format.store_across((&*s.ds, CHUNK), shape, 1.0, (&mut *s.ds_columns, CHUNK));
     }
 
     /// One tile of queries of one head against all its keys.

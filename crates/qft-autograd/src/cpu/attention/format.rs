@@ -12,12 +12,24 @@ pub(super) trait Format: Copy {
     /// Elements of an operand in a stored float.
     const PACKED: usize;
 
-    /// Stores `x * factor`, which lies along the contraction.
-    fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]);
+    /// Stores `rows` rows of `width` elements along the contraction, times `factor`. Both sides with their strides.
+    fn store_along(
+        self,
+        x: (&[f32], usize),
+        shape: (usize, usize),
+        factor: f32,
+        out: (&mut [f32], usize),
+    );
 
-    /// Stores two neighbours along the contraction, each a row of lanes, times `factor`; stored rows are `stride` floats
-    /// apart. `odd` is empty behind the contraction's end.
-    fn store_pair(self, even: &[f32], odd: &[f32], factor: f32, out: (&mut [f32], usize));
+    /// Stores `rows` rows of `width` lanes, times `factor`: each is one step of the contraction. Both sides with their
+    /// strides.
+    fn store_across(
+        self,
+        x: (&[f32], usize),
+        shape: (usize, usize),
+        factor: f32,
+        out: (&mut [f32], usize),
+    );
 
     /// [`product::rows`] for operands in this format; lengths and strides count stored floats.
     fn rows<const R: usize, const V: usize>(
@@ -41,24 +53,6 @@ pub(super) trait Format: Copy {
     /// Stored floats of a contraction of length `k`.
     fn stored(k: usize) -> usize {
         k.next_multiple_of(2) / Self::PACKED
-    }
-
-    /// Stores `rows` rows of `width` lanes, times `factor`: each is one step of the contraction. Both sides with their
-    /// strides.
-    #[inline(always)]
-    fn store_across(
-        self,
-        (x, stride): (&[f32], usize),
-        (rows, width): (usize, usize),
-        factor: f32,
-        (out, out_stride): (&mut [f32], usize),
-    ) {
-        for first in (0..rows).step_by(2) {
-            let even = &x[first * stride..][..width];
-            let odd = if first + 1 < rows { &x[(first + 1) * stride..][..width] } else { &[] };
-            let out = &mut out[first / Self::PACKED * out_stride..];
-            self.store_pair(even, odd, factor, (out, out_stride));
-        }
     }
 }
 
@@ -90,30 +84,47 @@ impl<const BF16: bool> Format for Floats<BF16> {
     const PACKED: usize = 1;
 
     #[inline(always)]
-    fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]) {
-        let (pairs, last) = x.as_chunks::<2>();
-        let (out, behind) = out.split_at_mut(2 * pairs.len());
-        for (out, &[even, odd]) in out.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
-            *out = Self::pair(even * factor, odd * factor);
-        }
-        if let &[even] = last {
-            behind[..2].copy_from_slice(&Self::pair(even * factor, 0.0));
+    fn store_along(
+        self,
+        (x, stride): (&[f32], usize),
+        (rows, width): (usize, usize),
+        factor: f32,
+        (out, out_stride): (&mut [f32], usize),
+    ) {
+        for row in 0..rows {
+            let (pairs, last) = x[row * stride..][..width].as_chunks::<2>();
+            let (out, behind) = out[row * out_stride..].split_at_mut(2 * pairs.len());
+            for (out, &[even, odd]) in out.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+                *out = Self::pair(even * factor, odd * factor);
+            }
+            if let &[even] = last {
+                behind[..2].copy_from_slice(&Self::pair(even * factor, 0.0));
+            }
         }
     }
 
     #[inline(always)]
-    fn store_pair(self, even: &[f32], odd: &[f32], factor: f32, out: (&mut [f32], usize)) {
-        let (first, second) = out.0.split_at_mut(out.1);
-        let (first, second) = (&mut first[..even.len()], &mut second[..even.len()]);
-        if odd.is_empty() {
-            for lane in 0..even.len() {
-                [first[lane], second[lane]] = Self::pair(even[lane] * factor, 0.0);
+    fn store_across(
+        self,
+        (x, stride): (&[f32], usize),
+        (rows, width): (usize, usize),
+        factor: f32,
+        (out, out_stride): (&mut [f32], usize),
+    ) {
+        for first in (0..rows).step_by(2) {
+            let even = &x[first * stride..][..width];
+            let (out, behind) = out[first * out_stride..].split_at_mut(out_stride);
+            let (out, behind) = (&mut out[..width], &mut behind[..width]);
+            if first + 1 == rows {
+                for lane in 0..width {
+                    [out[lane], behind[lane]] = Self::pair(even[lane] * factor, 0.0);
+                }
+                return;
             }
-            return;
-        }
-        let odd = &odd[..even.len()];
-        for lane in 0..even.len() {
-            [first[lane], second[lane]] = Self::pair(even[lane] * factor, odd[lane] * factor);
+            let odd = &x[(first + 1) * stride..][..width];
+            for lane in 0..width {
+                [out[lane], behind[lane]] = Self::pair(even[lane] * factor, odd[lane] * factor);
+            }
         }
     }
 
@@ -145,13 +156,25 @@ impl Format for Pairs {
     const PACKED: usize = 2;
 
     #[inline(always)]
-    fn store_along(self, x: &[f32], factor: f32, out: &mut [f32]) {
-        self.0.store_along(x, factor, out);
+    fn store_along(
+        self,
+        x: (&[f32], usize),
+        shape: (usize, usize),
+        factor: f32,
+        out: (&mut [f32], usize),
+    ) {
+        self.0.store_along(x, shape, factor, out);
     }
 
     #[inline(always)]
-    fn store_pair(self, even: &[f32], odd: &[f32], factor: f32, (out, _): (&mut [f32], usize)) {
-        self.0.store_across(even, odd, factor, out);
+    fn store_across(
+        self,
+        x: (&[f32], usize),
+        shape: (usize, usize),
+        factor: f32,
+        out: (&mut [f32], usize),
+    ) {
+        self.0.store_across(x, shape, factor, out);
     }
 
     #[inline(always)]

@@ -197,9 +197,8 @@ impl<F: Format, const R: usize, const V: usize> Kernel for Tiles<'_, '_, F, R, V
         let end = first + out.len();
         for first_key in (0..end).step_by(KEYS) {
             let len = KEYS.min(end - first_key);
-            for (row, line) in keys.chunks_exact_mut(stored).take(len).enumerate() {
-                format.store_along(&k[(first_key + row) * kv_stride..][..size], 1.0, line);
-            }
+            let k = (&k[first_key * kv_stride..], kv_stride);
+            format.store_along(k, (len, size), 1.0, (&mut *keys, stored));
             let v = (&v[first_key * kv_stride..], kv_stride);
             format.store_across(v, (len, size), 1.0, (&mut *values, size));
             let mut block = KeyBlock { first: first_key, len, keys, values, scores, weights };
