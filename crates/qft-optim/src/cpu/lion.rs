@@ -213,6 +213,20 @@ fn decode<const SQRT: bool>(code: i8, unit: f32) -> f32 {
     (if SQRT { k * k.abs() } else { k }) * unit
 }
 
+/// Lane by lane in pairs: one after the other, each would wait for the last.
+#[inline(always)]
+fn largest(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        let (low, high) = lanes.split_at_mut(half);
+        for (a, &b) in low.iter_mut().zip(&*high) {
+            *a = if b > *a { b } else { *a };
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
 #[inline(always)]
 fn encode<const SQRT: bool>(m: &[f32; BLOCK], words: &Words, codes: &mut [i8], scale: &mut bf16) {
     let mut lanes = [0.0f32; LANES];
@@ -221,7 +235,7 @@ fn encode<const SQRT: bool>(m: &[f32; BLOCK], words: &Words, codes: &mut [i8], s
             *lane = if m.abs() > *lane { m.abs() } else { *lane };
         }
     }
-    *scale = momentum::block_scale(lanes.iter().fold(0.0, |a, &b| if b > a { b } else { a }));
+    *scale = momentum::block_scale(largest(lanes));
     let unit = unit::<SQRT>(scale.to_f32());
     let inverse = if unit > 0.0 { 1.0 / unit } else { 0.0 };
     let mut out = [0i8; BLOCK];
