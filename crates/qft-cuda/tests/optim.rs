@@ -6,6 +6,10 @@
 mod common;
 
 use common::{bits, cpu, devices_under_test, upload};
+use qft_cuda::{
+    Arg, Cuda, Driver, Error as DriverError, Launch, MemoryInfo, Properties, Signature,
+};
+use qft_emulator::Emulator;
 use qft_optim::{
     FloatRule, FloatState, FloatUpdate, LionConfig, LionUpdate, Momentum, MomentumCode, OptimOps,
     SquareSum, UpdateStats, WeightRounding,
@@ -15,6 +19,7 @@ use qft_tensor::RngKey;
 use qft_testing::rng::TestRng;
 use qft_testing::tolerance::UNIT;
 use std::ops::Range;
+use std::sync::Arc;
 
 const RESIDUALS: [Residual; 3] = [Residual::None, Residual::Bits4, Residual::Bits8];
 const CODES: [MomentumCode; 2] = [MomentumCode::Sqrt, MomentumCode::Linear];
@@ -158,11 +163,21 @@ fn gradient(rng: &mut TestRng, rows: usize, cols: usize, kind: usize) -> Vec<f32
 
 /// Several steps, large enough at times to push weights out of their range; the first in two calls.
 fn compare(shape: (usize, usize), gap: usize, fraction: f64, seeds: Range<u64>) {
+    compare_on(devices_under_test(), shape, gap, fraction, seeds);
+}
+
+fn compare_on(
+    devices: Vec<(String, Cuda)>,
+    shape: (usize, usize),
+    gap: usize,
+    fraction: f64,
+    seeds: Range<u64>,
+) {
     let ((rows, cols), cpu) = (shape, cpu());
     let mut rng = TestRng::new((rows * 10_000 + cols) as u64);
     let mut w = rng.normals(rows * cols, 0.02);
     w[0] = 0.3;
-    for (name, device) in devices_under_test() {
+    for (name, device) in devices {
         for residual in RESIDUALS {
             for code in CODES {
                 for rounding in [WeightRounding::Stochastic, WeightRounding::Nearest] {
@@ -226,6 +241,62 @@ fn lion_equals_the_cpu_on_wide_rows() {
 #[test]
 fn lion_equals_the_cpu_on_rows_beyond_shared_memory() {
     compare((2, 16_500), 0, 0.01, 1..2);
+}
+
+/// An emulator that runs Lion with two blocks, as if there were no scratch for more rows.
+#[derive(Debug)]
+struct TwoBlocks(Emulator);
+
+impl Driver for TwoBlocks {
+    fn properties(&self) -> &Properties {
+        self.0.properties()
+    }
+    fn memory_info(&self) -> Result<MemoryInfo, DriverError> {
+        self.0.memory_info()
+    }
+    fn alloc(&self, bytes: usize) -> Result<u64, DriverError> {
+        self.0.alloc(bytes)
+    }
+    fn free(&self, address: u64) -> Result<(), DriverError> {
+        self.0.free(address)
+    }
+    fn upload(&self, dst: u64, src: &[u8]) -> Result<(), DriverError> {
+        self.0.upload(dst, src)
+    }
+    fn download(&self, dst: &mut [u8], src: u64) -> Result<(), DriverError> {
+        self.0.download(dst, src)
+    }
+    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), DriverError> {
+        self.0.copy(dst, src, bytes)
+    }
+    fn zero(&self, dst: u64, bytes: usize) -> Result<(), DriverError> {
+        self.0.zero(dst, bytes)
+    }
+    fn synchronize(&self) -> Result<(), DriverError> {
+        self.0.synchronize()
+    }
+    fn signature(&self, kernel: &str) -> Result<Signature, DriverError> {
+        self.0.signature(kernel)
+    }
+    fn launch(
+        &self,
+        kernel: &'static str,
+        mut launch: Launch,
+        args: &[Arg],
+    ) -> Result<(), DriverError> {
+        if kernel == "lion_update_f32_i8" {
+            launch.grid[0] = launch.grid[0].min(2);
+        }
+        self.0.launch(kernel, launch, args)
+    }
+}
+
+#[test]
+fn lion_equals_the_cpu_where_blocks_take_several_rows() {
+    for fraction in [0.0, 0.01] {
+        let device = Cuda::new(Arc::new(TwoBlocks(Emulator::new(1 << 30, 1)))).unwrap();
+        compare_on(vec![("two blocks".to_owned(), device)], (5, 16_500), 0, fraction, 1..2);
+    }
 }
 
 const RULES: [FloatRule; 2] = [

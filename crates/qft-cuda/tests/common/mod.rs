@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Memory of an emulated device.
 const EMULATED_BYTES: u64 = 4 << 30;
 
-/// Seeds under which the emulator orders warps; a missing barrier shows under some of them.
+/// Seeds by which the emulator orders warps.
 const SEEDS: [u64; 2] = [1, 2];
 
 /// The CPU backend: the specification.
