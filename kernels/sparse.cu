@@ -9,7 +9,7 @@
 // equal bit for bit; no float atomics, so deterministic.
 // CPU twin: crates/qft-quant/src/cpu/sparse.rs.
 // Bound: shared memory (forward), where a thread's feature finds 16 tokens in a word of 16 bytes; instructions (backward), about
-// 30 for the 128 tokens that a feature meets in a warp.
+// 25 for the 128 tokens that a feature meets in a warp, and 190 beside for each chunk of 32 rows.
 #include "bytes.cuh"
 #include "features.cuh"
 #include "quads.cuh"
@@ -27,6 +27,61 @@ __device__ __forceinline__ uint32_t load_codes(const int8_t* x, uint32_t token, 
         if (col + i < cols) packed |= static_cast<uint32_t>(row[col + i]) << 8 * i;
     }
     return packed;
+}
+
+// Four codes of each of four tokens from `token` on, those beyond the matrix zero.
+__device__ __forceinline__ void load_square(uint32_t (&codes)[QUAD], const int8_t* x, uint32_t token, uint32_t tokens,
+                                            uint32_t col, uint32_t cols, bool aligned) {
+#pragma unroll
+    for (uint32_t i = 0; i < QUAD; ++i) codes[i] = col < cols ? load_codes(x, token + i, tokens, col, cols, aligned) : 0;
+}
+
+// The same, turned, into a tile of columns, four tokens a word: with the sign's bit flipped, a code is itself plus 128. A
+// column has one more word than lanes, as four columns are written at a time.
+__device__ __forceinline__ void store_square(uint32_t (*columns)[WARP + 1], uint32_t token_quad, uint32_t (&codes)[QUAD]) {
+    transpose_bytes(codes, codes);
+#pragma unroll
+    for (uint32_t i = 0; i < QUAD; ++i) columns[i][token_quad] = codes[i] ^ 0x80808080u;
+}
+
+// The codes in a word of a tile.
+__device__ __forceinline__ void unpack(float (&codes)[QUAD], uint32_t packed) {
+#pragma unroll
+    for (uint32_t t = 0; t < QUAD; ++t) {
+        // The bits of 2^23 + 128 + code: exact, and faster than a conversion.
+        codes[t] = __uint_as_float(__byte_perm(packed, 0x4B000000u, 0x7440u | t)) - 8388736.0f;
+    }
+}
+
+// Where the features of one row in one block of columns are, among those of 32 rows, which are numbered row by row: number
+// i of them, if it is one of this row, is feature `offset + i`; `end` is the first number behind the row.
+struct __align__(8) Places {
+    uint32_t offset, end;
+};
+
+// The places of 32 rows, a lane each, from the first feature of each and their number.
+__device__ __forceinline__ Places places_of(uint32_t first, uint32_t count) {
+    uint32_t end = count;
+#pragma unroll
+    for (uint32_t distance = 1; distance < WARP; distance <<= 1) {
+        const uint32_t before = __shfl_up_sync(FULL_MASK, end, distance);
+        if (lane_index() >= distance) end += before;
+    }
+    return {first + count - end, end};
+}
+
+// How many features the rows have together.
+__device__ __forceinline__ uint32_t features_of(Places places) { return __shfl_sync(FULL_MASK, places.end, WARP - 1); }
+
+// The row, from 0 to 31, of feature `number`, which each lane may choose. All lanes call together.
+__device__ __forceinline__ uint32_t row_of(Places places, uint32_t number) {
+    // The first row that ends behind the number.
+    uint32_t row = 0;
+#pragma unroll
+    for (uint32_t step = WARP / 2; step != 0; step /= 2) {
+        if (__shfl_sync(FULL_MASK, places.end, row + step - 1) <= number) row += step;
+    }
+    return row;
 }
 
 constexpr uint32_t FORWARD_TOKENS = 16;
@@ -108,103 +163,153 @@ sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_
     }
 }
 
+constexpr uint32_t PLACES_THREADS = 128;
+
 constexpr uint32_t BACKWARD_TOKENS = QUAD * WARP;
 constexpr uint32_t BACKWARD_WARPS = 8;
 constexpr uint32_t BACKWARD_THREADS = WARP * BACKWARD_WARPS;
 constexpr uint32_t BACKWARD_COLS = 128;
 constexpr uint32_t WARP_COLS = BACKWARD_COLS / BACKWARD_WARPS;
-// Rows of a chunk: a bit each in the mask of a column.
+// Rows of a chunk: a lane each, and a bit each in the mask of a column, the first row the highest one.
 constexpr uint32_t BACKWARD_ROWS = WARP;
+constexpr uint32_t FIRST_ROW_BIT = 0x80000000u;
+
+// Rows in the table of places: whole chunks, and two without features behind them, as places are read two chunks ahead.
+__device__ __forceinline__ uint32_t padded_rows(uint32_t rows) { return (rows + 3 * WARP - 1) / WARP * WARP; }
+
+// The places of all rows and of the blocks of columns from `first_block` on, [blocks, padded rows]: a thread per row goes
+// through its counts once, lest each block of the backward product does so for each chunk.
+// Grid: ceil(padded rows / 128).
+extern "C" __global__ void __launch_bounds__(PLACES_THREADS)
+sparse_places_u32(const uint8_t* __restrict__ counts, const uint32_t* __restrict__ row_start, Places* __restrict__ places,
+                  uint32_t first_row, uint32_t rows, uint32_t first_block, uint32_t blocks, uint32_t cols) {
+    const uint32_t row = blockIdx.x * PLACES_THREADS + threadIdx.x, padded = padded_rows(rows);
+    // Whole warps leave: the sums below are those of all lanes.
+    if (row >= padded) return;
+    const bool inside = row < rows;
+    const uint32_t n = first_row + (inside ? row : 0);
+    const uint8_t* const row_counts = counts + static_cast<uint64_t>(n) * feature_blocks(cols);
+    uint32_t first = row_start[n];
+    for (uint32_t block = 0; block < first_block; ++block) first += row_counts[block];
+#pragma unroll 4
+    for (uint32_t block = 0; block < blocks; ++block) {
+        const uint32_t count = inside ? row_counts[first_block + block] : 0;
+        places[static_cast<uint64_t>(block) * padded + row] = places_of(first, count);
+        first += count;
+    }
+}
 
 // What takes the features of a row to units of its scale; see SparseBackward.
 __device__ __forceinline__ float inverse_of(float scale) { return scale >= 1.17549435e-38f ? __fdiv_rn(1.0f, scale) : 0.0f; }
+
+// A feature as it is read, ahead of its use: its row within the chunk and its column within the block of 256.
+struct RawFeature {
+    uint32_t row, col, value;
+    float scale;
+};
+
+// Feature `number` of the 32 rows from `n` on, consecutive numbers for the lanes of a warp; unspecified if there are fewer.
+__device__ __forceinline__ RawFeature read_feature(Places places, uint32_t number, const uint16_t* values,
+                                                   const uint8_t* feature_cols, const float* scale, uint32_t n) {
+    RawFeature feature = {};
+    const uint32_t count = features_of(places);
+    if (number - lane_index() >= count) return feature;
+    feature.row = row_of(places, number);
+    const uint32_t place = __shfl_sync(FULL_MASK, places.offset, feature.row) + number;
+    if (number < count) {
+        feature.col = feature_cols[place];
+        feature.value = values[place];
+        feature.scale = scale[n + feature.row];
+    }
+    return feature;
+}
 
 // A block per 128 columns and 128 tokens: a warp keeps the sums of 16 columns in registers, a lane those of four tokens.
 // Rows come by in chunks of 32. All threads spread the chunk's features over a dense tile of values, and set the bit of
 // their row in the mask of their column; then each warp goes through the masks of its columns, rows rising. A feature is
 // the same for the whole warp, which meets 128 tokens for one word of shared memory a lane.
-// Grid: (ceil(K / 128), ceil(T / 128)).
+//
+// While a chunk is multiplied, the gradient and the features of the next one are on their way to registers, and the places
+// of the one after: nobody waits for memory. Of the two buffers one is filled while slower warps still read the other, so
+// one barrier a chunk is enough.
+// Grid: (ceil(cols of the launch / 128), ceil(T / 128)); `places` are those of the blocks of columns from `first_block` on.
 extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, 2)
 sparse_backward_i8_f32(const int8_t* __restrict__ dy, const float* __restrict__ dy_scale, const float* __restrict__ scale,
                        const uint16_t* __restrict__ values, const uint8_t* __restrict__ feature_cols,
-                       const uint8_t* __restrict__ counts, const uint32_t* __restrict__ row_start, float* __restrict__ dx,
-                       uint64_t dx_stride, uint32_t first_row, uint32_t rows, uint32_t tokens, uint32_t cols) {
-    // Four tokens a word. One more word a row than lanes: four rows are written at a time.
-    __shared__ uint32_t gradient[BACKWARD_ROWS][WARP + 1];
-    __shared__ float features[BACKWARD_ROWS][BACKWARD_COLS];
-    __shared__ uint32_t masks[BACKWARD_COLS];
-    __shared__ uint32_t starts[BACKWARD_ROWS], ends[BACKWARD_ROWS];
-    __shared__ float inverses[BACKWARD_ROWS];
-    const uint32_t lane = lane_index(), blocks = feature_blocks(cols), first_token = blockIdx.y * BACKWARD_TOKENS;
-    const uint32_t first_col = blockIdx.x * BACKWARD_COLS, block = first_col / FEATURE_COLS;
+                       const Places* __restrict__ places, float* __restrict__ dx, uint64_t dx_stride, uint32_t first_row,
+                       uint32_t rows, uint32_t first_block, uint32_t tokens, uint32_t cols) {
+    __shared__ uint32_t gradient[2][BACKWARD_ROWS][WARP + 1];
+    __shared__ float features[2][BACKWARD_ROWS][BACKWARD_COLS];
+    __shared__ __align__(16) uint32_t masks[2][BACKWARD_COLS];
+    const uint32_t lane = lane_index(), first_token = blockIdx.y * BACKWARD_TOKENS;
+    const uint32_t first_col = first_block * FEATURE_COLS + blockIdx.x * BACKWARD_COLS;
     const uint32_t warp_col = warp_index() * WARP_COLS;
     // A quad of tokens and a quad of rows to each thread.
     const uint32_t token_quad = threadIdx.x / (BACKWARD_ROWS / QUAD), row_quad = threadIdx.x % (BACKWARD_ROWS / QUAD);
     const bool dy_aligned = quads_aligned(dy, rows);
+    places += static_cast<uint64_t>(blockIdx.x / (FEATURE_COLS / BACKWARD_COLS)) * padded_rows(rows) + lane;
+
+    const auto read_features = [&](uint32_t chunk, Places chunk_places, uint32_t number) {
+        return read_feature(chunk_places, number, values, feature_cols, scale, first_row + chunk);
+    };
+    const auto read_gradient = [&](uint32_t chunk, uint32_t(&codes)[QUAD]) {
+        const uint32_t token = first_token + QUAD * token_quad;
+        load_square(codes, dy, token, tokens, chunk + QUAD * row_quad, rows, dy_aligned);
+    };
+
+    uint32_t codes[QUAD];
+    read_gradient(0, codes);
+    Places chunk_places = places[0], next_places = places[BACKWARD_ROWS];
+    RawFeature feature = read_features(0, chunk_places, threadIdx.x);
+    masks[threadIdx.x / BACKWARD_COLS][threadIdx.x % BACKWARD_COLS] = 0;
+    __syncthreads();
+
     float sums[WARP_COLS][QUAD] = {};
-    for (uint32_t chunk = 0; chunk < rows; chunk += BACKWARD_ROWS) {
-        __syncthreads();
-        uint32_t codes[QUAD] = {};
-#pragma unroll
-        for (uint32_t i = 0; i < QUAD; ++i) {
-            const uint32_t row = chunk + QUAD * row_quad;
-            if (row < rows) codes[i] = load_codes(dy, first_token + QUAD * token_quad + i, tokens, row, rows, dy_aligned);
-        }
-        transpose_bytes(codes, codes);
-#pragma unroll
-        for (uint32_t i = 0; i < QUAD; ++i) gradient[QUAD * row_quad + i][token_quad] = codes[i];
-        if (threadIdx.x < BACKWARD_COLS) masks[threadIdx.x] = 0;
-        // First warp: where the features of each row's block begin, and how many there are up to the row.
-        if (threadIdx.x < WARP) {
-            uint32_t count = 0, start = 0;
-            if (chunk + lane < rows) {
-                const uint32_t n = first_row + chunk + lane;
-                const uint8_t* const row_counts = counts + static_cast<uint64_t>(n) * blocks;
-                start = row_start[n];
-                for (uint32_t other = 0; other < block; ++other) start += row_counts[other];
-                count = row_counts[block];
-                inverses[lane] = inverse_of(scale[n]);
-            }
-            uint32_t end = count;
-#pragma unroll
-            for (uint32_t distance = 1; distance < WARP; distance <<= 1) {
-                const uint32_t before = __shfl_up_sync(FULL_MASK, end, distance);
-                if (lane >= distance) end += before;
-            }
-            starts[lane] = start;
-            ends[lane] = end;
-        }
-        __syncthreads();
-        for (uint32_t place = threadIdx.x; place < ends[BACKWARD_ROWS - 1]; place += BACKWARD_THREADS) {
-            // The first row that ends beyond this place.
-            uint32_t row = 0;
-            while (ends[row] <= place) ++row;
-            const uint32_t feature = starts[row] + place - (row == 0 ? 0 : ends[row - 1]);
+    for (uint32_t chunk = 0, buffer = 0; chunk < rows; chunk += BACKWARD_ROWS, buffer ^= 1) {
+        store_square(&gradient[buffer][QUAD * row_quad], token_quad, codes);
+        const uint32_t count = features_of(chunk_places);
+        // Whole warps: the lanes look for their features together.
+        for (uint32_t number = threadIdx.x; number - lane < count; number += BACKWARD_THREADS) {
+            if (number >= BACKWARD_THREADS) feature = read_features(chunk, chunk_places, number);
             // Columns of the other half of the block wrap, or are beyond.
-            const uint32_t col = block * FEATURE_COLS + feature_cols[feature] - first_col;
-            if (col < BACKWARD_COLS) {
-                features[row][col] = f32_from_bf16(values[feature]) * inverses[row];
-                atomicOr(&masks[col], 1u << row);
+            const uint32_t col = feature.col - first_col % FEATURE_COLS;
+            if (number < count && col < BACKWARD_COLS) {
+                features[buffer][feature.row][col] = f32_from_bf16(feature.value) * inverse_of(feature.scale);
+                atomicOr(&masks[buffer][col], FIRST_ROW_BIT >> feature.row);
             }
         }
+        read_gradient(chunk + BACKWARD_ROWS, codes);
+        chunk_places = next_places;
+        feature = read_features(chunk + BACKWARD_ROWS, chunk_places, threadIdx.x);
+        next_places = places[chunk + 2 * BACKWARD_ROWS];
         __syncthreads();
+
+        const uint32_t* const last_codes = &gradient[buffer][BACKWARD_ROWS - 1][lane];
+        const float* const last_features = &features[buffer][BACKWARD_ROWS - 1][warp_col];
 #pragma unroll
-        for (uint32_t c = 0; c < WARP_COLS; ++c) {
-            // Not unrolled: mostly there is one feature or none, and 16 copies of this fill the instruction cache as it is.
+        for (uint32_t first = 0; first < WARP_COLS; first += QUAD) {
+            const uint4 four = *reinterpret_cast<const uint4*>(&masks[buffer][warp_col + first]);
+            uint32_t rows_left[QUAD] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+            for (uint32_t i = 0; i < QUAD; ++i) {
+                const uint32_t c = first + i;
+                // Not unrolled: mostly there is one feature or none, and 16 copies of this fill the instruction cache as it is.
 #pragma unroll 1
-            for (uint32_t left = masks[warp_col + c]; left != 0; left &= left - 1) {
-                const uint32_t row = __ffs(static_cast<int>(left)) - 1;
-                const float value = features[row][warp_col + c];
-                // With the sign's bit flipped, a code is itself plus 128.
-                const uint32_t packed = gradient[row][lane] ^ 0x80808080u;
+                while (rows_left[i] != 0) {
+                    // Rows of the chunk that are behind the next one with a feature.
+                    const uint32_t behind = 31 - __clz(static_cast<int>(rows_left[i]));
+                    rows_left[i] ^= 1u << behind;
+                    const float value = *(last_features - behind * BACKWARD_COLS + c);
+                    float codes_there[QUAD];
+                    unpack(codes_there, *(last_codes - behind * (WARP + 1)));
 #pragma unroll
-                for (uint32_t t = 0; t < QUAD; ++t) {
-                    // The bits of 2^23 + 128 + code: exact, and faster than a conversion.
-                    const float shifted = __uint_as_float(__byte_perm(packed, 0x4B000000u, 0x7440u | t));
-                    sums[c][t] = __fmaf_rn(shifted - 8388736.0f, value, sums[c][t]);
+                    for (uint32_t t = 0; t < QUAD; ++t) sums[c][t] = __fmaf_rn(codes_there[t], value, sums[c][t]);
                 }
             }
         }
+        // For the chunk after the next one; no other warp has read these.
+        __syncwarp();
+        if (lane < WARP_COLS) masks[buffer][warp_col + lane] = 0;
     }
     const bool dx_aligned = quads_aligned(dx, dx_stride);
 #pragma unroll

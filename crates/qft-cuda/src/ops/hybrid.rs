@@ -1,7 +1,9 @@
 //! Hybrid matrices on the GPU: `kernels/hybrid.cu`, `kernels/sparse.cu`.
 
 use super::dims::index;
+use crate::scratch::SCRATCH_BYTES;
 use crate::{Arg, Cuda, Launch};
+use qft_quant::outlier::BLOCK_COLS;
 use qft_quant::{
     DecodeRows, Error, HybridMatrix, HybridOps, Outliers, Precision, Residual, SparseBackward,
     SparseForward,
@@ -15,6 +17,15 @@ const FORWARD: (usize, usize) = (256, 16);
 
 /// Columns and tokens of a block in `sparse_backward`, and its threads.
 const BACKWARD: (usize, usize, u32) = (128, 128, 256);
+
+/// Threads of a block in `sparse_places`, a row each.
+const PLACES_THREADS: u32 = 128;
+/// Rows that have places in each block of columns, as in the kernels: whole chunks, and two more.
+const fn padded_rows(rows: usize) -> usize {
+    rows.next_multiple_of(32) + 64
+}
+/// Bytes of a row's place.
+const PLACE_BYTES: usize = 8;
 
 /// log2 of the residual's steps in one of the high plane.
 pub(super) fn log_f(residual: Residual) -> u32 {
@@ -98,17 +109,39 @@ impl HybridOps for Cuda {
         if weight.outliers.is_none() || rows.is_empty() || tokens == 0 {
             return Ok(());
         }
-        let grid = [weight.cols().div_ceil(block_cols), tokens.div_ceil(block_tokens)];
-        let mut args =
-            vec![self.read(OP, &dy.q)?, self.read(OP, &dy.scale)?, self.read(OP, &weight.scale)?];
-        args.extend(self.features(OP, weight.outliers.as_ref())?);
-        args.extend([self.write_mat(OP, &mut dx)?, Arg::size(dx.stride())]);
-        args.extend(shape(OP, weight, rows.start, rows.len(), tokens)?);
-        let launch = Launch {
-            grid: [index(OP, grid[0])?, index(OP, grid[1])?, 1],
-            ..Launch::blocks(1, threads)
-        };
-        Ok(self.launch(OP, "sparse_backward_i8_f32", launch, &args)?)
+        let [values, feature_cols, counts, row_start] =
+            self.features(OP, weight.outliers.as_ref())?;
+        let gradient =
+            [self.read(OP, &dy.q)?, self.read(OP, &dy.scale)?, self.read(OP, &weight.scale)?];
+        let out = [self.write_mat(OP, &mut dx)?, Arg::size(dx.stride())];
+        let [first_row, n, t, k] = shape(OP, weight, rows.start, rows.len(), tokens)?;
+        // As many blocks of columns at a time as the scratch block has room for: mostly all. One is four million rows.
+        let (blocks, padded) = (weight.cols().div_ceil(BLOCK_COLS), padded_rows(rows.len()));
+        let block_bytes = PLACE_BYTES * padded;
+        let most = (SCRATCH_BYTES / block_bytes).clamp(1, blocks.max(1));
+        let scratch = self.scratch(OP, most * block_bytes)?;
+        let places = scratch.at(0);
+        for first in (0..blocks).step_by(most) {
+            let end = blocks.min(first + most);
+            let first_block = Arg::U32(index(OP, first)?);
+            let count = Arg::U32(index(OP, end - first)?);
+            let args = [counts, row_start, places, first_row, n, first_block, count, k];
+            let grid = padded.div_ceil(PLACES_THREADS as usize);
+            let launch = Launch::blocks(index(OP, grid)?, PLACES_THREADS);
+            self.launch(OP, "sparse_places_u32", launch, &args)?;
+
+            let cols = weight.cols().min(end * BLOCK_COLS) - first * BLOCK_COLS;
+            let grid = [cols.div_ceil(block_cols), tokens.div_ceil(block_tokens)];
+            let features = [values, feature_cols, places];
+            let args =
+                [&gradient[..], &features, &out, &[first_row, n, first_block, t, k]].concat();
+            let launch = Launch {
+                grid: [index(OP, grid[0])?, index(OP, grid[1])?, 1],
+                ..Launch::blocks(1, threads)
+            };
+            self.launch(OP, "sparse_backward_i8_f32", launch, &args)?;
+        }
+        Ok(())
     }
 }
 
