@@ -87,32 +87,23 @@ struct Product {
         __syncthreads();
     }
 
+    // Writes the warp's cells, the first of which is (m0, n0).
     static __device__ __forceinline__ void finish(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
-                                                  uint32_t n_end) {
+                                                  uint32_t n_end, bool inside) {
         const uint32_t g = lane_index() / 4, t = lane_index() % 4;
-        const bool vectors = e.vectors<4>();
+        constexpr uint32_t ROWS = WM / 8;
+        const auto at = [&](uint32_t index) {
+            const uint32_t i = index % ROWS, j = index / ROWS;
+            Cells<4> cells = {m0 + i / 4 * 32 + A::place(i % 4, g), n0 + j * 16 + t * 4, {}};
 #pragma unroll
-        for (uint32_t j = 0; j < WN / 16; ++j) {
-            const uint32_t n = n0 + j * 16 + t * 4;
-            if (n >= n_end) continue;
-            const uint32_t columns = min(n_end - n, 4u);
-            float col_scale[4];
-            e.load_col_scale(col_scale, n, columns);
-#pragma unroll
-            for (uint32_t i = 0; i < WM / 8; ++i) {
-                const uint32_t m = m0 + i / 4 * 32 + A::place(i % 4, g);
-                if (m >= m_end) continue;
-                const float row_scale = e.row_scale != nullptr ? e.row_scale[m] : 1.0f;
-                int32_t sum[4];
-#pragma unroll
-                for (uint32_t v = 0; v < 4; ++v) {
-                    // B::place(octet, 2t + element) is 16 (j % 2) + 4t + v, where octet is 2 (j % 2) + high or low bit of v.
-                    const uint32_t octet = B_K ? v / 2 : v % 2, element = B_K ? v % 2 : v / 2;
-                    sum[v] = sums[i / 2][2 * j + octet][i % 2 * 2 + element];
-                }
-                e.write(m, n, columns, vectors, sum, row_scale, col_scale);
+            for (uint32_t v = 0; v < 4; ++v) {
+                // B::place(octet, 2t + element) is 16 (j % 2) + 4t + v, where octet is 2 (j % 2) + high or low bit of v.
+                const uint32_t octet = B_K ? v / 2 : v % 2, element = B_K ? v % 2 : v / 2;
+                cells.sum[v] = sums[i / 2][2 * j + octet][i % 2 * 2 + element];
             }
-        }
+            return cells;
+        };
+        e.write<4, ROWS * WN / 16>(at, m_end, n_end, inside);
     }
 
     static __device__ __forceinline__ void run(const Operand& a, const Operand& b, uint32_t k, const Epilogue& e,
@@ -157,7 +148,8 @@ struct Product {
             read = read + STAGE_BYTES == STAGES * STAGE_BYTES ? 0 : read + STAGE_BYTES;
             write = write + STAGE_BYTES == STAGES * STAGE_BYTES ? 0 : write + STAGE_BYTES;
         }
-        finish(sums, e, m0 + warp_m, n0 + warp_n, a.outer, b.outer);
+        const bool inside = m0 + BM <= a.outer && n0 + BN <= b.outer;
+        finish(sums, e, m0 + warp_m, n0 + warp_n, a.outer, b.outer, inside);
     }
 };
 

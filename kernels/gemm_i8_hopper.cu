@@ -184,51 +184,26 @@ __device__ __forceinline__ void start_nt(Sums& sums, uint8_t* shared, const Wide
     __syncthreads();
 }
 
-// Writes the thread's two rows of nt, m0 and m0 + 8.
+// Writes the thread's cells of nt: two rows, m0 and m0 + 8.
 __device__ __forceinline__ void finish_nt(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
-                                          uint32_t n_end) {
-    const bool vectors = e.vectors<4>();
-    float row_scale[2];
-#pragma unroll
-    for (uint32_t h = 0; h < 2; ++h) {
-        row_scale[h] = e.row_scale != nullptr && m0 + 8 * h < m_end ? e.row_scale[m0 + 8 * h] : 1.0f;
-    }
-#pragma unroll
-    for (uint32_t j = 0; j < LARGE / 16; ++j) {
-        const uint32_t n = n0 + j * 16 + lane_index() % 4 * 4;
-        if (n >= n_end) continue;
-        const uint32_t columns = min(n_end - n, 4u);
-        float col_scale[4];
-        e.load_col_scale(col_scale, n, columns);
-#pragma unroll
-        for (uint32_t h = 0; h < 2; ++h) {
-            if (m0 + 8 * h >= m_end) continue;
-            const int32_t* lower = sums + 8 * j + 2 * h;
-            const int32_t sum[4] = {lower[0], lower[1], lower[4], lower[5]};
-            e.write(m0 + 8 * h, n, columns, vectors, sum, row_scale[h], col_scale);
-        }
-    }
+                                          uint32_t n_end, bool inside) {
+    const auto at = [&](uint32_t index) {
+        const uint32_t h = index % 2, j = index / 2;
+        const int32_t* first = sums + 8 * j + 2 * h;
+        return Cells<4>{m0 + 8 * h, n0 + j * 16 + lane_index() % 4 * 4, {first[0], first[1], first[4], first[5]}};
+    };
+    e.write<4, LARGE / 8>(at, m_end, n_end, inside);
 }
 
-// Writes the thread's two columns of nn, n0 and n0 + 1, whose rows begin with m0.
+// Writes the thread's cells of nn: two columns, n0 and n0 + 1, whose rows begin with m0.
 __device__ __forceinline__ void finish_nn(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
-                                          uint32_t n_end) {
-    if (n0 >= n_end) return;
-    const bool vectors = e.vectors<2>();
-    const uint32_t columns = min(n_end - n0, 2u);
-    float col_scale[2];
-    e.load_col_scale(col_scale, n0, columns);
-#pragma unroll
-    for (uint32_t j = 0; j < LARGE / 8; ++j) {
-#pragma unroll
-        for (uint32_t element = 0; element < 2; ++element) {
-            const uint32_t m = m0 + 8 * j + lane_index() % 4 * 2 + element;
-            if (m >= m_end) continue;
-            const float row_scale = e.row_scale != nullptr ? e.row_scale[m] : 1.0f;
-            const int32_t sum[2] = {sums[4 * j + element], sums[4 * j + 2 + element]};
-            e.write(m, n0, columns, vectors, sum, row_scale, col_scale);
-        }
-    }
+                                          uint32_t n_end, bool inside) {
+    const auto at = [&](uint32_t index) {
+        const uint32_t element = index % 2, j = index / 2;
+        const uint32_t m = m0 + 8 * j + lane_index() % 4 * 2 + element;
+        return Cells<2>{m, n0, {sums[4 * j + element], sums[4 * j + 2 + element]}};
+    };
+    e.write<2, LARGE / 4>(at, m_end, n_end, inside);
 }
 
 }  // namespace
@@ -262,7 +237,8 @@ gemm_i8_f32_nt_hopper(const int8_t* __restrict__ a_data, uint64_t a_stride, cons
             wgmma_s8_m64n256k32(sums, wgmma_advance(a_tile, i * WGMMA_K), wgmma_advance(b_tile, i * WGMMA_K));
         }
     });
-    finish_nt(sums, {row_scale, col_scale, out, out_stride, accumulate != 0}, m0 + row, n0, m, n);
+    finish_nt(sums, {row_scale, col_scale, out, out_stride, accumulate != 0}, m0 + row, n0, m, n,
+              m0 + SMALL <= m && n0 + LARGE <= n);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1)
@@ -291,5 +267,5 @@ gemm_i8_f32_nn_hopper(const int8_t* __restrict__ a_data, uint64_t a_stride, cons
         }
     });
     finish_nn(sums, {row_scale, col_scale, out, out_stride, accumulate != 0}, m0,
-              n0 + warp_index() * 16 + lane_index() / 4 * 2, m, n);
+              n0 + warp_index() * 16 + lane_index() / 4 * 2, m, n, m0 + LARGE <= m && n0 + SMALL <= n);
 }

@@ -19,6 +19,42 @@ __device__ __forceinline__ void stage_wide_digits(int8_t* rows, int8_t* columns,
     __syncthreads();
 }
 
+// WIDTH (2 or 4) neighbouring cells of a row of the result, from (m, n) on, where n divides by WIDTH.
+template <uint32_t WIDTH>
+struct Cells {
+    uint32_t m, n;
+    int32_t sum[WIDTH];
+};
+
+template <uint32_t WIDTH>
+struct alignas(WIDTH * sizeof(float)) Floats {
+    float x[WIDTH];
+};
+
+// The same value, of which the compiler does not see where it comes from: else it would make a copy of all that follows for
+// each of the cases that a kernel's argument distinguishes.
+template <class T>
+__device__ __forceinline__ T opaque(T x) {
+#ifndef QFT_EMULATE
+    if constexpr (sizeof(T) == 8) asm volatile("" : "+l"(x));
+    else asm volatile("" : "+r"(x));
+#endif
+    return x;
+}
+
+// What an absent scale is read from.
+static __device__ const float ONE = 1.0f;
+
+// A scale per index, or one for all where there is none, without a branch.
+struct Scale {
+    const float* first;
+    uint32_t step;
+
+    explicit __device__ __forceinline__ Scale(const float* scale)
+        : first(opaque(scale != nullptr ? scale : &ONE)), step(opaque(scale != nullptr ? 1u : 0u)) {}
+    __device__ __forceinline__ float operator[](uint32_t index) const { return __ldg(first + index * step); }
+};
+
 // out[m, n] (+)= f32(sum) * row_scale[m] * col_scale[n]
 struct Epilogue {
     const float* row_scale;  // [M] or null.
@@ -27,42 +63,61 @@ struct Epilogue {
     uint64_t stride;
     bool accumulate;
 
-    // Whether `WIDTH` (2 or 4) neighbouring columns, the first of which divides by it, can be written at once.
-    template <uint32_t WIDTH>
-    __device__ __forceinline__ bool vectors() const {
-        return is_aligned(out, WIDTH * sizeof(float)) && stride % WIDTH == 0;
-    }
-
-    // The scales of the `columns` (1 to WIDTH) columns from `n` on.
-    template <uint32_t WIDTH>
-    __device__ __forceinline__ void load_col_scale(float (&scale)[WIDTH], uint32_t n, uint32_t columns) const {
+    // Writes the COUNT cells of a thread, `at(0)` to `at(COUNT - 1)`. `inside` says, the same for all threads of a block, that
+    // none of its cells is outside of the result [m_end, n_end].
+    template <uint32_t WIDTH, uint32_t COUNT, class At>
+    __device__ __forceinline__ void write(const At& at, uint32_t m_end, uint32_t n_end, bool inside) const {
+        const Scale row(row_scale), column(col_scale);
+        if (inside && is_aligned(out, WIDTH * sizeof(float)) && stride % WIDTH == 0) {
+            if (accumulate) write_inside<true, WIDTH, COUNT>(at, row, column);
+            else write_inside<false, WIDTH, COUNT>(at, row, column);
+            return;
+        }
 #pragma unroll
-        for (uint32_t v = 0; v < WIDTH; ++v) scale[v] = col_scale != nullptr && v < columns ? col_scale[n + v] : 1.0f;
-    }
-
-    // Writes the `columns` (1 to WIDTH) cells from (m, n) on.
-    template <uint32_t WIDTH>
-    __device__ __forceinline__ void write(uint32_t m, uint32_t n, uint32_t columns, bool vectors, const int32_t (&sum)[WIDTH],
-                                          float row, const float (&col)[WIDTH]) const {
-        struct alignas(WIDTH * sizeof(float)) Cells {
-            float x[WIDTH];
-        };
-        Cells value;
-#pragma unroll
-        for (uint32_t v = 0; v < WIDTH; ++v) value.x[v] = __fmul_rn(__fmul_rn(__int2float_rn(sum[v]), row), col[v]);
-        float* first = out + m * stride + n;
-        if (vectors && columns == WIDTH) {
-            Cells* cells = reinterpret_cast<Cells*>(first);
-            if (accumulate) {
-                const Cells old = *cells;
-#pragma unroll
-                for (uint32_t v = 0; v < WIDTH; ++v) value.x[v] = __fadd_rn(old.x[v], value.x[v]);
-            }
-            *cells = value;
-        } else {
+        for (uint32_t i = 0; i < COUNT; ++i) {
+            const uint32_t add = opaque(static_cast<uint32_t>(accumulate));
+            const Cells<WIDTH> cells = at(i);
+            if (cells.m >= m_end) continue;
 #pragma unroll
             for (uint32_t v = 0; v < WIDTH; ++v) {
-                if (v < columns) first[v] = accumulate ? __fadd_rn(first[v], value.x[v]) : value.x[v];
+                if (cells.n + v >= n_end) continue;
+                float* cell = out + cells.m * stride + cells.n + v;
+                const float value = scaled(cells.sum[v], row[cells.m], column[cells.n + v]);
+                // Adding a negative zero changes no number.
+                *cell = __fadd_rn(add ? *cell : -0.0f, value);
+            }
+        }
+    }
+
+private:
+    static __device__ __forceinline__ float scaled(int32_t sum, float row, float column) {
+        return __fmul_rn(__fmul_rn(__int2float_rn(sum), row), column);
+    }
+
+    // Without a branch, and with all loads of some cells before the first of their stores: a load never waits alone.
+    template <bool ACCUMULATE, uint32_t WIDTH, uint32_t COUNT, class At>
+    __device__ __forceinline__ void write_inside(const At& at, const Scale& row, const Scale& column) const {
+        constexpr uint32_t TOGETHER = COUNT % 8 == 0 ? 8 : COUNT;
+#pragma unroll
+        for (uint32_t first = 0; first < COUNT; first += TOGETHER) {
+            Floats<WIDTH> old[TOGETHER];
+            float scale[TOGETHER];
+#pragma unroll
+            for (uint32_t i = 0; i < TOGETHER; ++i) {
+                const Cells<WIDTH> cells = at(first + i);
+                scale[i] = row[cells.m];
+                if (ACCUMULATE) old[i] = *reinterpret_cast<const Floats<WIDTH>*>(out + cells.m * stride + cells.n);
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < TOGETHER; ++i) {
+                const Cells<WIDTH> cells = at(first + i);
+                Floats<WIDTH> value;
+#pragma unroll
+                for (uint32_t v = 0; v < WIDTH; ++v) {
+                    const float x = scaled(cells.sum[v], scale[i], column[cells.n + v]);
+                    value.x[v] = ACCUMULATE ? __fadd_rn(old[i].x[v], x) : x;
+                }
+                *reinterpret_cast<Floats<WIDTH>*>(out + cells.m * stride + cells.n) = value;
             }
         }
     }

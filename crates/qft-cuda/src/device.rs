@@ -38,7 +38,9 @@ impl Cuda {
         if device.is_hopper() {
             match Self::without_warpgroup_products(driver)?.test_warpgroup_products() {
                 Ok(()) => device.warpgroup_products = true,
-                Err(error) => tracing::warn!("products of warpgroups are not used: {error}"),
+                Err(error) => tracing::warn!(
+                    "products of warpgroups are not used: {error}; QFT_NO_WGMMA=1 does not try them"
+                ),
             }
         }
         Ok(device)
@@ -106,8 +108,8 @@ impl Cuda {
         let [x, y, z] = launch.grid;
         limit("the grid in x", u64::from(x), u64::from(MAX_GRID_X))?;
         limit("the grid in y or z", u64::from(y.max(z)), u64::from(MAX_GRID_YZ))?;
-        let shared = self.driver.properties().max_dynamic_shared_bytes;
-        limit("shared memory", u64::from(launch.shared_bytes), u64::from(shared))?;
+        let shared = u64::from(launch.shared_bytes) + u64::from(signature.static_shared_bytes);
+        limit("shared memory", shared, u64::from(self.driver.properties().max_shared_bytes))?;
         if launch.is_empty() {
             return Ok(());
         }

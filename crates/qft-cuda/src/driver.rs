@@ -14,8 +14,8 @@ pub struct Properties {
     pub compute_capability: (u32, u32),
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
-    /// The most dynamic shared memory that a block can ask for.
-    pub max_dynamic_shared_bytes: u32,
+    /// The most shared memory that a block can have, static and dynamic.
+    pub max_shared_bytes: u32,
 }
 
 /// Memory of a GPU, all processes together.

@@ -13,8 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Compute capability that the kernels need: INT8 tensor-core products of 16 x 8 x 32, asynchronous copies.
 const OLDEST_CAPABILITY: (u32, u32) = (8, 0);
-/// What a block may have of shared memory without asking.
-const DEFAULT_SHARED_BYTES: u32 = 48 << 10;
 /// Pinned memory through which small uploads go without waiting.
 const STAGING_BYTES: usize = 4 << 20;
 /// Uploads up to this size go through it.
@@ -34,20 +32,13 @@ pub struct Gpu {
 /// What changes while the GPU is used.
 struct State {
     modules: HashMap<usize, sys::CUmodule>,
-    functions: HashMap<&'static str, Function>,
+    functions: HashMap<&'static str, sys::CUfunction>,
     staging: Staging,
 }
 
 // SAFETY: handles and pinned memory of a context may be used from any thread to which the context is bound; every use
 // binds it first and holds the lock.
 unsafe impl Send for State {}
-
-#[derive(Clone, Copy)]
-struct Function {
-    handle: sys::CUfunction,
-    /// The dynamic shared memory that it may ask for.
-    shared_bytes: u32,
-}
 
 /// Pinned memory, filled from the front; full, it is reused after the stream has caught up.
 struct Staging {
@@ -106,7 +97,7 @@ impl Gpu {
             ordinal,
             compute_capability,
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            max_dynamic_shared_bytes: attribute(
+            max_shared_bytes: attribute(
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
             )?,
         };
@@ -134,59 +125,69 @@ impl Gpu {
         unsafe { result::stream::synchronize(self.stream.cu_stream()) }.map_err(failed(call))
     }
 
-    /// The function of a kernel, whose module is loaded when it is first used, allowed to use `shared_bytes`.
-    fn function(
-        &self,
-        state: &mut State,
-        kernel: &'static str,
-        shared_bytes: u32,
-    ) -> Result<sys::CUfunction, Error> {
-        let function = match state.functions.get(kernel) {
-            Some(function) => *function,
+    /// The function of a kernel, whose module is loaded when it is first used, allowed all the shared memory that there is.
+    fn function(&self, state: &mut State, kernel: &'static str) -> Result<sys::CUfunction, Error> {
+        if let Some(function) = state.functions.get(kernel) {
+            return Ok(*function);
+        }
+        let entry = ptx::entry(kernel)?;
+        let module = match state.modules.get(&entry.module) {
+            Some(loaded) => *loaded,
             None => {
-                let module = ptx::entry(kernel)?.module;
-                let module = match state.modules.get(&module) {
-                    Some(loaded) => *loaded,
-                    None => {
-                        let loaded = load(module)?;
-                        state.modules.insert(module, loaded);
-                        loaded
-                    }
-                };
-                let name = CString::new(kernel)
-                    .map_err(|_| Error::UnknownKernel { kernel: kernel.to_owned() })?;
-                // SAFETY: the module is loaded and stays so until the context goes.
-                let handle = unsafe { result::module::get_function(module, name) }
-                    .map_err(failed("cuModuleGetFunction"))?;
-                Function { handle, shared_bytes: DEFAULT_SHARED_BYTES }
+                let loaded = load(entry.module)?;
+                state.modules.insert(entry.module, loaded);
+                loaded
             }
         };
-        let allowed = function.shared_bytes.max(shared_bytes);
-        if allowed > function.shared_bytes {
-            let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            let bytes = i32::try_from(allowed).unwrap_or(i32::MAX);
+        let name =
+            CString::new(kernel).map_err(|_| Error::UnknownKernel { kernel: kernel.to_owned() })?;
+        // SAFETY: the module is loaded and stays so until the context goes.
+        let function = unsafe { result::module::get_function(module, name) }
+            .map_err(failed("cuModuleGetFunction"))?;
+        use sys::CUfunction_attribute as Which;
+        let get = |which| {
             // SAFETY: the handle is of a loaded module.
-            unsafe { result::function::set_function_attribute(function.handle, which, bytes) }
-                .map_err(failed("cuFuncSetAttribute"))?;
-        }
-        state.functions.insert(kernel, Function { shared_bytes: allowed, ..function });
-        Ok(function.handle)
+            unsafe { result::function::get_function_attribute(function, which) }
+                .map_err(failed("cuFuncGetAttribute"))
+        };
+        // Without asking, a block has 48 KiB, of which its static arrays are a part.
+        let fixed = get(Which::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
+        let dynamic = i32::try_from(self.properties.max_shared_bytes).unwrap_or(i32::MAX) - fixed;
+        let which = Which::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the handle is of a loaded module.
+        unsafe { result::function::set_function_attribute(function, which, dynamic) }
+            .map_err(failed("cuFuncSetAttribute"))?;
+        let (registers, local) = (
+            get(Which::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
+            get(Which::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
+        );
+        tracing::debug!("{kernel}: {registers} registers, {local} bytes of local memory a thread");
+        state.functions.insert(kernel, function);
+        Ok(function)
     }
 }
 
-/// Loads an embedded module into the current context: the driver compiles its PTX, or has it in its cache.
+/// Loads an embedded module into the current context: the driver compiles its PTX, or has it in its cache. What its compiler
+/// says of products that wait for each other becomes a warning; the pinned compiler has nothing to say.
 fn load(index: usize) -> Result<sys::CUmodule, Error> {
     let (name, text) = MODULES[index];
     let failure = |message: String| Error::Driver { call: format!("loading {name}.ptx"), message };
     let image = CString::new(text).map_err(|error| failure(error.to_string()))?;
-    let mut log = vec![0u8; LOG_BYTES];
+    let (mut log, mut notes) = (vec![0u8; LOG_BYTES], vec![0u8; LOG_BYTES]);
     let mut options = [
         sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER,
         sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+        sys::CUjit_option::CU_JIT_INFO_LOG_BUFFER,
+        sys::CUjit_option::CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES,
     ];
-    let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG_BYTES as *mut c_void];
+    let mut values = [
+        log.as_mut_ptr().cast::<c_void>(),
+        LOG_BYTES as *mut c_void,
+        notes.as_mut_ptr().cast::<c_void>(),
+        LOG_BYTES as *mut c_void,
+    ];
     let mut module = std::ptr::null_mut();
-    // SAFETY: the image ends with a zero; the log has the size that is given; both outlive the call.
+    // SAFETY: the image ends with a zero; the logs have the sizes that are given; all outlive the call.
     let done = unsafe {
         sys::cuModuleLoadDataEx(
             &mut module,
@@ -196,15 +197,18 @@ fn load(index: usize) -> Result<sys::CUmodule, Error> {
             values.as_mut_ptr(),
         )
     };
-    done.result().map_err(|error| {
-        let said = CStr::from_bytes_until_nul(&log).map(|said| said.to_string_lossy().into_owned());
-        match driver_error("cuModuleLoadDataEx", error) {
-            Error::Driver { message, .. } => {
-                failure(format!("{message} {}", said.unwrap_or_default()))
-            }
-            other => other,
-        }
+    let said = |log: &[u8]| {
+        let text = CStr::from_bytes_until_nul(log).map(|text| text.to_string_lossy().into_owned());
+        text.unwrap_or_default()
+    };
+    done.result().map_err(|error| match driver_error("cuModuleLoadDataEx", error) {
+        Error::Driver { message, .. } => failure(format!("{message} {}", said(&log))),
+        other => other,
     })?;
+    let notes = said(&notes);
+    if notes.contains("serialized") {
+        tracing::warn!("{name}.ptx will be slow with this driver: {notes}");
+    }
     Ok(module)
 }
 
@@ -302,7 +306,7 @@ impl Driver for Gpu {
     fn launch(&self, kernel: &'static str, launch: Launch, args: &[Arg]) -> Result<(), Error> {
         self.bind()?;
         let mut state = self.state();
-        let function = self.function(&mut state, kernel, launch.shared_bytes)?;
+        let function = self.function(&mut state, kernel)?;
         let mut values: Vec<[u8; 8]> = args.iter().map(|arg| arg.to_bytes()).collect();
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|v| v.as_mut_ptr().cast()).collect();

@@ -69,6 +69,8 @@ pub struct Signature {
     pub parameters: Vec<Parameter>,
     /// The most threads that a block may have: its launch bounds.
     pub max_threads: u32,
+    /// Shared memory that a block has besides what its launch asks for.
+    pub static_shared_bytes: u32,
 }
 
 /// Grid and block of a launch.

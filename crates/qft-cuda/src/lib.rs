@@ -33,16 +33,16 @@ use std::sync::Arc;
 /// use, [`Error::SelfTest`] where there is one that computes wrongly, [`Error::Driver`] if the driver fails.
 pub fn open(ordinal: usize) -> Result<Cuda, Error> {
     let open = || Ok::<Arc<dyn Driver>, Error>(Arc::new(Gpu::open(ordinal)?));
-    let mut device = if std::env::var_os("QFT_NO_WGMMA").is_some() {
-        Cuda::without_warpgroup_products(open()?)?
-    } else {
-        Cuda::new(open()?)?
-    };
-    if device.is_hopper() && !device.has_warpgroup_products() {
-        // A kernel that faults takes its context along: go on in a new one.
-        drop(device);
-        device = Cuda::without_warpgroup_products(open()?)?;
+    let mut device = None;
+    if std::env::var_os("QFT_NO_WGMMA").is_none() {
+        let tried = Cuda::new(open()?)?;
+        // A kernel that faults takes its context along: go on in a new one, if the driver allows it.
+        device = (!tried.is_hopper() || tried.has_warpgroup_products()).then_some(tried);
     }
+    let device = match device {
+        Some(device) => device,
+        None => Cuda::without_warpgroup_products(open()?)?,
+    };
     device.self_test().map_err(Error::SelfTest)?;
     // The ledger of the device that is handed out begins empty.
     Ok(device.with_empty_ledger())

@@ -42,13 +42,28 @@ fn parse(text: &str) -> impl Iterator<Item = (&str, Signature)> {
         let (name, rest) = rest.split_once('(')?;
         let (list, rest) = rest.split_once(')')?;
         let parameters = list.split(',').filter_map(parameter).collect();
-        let directives = rest.split('{').next()?;
+        let (directives, body) = rest.split_once('{')?;
         let max_threads = directives.split_once(".maxntid ").map_or(1024, |(_, sizes)| {
             let line = sizes.lines().next().unwrap_or_default();
             line.split(',').filter_map(|n| n.trim().parse::<u32>().ok()).product()
         });
-        Some((name.trim(), Signature { parameters, max_threads }))
+        let static_shared_bytes = static_shared_bytes(body);
+        Some((name.trim(), Signature { parameters, max_threads, static_shared_bytes }))
     })
+}
+
+/// Bytes of the shared arrays and variables that a kernel declares: `.shared .align 8 .b8 name[64];`.
+fn static_shared_bytes(body: &str) -> u32 {
+    body.lines()
+        .filter_map(|line| {
+            let mut words = line.trim().strip_prefix(".shared .align ")?.split_whitespace();
+            let align: u32 = words.next()?.parse().ok()?;
+            let element = words.next()?.trim_start_matches(|c: char| !c.is_ascii_digit());
+            let count = words.next()?.split_once('[').and_then(|(_, rest)| rest.split(']').next());
+            let bits = element.parse::<u32>().ok()? * count.map_or(Some(1), |n| n.parse().ok())?;
+            Some((align, bits / 8))
+        })
+        .fold(0, |end: u32, (align, bytes)| end.next_multiple_of(align) + bytes)
 }
 
 /// The kind of one `.param .u64 ...`; what is none of the three kinds reads as a 32-bit word, which no launch of such
@@ -69,10 +84,17 @@ mod tests {
     #[test]
     fn parameters_and_bounds_are_read() {
         let text = ".visible .entry one(\n\t.param .u64 .ptr .align 1 one_param_0,\n\t.param .f32 one_param_1,\n\t\
-                    .param .u32 one_param_2\n)\n.maxntid 128, 2, 1\n{\n ret;\n}\n.visible .entry two()\n{\n}\n";
+                    .param .u32 one_param_2\n)\n.maxntid 128, 2, 1\n{\n\t.shared .align 4 .b8 a[30];\n\
+                    \t.shared .align 8 .f32 b;\n ret;\n}\n.visible .entry two()\n{\n}\n";
         let found: Vec<_> = parse(text).collect();
         let one = vec![Parameter::B64, Parameter::F32, Parameter::B32];
-        assert_eq!(found[0], ("one", Signature { parameters: one, max_threads: 256 }));
-        assert_eq!(found[1], ("two", Signature { parameters: vec![], max_threads: 1024 }));
+        assert_eq!(
+            found[0],
+            ("one", Signature { parameters: one, max_threads: 256, static_shared_bytes: 36 })
+        );
+        assert_eq!(
+            found[1],
+            ("two", Signature { parameters: vec![], max_threads: 1024, static_shared_bytes: 0 })
+        );
     }
 }

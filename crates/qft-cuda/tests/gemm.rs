@@ -41,7 +41,7 @@ impl OneMultiprocessor {
     fn hopper(seed: u64) -> Self {
         let mut driver = Self::new(seed);
         driver.properties.compute_capability = (9, 0);
-        driver.properties.max_dynamic_shared_bytes = 227 << 10;
+        driver.properties.max_shared_bytes = 227 << 10;
         driver
     }
 

@@ -17,7 +17,7 @@
 mod memory;
 
 use memory::Memory;
-use qft_cuda::{Arg, Driver, Error, Launch, MemoryInfo, Parameter, Properties, Signature};
+use qft_cuda::{Arg, Driver, Error, Launch, MemoryInfo, Parameter, Properties, Signature, ptx};
 use rayon::prelude::*;
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
@@ -78,7 +78,7 @@ impl Emulator {
             ordinal: 0,
             compute_capability: (8, 6),
             multiprocessors: 82,
-            max_dynamic_shared_bytes: 99 << 10,
+            max_shared_bytes: 99 << 10,
         };
         Self {
             properties,
@@ -159,7 +159,10 @@ impl Driver for Emulator {
             .collect();
         // SAFETY: the function returns a constant.
         let max_threads = unsafe { (entry.threads)() };
-        Ok(Signature { parameters, max_threads })
+        // Thread-local variables here, of which only the PTX knows the size.
+        let static_shared_bytes =
+            ptx::entry(kernel).map_or(0, |entry| entry.signature.static_shared_bytes);
+        Ok(Signature { parameters, max_threads, static_shared_bytes })
     }
 
     fn launch(&self, kernel: &'static str, launch: Launch, args: &[Arg]) -> Result<(), Error> {

@@ -32,7 +32,7 @@ impl Nothing {
             ordinal: 0,
             compute_capability: (8, 0),
             multiprocessors: 108,
-            max_dynamic_shared_bytes: 163 << 10,
+            max_shared_bytes: 163 << 10,
         };
         let next_address = AtomicU64::new(1 << 32);
         Self { properties, next_address, launches: Mutex::default() }

@@ -63,7 +63,7 @@ fn f32_block(
     common: usize,
     per_warp: usize,
 ) -> Result<Launch, Error> {
-    let floats = cuda.driver().properties().max_dynamic_shared_bytes as usize / FLOAT;
+    let floats = cuda.driver().properties().max_shared_bytes as usize / FLOAT;
     let warps = (floats.saturating_sub(common) / per_warp).min(F32_WARPS);
     if warps == 0 {
         let need = format_args!("heads that fit {floats} floats of shared memory").to_string();

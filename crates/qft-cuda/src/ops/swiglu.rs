@@ -35,7 +35,7 @@ pub(super) fn forward(cuda: &Cuda, op: SwigluForward<'_>) -> Result<(), Error> {
             let (rows, width) = (dims::index(OP, rows)?, len / rows.max(1));
             let cols = Arg::U32(dims::index(OP, width)?);
             // A row waits in shared memory for its scale, if it fits.
-            let room = cuda.driver().properties().max_dynamic_shared_bytes;
+            let room = cuda.driver().properties().max_shared_bytes;
             let staged = u32::try_from(width * size_of::<f32>())
                 .ok()
                 .filter(|&bytes| bytes <= room.saturating_sub(OTHER_SHARED));
