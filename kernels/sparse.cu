@@ -8,8 +8,8 @@
 // Accumulator: f32 fused multiply-adds from zero, in the order of columns (forward) and rows (backward), as on the CPU:
 // equal bit for bit; no float atomics, so deterministic.
 // CPU twin: crates/qft-quant/src/cpu/sparse.rs.
-// Bound: shared memory (forward), where a thread's feature finds 16 tokens in a word of 16 bytes; instructions (backward), about
-// 25 for the 128 tokens that a feature meets in a warp, and 190 beside for each chunk of 32 rows.
+// Bound: instructions, for the 128 tokens that a feature meets in a warp 22 (forward) and 25 (backward); beside them 650 for
+// 16 rows and 256 columns (forward), of them 300 for turning x, and 190 for 32 rows and 16 columns (backward).
 #include "bytes.cuh"
 #include "features.cuh"
 #include "quads.cuh"
@@ -84,43 +84,43 @@ __device__ __forceinline__ uint32_t row_of(Places places, uint32_t number) {
     return row;
 }
 
-constexpr uint32_t FORWARD_TOKENS = 16;
-constexpr uint32_t FORWARD_ROWS = 256;
-constexpr uint32_t FORWARD_COLS = 2048;
+constexpr uint32_t FEW_TOKENS = 16;
+constexpr uint32_t FEW_ROWS = 256;
+constexpr uint32_t FEW_COLS = 2048;
 
-// A thread per row of the matrix, which keeps the sums of 16 tokens in registers and walks through the features of its row;
-// x passes by in tiles of 2048 columns, transposed, so that a feature finds its 16 tokens in one 16-byte word.
+// For few tokens, as in generation: a thread per row of the matrix, which keeps the sums of 16 tokens in registers and walks
+// through the features of its row; x passes by in tiles of 2048 columns, transposed, so that a feature finds its 16 tokens in
+// one 16-byte word.
 // Grid: (ceil(rows / 256), ceil(T / 16)).
-extern "C" __global__ void __launch_bounds__(FORWARD_ROWS, 3)
-sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_scale,
-                      const uint32_t* __restrict__ channels, const int8_t* __restrict__ high,
-                      const uint16_t* __restrict__ values,
-                      const uint8_t* __restrict__ feature_cols, const uint8_t* __restrict__ counts,
-                      const uint32_t* __restrict__ row_start, float* __restrict__ y, uint64_t stride, uint32_t first_row,
-                      uint32_t rows, uint32_t tokens, uint32_t cols) {
-    __shared__ uint4 tile[FORWARD_COLS];
+extern "C" __global__ void __launch_bounds__(FEW_ROWS, 3)
+sparse_forward_few_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_scale,
+                          const uint32_t* __restrict__ channels, const int8_t* __restrict__ high,
+                          const uint16_t* __restrict__ values, const uint8_t* __restrict__ feature_cols,
+                          const uint8_t* __restrict__ counts, const uint32_t* __restrict__ row_start, float* __restrict__ y,
+                          uint64_t stride, uint32_t first_row, uint32_t rows, uint32_t tokens, uint32_t cols) {
+    __shared__ uint4 tile[FEW_COLS];
     // Second digits of the tokens, by place.
-    __shared__ __align__(16) int8_t seconds[WIDE][FORWARD_TOKENS];
-    const uint32_t row = blockIdx.x * FORWARD_ROWS + threadIdx.x, first_token = blockIdx.y * FORWARD_TOKENS;
+    __shared__ __align__(16) int8_t seconds[WIDE][FEW_TOKENS];
+    const uint32_t row = blockIdx.x * FEW_ROWS + threadIdx.x, first_token = blockIdx.y * FEW_TOKENS;
     const uint32_t blocks = feature_blocks(cols), n = first_row + row;
     const bool aligned = quads_aligned(x, cols);
     const uint8_t* const row_counts = counts + static_cast<uint64_t>(n) * blocks;
     uint32_t feature = row < rows ? row_start[n] : 0;
-    float sums[FORWARD_TOKENS] = {};
+    float sums[FEW_TOKENS] = {};
     // Wide channels are in front of the places that are not used; mostly there are none.
     uint32_t wide = 0;
     while (channels && wide < WIDE && channels[wide] < cols) ++wide;
-    if (threadIdx.x < WIDE * FORWARD_TOKENS && wide != 0) {
+    if (threadIdx.x < WIDE * FEW_TOKENS && wide != 0) {
         const uint32_t token = first_token + threadIdx.x / WIDE, place = threadIdx.x % WIDE;
         seconds[place][threadIdx.x / WIDE] = token < tokens ? high[static_cast<uint64_t>(token) * WIDE + place] : 0;
     }
-    for (uint32_t first_col = 0; first_col < cols; first_col += FORWARD_COLS) {
-        const uint32_t width = min(cols - first_col, FORWARD_COLS);
+    for (uint32_t first_col = 0; first_col < cols; first_col += FEW_COLS) {
+        const uint32_t width = min(cols - first_col, FEW_COLS);
         __syncthreads();
-        for (uint32_t col = QUAD * threadIdx.x; col < width; col += QUAD * FORWARD_ROWS) {
-            uint32_t columns[QUAD][FORWARD_TOKENS / QUAD];
+        for (uint32_t col = QUAD * threadIdx.x; col < width; col += QUAD * FEW_ROWS) {
+            uint32_t columns[QUAD][FEW_TOKENS / QUAD];
 #pragma unroll
-            for (uint32_t t = 0; t < FORWARD_TOKENS; t += QUAD) {
+            for (uint32_t t = 0; t < FEW_TOKENS; t += QUAD) {
                 uint32_t codes[QUAD];
 #pragma unroll
                 for (uint32_t i = 0; i < QUAD; ++i)
@@ -144,7 +144,7 @@ sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_
                 uint32_t place = 0;
                 while (place < wide && channels[place] != first_col + col + feature_cols[feature]) ++place;
 #pragma unroll
-                for (uint32_t t = 0; t < FORWARD_TOKENS; ++t) {
+                for (uint32_t t = 0; t < FEW_TOKENS; ++t) {
                     int32_t code = static_cast<int8_t>(packed[t / 4] >> (t % 4 * 8));
                     if (place < wide) code += WIDE_RADIX * seconds[place][t];
                     sums[t] = __fmaf_rn(static_cast<float>(code), value, sums[t]);
@@ -154,7 +154,7 @@ sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_
     }
     if (row >= rows) return;
 #pragma unroll
-    for (uint32_t t = 0; t < FORWARD_TOKENS; ++t) {
+    for (uint32_t t = 0; t < FEW_TOKENS; ++t) {
         const uint32_t token = first_token + t;
         if (token < tokens) {
             float* const out = y + token * stride + row;
@@ -163,7 +163,185 @@ sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_
     }
 }
 
-constexpr uint32_t PLACES_THREADS = 128;
+// A feature as it is read, ahead of its use: its row among the 32 and its column within the block of 256.
+struct RawFeature {
+    uint32_t row, col, value;
+};
+
+// Feature `number` of 32 rows, consecutive numbers for the lanes of a warp; unspecified if there are fewer.
+__device__ __forceinline__ RawFeature read_feature(Places places, uint32_t number, const uint16_t* values,
+                                                   const uint8_t* feature_cols) {
+    RawFeature feature = {};
+    const uint32_t count = features_of(places);
+    if (number - lane_index() >= count) return feature;
+    feature.row = row_of(places, number);
+    const uint32_t place = __shfl_sync(FULL_MASK, places.offset, feature.row) + number;
+    if (number < count) {
+        feature.col = feature_cols[place];
+        feature.value = values[place];
+    }
+    return feature;
+}
+
+// row[first + i] += factor * sums[i][t], except beyond `end`.
+template <uint32_t COUNT>
+__device__ __forceinline__ void add_scaled(float* row, uint32_t first, uint32_t end, bool aligned, float factor,
+                                           const float (&sums)[COUNT][QUAD], uint32_t t) {
+#pragma unroll
+    for (uint32_t i = 0; i < COUNT; i += QUAD) {
+        float out[QUAD];
+        load_quad(out, row, first + i, 0, end, aligned);
+#pragma unroll
+        for (uint32_t j = 0; j < QUAD; ++j) out[j] = out[j] + factor * sums[i + j][t];
+        store_quad(row, first + i, 0, end, aligned, out);
+    }
+}
+
+constexpr uint32_t FORWARD_TOKENS = QUAD * WARP;
+constexpr uint32_t FORWARD_WARPS = 8;
+constexpr uint32_t FORWARD_THREADS = WARP * FORWARD_WARPS;
+constexpr uint32_t WARP_ROWS = 16;
+constexpr uint32_t FORWARD_ROWS = WARP_ROWS * FORWARD_WARPS;
+// Features that a warp holds at a time: three times as many as 1 % of 16 x 256 weights.
+constexpr uint32_t LISTED = 128;
+
+// A feature in a list: its value as a float, with the place in the lowest bits where a channel of the block is wide; and
+// where its column begins in the tile.
+struct __align__(8) Listed {
+    uint32_t value, column;
+};
+
+// For many tokens: a block per 128 rows of the matrix and 128 tokens. A warp keeps the sums of 16 rows in registers, a lane
+// those of four tokens. Columns come by in blocks of 256. A warp lists the features of its rows in the block, row by row, and
+// goes through them: a feature is the same for all lanes, which meet 128 tokens for one word of shared memory each. The list
+// of the next block is on its way to registers meanwhile; the other block of threads on the multiprocessor computes while
+// this one loads x.
+// Grid: (ceil(rows / 128), ceil(T / 128)).
+extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 2)
+sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_scale,
+                      const uint32_t* __restrict__ channels, const int8_t* __restrict__ high,
+                      const uint16_t* __restrict__ values, const uint8_t* __restrict__ feature_cols,
+                      const uint8_t* __restrict__ counts, const uint32_t* __restrict__ row_start, float* __restrict__ y,
+                      uint64_t stride, uint32_t first_row, uint32_t rows, uint32_t tokens, uint32_t cols) {
+    __shared__ uint32_t tile[FEATURE_COLS][WARP + 1];
+    // One more than is listed, as each is read ahead.
+    __shared__ Listed lists[FORWARD_WARPS][LISTED + 1];
+    // Second digits by place, four tokens a word as in the tile; zeros behind the last place, for channels that are not wide.
+    __shared__ uint32_t seconds[WIDE + 1][WARP];
+    const uint32_t lane = lane_index(), blocks = feature_blocks(cols), first_token = blockIdx.y * FORWARD_TOKENS;
+    const uint32_t warp_row = blockIdx.x * FORWARD_ROWS + warp_index() * WARP_ROWS;
+    // A quad of tokens and a quad of columns to each thread; 32 columns at a time.
+    const uint32_t token_quad = threadIdx.x / (WARP / QUAD), col_quad = threadIdx.x % (WARP / QUAD);
+    const bool x_aligned = quads_aligned(x, cols);
+    Listed* const list = lists[warp_index()];
+
+    // Lanes hold the wide channels; mostly there are none.
+    const uint32_t channel = channels != nullptr && lane < WIDE ? channels[lane] : NO_CHANNEL;
+    if (__any_sync(FULL_MASK, channel != NO_CHANNEL)) {
+        for (uint32_t place = warp_index(); place <= WIDE; place += FORWARD_WARPS) {
+            uint32_t packed = 0;
+#pragma unroll
+            for (uint32_t t = 0; t < QUAD; ++t) {
+                const uint64_t token = first_token + QUAD * lane + t;
+                if (place < WIDE && token < tokens)
+                    packed |= static_cast<uint32_t>(static_cast<uint8_t>(high[token * WIDE + place])) << 8 * t;
+            }
+            seconds[place][lane] = packed ^ 0x80808080u;
+        }
+    }
+
+    // The first 16 lanes hold a row each: its count in a block, and its first feature there.
+    const bool has_row = lane < WARP_ROWS && warp_row + lane < rows;
+    const uint32_t n = first_row + (has_row ? warp_row + lane : 0);
+    const uint8_t* const row_counts = counts + static_cast<uint64_t>(n) * blocks;
+    const auto read_count = [&](uint32_t block) { return has_row && block < blocks ? uint32_t{row_counts[block]} : 0; };
+    // Features `begin + lane`, `begin + 32 + lane` and so on of a block.
+    RawFeature features[LISTED / WARP];
+    const auto read_list = [&](Places places, uint32_t begin) {
+#pragma unroll
+        for (uint32_t i = 0; i < LISTED / WARP; ++i)
+            features[i] = read_feature(places, begin + i * WARP + lane, values, feature_cols);
+    };
+    const auto store_list = [&](bool wide, uint32_t first_col) {
+#pragma unroll
+        for (uint32_t i = 0; i < LISTED / WARP; ++i) {
+            uint32_t place = wide ? WIDE : 0;
+            if (wide) {
+                for (uint32_t p = 0; p < WIDE; ++p) {
+                    if (__shfl_sync(FULL_MASK, channel, p) == first_col + features[i].col) place = p;
+                }
+            }
+            list[i * WARP + lane] = {features[i].value << 16 | place, features[i].col * (WARP + 1)};
+        }
+        __syncwarp();
+    };
+
+    uint32_t first = row_start[n], count = read_count(0), next_count = read_count(1);
+    Places places = places_of(first, count);
+    read_list(places, 0);
+    const uint32_t* const lane_codes = &tile[0][lane];
+    float sums[WARP_ROWS][QUAD] = {};
+    for (uint32_t block = 0; block < blocks; ++block) {
+        const uint32_t first_col = block * FEATURE_COLS;
+        __syncthreads();
+#pragma unroll 4
+        for (uint32_t i = 0; i < FEATURE_COLS / WARP; ++i) {
+            const uint32_t col = i * WARP + QUAD * col_quad;
+            uint32_t codes[QUAD];
+            load_square(codes, x, first_token + QUAD * token_quad, tokens, first_col + col, cols, x_aligned);
+            store_square(&tile[col], token_quad, codes);
+        }
+        const bool wide = __any_sync(FULL_MASK, channel / FEATURE_COLS == block);
+        store_list(wide, first_col);
+        first += count;
+        count = next_count;
+        next_count = read_count(block + 2);
+        const Places next_places = places_of(first, count);
+        read_list(next_places, 0);
+        __syncthreads();
+
+        for (uint32_t begin = 0;;) {
+            const uint32_t listed = min(max(places.end, begin) - begin, LISTED);
+            const Listed* next = list;
+            Listed feature = *next;
+#pragma unroll
+            for (uint32_t r = 0; r < WARP_ROWS; ++r) {
+                const Listed* const end = list + __shfl_sync(FULL_MASK, listed, r);
+                // Not unrolled: 16 copies of this fill the instruction cache as it is.
+#pragma unroll 1
+                while (next < end) {
+                    float codes[QUAD];
+                    unpack(codes, lane_codes[feature.column]);
+                    uint32_t value = feature.value;
+                    feature = *++next;
+                    if (wide) {
+                        float digits[QUAD];
+                        unpack(digits, seconds[value & 0xff][lane]);
+#pragma unroll
+                        for (uint32_t t = 0; t < QUAD; ++t) codes[t] = __fmaf_rn(digits[t], WIDE_RADIX, codes[t]);
+                        value &= 0xffff0000u;
+                    }
+#pragma unroll
+                    for (uint32_t t = 0; t < QUAD; ++t) sums[r][t] = __fmaf_rn(codes[t], __uint_as_float(value), sums[r][t]);
+                }
+            }
+            begin += LISTED;
+            if (begin >= features_of(places)) break;
+            // More than the list holds: the rest, without haste. The features of the next block are read again.
+            read_list(places, begin);
+            __syncwarp();
+            store_list(wide, first_col);
+            if (begin + LISTED >= features_of(places)) read_list(next_places, 0);
+        }
+        places = next_places;
+    }
+    const bool y_aligned = quads_aligned(y, stride);
+#pragma unroll
+    for (uint32_t t = 0; t < QUAD; ++t) {
+        const uint32_t token = first_token + QUAD * lane + t;
+        if (token < tokens) add_scaled(y + token * stride, warp_row, rows, y_aligned, x_scale[token], sums, t);
+    }
+}
 
 constexpr uint32_t BACKWARD_TOKENS = QUAD * WARP;
 constexpr uint32_t BACKWARD_WARPS = 8;
@@ -173,6 +351,8 @@ constexpr uint32_t WARP_COLS = BACKWARD_COLS / BACKWARD_WARPS;
 // Rows of a chunk: a lane each, and a bit each in the mask of a column, the first row the highest one.
 constexpr uint32_t BACKWARD_ROWS = WARP;
 constexpr uint32_t FIRST_ROW_BIT = 0x80000000u;
+
+constexpr uint32_t PLACES_THREADS = 128;
 
 // Rows in the table of places: whole chunks, and two without features behind them, as places are read two chunks ahead.
 __device__ __forceinline__ uint32_t padded_rows(uint32_t rows) { return (rows + 3 * WARP - 1) / WARP * WARP; }
@@ -202,28 +382,6 @@ sparse_places_u32(const uint8_t* __restrict__ counts, const uint32_t* __restrict
 // What takes the features of a row to units of its scale; see SparseBackward.
 __device__ __forceinline__ float inverse_of(float scale) { return scale >= 1.17549435e-38f ? __fdiv_rn(1.0f, scale) : 0.0f; }
 
-// A feature as it is read, ahead of its use: its row within the chunk and its column within the block of 256.
-struct RawFeature {
-    uint32_t row, col, value;
-    float scale;
-};
-
-// Feature `number` of the 32 rows from `n` on, consecutive numbers for the lanes of a warp; unspecified if there are fewer.
-__device__ __forceinline__ RawFeature read_feature(Places places, uint32_t number, const uint16_t* values,
-                                                   const uint8_t* feature_cols, const float* scale, uint32_t n) {
-    RawFeature feature = {};
-    const uint32_t count = features_of(places);
-    if (number - lane_index() >= count) return feature;
-    feature.row = row_of(places, number);
-    const uint32_t place = __shfl_sync(FULL_MASK, places.offset, feature.row) + number;
-    if (number < count) {
-        feature.col = feature_cols[place];
-        feature.value = values[place];
-        feature.scale = scale[n + feature.row];
-    }
-    return feature;
-}
-
 // A block per 128 columns and 128 tokens: a warp keeps the sums of 16 columns in registers, a lane those of four tokens.
 // Rows come by in chunks of 32. All threads spread the chunk's features over a dense tile of values, and set the bit of
 // their row in the mask of their column; then each warp goes through the masks of its columns, rows rising. A feature is
@@ -249,8 +407,11 @@ sparse_backward_i8_f32(const int8_t* __restrict__ dy, const float* __restrict__ 
     const bool dy_aligned = quads_aligned(dy, rows);
     places += static_cast<uint64_t>(blockIdx.x / (FEATURE_COLS / BACKWARD_COLS)) * padded_rows(rows) + lane;
 
+    RawFeature feature;
+    float feature_scale = 0.0f;
     const auto read_features = [&](uint32_t chunk, Places chunk_places, uint32_t number) {
-        return read_feature(chunk_places, number, values, feature_cols, scale, first_row + chunk);
+        feature = read_feature(chunk_places, number, values, feature_cols);
+        if (number < features_of(chunk_places)) feature_scale = scale[first_row + chunk + feature.row];
     };
     const auto read_gradient = [&](uint32_t chunk, uint32_t(&codes)[QUAD]) {
         const uint32_t token = first_token + QUAD * token_quad;
@@ -260,7 +421,7 @@ sparse_backward_i8_f32(const int8_t* __restrict__ dy, const float* __restrict__ 
     uint32_t codes[QUAD];
     read_gradient(0, codes);
     Places chunk_places = places[0], next_places = places[BACKWARD_ROWS];
-    RawFeature feature = read_features(0, chunk_places, threadIdx.x);
+    read_features(0, chunk_places, threadIdx.x);
     masks[threadIdx.x / BACKWARD_COLS][threadIdx.x % BACKWARD_COLS] = 0;
     __syncthreads();
 
@@ -270,17 +431,17 @@ sparse_backward_i8_f32(const int8_t* __restrict__ dy, const float* __restrict__ 
         const uint32_t count = features_of(chunk_places);
         // Whole warps: the lanes look for their features together.
         for (uint32_t number = threadIdx.x; number - lane < count; number += BACKWARD_THREADS) {
-            if (number >= BACKWARD_THREADS) feature = read_features(chunk, chunk_places, number);
+            if (number >= BACKWARD_THREADS) read_features(chunk, chunk_places, number);
             // Columns of the other half of the block wrap, or are beyond.
             const uint32_t col = feature.col - first_col % FEATURE_COLS;
             if (number < count && col < BACKWARD_COLS) {
-                features[buffer][feature.row][col] = f32_from_bf16(feature.value) * inverse_of(feature.scale);
+                features[buffer][feature.row][col] = f32_from_bf16(feature.value) * inverse_of(feature_scale);
                 atomicOr(&masks[buffer][col], FIRST_ROW_BIT >> feature.row);
             }
         }
         read_gradient(chunk + BACKWARD_ROWS, codes);
         chunk_places = next_places;
-        feature = read_features(chunk + BACKWARD_ROWS, chunk_places, threadIdx.x);
+        read_features(chunk + BACKWARD_ROWS, chunk_places, threadIdx.x);
         next_places = places[chunk + 2 * BACKWARD_ROWS];
         __syncthreads();
 
@@ -315,17 +476,7 @@ sparse_backward_i8_f32(const int8_t* __restrict__ dy, const float* __restrict__ 
 #pragma unroll
     for (uint32_t t = 0; t < QUAD; ++t) {
         const uint32_t token = first_token + QUAD * lane + t;
-        if (token >= tokens) continue;
-        float* const row = dx + token * dx_stride;
-        const float factor = dy_scale[token];
-#pragma unroll
-        for (uint32_t c = 0; c < WARP_COLS; c += QUAD) {
-            const uint32_t col = first_col + warp_col + c;
-            float out[QUAD];
-            load_quad(out, row, col, 0, cols, dx_aligned);
-#pragma unroll
-            for (uint32_t i = 0; i < QUAD; ++i) out[i] = out[i] + factor * sums[c + i][t];
-            store_quad(row, col, 0, cols, dx_aligned, out);
-        }
+        if (token < tokens)
+            add_scaled(dx + token * dx_stride, first_col + warp_col, cols, dx_aligned, dy_scale[token], sums, t);
     }
 }

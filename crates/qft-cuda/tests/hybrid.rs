@@ -189,3 +189,19 @@ fn sparse_products_equal_the_cpu() {
         }
     }
 }
+
+/// Enough for large blocks on any GPU; the border of each kind of tile, and more features than one list holds.
+#[test]
+fn sparse_forward_products_of_many_tokens_equal_the_cpu() {
+    let cpu = cpu();
+    for (name, device) in devices_under_test() {
+        for (first_row, shape) in [(0, (1925, 520)), (3, (1930, 301))] {
+            let problem = Problem::new(1300, shape);
+            let rows = || first_row..shape.0;
+            let wide = |on: &dyn HybridOps| problem.wide_forward(on, rows());
+            assert!(wide(&device) == wide(&cpu), "{name}: wide {shape:?}");
+            let forward = |on: &dyn HybridOps| problem.forward(on, rows(), 0.01);
+            assert!(forward(&device) == forward(&cpu), "{name}: {shape:?}");
+        }
+    }
+}

@@ -12,8 +12,10 @@ use qft_quant::{
 /// Threads of a block in `decode_rows`.
 const DECODE_THREADS: u32 = 128;
 
-/// Rows and tokens of a block in `sparse_forward`; a thread per row.
-const FORWARD: (usize, usize) = (256, 16);
+/// Rows and tokens of a block in `sparse_forward`, and its threads.
+const FORWARD: (usize, usize, u32) = (128, 128, 256);
+/// The same in `sparse_forward_few`.
+const FORWARD_FEW: (usize, usize, u32) = (256, 16, 256);
 
 /// Columns and tokens of a block in `sparse_backward`, and its threads.
 const BACKWARD: (usize, usize, u32) = (128, 128, 256);
@@ -81,11 +83,21 @@ impl HybridOps for Cuda {
         const OP: &str = "sparse_forward";
         op.check()?;
         let SparseForward { x, weight, rows, mut y } = op;
-        let (tokens, (block_rows, block_tokens)) = (x.rows(), FORWARD);
+        let tokens = x.rows();
         if weight.outliers.is_none() || rows.is_empty() || tokens == 0 {
             return Ok(());
         }
-        let grid = [rows.len().div_ceil(block_rows), tokens.div_ceil(block_tokens)];
+        let grid = |(block_rows, block_tokens, _): (usize, usize, u32)| {
+            [rows.len().div_ceil(block_rows), tokens.div_ceil(block_tokens)]
+        };
+        // Where the large blocks do not fill the device, more small ones finish earlier.
+        let blocks: usize = grid(FORWARD).iter().product();
+        let (kernel, tile) = if blocks >= self.driver().properties().multiprocessors as usize {
+            ("sparse_forward_i8_f32", FORWARD)
+        } else {
+            ("sparse_forward_few_i8_f32", FORWARD_FEW)
+        };
+        let grid = grid(tile);
         let (channels, high) = match &x.wide {
             Some(wide) => (self.read(OP, &wide.channels)?, self.read(OP, &wide.high)?),
             None => (Arg::NULL, Arg::NULL),
@@ -96,9 +108,9 @@ impl HybridOps for Cuda {
         args.extend(shape(OP, weight, rows.start, rows.len(), tokens)?);
         let launch = Launch {
             grid: [index(OP, grid[0])?, index(OP, grid[1])?, 1],
-            ..Launch::blocks(1, block_rows as u32)
+            ..Launch::blocks(1, tile.2)
         };
-        Ok(self.launch(OP, "sparse_forward_i8_f32", launch, &args)?)
+        Ok(self.launch(OP, kernel, launch, &args)?)
     }
 
     fn sparse_backward(&self, op: SparseBackward<'_>) -> Result<(), Error> {
