@@ -198,14 +198,13 @@ inline uint32_t __umulhi(uint32_t a, uint32_t b) { return static_cast<uint32_t>(
 inline int __popc(uint32_t x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<uint32_t>(x)); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
+// Three bits of the selector for each byte: unlike the instruction, CUDA's function ignores the fourth, which asks for signs.
 inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
     const uint64_t all = static_cast<uint64_t>(high) << 32 | low;
     uint32_t out = 0;
     for (int byte = 0; byte < 4; ++byte) {
-        const uint32_t pick = selector >> (4 * byte) & 0xF;
-        uint32_t value = static_cast<uint32_t>(all >> (8 * (pick & 7))) & 0xFF;
-        if (pick & 8) value = value & 0x80 ? 0xFF : 0;
-        out |= value << (8 * byte);
+        const uint32_t pick = selector >> (4 * byte) & 7;
+        out |= (static_cast<uint32_t>(all >> (8 * pick)) & 0xFF) << (8 * byte);
     }
     return out;
 }
