@@ -6,19 +6,24 @@
 // u32 [rows] receive each row's sum of squares of the gradient, and whether its scale grew.
 // Grid: a block per row, of a warp for each 512 columns, 8 at most. A warp takes 128 columns at a time: the block of one
 // momentum scale, whose 128 random words are one counter of Philox per lane. A lane has four neighbours: 16 bytes of the
-// gradient, 4 of each plane. Everything is read once and written once: whether a row needs a larger scale is known only at
-// its end, so the new weights wait in shared memory (rows up to 16384), or for longer rows in `long_rows` i32
-// [gridDim.x, ceil(K / 128) * 128], where a block takes every gridDim.x-th row.
+// gradient, 4 of each plane, loaded while the block before is computed. Everything is read once and written once: whether a
+// row needs a larger scale is known only at its end, so the new weights wait in shared memory (rows up to 16384), or for
+// longer rows in `long_rows` i32 [gridDim.x, ceil(K / 128) * 128], where a block takes every gridDim.x-th row.
 // Rounding: stochastic or to nearest; bit for bit that of the CPU. Squares: f32 within a thread, f64 between threads, in a
 // fixed order: deterministic, but not the CPU's order.
 // CPU twin: crates/qft-optim/src/cpu/lion.rs.
-// Bound: memory, 8 to 10 bytes a weight; about 100 instructions a weight, a fifth of them Philox, take as long on an H100.
+// Entries: lion_update_f32_i8_r{bits of the residual}_{code of the momentum}.
+// Bound: 8 to 10 bytes and about 120 instructions a weight, a sixth of them Philox: docs/KERNELS.md.
 #include "features.cuh"
 #include "fixed_point.cuh"
 #include "stochastic.cuh"
 #include "sums.cuh"
 
 constexpr uint32_t MAX_WARPS = 8;
+
+// Blocks that a multiprocessor is to hold at a time, with 64 registers to a thread; rows of more columns than its shared memory
+// can hold four of leave it fewer.
+constexpr uint32_t BLOCKS = 4;
 
 // Elements that share a momentum scale.
 constexpr uint32_t BLOCK = 128;
@@ -49,15 +54,19 @@ __device__ __forceinline__ int32_t nearest(float x) {
     return static_cast<int32_t>(__float_as_uint(x + 12582912.0f) - __float_as_uint(12582912.0f));
 }
 
-// Factor from code |code| (square root) or code (linear) to the momentum.
+// Factor from code |code| (square root) or code (linear) to the momentum: the scale divided by 16129 or 127. One correction of
+// the product with the inverse gives the nearest float for every finite bf16, and takes no branch as a division does.
 template <bool SQRT>
 __device__ __forceinline__ float momentum_unit(uint16_t scale) {
-    return __fdiv_rn(f32_from_bf16(scale), SQRT ? 16129.0f : 127.0f);
+    constexpr float DIVISOR = SQRT ? 16129.0f : 127.0f, INVERSE = 1.0f / DIVISOR;
+    const float x = f32_from_bf16(scale), quotient = x * INVERSE;
+    return __fmaf_rn(__fmaf_rn(-quotient, DIVISOR, x), INVERSE, quotient);
 }
 
+// The product of codes is an exact integer.
 template <bool SQRT>
-__device__ __forceinline__ float decode_momentum(int32_t code, float unit) {
-    return static_cast<float>(SQRT ? code * abs(code) : code) * unit;
+__device__ __forceinline__ float decode_momentum(float code, float unit) {
+    return (SQRT ? code * fabsf(code) : code) * unit;
 }
 
 // The next bf16 that is not smaller than `max`: qft_optim::momentum::block_scale.
@@ -67,16 +76,46 @@ __device__ __forceinline__ uint16_t block_scale(float max) {
     return static_cast<uint16_t>(up < 0x7F7Fu ? up : 0x7F7Fu);
 }
 
+// (bits + 1/2) / 65536 - shift, as offset_from_bits has it, in one operation: every sum and product of it is exact.
+__device__ __forceinline__ float offset_from_half(uint32_t bits, float shift) {
+    return __fmaf_rn(static_cast<float>(static_cast<int32_t>(bits)), 1.0f / 65536.0f, 1.0f / 131072.0f - shift);
+}
+
+// About 1 / sqrt(x), for x that is not subnormal.
+__device__ __forceinline__ float approximate_rsqrt(float x) {
+#ifdef QFT_EMULATE
+    return rsqrtf(x);
+#else
+    float y;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
+// The square root to nearest as __fsqrt_rn computes it for x in the middle of the range, without its branch for others:
+// NaN for infinity.
+__device__ __forceinline__ float square_root(float x) {
+    const float inverse = approximate_rsqrt(x), root = x * inverse;
+    return __fmaf_rn(__fmaf_rn(-root, root, x), 0.5f * inverse, root);
+}
+
+// `x` with its sign changed if `sign` is negative.
+__device__ __forceinline__ float times_sign(float x, float sign) {
+    return __uint_as_float(__float_as_uint(x) ^ (__float_as_uint(sign) & 0x80000000u));
+}
+
+// The code in the lowest byte.
 template <bool SQRT>
-__device__ __forceinline__ int32_t encode_momentum(float m, float inverse, float u) {
+__device__ __forceinline__ uint32_t encode_momentum(float m, float inverse, float u) {
     const float scaled = fabsf(m) * inverse;
-    // Not a number becomes zero.
-    const float a = scaled > 0.0f ? scaled : 0.0f;
-    const float floor = floorf(SQRT ? __fsqrt_rn(a) : a);
-    const float rest = a - (SQRT ? floor * floor : floor), width = SQRT ? 2.0f * floor + 1.0f : 1.0f;
+    // Not a number becomes a code of zero, as does what is so small: a square root needs no less.
+    const float a = scaled > 1e-18f ? scaled : 1e-18f;
+    const float floor = floorf(SQRT ? square_root(a) : a);
+    const float rest = SQRT ? __fmaf_rn(-floor, floor, a) : a - floor, width = SQRT ? __fmaf_rn(2.0f, floor, 1.0f) : 1.0f;
     const float code = rest > u * width ? floor + 1.0f : floor;
+    // An infinite momentum has 127, too: the root is NaN then.
     const float magnitude = code < 127.0f ? code : 127.0f;
-    return nearest(m < 0.0f ? -magnitude : magnitude);
+    return __float_as_uint(times_sign(magnitude, m) + 12582912.0f);
 }
 
 // Updates a protected weight with the 16 bits of its element.
@@ -128,7 +167,7 @@ __device__ __forceinline__ void update_features(const Step& step, const Planes& 
         const uint32_t block = n * blocks + col / BLOCK;
         const uint64_t scale_index = static_cast<uint64_t>(n) * blocks + col / BLOCK;
         const float unit = momentum_unit<SQRT>(planes.m_scale[scale_index]);
-        const float m = decode_momentum<SQRT>(planes.m[static_cast<uint64_t>(n) * cols + col], unit);
+        const float m = decode_momentum<SQRT>(static_cast<float>(planes.m[static_cast<uint64_t>(n) * cols + col]), unit);
         const float direction = sign(step.beta1 * m + (1.0f - step.beta1) * g);
         const uint32_t bits = word_of(step.stream, 2 * block, col % BLOCK) & 0xFFFFu;
         planes.values[feature] = update_feature(step, planes.values[feature], direction, bits);
@@ -137,67 +176,157 @@ __device__ __forceinline__ void update_features(const Step& step, const Planes& 
     __syncthreads();
 }
 
+// Where a lane's quad of a block lies.
+struct Place {
+    const float* grad;
+    int8_t *q, *r, *m;
+    uint16_t* m_scale;
+    uint32_t col;
+};
+
+// The lane's first column of a block, in a row that starts at `row`.
+template <int LOG_F>
+__device__ __forceinline__ Place place_in(const Place& row, uint32_t block) {
+    const uint32_t col = block * BLOCK + QUAD * lane_index();
+    return {row.grad + col, row.q + col, LOG_F == 0 ? nullptr : row.r + residual_bytes<LOG_F>(col), row.m + col,
+            row.m_scale + block, col};
+}
+
+// Moves by whole blocks.
+template <int LOG_F>
+__device__ __forceinline__ void advance(Place& place, uint32_t blocks) {
+    place.grad += blocks * BLOCK;
+    place.q += blocks * BLOCK;
+    if (LOG_F != 0) place.r += residual_bytes<LOG_F>(blocks * BLOCK);
+    place.m += blocks * BLOCK;
+    place.m_scale += blocks;
+    place.col += blocks * BLOCK;
+}
+
+// What a lane reads of a block: four neighbours, their bytes as they lie in memory, the first one lowest. With 4 bits of
+// residual, two columns share a byte.
+struct Quads {
+    float grad[QUAD];
+    uint32_t q, r, m;
+    uint16_t m_scale;
+};
+
+// Starts the loads of a quad of which `left` columns exist, the others being zero; where quads are `aligned`, nothing waits for
+// the loads here.
+template <int LOG_F>
+__device__ __forceinline__ Quads load_quads(const Place& place, uint32_t left, bool aligned) {
+    Quads x = {};
+    x.m_scale = *place.m_scale;
+    if (aligned) {
+        if (left == 0) return x;
+        const float4 grad = *reinterpret_cast<const float4*>(place.grad);
+        x.grad[0] = grad.x;
+        x.grad[1] = grad.y;
+        x.grad[2] = grad.z;
+        x.grad[3] = grad.w;
+        x.q = *reinterpret_cast<const uint32_t*>(place.q);
+        x.m = *reinterpret_cast<const uint32_t*>(place.m);
+        if (LOG_F == 8) x.r = *reinterpret_cast<const uint32_t*>(place.r);
+        if (LOG_F == 4) x.r = *reinterpret_cast<const uint16_t*>(place.r);
+        return x;
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < QUAD; ++i) {
+        if (i >= left) break;
+        x.grad[i] = place.grad[i];
+        x.q |= static_cast<uint32_t>(static_cast<uint8_t>(place.q[i])) << 8 * i;
+        x.m |= static_cast<uint32_t>(static_cast<uint8_t>(place.m[i])) << 8 * i;
+        if (LOG_F == 8) x.r |= static_cast<uint32_t>(static_cast<uint8_t>(place.r[i])) << 8 * i;
+        if (LOG_F == 4 && i % 2 == 0) x.r |= static_cast<uint32_t>(static_cast<uint8_t>(place.r[i / 2])) << 4 * i;
+    }
+    return x;
+}
+
+// Columns of a row from `col` on.
+__device__ __forceinline__ uint32_t columns_left(uint32_t col, uint32_t cols) { return cols - min(col, cols); }
+
+__device__ __forceinline__ int32_t signed_byte(uint32_t bytes, uint32_t i) { return static_cast<int8_t>(bytes >> 8 * i); }
+
+// The fixed-point weight of column i of a quad; arbitrary beyond the row's end.
+template <int LOG_F>
+__device__ __forceinline__ int32_t fixed_point(const Quads& x, uint32_t i) {
+    if (LOG_F == 0) return signed_byte(x.q, i);
+    if (LOG_F == 4) return signed_byte(x.q, i) * 16 + (static_cast<int32_t>(x.r << (28 - 4 * i)) >> 28);
+    // Both bytes side by side, of two columns at a time, are the weight if the residual counts from -128.
+    const uint32_t pair = __byte_perm(x.r ^ 0x80808080u, x.q, i < 2 ? 0x5140 : 0x7362);
+    return static_cast<int16_t>(pair >> 16 * (i % 2)) - 128;
+}
+
 template <int LOG_F, bool SQRT>
-__device__ __forceinline__ void update_row(const Step& step, const Planes& planes, const float* grad_row, bool grad_aligned,
-                                           uint32_t n, int32_t* fixed, const uint32_t* marks, uint32_t* words,
-                                           double* square, uint32_t* grown) {
+__device__ __forceinline__ void update_row(const Step& step, const Planes& planes, const Place& row, bool aligned,
+                                           uint32_t n, int32_t* fixed, uint32_t* marks, uint32_t* words, double* square,
+                                           uint32_t* grown) {
     __shared__ int32_t maxima[MAX_WARPS];
     __shared__ double sums[MAX_WARPS];
     const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK, first_block = n * blocks;
-    const uint32_t warp = warp_index(), warps = blockDim.x / WARP, lane = lane_index();
-    int8_t* const q_row = planes.q + static_cast<uint64_t>(n) * cols;
-    int8_t* const r_row = LOG_F == 0 ? nullptr : planes.r + n * residual_bytes<LOG_F>(cols);
-    int8_t* const m_row = planes.m + static_cast<uint64_t>(n) * cols;
-    uint16_t* const m_scales = planes.m_scale + static_cast<uint64_t>(n) * blocks;
-    const bool aligned = quads_aligned(planes.q, cols) && quads_aligned(planes.r, cols) && quads_aligned(planes.m, cols);
-    const float scale = planes.scale[n], lr_steps = __fdiv_rn(static_cast<float>(1 << LOG_F) * step.lr, scale);
+    const uint32_t warp = warp_index(), warps = blockDim.x / WARP;
+    const Place first = place_in<LOG_F>(row, warp);
+    Place place = first;
+    Quads next = load_quads<LOG_F>(place, columns_left(place.col, cols), aligned);
+    if (marks) update_features<SQRT>(step, planes, row.grad, n, marks);
+    const float scale = planes.scale[n];
+    // One lane's value is every lane's; but as a shuffle's result it is not computed anew for each block.
+    const float lr_steps = __shfl_sync(FULL_MASK, __fdiv_rn(static_cast<float>(1 << LOG_F) * step.lr, scale), 0);
+    // Not a number if the scale is zero.
+    const float no_steps = -(lr_steps * 0.0f);
     const float rest1 = 1.0f - step.beta1, rest2 = 1.0f - step.beta2, decay = step.lr * step.weight_decay;
 
     float squares = 0.0f;
     int32_t largest = 0;
     for (uint32_t block = warp; block < blocks; block += warps) {
-        const uint32_t col = block * BLOCK + QUAD * lane;
+        const uint32_t col = place.col, left = columns_left(col, cols);
+        int8_t* const m_quad = place.m;
+        uint16_t* const m_scale_place = place.m_scale;
+        const Quads x = next;
+        // Before all else: they are under way while this block is computed, and draw_words keeps them above itself.
+        advance<LOG_F>(place, warps);
+        if (block + warps < blocks) next = load_quads<LOG_F>(place, columns_left(place.col, cols), aligned);
         uint32_t word[QUAD];
         draw_words(words, step.stream, 2 * (first_block + block), 2 * (first_block + block) + 1);
         element_words(word, words);
-        float g[QUAD], m[QUAD];
+        // Protected weights live elsewhere; there are none beyond the row's end.
+        uint32_t absent = marks ? marks[col / 32] >> col % 32 : 0;
+        if (left < QUAD) absent |= 0xFu << left;
+        const float unit = momentum_unit<SQRT>(x.m_scale);
+        float m[QUAD], m_max = 0.0f;
         int32_t k[QUAD], code[QUAD];
-        load_quad(g, grad_row, col, 0, cols, grad_aligned);
-        load_quad(code, m_row, col, 0, cols, aligned);
-        join_quad<LOG_F>(k, q_row, r_row, col, cols, aligned);
-        const uint32_t mark = marks ? marks[col / 32] >> col % 32 : 0;
-        const float unit = momentum_unit<SQRT>(m_scales[block]);
-        float m_max = 0.0f;
 #pragma unroll
         for (uint32_t i = 0; i < QUAD; ++i) {
-            g[i] *= step.grad_scale;
-            squares += g[i] * g[i];
-            m[i] = decode_momentum<SQRT>(code[i], unit);
-            const float direction = sign(step.beta1 * m[i] + rest1 * g[i]);
-            m[i] = step.beta2 * m[i] + rest2 * g[i];
-            // The maximum of a number and NaN is the number.
+            const float g = x.grad[i] * step.grad_scale;
+            squares += g * g;
+            m[i] = decode_momentum<SQRT>(static_cast<float>(signed_byte(x.m, i)), unit);
+            const float direction = step.beta1 * m[i] + rest1 * g;
+            m[i] = step.beta2 * m[i] + rest2 * g;
+            // The maximum of a number and NaN is the number; none of them is negative, so that their bits have their order.
             m_max = fmaxf(m_max, fabsf(m[i]));
-            const float u = offset_from_bits(word[i] & 0xFFFFu) - 0.5f;
-            const float change = -(lr_steps * direction) - decay * static_cast<float>(k[i]);
+            const float u = offset_from_half(word[i] & 0xFFFFu, 0.5f);
+            k[i] = fixed_point<LOG_F>(x, i);
+            // By the direction's sign, which zero and NaN have not.
+            const float steps = fabsf(direction) > 0.0f ? times_sign(-lr_steps, direction) : no_steps;
+            const float change = steps - decay * static_cast<float>(k[i]);
             k[i] += nearest(limit_step(change) + step.dither * u);
-            // Protected weights live elsewhere; there are none beyond the row's end.
-            if ((mark >> i & 1) != 0 || col + i >= cols) k[i] = 0;
+            if ((absent >> i & 1) != 0) k[i] = 0;
             largest = max(largest, abs(k[i]));
         }
         *reinterpret_cast<int4*>(fixed + col) = make_int4(k[0], k[1], k[2], k[3]);
 
-        const uint16_t m_scale = block_scale(warp_max(m_max));
-        const float new_unit = momentum_unit<SQRT>(m_scale), inverse = new_unit > 0.0f ? __fdiv_rn(1.0f, new_unit) : 0.0f;
+        const uint16_t m_scale = block_scale(__uint_as_float(__reduce_max_sync(FULL_MASK, __float_as_uint(m_max))));
+        const float new_unit = momentum_unit<SQRT>(m_scale), inverse = new_unit > 0.0f ? __frcp_rn(new_unit) : 0.0f;
 #pragma unroll
-        for (uint32_t i = 0; i < QUAD; ++i) code[i] = encode_momentum<SQRT>(m[i], inverse, offset_from_bits(word[i] >> 16));
-        store_quad(m_row, col, 0, cols, aligned, code);
-        // Behind this the old scale has been read by all lanes; a shuffle promises no order.
-        __syncwarp();
-        if (lane == 0) m_scales[block] = m_scale;
+        for (uint32_t i = 0; i < QUAD; ++i)
+            code[i] = static_cast<int32_t>(encode_momentum<SQRT>(m[i], inverse, offset_from_half(word[i] >> 16, 0.0f)));
+        store_quad(m_quad, 0, 0, left, aligned, code);
+        // All lanes have read the old scale: the barriers of draw_words lie between.
+        if (lane_index() == 0) *m_scale_place = m_scale;
     }
 
-    largest = static_cast<int32_t>(warp_max(static_cast<uint32_t>(largest)));
-    if (lane == 0) maxima[warp] = largest;
+    largest = static_cast<int32_t>(__reduce_max_sync(FULL_MASK, static_cast<uint32_t>(largest)));
+    if (lane_index() == 0) maxima[warp] = largest;
     // Its barrier shows the maxima, too.
     const double sum = block_total(squares, sums, warps);
     for (uint32_t other = 0; other < warps; ++other) largest = max(largest, maxima[other]);
@@ -205,12 +334,13 @@ __device__ __forceinline__ void update_row(const Step& step, const Planes& plane
     const float new_scale =
         grows ? scale * __fdiv_rn(static_cast<float>(largest), static_cast<float>(GROWN_MAX << LOG_F)) : scale;
     const float ratio = __fdiv_rn(scale, new_scale);
+    place = first;
     for (uint32_t block = warp; block < blocks; block += warps) {
-        const uint32_t col = block * BLOCK + QUAD * lane;
-        const int4 kept = *reinterpret_cast<const int4*>(fixed + col);
+        const int4 kept = *reinterpret_cast<const int4*>(fixed + place.col);
         int32_t k[QUAD] = {kept.x, kept.y, kept.z, kept.w};
         if (grows) rescale(k, step, first_block + block, ratio, words);
-        split_quad<LOG_F>(k, q_row, r_row, col, cols, aligned);
+        split_quad<LOG_F>(k, place.q, place.r, 0, columns_left(place.col, cols), aligned);
+        advance<LOG_F>(place, warps);
     }
     if (threadIdx.x == 0) {
         planes.scale[n] = new_scale;
@@ -225,41 +355,60 @@ __device__ __forceinline__ void update_rows(const Step& step, const Planes& plan
                                             uint32_t rows) {
     // Random words of each warp, a bit per column that marks features, and the row's new weights.
     DYN_SHARED(uint32_t, shared);
-    const uint32_t padded = (step.cols + BLOCK - 1) / BLOCK * BLOCK;
+    const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK, padded = blocks * BLOCK;
     uint32_t* const words = shared + warp_index() * WARP_WORDS;
     uint32_t* const marks = planes.values ? shared + blockDim.x / WARP * WARP_WORDS : nullptr;
     uint32_t* const behind = shared + blockDim.x / WARP * WARP_WORDS + (planes.values ? padded / 32 : 0);
     int32_t* const fixed =
         long_rows ? long_rows + static_cast<uint64_t>(blockIdx.x) * padded : reinterpret_cast<int32_t*>(behind);
-    const bool grad_aligned = quads_aligned(grad, stride);
-    for (uint32_t row = blockIdx.x; row < rows; row += gridDim.x) {
-        const uint32_t n = first_row + row;
-        const float* const grad_row = grad + row * stride;
-        if (marks) update_features<SQRT>(step, planes, grad_row, n, marks);
-        update_row<LOG_F, SQRT>(step, planes, grad_row, grad_aligned, n, fixed, marks, words, squares + row, grown + row);
+    const bool aligned = quads_aligned(grad, stride) && quads_aligned(planes.q, cols) && quads_aligned(planes.r, cols) &&
+                         quads_aligned(planes.m, cols);
+    for (uint32_t i = blockIdx.x; i < rows; i += gridDim.x) {
+        const uint32_t n = first_row + i;
+        const uint64_t first = static_cast<uint64_t>(n) * cols;
+        const Place row = {grad + i * stride, planes.q + first,
+                           LOG_F == 0 ? nullptr : planes.r + n * residual_bytes<LOG_F>(cols), planes.m + first,
+                           planes.m_scale + static_cast<uint64_t>(n) * blocks, 0};
+        update_row<LOG_F, SQRT>(step, planes, row, aligned, n, fixed, marks, words, squares + i, grown + i);
         __syncthreads();
     }
 }
 
-template <int LOG_F>
-__device__ __forceinline__ void update(uint32_t sqrt_codes, const Step& step, const Planes& planes, const float* grad,
-                                       uint64_t stride, int32_t* long_rows, double* squares, uint32_t* grown,
-                                       uint32_t first_row, uint32_t rows) {
-    if (sqrt_codes) update_rows<LOG_F, true>(step, planes, grad, stride, long_rows, squares, grown, first_row, rows);
-    else update_rows<LOG_F, false>(step, planes, grad, stride, long_rows, squares, grown, first_row, rows);
-}
+// What an entry takes, and how it passes it on.
+#define LION_PARAMETERS                                                                                                   \
+    int8_t *__restrict__ q, int8_t *__restrict__ r, float *__restrict__ scale, int8_t *__restrict__ m,                    \
+        uint16_t *__restrict__ m_scale, uint16_t *__restrict__ values, const uint8_t *__restrict__ feature_cols,          \
+        const uint8_t *__restrict__ counts, const uint32_t *__restrict__ row_start, const float *__restrict__ grad,       \
+        uint64_t stride, int32_t *__restrict__ long_rows, double *__restrict__ squares, uint32_t *__restrict__ grown,     \
+        uint32_t first_row, uint32_t rows, uint32_t cols, float grad_scale, float lr, float beta1, float beta2,           \
+        float weight_decay, float dither, uint64_t seed, uint32_t step, uint32_t tensor, uint32_t purpose
+#define LION_UPDATE(LOG_F, SQRT)                                                                                          \
+    update_rows<LOG_F, SQRT>(                                                                                             \
+        {grad_scale, lr, beta1, beta2, weight_decay, dither, philox(seed, step, tensor, purpose), cols},                  \
+        {q, r, m, scale, m_scale, values, feature_cols, counts, row_start}, grad, stride, long_rows, squares, grown,      \
+        first_row, rows)
 
-extern "C" __global__ void __launch_bounds__(WARP * MAX_WARPS, 2)
-lion_update_f32_i8(int8_t* __restrict__ q, int8_t* __restrict__ r, float* __restrict__ scale, int8_t* __restrict__ m,
-                   uint16_t* __restrict__ m_scale, uint16_t* __restrict__ values, const uint8_t* __restrict__ feature_cols,
-                   const uint8_t* __restrict__ counts, const uint32_t* __restrict__ row_start,
-                   const float* __restrict__ grad, uint64_t stride, int32_t* __restrict__ long_rows,
-                   double* __restrict__ squares, uint32_t* __restrict__ grown, uint32_t first_row, uint32_t rows,
-                   uint32_t cols, uint32_t log_f, uint32_t sqrt_codes, float grad_scale, float lr, float beta1, float beta2,
-                   float weight_decay, float dither, uint64_t seed, uint32_t step, uint32_t tensor, uint32_t purpose) {
-    const Step shared_step = {grad_scale, lr, beta1, beta2, weight_decay, dither, philox(seed, step, tensor, purpose), cols};
-    const Planes planes = {q, r, m, scale, m_scale, values, feature_cols, counts, row_start};
-    if (log_f == 8) update<8>(sqrt_codes, shared_step, planes, grad, stride, long_rows, squares, grown, first_row, rows);
-    else if (log_f == 4) update<4>(sqrt_codes, shared_step, planes, grad, stride, long_rows, squares, grown, first_row, rows);
-    else update<0>(sqrt_codes, shared_step, planes, grad, stride, long_rows, squares, grown, first_row, rows);
+extern "C" __global__ void __launch_bounds__(WARP * MAX_WARPS, BLOCKS)
+lion_update_f32_i8_r8_sqrt(LION_PARAMETERS) {
+    LION_UPDATE(8, true);
+}
+extern "C" __global__ void __launch_bounds__(WARP * MAX_WARPS, BLOCKS)
+lion_update_f32_i8_r8_linear(LION_PARAMETERS) {
+    LION_UPDATE(8, false);
+}
+extern "C" __global__ void __launch_bounds__(WARP * MAX_WARPS, BLOCKS)
+lion_update_f32_i8_r4_sqrt(LION_PARAMETERS) {
+    LION_UPDATE(4, true);
+}
+extern "C" __global__ void __launch_bounds__(WARP * MAX_WARPS, BLOCKS)
+lion_update_f32_i8_r4_linear(LION_PARAMETERS) {
+    LION_UPDATE(4, false);
+}
+extern "C" __global__ void __launch_bounds__(WARP * MAX_WARPS, BLOCKS)
+lion_update_f32_i8_r0_sqrt(LION_PARAMETERS) {
+    LION_UPDATE(0, true);
+}
+extern "C" __global__ void __launch_bounds__(WARP * MAX_WARPS, BLOCKS)
+lion_update_f32_i8_r0_linear(LION_PARAMETERS) {
+    LION_UPDATE(0, false);
 }

@@ -143,6 +143,17 @@ inline uint32_t __ballot_sync(uint32_t mask, int predicate) {
     }
     return votes;
 }
+inline uint32_t __reduce_max_sync(uint32_t mask, uint32_t value) {
+    const emulate::Slot* slots = emulate::warp_barrier(emulate::REDUCE, mask, &value, sizeof value)->lanes;
+    uint32_t largest = 0;
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+        if (!(mask >> lane & 1)) continue;
+        uint32_t other;
+        memcpy(&other, slots[lane].bytes, sizeof other);
+        largest = other > largest ? other : largest;
+    }
+    return largest;
+}
 inline int __any_sync(uint32_t mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(uint32_t mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
 

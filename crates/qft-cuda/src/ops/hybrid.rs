@@ -30,7 +30,7 @@ const fn padded_rows(rows: usize) -> usize {
 const PLACE_BYTES: usize = 8;
 
 /// log2 of the residual's steps in one of the high plane.
-pub(super) fn log_f(residual: Residual) -> u32 {
+fn log_f(residual: Residual) -> u32 {
     residual.steps().ilog2()
 }
 

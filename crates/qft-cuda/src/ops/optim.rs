@@ -1,7 +1,6 @@
 //! Updates on the GPU: `kernels/lion.cu`, `kernels/float_update.cu`.
 
 use super::dims::index;
-use super::hybrid::log_f;
 use crate::scratch::SCRATCH_BYTES;
 use crate::{Arg, Cuda, Launch};
 use qft_optim::float::AdamWFactors;
@@ -9,6 +8,7 @@ use qft_optim::{
     Error, FloatRule, FloatUpdate, LionUpdate, MomentumCode, OptimOps, SquareSum, UpdateStats,
     WeightRounding, momentum,
 };
+use qft_quant::Residual;
 use std::mem::size_of;
 
 const WARP: u32 = 32;
@@ -56,6 +56,18 @@ fn add_stats(
 ) -> Result<(), qft_tensor::Error> {
     let args = [squares, grown, Arg::U32(count), line];
     cuda.launch(op, "add_update_stats", Launch::blocks(1, THREADS), &args)
+}
+
+/// The kernel of `lion_update` for a format.
+fn lion_kernel(residual: Residual, code: MomentumCode) -> &'static str {
+    match (residual, code) {
+        (Residual::None, MomentumCode::Sqrt) => "lion_update_f32_i8_r0_sqrt",
+        (Residual::None, MomentumCode::Linear) => "lion_update_f32_i8_r0_linear",
+        (Residual::Bits4, MomentumCode::Sqrt) => "lion_update_f32_i8_r4_sqrt",
+        (Residual::Bits4, MomentumCode::Linear) => "lion_update_f32_i8_r4_linear",
+        (Residual::Bits8, MomentumCode::Sqrt) => "lion_update_f32_i8_r8_sqrt",
+        (Residual::Bits8, MomentumCode::Linear) => "lion_update_f32_i8_r8_linear",
+    }
 }
 
 /// Where `lion_update` keeps what the rows of one launch need in the scratch block.
@@ -110,7 +122,7 @@ impl OptimOps for Cuda {
         };
         let marks = if weight.outliers.is_some() { padded / 8 } else { 0 };
         let shared = warps * WARP_WORDS * 4 + index(OP, marks + waiting)?;
-        let residual = log_f(weight.format().residual);
+        let kernel = lion_kernel(weight.format().residual, momentum.code);
         let mut planes = vec![
             self.write(OP, &mut weight.q)?,
             weight.residual.as_mut().map_or(Ok(Arg::NULL), |plane| self.write(OP, plane))?,
@@ -133,8 +145,6 @@ impl OptimOps for Cuda {
                 Arg::U32(index(OP, rows.start + first)?),
                 Arg::U32(index(OP, count)?),
                 Arg::U32(index(OP, cols)?),
-                Arg::U32(residual),
-                Arg::U32(u32::from(momentum.code == MomentumCode::Sqrt)),
                 Arg::F32(grad_scale),
                 Arg::F32(lr),
                 Arg::F32(config.beta1),
@@ -148,7 +158,7 @@ impl OptimOps for Cuda {
             ]);
             let launch =
                 Launch::blocks(index(OP, places.blocks)?, WARP * warps).with_shared(shared);
-            self.launch(OP, "lion_update_f32_i8", launch, &args)?;
+            self.launch(OP, kernel, launch, &args)?;
             add_stats(self, OP, squares, grown, index(OP, count)?, line)?;
         }
         Ok(())
