@@ -6,14 +6,20 @@
 // Grid: (H, tiles), 128 threads. A block owns 64 queries of a head, a warp 16 of them. For each block of 64 keys up to
 // the diagonal: round k and v to bf16 into shared memory, scores = q k^T, online softmax, result += p v. Keys past the
 // diagonal and other segments are never visited.
+// Latency: a block of v is fetched to registers before the scores' product, the next block of k before that with v; each
+// goes to shared memory behind its product. Rounding k and v to bf16 in memory once would halve what is fetched and let
+// cp.async copy it, but wants 4 G D bytes of scratch a token, which a large batch does not find in 32 MiB; copies of f32
+// want 64 KiB of shared memory more. Registers are there: 255 to a thread leave a multiprocessor two blocks, and the 168 of
+// three are enough for heads up to 64.
 // Numerics: operands of both products rounded to bf16, to nearest even; products exact, sums f32; exp2f (2 ulp on the
 // device); maximum and sum f32, the sum over unrounded p. Deterministic: one owner per row, keys in order.
 // CPU twin: crates/qft-autograd/src/cpu/attention/forward.rs, which computes in f32.
-// Bound: 4 D operations per visible pair on tensor cores. At D = 128 a block of keys takes a warp 128 products and 128
-// matrix loads of 512 bytes, so shared memory limits it to about half of the tensor cores' peak; rounding k and v costs
-// another fifth. 52 KiB of shared memory: one block on sm_86 and sm_89, four on sm_80 and sm_90 as far as registers
-// (three) allow; the others' loads hide behind one's products. Attention is 4 % of the operations of a 7B step at 2048
-// tokens.
+// Bound: 4 D operations per visible pair on tensor cores. At D = 128 a block of keys takes four warps 256 matrix loads of
+// 512 bytes and 32 KiB of stores: 1280 cycles of shared memory beside 4096 of an RTX 4090's tensor cores, 1024 of an
+// A100's, about 820 of an H100's by mma.sync. It is 64 KiB from the L2 cache, which may well take longer on the latter two:
+// blocks of 128 queries would halve that. q stays in registers as fragments: neither loaded for each block of keys nor
+// held in shared memory, whose 34 KiB let two blocks reside on sm_86 and sm_89, as registers do everywhere. Attention is
+// 4 % of the operations of a 7B step at 2048 tokens.
 #include "attention.cuh"
 
 // Masks what lies behind the diagonal, in a tile where queries and keys begin together.
@@ -71,25 +77,41 @@ __device__ __forceinline__ void attention_forward(const float* __restrict__ q, c
                                         const float* __restrict__ v, const uint32_t* __restrict__ tiles,
                                         float* __restrict__ lse, float* __restrict__ out, uint32_t group) {
     DYN_SHARED(uint16_t, shared);
-    uint16_t *q_tile = shared, *k_tile = q_tile + TILE_ELEMENTS<D>, *v_tile = k_tile + TILE_ELEMENTS<D>;
+    uint16_t *k_tile = shared, *v_tile = k_tile + TILE_ELEMENTS<D>;
     const SegmentTile tile = segment_tile(tiles, blockIdx.y);
     const uint32_t head = blockIdx.x, heads = gridDim.x, row = warp_index() * 16;
-    const uint64_t stride = static_cast<uint64_t>(heads) * D, key_stride = stride / group;
+    const uint64_t stride = heads * D, key_stride = heads / group * D;
     const float scale = __fdiv_rn(1.0f, __fsqrt_rn(static_cast<float>(D)));
-    load_tile<D>(q_tile, q + tile.first * stride + head * D, stride, tile.rows());
+    uint32_t queries[D / 16][4];
+    fetch_left<D>(queries, q + tile.first * stride + head * D, stride, row, tile.rows());
+    uint64_t at = tile.start * key_stride + head / group * D;
+    load_tile<D>(k_tile, k + at, key_stride, min(ATTENTION_TILE, tile.end - tile.start));
+    __syncthreads();
     float result[D / 8][4] = {}, maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {};
     for (uint32_t key = tile.start; key <= tile.first; key += ATTENTION_TILE) {
-        const uint64_t at = key * key_stride + head / group * D;
         const uint32_t keys = min(ATTENTION_TILE, tile.end - key);
-        __syncthreads();
-        load_tile<D>(k_tile, k + at, key_stride, keys);
-        load_tile<D>(v_tile, v + at, key_stride, keys);
-        __syncthreads();
+        HalfShare<D> low, high;
+        fetch_half<D>(low, v + at, key_stride, keys, 0);
+        fetch_half<D>(high, v + at, key_stride, keys, HALF_TILE);
         float s[8][4] = {};
-        multiply_rows<D>(s, q_tile, row, k_tile, 0);
+        multiply_held<D>(s, queries, k_tile);
         if (key == tile.first) mask_diagonal(s, row);
         soften<D>(s, result, maximum, sum, scale * LOG2_E);
-        multiply_scores<D>(result, s, v_tile, 0);
+        Weights weights;
+        pack_weights(weights, 0, s);
+        store_half<D>(v_tile, low, 0);
+        store_half<D>(v_tile, high, HALF_TILE);
+        __syncthreads();
+        at += ATTENTION_TILE * key_stride;
+        const uint32_t next = key + ATTENTION_TILE;
+        const uint32_t next_keys = next <= tile.first ? min(ATTENTION_TILE, tile.end - next) : 0;
+        fetch_half<D>(low, k + at, key_stride, next_keys, 0);
+        fetch_half<D>(high, k + at, key_stride, next_keys, HALF_TILE);
+        multiply_weights<D>(result, weights, v_tile, 0);
+        multiply_weights<D>(result, weights, v_tile, HALF_TILE);
+        store_half<D>(k_tile, low, 0);
+        store_half<D>(k_tile, high, HALF_TILE);
+        __syncthreads();
     }
     sum[0] = quad_sum(sum[0]);
     sum[1] = quad_sum(sum[1]);
@@ -102,7 +124,7 @@ __device__ __forceinline__ void attention_forward(const float* __restrict__ q, c
     }
 }
 
-// Dynamic shared memory: 3 tiles, 2 * 64 * (D + 8) bytes each.
+// Dynamic shared memory: 2 tiles, 2 * 64 * (D + 8) bytes each.
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
 attention_forward_bf16_d32(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
                            const uint32_t* __restrict__ tiles, float* __restrict__ lse, float* __restrict__ out,
@@ -117,21 +139,21 @@ attention_forward_bf16_d64(const float* __restrict__ q, const float* __restrict_
     attention_forward<64>(q, k, v, tiles, lse, out, group);
 }
 
-extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
 attention_forward_bf16_d80(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
                            const uint32_t* __restrict__ tiles, float* __restrict__ lse, float* __restrict__ out,
                            uint32_t group) {
     attention_forward<80>(q, k, v, tiles, lse, out, group);
 }
 
-extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
 attention_forward_bf16_d96(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
                            const uint32_t* __restrict__ tiles, float* __restrict__ lse, float* __restrict__ out,
                            uint32_t group) {
     attention_forward<96>(q, k, v, tiles, lse, out, group);
 }
 
-extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
 attention_forward_bf16_d128(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
                             const uint32_t* __restrict__ tiles, float* __restrict__ lse, float* __restrict__ out,
                             uint32_t group) {

@@ -151,7 +151,7 @@ pub(super) fn forward(cuda: &Cuda, op: AttentionForward<'_>) -> Result<(), Error
     ];
     let (kernel, block) = match bf16_kernels(operands, heads.size) {
         Some(kernels) => {
-            let shared = bf16_shared(OP, 3, heads.size)?;
+            let shared = bf16_shared(OP, 2, heads.size)?;
             (kernels.forward, Launch::blocks(1, BF16_THREADS).with_shared(shared))
         }
         None => {
