@@ -48,6 +48,19 @@ __device__ __forceinline__ uint32_t row_of(uint32_t column) {
 // The first `left` of a chunk's bytes are inside of a matrix.
 __device__ __forceinline__ int32_t bytes_of_chunk(int32_t left) { return min(max(left, 0), static_cast<int32_t>(CHUNK)); }
 
+// Starts a thread's copies of a tile of ROWS rows: a chunk of every ROW_STEP-th, of which `rows_left` from the first on exist,
+// and of each the first `bytes` bytes.
+template <uint32_t ROWS>
+__device__ __forceinline__ void copy_chunks(uint8_t* to, const int8_t* source, uint64_t stride, int32_t rows_left,
+                                            int32_t bytes) {
+#pragma unroll
+    for (uint32_t i = 0; i < ROWS / ROW_STEP; ++i) {
+        const bool inside = rows_left > static_cast<int32_t>(i * ROW_STEP);
+        copy_async_16_zero_fill(to + i * ROW_STEP * SWIZZLE_ROW, source + i * ROW_STEP * stride,
+                                static_cast<uint32_t>(inside ? bytes : 0));
+    }
+}
+
 // One thread's part in copying the tiles of an operand that follow each other along k; outside of the matrix they are
 // zero. The operand is contiguous along k, and its tiles are [ROWS][128 of k]: operands of products.
 template <uint32_t ROWS, bool COLUMNS>
@@ -68,13 +81,7 @@ struct Copies {
     }
 
     __device__ __forceinline__ void next(uint8_t* tile) {
-        const int32_t bytes = bytes_of_chunk(bytes_left);
-#pragma unroll
-        for (uint32_t i = 0; i < ROWS / ROW_STEP; ++i) {
-            const bool inside = rows_left > static_cast<int32_t>(i * ROW_STEP);
-            copy_async_16_zero_fill(tile + position + i * ROW_STEP * SWIZZLE_ROW, source + i * ROW_STEP * stride,
-                                    static_cast<uint32_t>(inside ? bytes : 0));
-        }
+        copy_chunks<ROWS>(tile + position, source, stride, rows_left, bytes_of_chunk(bytes_left));
         source += SWIZZLE_ROW;
         bytes_left -= SWIZZLE_ROW;
     }
@@ -98,12 +105,7 @@ struct StoredCopies {
     }
 
     __device__ __forceinline__ void next(uint8_t* tile) {
-#pragma unroll
-        for (uint32_t i = 0; i < SWIZZLE_ROW / ROW_STEP; ++i) {
-            const bool inside = rows_left > static_cast<int32_t>(i * ROW_STEP);
-            copy_async_16_zero_fill(tile + position + i * ROW_STEP * SWIZZLE_ROW, source + i * ROW_STEP * stride,
-                                    static_cast<uint32_t>(inside ? bytes : 0));
-        }
+        copy_chunks<SWIZZLE_ROW>(tile + position, source, stride, rows_left, bytes);
         source += SWIZZLE_ROW * stride;
         rows_left -= SWIZZLE_ROW;
     }
