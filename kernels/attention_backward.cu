@@ -161,21 +161,18 @@ __device__ __forceinline__ void backward_keys(const float* __restrict__ q, const
         const uint64_t at = query * stride + head * D;
         const float2 stats = fetch_stats(head, query, queries);
         // Half a tile at a time for registers' sake: behind its product and a barrier, it takes the rows of the next.
-        HalfShare<D> share;
+        const auto multiply_and_replace = [&](auto& result, const Weights& weights, uint16_t* operand, const float* next) {
+            HalfShare<D> share;
 #pragma unroll
-        for (uint32_t first = 0; first < ATTENTION_TILE; first += HALF_TILE) {
-            fetch_half<D>(share, dout + at, stride, queries, first);
-            multiply_weights<D>(value_result, p_weights, g_tile, first);
-            __syncthreads();
-            store_half<D>(g_tile, share, first);
-        }
-#pragma unroll
-        for (uint32_t first = 0; first < ATTENTION_TILE; first += HALF_TILE) {
-            fetch_half<D>(share, q + at, stride, queries, first);
-            multiply_weights<D>(key_result, ds_weights, q_tile, first);
-            __syncthreads();
-            store_half<D>(q_tile, share, first);
-        }
+            for (uint32_t first = 0; first < ATTENTION_TILE; first += HALF_TILE) {
+                fetch_half<D>(share, next + at, stride, queries, first);
+                multiply_weights<D>(result, weights, operand, first);
+                __syncthreads();
+                store_half<D>(operand, share, first);
+            }
+        };
+        multiply_and_replace(value_result, p_weights, g_tile, dout);
+        multiply_and_replace(key_result, ds_weights, q_tile, q);
         store_stats(stats);
         __syncthreads();
     }

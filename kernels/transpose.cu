@@ -13,17 +13,6 @@ namespace {
 
 constexpr uint32_t TILE = 64, WORDS = TILE / 4;
 
-// Four neighbouring columns of a row, of which `columns` exist.
-__device__ __forceinline__ uint32_t load_word(const int8_t* p, int32_t columns) {
-    if (columns >= 4 && is_aligned(p, 4)) return *reinterpret_cast<const uint32_t*>(p);
-    uint32_t word = 0;
-#pragma unroll
-    for (int32_t i = 0; i < 4; ++i) {
-        if (i < columns) word |= static_cast<uint32_t>(static_cast<uint8_t>(p[i])) << 8 * i;
-    }
-    return word;
-}
-
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -33,19 +22,16 @@ transpose_i8(const int8_t* __restrict__ in, uint64_t in_stride, int8_t* __restri
     __shared__ uint32_t turned[TILE][WORDS + 1];
     const uint32_t x = threadIdx.x % WORDS, y = threadIdx.x / WORDS;
     const uint32_t row = blockIdx.x * TILE, column = blockIdx.y * TILE;
-    const int32_t columns = static_cast<int32_t>(cols - column) - static_cast<int32_t>(4 * x);
+    const uint32_t columns = cols - min(cols, column + 4 * x);
     uint32_t words[4];
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
         const uint32_t r = row + 4 * y + i;
-        words[i] = r < rows ? load_word(in + r * in_stride + column + 4 * x, columns) : 0;
+        words[i] = r < rows ? load_bytes(in + r * in_stride + column + 4 * x, columns) : 0;
     }
-    const uint32_t upper[2] = {__byte_perm(words[0], words[1], 0x5140), __byte_perm(words[2], words[3], 0x5140)};
-    const uint32_t lower[2] = {__byte_perm(words[0], words[1], 0x7362), __byte_perm(words[2], words[3], 0x7362)};
-    turned[4 * x][y] = __byte_perm(upper[0], upper[1], 0x5410);
-    turned[4 * x + 1][y] = __byte_perm(upper[0], upper[1], 0x7632);
-    turned[4 * x + 2][y] = __byte_perm(lower[0], lower[1], 0x5410);
-    turned[4 * x + 3][y] = __byte_perm(lower[0], lower[1], 0x7632);
+    transpose_bytes(words, words);
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) turned[4 * x + i][y] = words[i];
     __syncthreads();
     if (row + 4 * x >= rows) return;
 #pragma unroll

@@ -8,7 +8,7 @@ use qft_autograd::ops::{
     RmsNormBackward, RmsNormForward, Rope, ScatterRows,
 };
 use qft_autograd::{Heads, LayerOps, RowsOut, Segments, TableRef};
-use qft_cuda::{Arg, Cuda, Driver, Error, Launch, MemoryInfo, Properties, Signature};
+use qft_cuda::{Arg, Cuda, Driver, Error, Launch, Properties};
 use qft_emulator::Emulator;
 use std::sync::Arc;
 
@@ -24,32 +24,12 @@ impl Driver for Silent {
     fn properties(&self) -> &Properties {
         self.0.properties()
     }
-    fn memory_info(&self) -> Result<MemoryInfo, Error> {
-        self.0.memory_info()
-    }
-    fn alloc(&self, bytes: usize) -> Result<u64, Error> {
-        self.0.alloc(bytes)
-    }
-    fn free(&self, address: u64) -> Result<(), Error> {
-        self.0.free(address)
-    }
-    fn upload(&self, dst: u64, src: &[u8]) -> Result<(), Error> {
-        self.0.upload(dst, src)
-    }
+    common::pass_on!(0);
     fn download(&self, _dst: &mut [u8], _src: u64) -> Result<(), Error> {
         waited("download")
     }
-    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Error> {
-        self.0.copy(dst, src, bytes)
-    }
-    fn zero(&self, dst: u64, bytes: usize) -> Result<(), Error> {
-        self.0.zero(dst, bytes)
-    }
     fn synchronize(&self) -> Result<(), Error> {
         waited("synchronize")
-    }
-    fn signature(&self, kernel: &str) -> Result<Signature, Error> {
-        self.0.signature(kernel)
     }
     fn launch(&self, kernel: &'static str, launch: Launch, args: &[Arg]) -> Result<(), Error> {
         self.0.launch(kernel, launch, args)

@@ -6,7 +6,7 @@ mod common;
 
 use common::{alloc, bits, cpu, devices_under_test, upload};
 use proptest::prelude::*;
-use qft_cuda::{Arg, Cuda, Driver, Error, Gpu, Launch, MemoryInfo, Properties, Signature};
+use qft_cuda::{Arg, Cuda, Driver, Error, Gpu, Launch, Properties};
 use qft_emulator::Emulator;
 use qft_tensor::{
     Buffer, Element, GemmF32, GemmI8, GemmOps, MAX_K, Mat, MatMut, NO_CHANNEL, Orientation, WIDE,
@@ -54,32 +54,12 @@ impl Driver for OneMultiprocessor {
     fn properties(&self) -> &Properties {
         &self.properties
     }
-    fn memory_info(&self) -> Result<MemoryInfo, Error> {
-        self.driver.memory_info()
-    }
-    fn alloc(&self, bytes: usize) -> Result<u64, Error> {
-        self.driver.alloc(bytes)
-    }
-    fn free(&self, address: u64) -> Result<(), Error> {
-        self.driver.free(address)
-    }
-    fn upload(&self, dst: u64, src: &[u8]) -> Result<(), Error> {
-        self.driver.upload(dst, src)
-    }
+    common::pass_on!(driver);
     fn download(&self, dst: &mut [u8], src: u64) -> Result<(), Error> {
         self.driver.download(dst, src)
     }
-    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Error> {
-        self.driver.copy(dst, src, bytes)
-    }
-    fn zero(&self, dst: u64, bytes: usize) -> Result<(), Error> {
-        self.driver.zero(dst, bytes)
-    }
     fn synchronize(&self) -> Result<(), Error> {
         self.driver.synchronize()
-    }
-    fn signature(&self, kernel: &str) -> Result<Signature, Error> {
-        self.driver.signature(kernel)
     }
     fn launch(&self, kernel: &'static str, launch: Launch, args: &[Arg]) -> Result<(), Error> {
         if self.broken == Some(kernel) {

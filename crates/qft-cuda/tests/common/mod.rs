@@ -1,6 +1,6 @@
 //! Devices and data for parity tests.
 
-#![allow(dead_code)] // Every test uses a part of it.
+#![allow(dead_code, unused_imports, unused_macros)] // Every test uses a part of it.
 
 use qft_cuda::Cuda;
 use qft_emulator::Emulator;
@@ -86,3 +86,32 @@ pub(crate) fn wide_matrix(
     }
     x
 }
+
+/// The functions of a `Driver` that a wrapper in field `$driver` passes on: all but what tells of the device, waits for it
+/// and starts kernels.
+macro_rules! pass_on {
+    ($driver:tt) => {
+        fn memory_info(&self) -> Result<qft_cuda::MemoryInfo, qft_cuda::Error> {
+            self.$driver.memory_info()
+        }
+        fn alloc(&self, bytes: usize) -> Result<u64, qft_cuda::Error> {
+            self.$driver.alloc(bytes)
+        }
+        fn free(&self, address: u64) -> Result<(), qft_cuda::Error> {
+            self.$driver.free(address)
+        }
+        fn upload(&self, dst: u64, src: &[u8]) -> Result<(), qft_cuda::Error> {
+            self.$driver.upload(dst, src)
+        }
+        fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), qft_cuda::Error> {
+            self.$driver.copy(dst, src, bytes)
+        }
+        fn zero(&self, dst: u64, bytes: usize) -> Result<(), qft_cuda::Error> {
+            self.$driver.zero(dst, bytes)
+        }
+        fn signature(&self, kernel: &str) -> Result<qft_cuda::Signature, qft_cuda::Error> {
+            self.$driver.signature(kernel)
+        }
+    };
+}
+pub(crate) use pass_on;
