@@ -10,6 +10,12 @@ use super::Isa;
 #[derive(Debug, Clone, Copy)]
 pub struct Bf16Pairs(());
 
+/// A matrix: its elements, and how far apart its rows begin.
+pub type Strided<'a> = (&'a [f32], usize);
+
+/// The same to be written.
+pub type StridedMut<'a> = (&'a mut [f32], usize);
+
 /// Lengths of a product, in pairs along the contraction.
 #[derive(Debug, Clone, Copy)]
 pub struct PairShape {
@@ -42,9 +48,9 @@ impl Bf16Pairs {
     pub fn rows<const R: usize, const V: usize>(
         self,
         shape: PairShape,
-        left: (&[f32], usize),
-        right: (&[f32], usize),
-        out: (&mut [f32], usize),
+        left: Strided<'_>,
+        right: Strided<'_>,
+        out: StridedMut<'_>,
         accumulate: bool,
     ) {
         // SAFETY: `self` exists only if the instructions do.
@@ -56,9 +62,9 @@ impl Bf16Pairs {
     pub fn columns<const R: usize, const V: usize>(
         self,
         shape: PairShape,
-        left: (&[f32], usize),
-        right: (&[f32], usize),
-        out: (&mut [f32], usize),
+        left: Strided<'_>,
+        right: Strided<'_>,
+        out: StridedMut<'_>,
     ) {
         // SAFETY: `self` exists only if the instructions do.
         unsafe { x86::columns::<R, V>(shape, left, right, out) }
@@ -72,10 +78,10 @@ impl Bf16Pairs {
     #[inline]
     pub fn store_along(
         self,
-        x: (&[f32], usize),
+        x: Strided<'_>,
         shape: (usize, usize),
         factor: f32,
-        out: (&mut [f32], usize),
+        out: StridedMut<'_>,
     ) {
         // SAFETY: `self` exists only if the instructions do.
         unsafe { x86::store_along(x, shape, factor, out) }
@@ -86,10 +92,10 @@ impl Bf16Pairs {
     #[inline]
     pub fn store_across(
         self,
-        x: (&[f32], usize),
+        x: Strided<'_>,
         shape: (usize, usize),
         factor: f32,
-        out: (&mut [f32], usize),
+        out: StridedMut<'_>,
     ) {
         // SAFETY: `self` exists only if the instructions do.
         unsafe { x86::store_across(x, shape, factor, out) }
@@ -99,32 +105,18 @@ impl Bf16Pairs {
 #[cfg(not(target_arch = "x86_64"))]
 impl Bf16Pairs {
     /// Never called: no value of this type exists here.
-    pub fn store_along(
-        self,
-        _: (&[f32], usize),
-        _: (usize, usize),
-        _: f32,
-        _: (&mut [f32], usize),
-    ) {
-    }
+    pub fn store_along(self, _: Strided<'_>, _: (usize, usize), _: f32, _: StridedMut<'_>) {}
 
     /// Never called: no value of this type exists here.
-    pub fn store_across(
-        self,
-        _: (&[f32], usize),
-        _: (usize, usize),
-        _: f32,
-        _: (&mut [f32], usize),
-    ) {
-    }
+    pub fn store_across(self, _: Strided<'_>, _: (usize, usize), _: f32, _: StridedMut<'_>) {}
 
     /// Never called: no value of this type exists here.
     pub fn rows<const R: usize, const V: usize>(
         self,
         _: PairShape,
-        _: (&[f32], usize),
-        _: (&[f32], usize),
-        _: (&mut [f32], usize),
+        _: Strided<'_>,
+        _: Strided<'_>,
+        _: StridedMut<'_>,
         _: bool,
     ) {
     }
@@ -133,16 +125,16 @@ impl Bf16Pairs {
     pub fn columns<const R: usize, const V: usize>(
         self,
         _: PairShape,
-        _: (&[f32], usize),
-        _: (&[f32], usize),
-        _: (&mut [f32], usize),
+        _: Strided<'_>,
+        _: Strided<'_>,
+        _: StridedMut<'_>,
     ) {
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::PairShape;
+    use super::{PairShape, Strided, StridedMut};
     use std::arch::x86_64::{
         __m512, __m512bh, __m512i, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
         _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
@@ -187,8 +179,8 @@ mod x86 {
     fn tile<const R: usize, const V: usize>(
         k: usize,
         left: impl Fn(usize, usize) -> f32,
-        (right, right_stride): (&[f32], usize),
-        (out, out_stride): (&mut [f32], usize),
+        (right, right_stride): Strided<'_>,
+        (out, out_stride): StridedMut<'_>,
         valid: usize,
         accumulate: bool,
     ) {
@@ -223,9 +215,9 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn rows<const R: usize, const V: usize>(
         PairShape { m, n, k }: PairShape,
-        (data, stride): (&[f32], usize),
-        (right, right_stride): (&[f32], usize),
-        (out, out_stride): (&mut [f32], usize),
+        (data, stride): Strided<'_>,
+        (right, right_stride): Strided<'_>,
+        (out, out_stride): StridedMut<'_>,
         accumulate: bool,
     ) {
         for first in (0..m).step_by(R) {
@@ -244,9 +236,9 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn columns<const R: usize, const V: usize>(
         PairShape { m, n, k }: PairShape,
-        (data, stride): (&[f32], usize),
-        (right, right_stride): (&[f32], usize),
-        (out, out_stride): (&mut [f32], usize),
+        (data, stride): Strided<'_>,
+        (right, right_stride): Strided<'_>,
+        (out, out_stride): StridedMut<'_>,
     ) {
         let whole = m / R * R;
         for first in (0..whole).step_by(R) {
@@ -294,10 +286,10 @@ mod x86 {
 
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn store_along(
-        (x, stride): (&[f32], usize),
+        (x, stride): Strided<'_>,
         (rows, width): (usize, usize),
         factor: f32,
-        (out, out_stride): (&mut [f32], usize),
+        (out, out_stride): StridedMut<'_>,
     ) {
         let factor = _mm512_set1_ps(factor);
         for row in 0..rows {
@@ -314,10 +306,10 @@ mod x86 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(super) fn store_across(
-        (x, stride): (&[f32], usize),
+        (x, stride): Strided<'_>,
         (rows, width): (usize, usize),
         factor: f32,
-        (out, out_stride): (&mut [f32], usize),
+        (out, out_stride): StridedMut<'_>,
     ) {
         let factor = _mm512_set1_ps(factor);
         // Word 2 i of the result is word i of the even half, word 2 i + 1 is word i of the odd one.

@@ -5,7 +5,7 @@
 //! a zero.
 
 use super::product::{self, Left};
-use qft_tensor::simd::bf16_pairs::{Bf16Pairs, PairShape};
+use qft_tensor::simd::bf16_pairs::{Bf16Pairs, PairShape, Strided, StridedMut};
 
 /// A way to store operands.
 pub(super) trait Format: Copy {
@@ -13,30 +13,18 @@ pub(super) trait Format: Copy {
     const PACKED: usize;
 
     /// Stores `rows` rows of `width` elements along the contraction, times `factor`. Both sides with their strides.
-    fn store_along(
-        self,
-        x: (&[f32], usize),
-        shape: (usize, usize),
-        factor: f32,
-        out: (&mut [f32], usize),
-    );
+    fn store_along(self, x: Strided<'_>, shape: (usize, usize), factor: f32, out: StridedMut<'_>);
 
     /// Stores `rows` rows of `width` lanes, times `factor`: each is one step of the contraction. Both sides with their
     /// strides.
-    fn store_across(
-        self,
-        x: (&[f32], usize),
-        shape: (usize, usize),
-        factor: f32,
-        out: (&mut [f32], usize),
-    );
+    fn store_across(self, x: Strided<'_>, shape: (usize, usize), factor: f32, out: StridedMut<'_>);
 
     /// [`product::rows`] for operands in this format; lengths and strides count stored floats.
     fn rows<const R: usize, const V: usize>(
         self,
         left: Left<'_>,
-        right: (&[f32], usize),
-        out: (&mut [f32], usize),
+        right: Strided<'_>,
+        out: StridedMut<'_>,
         n: usize,
         accumulate: bool,
     );
@@ -45,8 +33,8 @@ pub(super) trait Format: Copy {
     fn columns<const R: usize, const V: usize>(
         self,
         left: Left<'_>,
-        right: (&[f32], usize),
-        out: (&mut [f32], usize),
+        right: Strided<'_>,
+        out: StridedMut<'_>,
         n: usize,
     );
 
@@ -86,10 +74,10 @@ impl<const BF16: bool> Format for Floats<BF16> {
     #[inline(always)]
     fn store_along(
         self,
-        (x, stride): (&[f32], usize),
+        (x, stride): Strided<'_>,
         (rows, width): (usize, usize),
         factor: f32,
-        (out, out_stride): (&mut [f32], usize),
+        (out, out_stride): StridedMut<'_>,
     ) {
         for row in 0..rows {
             let (pairs, last) = x[row * stride..][..width].as_chunks::<2>();
@@ -106,10 +94,10 @@ impl<const BF16: bool> Format for Floats<BF16> {
     #[inline(always)]
     fn store_across(
         self,
-        (x, stride): (&[f32], usize),
+        (x, stride): Strided<'_>,
         (rows, width): (usize, usize),
         factor: f32,
-        (out, out_stride): (&mut [f32], usize),
+        (out, out_stride): StridedMut<'_>,
     ) {
         for first in (0..rows).step_by(2) {
             let even = &x[first * stride..][..width];
@@ -132,8 +120,8 @@ impl<const BF16: bool> Format for Floats<BF16> {
     fn rows<const R: usize, const V: usize>(
         self,
         left: Left<'_>,
-        right: (&[f32], usize),
-        out: (&mut [f32], usize),
+        right: Strided<'_>,
+        out: StridedMut<'_>,
         n: usize,
         accumulate: bool,
     ) {
@@ -144,8 +132,8 @@ impl<const BF16: bool> Format for Floats<BF16> {
     fn columns<const R: usize, const V: usize>(
         self,
         left: Left<'_>,
-        right: (&[f32], usize),
-        out: (&mut [f32], usize),
+        right: Strided<'_>,
+        out: StridedMut<'_>,
         n: usize,
     ) {
         product::columns::<R, V>(left, right, out, n);
@@ -156,24 +144,12 @@ impl Format for Pairs {
     const PACKED: usize = 2;
 
     #[inline(always)]
-    fn store_along(
-        self,
-        x: (&[f32], usize),
-        shape: (usize, usize),
-        factor: f32,
-        out: (&mut [f32], usize),
-    ) {
+    fn store_along(self, x: Strided<'_>, shape: (usize, usize), factor: f32, out: StridedMut<'_>) {
         self.0.store_along(x, shape, factor, out);
     }
 
     #[inline(always)]
-    fn store_across(
-        self,
-        x: (&[f32], usize),
-        shape: (usize, usize),
-        factor: f32,
-        out: (&mut [f32], usize),
-    ) {
+    fn store_across(self, x: Strided<'_>, shape: (usize, usize), factor: f32, out: StridedMut<'_>) {
         self.0.store_across(x, shape, factor, out);
     }
 
@@ -181,8 +157,8 @@ impl Format for Pairs {
     fn rows<const R: usize, const V: usize>(
         self,
         left: Left<'_>,
-        right: (&[f32], usize),
-        out: (&mut [f32], usize),
+        right: Strided<'_>,
+        out: StridedMut<'_>,
         n: usize,
         accumulate: bool,
     ) {
@@ -194,8 +170,8 @@ impl Format for Pairs {
     fn columns<const R: usize, const V: usize>(
         self,
         left: Left<'_>,
-        right: (&[f32], usize),
-        out: (&mut [f32], usize),
+        right: Strided<'_>,
+        out: StridedMut<'_>,
         n: usize,
     ) {
         let Left { data, stride, m, k } = left;
