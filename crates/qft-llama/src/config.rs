@@ -12,6 +12,7 @@ pub use rope::{Rope, RopeScaling};
 pub use tensors::{TensorKind, TensorSpec};
 
 use crate::Error;
+use crate::export;
 use std::path::Path;
 
 /// The shape of a LLaMA model, and the constants that its arithmetic needs.
@@ -49,11 +50,12 @@ pub struct LlamaConfig {
 }
 
 impl LlamaConfig {
-    /// Reads `config.json` in a model's folder.
+    /// Reads `config.json` in a model's folder. An export into it that a crash interrupted is finished first.
     ///
     /// Errors: [`Error::Io`], [`Error::Json`]; [`Error::Config`] for a value that is missing, invalid or asks
-    /// for something that is not implemented.
+    /// for something that is not implemented; [`Error::Files`].
     pub fn from_dir(dir: &Path) -> Result<Self, Error> {
+        export::finish_interrupted(dir)?;
         let file = dir.join("config.json");
         let text = std::fs::read_to_string(&file).map_err(|source| {
             let remedy = "a model is a Hugging Face folder with config.json in it";

@@ -15,6 +15,9 @@ pub enum Error {
     /// A layer failed.
     #[error(transparent)]
     Autograd(#[from] qft_autograd::Error),
+    /// A file or folder could not be read or written, or its contents are not what they should be.
+    #[error(transparent)]
+    Files(#[from] qft_files::Error),
     /// A sequence is longer than the model, or the room kept for it, allows.
     #[error(
         "sequence: {tokens} tokens, expected at most {most}; use a shorter text or sequence length"
@@ -39,7 +42,7 @@ pub enum Error {
     /// There is nothing to continue.
     #[error("prompt: no tokens, expected at least one; the begin-of-sequence token will do")]
     EmptyPrompt,
-    /// The operating system refused to read, write or rename a file.
+    /// The operating system refused to read a file.
     #[error("cannot {action}: {}; {remedy}", path.display())]
     Io {
         /// What was attempted.
@@ -84,30 +87,6 @@ pub enum Error {
         name: String,
         /// The names that exist.
         known: String,
-    },
-    /// The header of a safetensors file contradicts itself, the file, or its index.
-    #[error("safetensors: {}: {what}, expected {expected}, got {got}; fetch the file again", file.display())]
-    Header {
-        /// The file.
-        file: PathBuf,
-        /// The part of the header.
-        what: String,
-        /// What it should say.
-        expected: String,
-        /// What it says.
-        got: String,
-    },
-    /// The file ends before the data that its header announces.
-    #[error("safetensors: {}: truncated in tensor `{tensor}`, expected at least {expected} bytes, got {got}; fetch the file again", file.display())]
-    Truncated {
-        /// The file.
-        file: PathBuf,
-        /// The first tensor whose data is incomplete.
-        tensor: String,
-        /// Bytes the file needs so that this tensor is complete.
-        expected: u64,
-        /// Bytes it has.
-        got: u64,
     },
     /// A stored tensor has another shape than the configuration implies.
     #[error("safetensors: {}: shape of `{tensor}`, expected {expected:?}, got {got:?}; config.json belongs to another model, or the file does", file.display())]

@@ -1,22 +1,21 @@
 //! A trained model as a Hugging Face folder: bf16 safetensors, configuration and tokenizer.
 //!
 //! Weights pass through in blocks of rows, so the model never exists in memory a second time. Everything is
-//! written beside its destination first and moved there when it is complete and on the disk.
+//! written beside its destination first and becomes valid, all of it, when it is complete and on the disk.
 
 mod shard;
-mod staging;
 
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
 use crate::model::Model;
 use qft_autograd::{LayerOps, TensorId};
+use qft_files::atomic::finish_install;
+use qft_files::{AtomicFolder, Disk, FileRules};
 use qft_tensor::Ledger;
 use serde_json::{Map, Value, json};
-use shard::{Shard, shard_name};
-use staging::Staging;
+use shard::{Shard, is_weight_file, shard_name};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,9 +23,17 @@ use std::sync::Arc;
 /// Bytes of a weight file before another is begun, as other tools have it.
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
 
-/// What to do when a file cannot be written; nothing was changed then.
-pub(crate) const WRITE_REMEDY: &str =
-    "free space on the disk or choose another output folder; what was there before is unchanged";
+/// The name that files on their way into a folder have there, before a suffix.
+const ON_ITS_WAY: &str = "model";
+
+/// The files that an export writes.
+const RULES: FileRules = FileRules {
+    ours: |name| is_weight_file(name) || name == CONFIG || COMPANIONS.contains(&name),
+    together: is_weight_file,
+};
+
+/// The model's configuration.
+const CONFIG: &str = "config.json";
 
 /// Files besides weights and configuration that make a model usable, where the source has them.
 const COMPANIONS: [&str; 9] = [
@@ -54,12 +61,29 @@ pub type FillRows<'a> = dyn FnMut(&TensorSpec, Range<usize>, &mut [f32]) -> Resu
 ///
 /// Numerics: weights are rounded to the nearest bf16, ties to even.
 ///
-/// Atomicity: a new folder appears whole. If `out` exists, its other files stay, each new file replaces its
-/// predecessor by a rename after all of them were written, and weight files of another sharding are removed. On
-/// an error before that, `out` is as it was.
+/// Atomicity: a new folder appears whole. If `out` exists, its other files stay, and the new files become valid
+/// together, when all of them are on the disk: whatever happens, this crate reads the old or the new model from
+/// there, and another reader finds the old, the new, or weights missing; see [`AtomicFolder::into_existing`]. On an
+/// error before that, `out` is as it was.
 ///
-/// Errors: [`Error::Io`], [`Error::Export`], [`Error::NotFinite`], and whatever `fill` gives.
+/// Errors: [`Error::Files`], [`Error::Export`], [`Error::Io`] for a file of `source`, [`Error::NotFinite`], and
+/// whatever `fill` gives.
 pub fn export_folder(
+    out: &Path,
+    source: Option<&Path>,
+    config: &LlamaConfig,
+    max_shard_bytes: u64,
+    ledger: &Arc<Ledger>,
+    fill: &mut FillRows<'_>,
+) -> Result<(), Error> {
+    export_folder_on(&Disk::default(), out, source, config, max_shard_bytes, ledger, fill)
+}
+
+/// [`export_folder`] on a disk that may be watched, or made to fail.
+///
+/// Errors: as [`export_folder`].
+pub fn export_folder_on(
+    disk: &Disk,
     out: &Path,
     source: Option<&Path>,
     config: &LlamaConfig,
@@ -70,25 +94,36 @@ pub fn export_folder(
     if let Some(source) = source {
         refuse_same(out, source)?;
     }
-    let mut staging = Staging::new(out)?;
+    let mut folder = match out.exists() {
+        true => AtomicFolder::into_existing(disk, out, ON_ITS_WAY, RULES)?,
+        false => AtomicFolder::new(disk, out, RULES)?,
+    };
     let shards = Shard::split(config, max_shard_bytes);
     for (number, shard) in shards.iter().enumerate() {
         let name = shard_name(number, shards.len());
-        let (file, path) = staging.create(&name)?;
-        shard.write(ledger, file, &path, fill)?;
+        shard.write(ledger, folder.create(&name)?, fill)?;
     }
     if shards.len() > 1 {
-        write(&mut staging, "model.safetensors.index.json", &index(config, &shards))?;
+        let text = index(config, &shards);
+        folder.write_file("model.safetensors.index.json", text.as_bytes())?;
     }
     let text = match source {
-        Some(source) => source_config(&source.join("config.json"))?,
+        Some(source) => {
+            copy_companions(&mut folder, source)?;
+            source_config(&source.join(CONFIG))?
+        }
         None => config.to_json(),
     };
-    for name in source.iter().flat_map(|_| COMPANIONS) {
-        copy(&mut staging, &source.unwrap_or(out).join(name), name)?;
-    }
-    write(&mut staging, "config.json", &text)?;
-    staging.commit()
+    folder.write_file(CONFIG, text.as_bytes())?;
+    Ok(folder.commit()?)
+}
+
+/// Finishes an export into `dir` that was interrupted after the new model had become the valid one. Readers of a
+/// model's folder call it first; where there is nothing to do, it only looks.
+///
+/// Errors: [`Error::Files`], for example in a folder that cannot be written.
+pub fn finish_interrupted(dir: &Path) -> Result<(), Error> {
+    Ok(finish_install(&Disk::default(), dir, ON_ITS_WAY, RULES)?)
 }
 
 /// Allocates whatever [`export_folder`] takes, and fetches one block of rows: for memory plans.
@@ -159,31 +194,18 @@ fn index(config: &LlamaConfig, shards: &[Shard]) -> String {
     format!("{:#}\n", json!({"metadata": metadata, "weight_map": weight_map}))
 }
 
-fn write(staging: &mut Staging, name: &str, text: &str) -> Result<(), Error> {
-    let (mut file, path) = staging.create(name)?;
-    let io = |source| Error::io("write", &path, WRITE_REMEDY, source);
-    file.write_all(text.as_bytes()).map_err(io)?;
-    file.sync_all().map_err(io)
-}
-
-fn copy(staging: &mut Staging, from: &Path, name: &str) -> Result<(), Error> {
-    let read = |source| {
-        let remedy = "make it readable; it belongs into the output folder";
-        Error::io("read", from, remedy, source)
-    };
-    let bytes = match std::fs::read(from) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(read(error)),
-    };
-    let (mut file, path) = staging.create(name)?;
-    let io = |source| Error::io("write", &path, WRITE_REMEDY, source);
-    file.write_all(&bytes).map_err(io)?;
-    file.sync_all().map_err(io)
-}
-
-/// Waits until the names in `dir` are on the disk.
-fn sync_dir(dir: &Path, remedy: &'static str) -> Result<(), Error> {
-    let io = |source| Error::io("write the folder", dir, remedy, source);
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
+/// Takes over the files besides weights and configuration that `source` has.
+fn copy_companions(folder: &mut AtomicFolder, source: &Path) -> Result<(), Error> {
+    for name in COMPANIONS {
+        let from = source.join(name);
+        match std::fs::read(&from) {
+            Ok(bytes) => folder.write_file(name, &bytes)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                let remedy = "make it readable; it belongs into the output folder";
+                return Err(Error::io("read", &from, remedy, error));
+            }
+        }
+    }
+    Ok(())
 }

@@ -1,9 +1,5 @@
 //! Weights as a stream of rows in f32: from the safetensors files of a folder, or made up from a seed.
-//!
-//! Files are read at explicit positions, never mapped into memory: a file that shrinks while it is read gives
-//! an error and not a signal, and none of its pages count in the memory that the planner promises.
 
-mod header;
 mod outliers;
 mod synthetic;
 
@@ -12,14 +8,13 @@ pub use synthetic::Synthetic;
 
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
+use crate::export;
 use half::{bf16, f16};
-use header::{Header, Stored};
-use safetensors::Dtype;
+use qft_files::safetensors::read_index;
+use qft_files::{Advice, Dtype, StoredTensor, TensorFile};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The embedding.
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -27,6 +22,11 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 /// Bytes read from a file at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// What to do about files that are not there, or not as they should be.
+const ADVICE: Advice = Advice {
+    missing: "a model's folder needs model.safetensors, or model.safetensors.index.json and all the shards it names",
+    damaged: "fetch the file again",
+};
 
 /// Where a model's weights come from. Every tensor of [`LlamaConfig::tensors`] can be read, in any order and
 /// repeatedly, with the same result.
@@ -40,14 +40,14 @@ pub trait Weights: Send + Sync {
     ///
     /// Shapes: `out` f32 `[rows, cols]`.
     /// Errors: [`Error::NoSuchRows`] if the rows do not exist or do not fill `out`; [`Error::NotFinite`] for a
-    /// NaN or an infinity; [`Error::Io`].
+    /// NaN or an infinity; [`Error::Files`].
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error>;
 }
 
 /// The safetensors files of a model's folder.
 #[derive(Debug)]
 pub struct WeightSource {
-    files: Vec<(PathBuf, File)>,
+    files: Vec<TensorFile>,
     tensors: HashMap<String, Entry>,
     unused: Vec<String>,
 }
@@ -56,7 +56,7 @@ pub struct WeightSource {
 struct Entry {
     spec: TensorSpec,
     file: usize,
-    stored: Stored,
+    stored: StoredTensor,
 }
 
 impl WeightSource {
@@ -66,13 +66,16 @@ impl WeightSource {
     /// With tied embeddings the one matrix may be stored as `model.embed_tokens.weight`, as `lm_head.weight`,
     /// or as both, where the first counts; it is read as `model.embed_tokens.weight` in each case.
     ///
-    /// Errors: [`Error::Io`], [`Error::Json`], [`Error::Header`], [`Error::Truncated`],
-    /// [`Error::TensorShape`], [`Error::TensorType`], [`Error::MissingTensor`].
+    /// An export into this folder that a crash interrupted is finished first.
+    ///
+    /// Errors: [`Error::Files`] for what is no good file, [`Error::TensorShape`], [`Error::TensorType`],
+    /// [`Error::MissingTensor`].
     pub fn open(dir: &Path, config: &LlamaConfig) -> Result<Self, Error> {
+        export::finish_interrupted(dir)?;
         let single = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
         let (paths, promised) = if !single.exists() && index.exists() {
-            let map = header::read_index(&index)?;
+            let map = read_index(&index, ADVICE.damaged)?;
             let names: BTreeSet<&String> = map.values().collect();
             (names.into_iter().map(|name| dir.join(name)).collect(), map)
         } else {
@@ -81,27 +84,23 @@ impl WeightSource {
 
         let (mut files, mut stored) = (Vec::new(), HashMap::new());
         for (number, path) in paths.into_iter().enumerate() {
-            let file = File::open(&path).map_err(|source| {
-                let remedy = "a model's folder needs model.safetensors, or model.safetensors.index.json and \
-                              all the shards it names";
-                Error::io("open the model's weights", &path, remedy, source)
-            })?;
-            for (name, tensor) in Header::read(&path, &file)?.tensors {
-                let place = promised.get(&name).map(|shard| dir.join(shard));
-                if place.is_some_and(|place| place != path) {
-                    continue;
+            let file = TensorFile::open(&path, ADVICE)?;
+            for tensor in file.tensors() {
+                let place = promised.get(&tensor.name).map(|shard| dir.join(shard));
+                if place.is_none_or(|place| place == path) {
+                    stored.insert(tensor.name.clone(), (number, tensor.clone()));
                 }
-                stored.insert(name, (number, tensor));
             }
-            files.push((path, file));
+            files.push(file);
         }
         if let Some((name, shard)) = promised.iter().find(|(name, _)| !stored.contains_key(*name)) {
-            return Err(Error::Header {
+            return Err(Error::Files(qft_files::Error::Header {
                 file: dir.join(shard),
                 what: format!("tensor `{name}`"),
                 expected: "it here, as model.safetensors.index.json says".into(),
                 got: "no such tensor".into(),
-            });
+                remedy: ADVICE.damaged,
+            }));
         }
         Self::resolve(dir, config, files, stored)
     }
@@ -110,8 +109,8 @@ impl WeightSource {
     fn resolve(
         dir: &Path,
         config: &LlamaConfig,
-        files: Vec<(PathBuf, File)>,
-        mut stored: HashMap<String, (usize, Stored)>,
+        files: Vec<TensorFile>,
+        mut stored: HashMap<String, (usize, StoredTensor)>,
     ) -> Result<Self, Error> {
         if config.tie_word_embeddings
             && let Some(head) = stored.remove(HEAD)
@@ -124,7 +123,7 @@ impl WeightSource {
                 missing.push(spec.name);
                 continue;
             };
-            let (path, tensor) = (files[file].0.clone(), spec.name.clone());
+            let (path, tensor) = (files[file].path().to_path_buf(), spec.name.clone());
             if stored.shape != spec.file_shape() {
                 let (expected, got) = (spec.file_shape(), stored.shape);
                 return Err(Error::TensorShape { file: path, tensor, expected, got });
@@ -171,22 +170,19 @@ impl Weights for WeightSource {
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let entry = self.entry(name).ok_or_else(|| unknown(name))?;
         check_rows(&entry.spec, &rows, out)?;
-        let (path, file) = &self.files[entry.file];
+        let file = &self.files[entry.file];
         let width = entry.stored.dtype.bitsize() / 8;
         let first = rows.start * entry.spec.cols;
-        let mut position = entry.stored.start + (first * width) as u64;
+        let mut position = (first * width) as u64;
         let mut bytes = vec![0; CHUNK_BYTES.min(out.len() * width)];
         for (chunk, values) in out.chunks_mut((bytes.len() / width).max(1)).enumerate() {
             let bytes = &mut bytes[..values.len() * width];
-            file.read_exact_at(bytes, position).map_err(|source| {
-                let remedy = "check the disk, and that nothing else writes to this file";
-                Error::io("read weights", path, remedy, source)
-            })?;
+            file.read_at(&entry.stored, position, bytes)?;
             position += bytes.len() as u64;
             if let Some(index) = decode(entry.stored.dtype, bytes, values) {
                 let element = first + chunk * (CHUNK_BYTES / width) + index;
                 return Err(Error::NotFinite {
-                    file: path.clone(),
+                    file: file.path().to_path_buf(),
                     tensor: name.to_string(),
                     row: element / entry.spec.cols,
                     col: element % entry.spec.cols,

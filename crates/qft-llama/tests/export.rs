@@ -5,17 +5,20 @@ mod common;
 
 use common::{shared_models, tiny_config};
 use half::bf16;
+use qft_files::{Disk, Step};
 use qft_llama::{
     DEFAULT_SHARD_BYTES, Error, LlamaConfig, Synthetic, TensorSpec, Tokenizer, WeightSource,
-    Weights, export_folder,
+    Weights, export_folder, export_folder_on,
 };
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A `fill` that copies from other weights.
 fn copy(
@@ -218,7 +221,7 @@ fn refuses_places_where_it_must_not_write() {
     };
     let refused = |out: &Path, source: Option<&Path>, part: &str| {
         let error = export(out, source).unwrap_err();
-        assert!(matches!(error, Error::Export { .. } | Error::Io { .. }), "{error}");
+        assert!(matches!(error, Error::Export { .. } | Error::Files(_)), "{error}");
         assert!(error.to_string().contains(part), "{error}");
     };
     let model = parent.path().join("model");
@@ -246,4 +249,81 @@ fn refuses_places_where_it_must_not_write() {
     fs::write(staging.join("model.safetensors"), "half").unwrap();
     export(&parent.path().join("new"), None).unwrap();
     assert!(!staging.exists());
+}
+
+/// A full disk, while each of the files is written: the error says which, and what to do.
+#[test]
+fn a_full_disk_is_reported_with_the_path() {
+    let config = tiny_config();
+    let weights = Synthetic::new(&config, 1);
+    let parent = tempfile::tempdir().unwrap();
+    for name in ["model.safetensors", "config.json"] {
+        let full = Disk::watched(move |step| match step {
+            Step::Write(path) if path.ends_with(name) => Err(ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        });
+        let out = parent.path().join("out");
+        let result = export_folder_on(
+            &full,
+            &out,
+            None,
+            &config,
+            DEFAULT_SHARD_BYTES,
+            &Arc::default(),
+            &mut copy(&weights),
+        );
+        let error = result.unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+        assert!(error.to_string().contains("free space on the disk"), "{error}");
+        assert_eq!(names(parent.path()), set(&[]));
+    }
+}
+
+/// An export over a model of other sharding and other shapes, stopped at every system call: what is loaded
+/// afterwards is the old or the new model, by configuration and by every weight.
+#[test]
+fn stopped_anywhere_the_old_or_the_new_model_loads() {
+    let models = [tiny_config(), LlamaConfig { rms_norm_eps: 0.5, ..tiny_config() }];
+    let weights = [Synthetic::new(&models[0], 1), Synthetic::new(&models[1], 2)];
+    let export = |disk: &Disk, out: &Path, number: usize, shard_bytes| {
+        let fill = &mut copy(&weights[number]);
+        export_folder_on(disk, out, None, &models[number], shard_bytes, &Arc::default(), fill)
+    };
+    let cases = [(600, 900, true), (600, 900, false), (DEFAULT_SHARD_BYTES, 600, true)];
+    for (old_bytes, new_bytes, crash) in cases {
+        let old = tempfile::tempdir().unwrap();
+        export(&Disk::default(), old.path(), 0, old_bytes).unwrap();
+        fs::write(old.path().join("metrics.jsonl"), "kept").unwrap();
+        let mut found = [0, 0];
+        for at in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path();
+            for name in names(old.path()) {
+                fs::copy(old.path().join(&name), out.join(&name)).unwrap();
+            }
+            let steps = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&steps);
+            let disk = Disk::watched(move |_| {
+                let step = count.fetch_add(1, Ordering::Relaxed);
+                let stop = step == at || (crash && step > at);
+                if stop { Err(ErrorKind::Other.into()) } else { Ok(()) }
+            });
+            let result = export(&disk, out, 1, new_bytes);
+            if steps.load(Ordering::Relaxed) <= at {
+                result.unwrap();
+                break;
+            }
+            let config = LlamaConfig::from_dir(out).unwrap();
+            let number = models.iter().position(|model| *model == config).unwrap();
+            assert!(number == 1 || result.is_err(), "step {at}: the old model, and no error");
+            assert_rounded(&WeightSource::open(out, &config).unwrap(), &weights[number], &config);
+            assert_eq!(fs::read_to_string(out.join("metrics.jsonl")).unwrap(), "kept");
+            found[number] += 1;
+            // The next export leaves nothing of it.
+            export(&Disk::default(), out, 1, DEFAULT_SHARD_BYTES).unwrap();
+            let expected = ["config.json", "metrics.jsonl", "model.safetensors"];
+            assert_eq!(names(out), set(&expected));
+        }
+        assert!(found[0] > 5 && found[1] > 5, "{found:?}");
+    }
 }

@@ -5,6 +5,7 @@ mod common;
 
 use common::{shared, shared_models, tiny_config, tiny_tensors, write_safetensors};
 use half::{bf16, f16};
+use qft_files::Error as FileError;
 use qft_llama::{Error, LlamaConfig, Synthetic, WeightSource, Weights};
 use safetensors::{Dtype, SafeTensors};
 use std::fs;
@@ -153,7 +154,11 @@ fn names_the_damaged_tensor() {
             &["input_layernorm", "[8]", "[1, 8]"],
         ),
         (|t| t[2].1 = "I32", |e| matches!(e, Error::TensorType { .. }), &["q_proj", "I32", "BF16"]),
-        (|t| t[2].1 = "Q4", |e| matches!(e, Error::Json { .. }), &["model.safetensors"]),
+        (
+            |t| t[2].1 = "Q4",
+            |e| matches!(e, Error::Files(FileError::Json { .. })),
+            &["model.safetensors"],
+        ),
     ];
     let config = tiny_config();
     for (damage, kind, parts) in cases {
@@ -305,7 +310,7 @@ fn refuses_a_name_that_occurs_twice() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("model.safetensors"), with_header(&header, &[0; 4])).unwrap();
     let error = WeightSource::open(dir.path(), &tiny_config()).unwrap_err();
-    let Error::Json { source, .. } = error else { panic!("{error}") };
+    let Error::Files(FileError::Json { source, .. }) = error else { panic!("{error}") };
     assert!(source.to_string().contains("`t` occurs twice"), "{source}");
 }
 
@@ -330,7 +335,7 @@ fn refuses_truncated_files() {
     fs::File::options().write(true).open(&file).unwrap().set_len(10_000).unwrap();
     let mut out = [0.0; 64];
     let error = source.read_rows("model.norm.weight", 0..1, &mut out).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert!(matches!(error, Error::Files(FileError::Io { .. })), "{error}");
 }
 
 fn write_index(dir: &Path, entries: &[(&str, &str)]) {
@@ -346,7 +351,7 @@ fn refuses_an_index_that_lies() {
     let dir = tempfile::tempdir().unwrap();
     let open = || WeightSource::open(dir.path(), &config).unwrap_err();
     let error = open();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert!(matches!(error, Error::Files(FileError::Io { .. })), "{error}");
     assert!(error.to_string().contains("model.safetensors"), "{error}");
 
     let name = "model.norm.weight";
@@ -366,7 +371,7 @@ fn refuses_an_index_that_lies() {
         assert!(error.to_string().contains(part), "{error}");
     }
     fs::write(dir.path().join("model.safetensors.index.json"), "{}").unwrap();
-    assert!(matches!(open(), Error::Json { .. }));
+    assert!(matches!(open(), Error::Files(FileError::Json { .. })));
 }
 
 /// The same rows in any order and any blocks; mean and deviation within five standard errors.

@@ -1,14 +1,11 @@
 //! One safetensors file in bf16.
 
-use super::{FillRows, WRITE_REMEDY};
+use super::FillRows;
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
 use half::bf16;
+use qft_files::{DiskFile, Dtype, TensorInfo, TensorWriter};
 use qft_tensor::{Ledger, Transfer};
-use serde_json::{Map, Value, json};
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Elements converted at a time, or one row if that is longer.
@@ -65,12 +62,17 @@ impl Shard {
     pub(super) fn write(
         &self,
         ledger: &Arc<Ledger>,
-        mut file: File,
-        path: &Path,
+        file: DiskFile,
         fill: &mut FillRows<'_>,
     ) -> Result<(), Error> {
-        let io = |source| Error::io("write", path, WRITE_REMEDY, source);
-        file.write_all(&self.header()).map_err(io)?;
+        let path = file.path().to_path_buf();
+        let infos = self.tensors.iter().map(|spec| TensorInfo {
+            name: spec.name.clone(),
+            dtype: Dtype::BF16,
+            shape: spec.file_shape(),
+        });
+        let infos: Vec<_> = infos.collect();
+        let mut writer = TensorWriter::begin(file, &[("format", "pt")], &infos)?;
         let (mut values, mut bytes) = self.blocks(ledger);
         for spec in &self.tensors {
             for start in (0..spec.rows).step_by(block_rows(spec)) {
@@ -83,7 +85,7 @@ impl Shard {
                     let rounded = bf16::from_f32(value);
                     if !rounded.is_finite() {
                         return Err(Error::NotFinite {
-                            file: path.to_path_buf(),
+                            file: path,
                             tensor: spec.name.clone(),
                             row: start + index / spec.cols,
                             col: index % spec.cols,
@@ -94,10 +96,10 @@ impl Shard {
                     }
                     *out = rounded.to_le_bytes();
                 }
-                file.write_all(bytes).map_err(io)?;
+                writer.write(bytes)?;
             }
         }
-        file.sync_all().map_err(io)
+        Ok(writer.finish()?)
     }
 
     /// A block of rows as it comes, and as it is written.
@@ -114,25 +116,6 @@ impl Shard {
             return Ok(());
         };
         fill(spec, 0..block_rows(spec), &mut values[..block_elements(spec)])
-    }
-
-    /// Length, names, types, shapes and offsets, padded so that the data begins at a multiple of 8.
-    fn header(&self) -> Vec<u8> {
-        let mut map = Map::new();
-        map.insert("__metadata__".into(), json!({"format": "pt"}));
-        let mut end = 0;
-        for spec in &self.tensors {
-            let start = end;
-            end += tensor_bytes(spec);
-            let (shape, offsets) = (spec.file_shape(), [start, end]);
-            let info = json!({"dtype": "BF16", "shape": shape, "data_offsets": offsets});
-            map.insert(spec.name.clone(), info);
-        }
-        let mut text = Value::Object(map).to_string().into_bytes();
-        text.resize(text.len().next_multiple_of(8), b' ');
-        let mut header = (text.len() as u64).to_le_bytes().to_vec();
-        header.append(&mut text);
-        header
     }
 }
 
@@ -152,8 +135,6 @@ fn tensor_bytes(spec: &TensorSpec) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::OpenOptions;
-    use std::io::ErrorKind;
 
     #[test]
     fn knows_weight_files() {
@@ -167,24 +148,5 @@ mod tests {
         }
         assert_eq!(shard_name(0, 1), "model.safetensors");
         assert_eq!(shard_name(1, 12), "model-00002-of-00012.safetensors");
-    }
-
-    #[test]
-    fn a_full_disk_is_reported_with_the_path() {
-        let path = Path::new("/dev/full");
-        let Ok(file) = OpenOptions::new().write(true).open(path) else {
-            println!("skipped: {} is absent", path.display());
-            return;
-        };
-        let config = LlamaConfig::preset("llama-15m").unwrap();
-        let shard = Shard { tensors: config.tensors().take(1).collect() };
-        match shard.write(&Arc::default(), file, path, &mut |_, _, _| Ok(())) {
-            Err(error @ Error::Io { .. }) => {
-                assert!(error.to_string().contains("/dev/full"), "{error}");
-                let Error::Io { source, .. } = error else { unreachable!() };
-                assert_eq!(source.kind(), ErrorKind::StorageFull);
-            }
-            other => panic!("{other:?}"),
-        }
     }
 }
