@@ -1,21 +1,25 @@
 //! Native checkpoints: every plane of every state, and where the run stands, from which it goes on bit for bit.
 //!
 //! A checkpoint is a folder `step-NNNNNN` with `state.safetensors` (all INT8 planes, scales, protected features
-//! and momenta, under the parameter's name and a suffix; and the wide channels) and `trainer.json`. It is written beside its final place
-//! and renamed when complete, so a folder of that name is always whole.
+//! and momenta, under the parameter's name and a suffix; and the wide channels) and `trainer.json`. A folder of that name
+//! is always whole, on the disk, and read with suspicion: `qft-files` knows how.
 
 use crate::TrainOps;
 use crate::optimizer::ParamState;
 use crate::trainer::Trainer;
 use anyhow::{Context, Result, bail, ensure};
 use qft_autograd::{Matrix, Weight};
+use qft_files::atomic::{clean_folders, remove_folder, restore_folder, restore_folders};
+use qft_files::{
+    Advice, AtomicFolder, Disk, DiskFile, Dtype, FileRules, StoredTensor, TensorFile, TensorInfo,
+    TensorWriter,
+};
 use qft_llama::model::{Model, ParamMut};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{Buffer, DType, Element, Transfer};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where a run stands, beside its states.
@@ -46,8 +50,14 @@ const PROGRESS_FILE: &str = "trainer.json";
 /// Bytes that travel at a time between device and file.
 const CHUNK: usize = 4 << 20;
 
-/// The largest header that is believed: a hundred thousand tensors need a tenth of it.
-const MAX_HEADER: u64 = 100 << 20;
+/// The files of a checkpoint.
+const RULES: FileRules =
+    FileRules { ours: |name| name == STATE_FILE || name == PROGRESS_FILE, together: |_| false };
+
+/// What to do about states that are not there, or not as they should be; which file it is, and what else to do, is said
+/// besides.
+const ADVICE: Advice =
+    Advice { missing: "is this a checkpoint folder?", damaged: "the file is damaged" };
 
 /// One buffer of the training state.
 struct StateTensor<'a> {
@@ -120,13 +130,13 @@ pub fn plan(ops: &dyn TrainOps, trainer: &mut Trainer) {
     drop(chunk(ops, &state_tensors(trainer)));
 }
 
-fn type_name(dtype: DType) -> Result<&'static str> {
+fn file_type(dtype: DType) -> Result<Dtype> {
     Ok(match dtype {
-        DType::I8 => "I8",
-        DType::U8 => "U8",
-        DType::U32 => "U32",
-        DType::Bf16 => "BF16",
-        DType::F32 => "F32",
+        DType::I8 => Dtype::I8,
+        DType::U8 => Dtype::U8,
+        DType::U32 => Dtype::U32,
+        DType::Bf16 => Dtype::BF16,
+        DType::F32 => Dtype::F32,
         other => bail!("checkpoint: no file type for {other}"),
     })
 }
@@ -136,7 +146,17 @@ pub fn folder(root: &Path, step: u32) -> PathBuf {
     root.join(format!("step-{step:06}"))
 }
 
-/// Writes the checkpoint of `progress.step` below `root` and returns its folder.
+/// The step of the checkpoint in a folder of this name.
+fn step_of(name: &str) -> Option<u32> {
+    name.strip_prefix("step-")?.parse().ok()
+}
+
+fn is_checkpoint(name: &str) -> bool {
+    step_of(name).is_some()
+}
+
+/// Writes the checkpoint of `progress.step` below `root` and returns its folder. One of the same step is replaced, as a
+/// whole.
 ///
 /// Errors: anything the file system refuses; what was written is removed then, and older checkpoints stay.
 pub fn save(
@@ -145,62 +165,52 @@ pub fn save(
     progress: &Progress,
     root: &Path,
 ) -> Result<PathBuf> {
+    save_on(&Disk::default(), ops, trainer, progress, root)
+}
+
+/// [`save`] on a disk that may be watched, or made to fail.
+///
+/// Errors: as [`save`].
+pub fn save_on(
+    disk: &Disk,
+    ops: &dyn TrainOps,
+    trainer: &mut Trainer,
+    progress: &Progress,
+    root: &Path,
+) -> Result<PathBuf> {
+    clean_folders(disk, root, is_checkpoint, RULES);
     let target = folder(root, progress.step);
-    let partial = target.with_extension("partial");
+    let mut write = || -> Result<()> {
+        let mut folder = AtomicFolder::replacing(disk, &target, RULES)?;
+        write_state(ops, trainer, folder.create(STATE_FILE)?)?;
+        folder.write_file(PROGRESS_FILE, serde_json::to_string_pretty(progress)?.as_bytes())?;
+        Ok(folder.commit()?)
+    };
     let hint = "is the disk full, or the folder read-only? Older checkpoints are untouched";
-    fs::create_dir_all(&partial)
-        .with_context(|| format!("cannot create {}: {hint}", partial.display()))?;
-    let written = write_state(ops, trainer, &partial.join(STATE_FILE))
-        .and_then(|()| write_progress(progress, &partial.join(PROGRESS_FILE)))
-        .and_then(|()| {
-            if target.exists() {
-                fs::remove_dir_all(&target)?;
-            }
-            Ok(fs::rename(&partial, &target)?)
-        });
-    if let Err(error) = written {
-        let _ = fs::remove_dir_all(&partial); // The first error is the one to report.
-        return Err(error.context(format!("cannot write {}: {hint}", target.display())));
-    }
+    write().with_context(|| format!("cannot write {}: {hint}", target.display()))?;
     Ok(target)
 }
 
-fn write_progress(progress: &Progress, path: &Path) -> Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(serde_json::to_string_pretty(progress)?.as_bytes())?;
-    Ok(file.sync_all()?)
-}
-
-fn write_state(ops: &dyn TrainOps, trainer: &mut Trainer, path: &Path) -> Result<()> {
+fn write_state(ops: &dyn TrainOps, trainer: &mut Trainer, file: DiskFile) -> Result<()> {
     let tensors = state_tensors(trainer);
-    let mut header = serde_json::Map::new();
-    let mut offset = 0;
+    let mut infos = Vec::with_capacity(tensors.len());
     for t in &tensors {
-        let end = offset + t.bytes();
-        let entry = serde_json::json!({
-            "dtype": type_name(t.dtype)?, "shape": [t.len], "data_offsets": [offset, end],
-        });
-        header.insert(t.name.clone(), entry);
-        offset = end;
+        let (name, dtype) = (t.name.clone(), file_type(t.dtype)?);
+        infos.push(TensorInfo { name, dtype, shape: vec![t.len] });
     }
-    let mut header = serde_json::to_string(&header)?;
-    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
-    let mut file = BufWriter::new(File::create(path)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(header.as_bytes())?;
+    let mut writer = TensorWriter::begin(file, &[], &infos)?;
     let mut chunk = chunk(ops, &tensors);
     for t in tensors {
         for start in (0..t.bytes()).step_by(CHUNK) {
             let part = &mut chunk[..CHUNK.min(t.bytes() - start)];
             ops.download_raw(t.raw, start, part)?;
-            file.write_all(part)?;
+            writer.write(part)?;
         }
     }
-    let file = file.into_inner().map_err(|e| e.into_error())?;
-    Ok(file.sync_all()?)
+    Ok(writer.finish()?)
 }
 
-/// The complete checkpoints below `root`, oldest first.
+/// The checkpoints below `root`, oldest first.
 fn list(root: &Path) -> Result<Vec<(u32, PathBuf)>> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
@@ -209,18 +219,18 @@ fn list(root: &Path) -> Result<Vec<(u32, PathBuf)>> {
     };
     let mut found = Vec::new();
     for entry in entries {
-        let path = entry?.path();
-        let step = (path.extension().is_none())
-            .then(|| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u32>().ok())
-            .flatten();
-        found.extend(step.map(|step| (step, path)));
+        let entry = entry?;
+        if let Some(step) = entry.file_name().to_str().and_then(step_of) {
+            found.push((step, entry.path()));
+        }
     }
     found.sort();
     Ok(found)
 }
 
-/// The newest complete checkpoint below `root`, if there is one.
+/// The newest checkpoint below `root`, if there is one. One whose replacement was interrupted gets its name back.
 pub fn latest(root: &Path) -> Result<Option<PathBuf>> {
+    restore_folders(&Disk::default(), root, is_checkpoint)?;
     Ok(list(root)?.pop().map(|(_, path)| path))
 }
 
@@ -228,22 +238,24 @@ pub fn latest(root: &Path) -> Result<Option<PathBuf>> {
 ///
 /// Those of later steps are of an earlier run into the same folder: they must not pass for the latest.
 pub fn prune(root: &Path, step: u32, keep: usize) -> Result<()> {
+    prune_on(&Disk::default(), root, step, keep)
+}
+
+/// [`prune`] on a disk that may be watched, or made to fail.
+///
+/// Errors: as [`prune`].
+pub fn prune_on(disk: &Disk, root: &Path, step: u32, keep: usize) -> Result<()> {
     let (later, mut others) = list(root)?.into_iter().partition::<Vec<_>, _>(|c| c.0 > step);
     others.truncate(others.len().saturating_sub(keep));
     for (_, path) in later.into_iter().chain(others) {
-        // Renamed out of sight first, so that an interrupted removal leaves no half checkpoint.
-        let hidden = path.with_extension("removed");
-        let leftover = if hidden.exists() { fs::remove_dir_all(&hidden) } else { Ok(()) };
-        leftover
-            .and_then(|()| fs::rename(&path, &hidden))
-            .and_then(|()| fs::remove_dir_all(&hidden))
-            .with_context(|| format!("cannot remove {}", path.display()))?;
+        remove_folder(disk, &path, RULES)?;
     }
     Ok(())
 }
 
 /// Reads where the run of a checkpoint stands.
 pub fn read_progress(dir: &Path) -> Result<Progress> {
+    restore_folder(&Disk::default(), dir)?;
     let path = dir.join(PROGRESS_FILE);
     let text = fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}: is this a checkpoint folder?", path.display()))?;
@@ -282,59 +294,35 @@ pub fn load(
 }
 
 fn read_state(ops: &dyn TrainOps, trainer: &mut Trainer, path: &Path) -> Result<()> {
-    let mut file = File::open(path)?;
-    let file_bytes = file.metadata()?.len();
-    let mut size = [0; 8];
-    file.read_exact(&mut size).context("the file is shorter than a header")?;
-    let size = u64::from_le_bytes(size);
-    ensure!(
-        size <= MAX_HEADER && size + 8 <= file_bytes,
-        "the header claims {size} bytes in a file of {file_bytes}"
-    );
-    let mut header = vec![0; size as usize];
-    file.read_exact(&mut header)?;
-    let entries: HashMap<String, Entry> =
-        serde_json::from_slice(&header).context("the header is damaged")?;
+    let file = TensorFile::open(path, ADVICE)?;
+    let stored: HashMap<&str, &StoredTensor> =
+        file.tensors().iter().map(|stored| (stored.name.as_str(), stored)).collect();
     let tensors = state_tensors(trainer);
     let mut chunk = chunk(ops, &tensors);
     ensure!(
-        entries.len() == tensors.len(),
+        stored.len() == tensors.len(),
         "{} tensors in the file, {} in this model; the options differ from those of the run",
-        entries.len(),
+        stored.len(),
         tensors.len()
     );
     for t in tensors {
-        let (start, end) = match entries.get(&t.name) {
-            Some(e) if e.dtype == type_name(t.dtype)? && e.shape == [t.len] => e.data_offsets,
-            Some(e) => bail!(
-                "`{}` is {} {:?} in the file, expected {} [{}]",
-                t.name,
-                e.dtype,
-                e.shape,
-                t.dtype,
-                t.len
-            ),
-            None => bail!("`{}` is not in the file", t.name),
+        let Some(stored) = stored.get(t.name.as_str()) else {
+            bail!("`{}` is not in the file", t.name)
         };
         ensure!(
-            end.checked_sub(start) == Some(t.bytes() as u64)
-                && end.checked_add(8 + size).is_some_and(|end| end <= file_bytes),
-            "the file is truncated: `{}` lies at bytes {start}..{end} of {file_bytes}",
-            t.name
+            stored.dtype == file_type(t.dtype)? && stored.shape == [t.len],
+            "`{}` is {:?} {:?} in the file, expected {} [{}]",
+            t.name,
+            stored.dtype,
+            stored.shape,
+            t.dtype,
+            t.len
         );
-        file.seek(SeekFrom::Start(8 + size + start))?;
         for at in (0..t.bytes()).step_by(CHUNK) {
             let part = &mut chunk[..CHUNK.min(t.bytes() - at)];
-            file.read_exact(part)?;
+            file.read_at(stored, at as u64, part)?;
             ops.upload_raw(t.raw, at, part)?;
         }
     }
     Ok(())
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    dtype: String,
-    shape: Vec<usize>,
-    data_offsets: (u64, u64),
 }

@@ -2,6 +2,7 @@
 
 use crate::profile::Profile;
 use anyhow::{Context, Result};
+use qft_files::{AtomicFile, Disk};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -187,22 +188,9 @@ fn cannot_write(path: &Path) -> String {
     )
 }
 
-/// Writes a file beside `path` and puts it in its place.
+/// Writes a whole file, or leaves what was there.
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        // Readable as any file is, not by its owner alone as temporary files are.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        }
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| cannot_write(path))
+    AtomicFile::write_whole(&Disk::default(), path, bytes).with_context(|| cannot_write(path))
 }
 
 #[cfg(test)]

@@ -418,9 +418,9 @@ fn resuming_what_does_not_fit() {
     type Change = fn(&mut Vec<u8>);
     let damages: [(Change, &str); 5] = [
         (|bytes| bytes.truncate(bytes.len() - 1), "truncated"),
-        (|bytes| bytes.truncate(4), "shorter than a header"),
-        (|bytes| bytes[..8].copy_from_slice(&(1_u64 << 62).to_le_bytes()), "the header claims"),
-        (|bytes| bytes[8..20].fill(b'?'), "the header is damaged"),
+        (|bytes| bytes.truncate(4), "length of the file, expected 8 bytes"),
+        (|bytes| bytes[..8].copy_from_slice(&(1_u64 << 62).to_le_bytes()), "length of the header"),
+        (|bytes| bytes[8..20].fill(b'?'), "expected a safetensors header"),
         (
             |bytes| {
                 with_header(bytes, |header| {
@@ -428,7 +428,7 @@ fn resuming_what_does_not_fit() {
                     tensor["data_offsets"] = json!([0, u64::MAX]);
                 });
             },
-            "truncated",
+            "data_offsets of `model.norm.weight/gain`, expected a region from",
         ),
     ];
     for (change, word) in damages {
