@@ -24,7 +24,8 @@ const HEAD: &str = "lm_head.weight";
 const CHUNK_BYTES: usize = 64 * 1024;
 /// What to do about files that are not there, or not as they should be.
 const ADVICE: Advice = Advice {
-    missing: "a model's folder needs model.safetensors, or model.safetensors.index.json and all the shards it names",
+    missing: "a model's folder needs model.safetensors, or model.safetensors.index.json and all the \
+              shards it names",
     damaged: "fetch the file again",
 };
 
