@@ -2,12 +2,14 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+pub mod memory;
 
+use crate::TrainOps;
 use crate::options::MachineOptions;
 use crate::options::value::DeviceChoice;
 use crate::profile::{Profiled, StepClock};
-use crate::{TrainOps, rss};
 use anyhow::Result;
+use memory::FreeMemory;
 use qft_tensor::simd::{gemm_i8, peak};
 use qft_tensor::{Cpu, CpuConfig, Isa};
 use std::sync::Arc;
@@ -66,7 +68,7 @@ impl Machine {
     /// Bytes of memory that the device can still give out, if the system says.
     pub fn available(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Cpu { .. } => rss::available(),
+            Kind::Cpu { .. } => Some(FreeMemory::now()?.bytes),
             #[cfg(feature = "cuda")]
             Kind::Cuda(gpu) => Some(gpu.driver().memory_info().ok()?.free_bytes),
         }
