@@ -3,6 +3,7 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod memory;
+pub mod signals;
 
 use crate::TrainOps;
 use crate::options::MachineOptions;

@@ -7,6 +7,7 @@ use crate::data::{Cursor, Dataset, Sampler as Rows};
 use crate::fit::{Choice, Room, Wish, gb};
 use crate::flip_rate::FlipRates;
 use crate::machine::Machine;
+use crate::machine::signals::StopSignal;
 use crate::metrics::{EvalMetrics, MetricsLog, Owners, StepMetrics, Summary};
 use crate::open::Folder;
 use crate::options::value::Resume;
@@ -25,14 +26,10 @@ use qft_optim::Schedule;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Tokens of a sample that is printed before and after.
 const SAMPLE_TOKENS: usize = 64;
-
-/// The exit code of a run that was interrupted: 128 + SIGINT, as shells have it.
-const INTERRUPTED: u8 = 130;
 
 /// Everything a run works with.
 struct Run<'a> {
@@ -122,7 +119,7 @@ impl<'a> Run<'a> {
                 println!("held-out loss before: {loss:.4}");
             }
         }
-        let stop = interrupt_flag()?;
+        let stop = StopSignal::install().context("cannot catch signals that stop the run")?;
         let rows_per_step = options.step.rows_per_step();
         let mut rows = self.rows_at(progress.step);
         let mut display = Display::new(self.schedule.total, u64::from(progress.step));
@@ -166,17 +163,17 @@ impl<'a> Run<'a> {
                 metrics.eval(eval)?;
                 display.eval(eval);
             }
-            let interrupted = stop.load(Ordering::Relaxed) && !last;
+            let interrupted = stop.exit_code().filter(|_| !last);
             let due = options.checkpoint_every.is_some_and(|every| step % every == 0) && !last;
-            if interrupted || due {
+            if interrupted.is_some() || due {
                 let dir = self.checkpoint(&mut trainer, &progress, &root)?;
-                if interrupted {
+                if let Some(code) = interrupted {
                     display.finish();
                     println!(
                         "stopped after step {step}; saved {}\nto go on: the same command with --resume latest",
                         dir.display()
                     );
-                    return Ok(ExitCode::from(INTERRUPTED));
+                    return Ok(ExitCode::from(code));
                 }
             }
         }
@@ -469,18 +466,4 @@ fn resume_dir(options: &FinetuneOptions, root: &Path) -> Result<Option<PathBuf>>
             Ok(found)
         }
     }
-}
-
-/// Set by Ctrl-C or a termination signal; a second one ends the process at once.
-fn interrupt_flag() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&flag);
-    ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-        eprintln!("\nstopping after this step; a checkpoint will be saved (again to stop at once)");
-    })
-    .context("cannot catch Ctrl-C")?;
-    Ok(flag)
 }

@@ -1,0 +1,111 @@
+//! Signals that ask a run of the program to stop.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{command, finetune, said};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// One step that outlasts the test, or nearly so.
+const LONG_STEP: [&str; 3] = ["--steps=2", "--states=f32", "--accumulate=2000"];
+
+/// The program with `args` and both outputs piped, once a shell has done `before`.
+fn start(before: &str, args: &[String]) -> Child {
+    let program = command(args);
+    Command::new("sh")
+        .arg("-c")
+        .arg(format!("{before}; exec \"$0\" \"$@\""))
+        .arg(program.get_program())
+        .args(program.get_args())
+        .current_dir(program.get_current_dir().unwrap())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until the run catches SIGTERM.
+fn wait_for_handlers(child: &Child) {
+    let start = Instant::now();
+    let catches = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 14) != 0
+    };
+    while !catches() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the run does not begin");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sends signals, one right after the other.
+fn send(child: &Child, signals: &[&str]) {
+    let pid = child.id();
+    let kills: Vec<_> = signals.iter().map(|signal| format!("kill -{signal} {pid}")).collect();
+    assert!(Command::new("sh").args(["-c", &kills.join(" && ")]).status().unwrap().success());
+}
+
+fn checkpoints(out: &Path) -> usize {
+    std::fs::read_dir(out.join("checkpoints")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn nohup_keeps_a_run_going() {
+    let temp = tempfile::tempdir().unwrap();
+    let child = start("trap '' HUP", &finetune(temp.path(), &["--steps=60"]));
+    wait_for_handlers(&child);
+    send(&child, &["HUP"]);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(temp.path().join("model.safetensors").exists(), "{}", said(&output));
+}
+
+#[test]
+fn a_signal_saves_a_checkpoint_and_tells_its_number() {
+    for (signal, code) in [("HUP", 129), ("TERM", 143)] {
+        let temp = tempfile::tempdir().unwrap();
+        let child = start(":", &finetune(temp.path(), &["--steps=2000"]));
+        wait_for_handlers(&child);
+        send(&child, &[signal]);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert_eq!(checkpoints(temp.path()), 1, "{}", said(&output));
+    }
+}
+
+#[test]
+fn signals_that_come_together_are_one_and_nobody_need_read_the_warning() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = ["--steps=2", "--states=f32", "--accumulate=80"];
+    let mut child = start(":", &finetune(temp.path(), &options));
+    drop(child.stderr.take());
+    wait_for_handlers(&child);
+    let start = Instant::now();
+    send(&child, &["TERM", "TERM", "TERM"]);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{}", said(&output));
+    assert_eq!(checkpoints(temp.path()), 1, "{}", said(&output));
+    println!("the step went on for {:?}", start.elapsed());
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    for (second, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+        let temp = tempfile::tempdir().unwrap();
+        let mut child = start(":", &finetune(temp.path(), &LONG_STEP));
+        wait_for_handlers(&child);
+        send(&child, &["TERM"]);
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains("again to stop at once")));
+        send(&child, &[second]);
+        let start = Instant::now();
+        let output = child.wait_with_output().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert_eq!(checkpoints(temp.path()), 0);
+    }
+}
