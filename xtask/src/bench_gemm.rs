@@ -4,9 +4,9 @@ use anyhow::Result;
 use qft_llama::LlamaConfig;
 use qft_tensor::Orientation;
 use qft_train::machine::Machine;
+use qft_train::machine::products;
+use qft_train::options::DeviceChoice;
 use qft_train::options::MachineOptions;
-use qft_train::options::value::DeviceChoice;
-use qft_train::products;
 use serde::Serialize;
 
 /// What to time.
@@ -46,7 +46,11 @@ struct Row {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let config = LlamaConfig::preset(&args.model)?;
-    let machine = Machine::open(MachineOptions { device: args.device, threads: args.threads })?;
+    let machine = Machine::open(MachineOptions {
+        device: args.device,
+        threads: args.threads,
+        ..MachineOptions::default()
+    })?;
     let ops = &*machine.ops;
     let (c, f) = (config.hidden_size, config.intermediate_size);
     let mut rows = Vec::new();

@@ -8,15 +8,17 @@ use qft_llama::pass::Recompute;
 use qft_llama::{Batch, LlamaConfig, PRESETS, Synthetic, WeightSource, Weights, export};
 use qft_tensor::Owner;
 use qft_train::TrainOps;
-use qft_train::args::{PlanArgs, WeightArgs};
-use qft_train::checkpoint::{self, Progress};
 use qft_train::machine::Machine;
-use qft_train::options::choice::{OptimizerKind, States};
-use qft_train::options::value::DeviceChoice;
-use qft_train::options::{MachineOptions, OptimizerOptions, PlanOptions};
-use qft_train::plan::{MemoryPlan, OwnerBytes, Setup, StepShape, plan};
-use qft_train::rss;
-use qft_train::trainer::Trainer;
+use qft_train::machine::rss;
+use qft_train::memory::{MemoryPlan, OwnerBytes, StepShape, plan};
+use qft_train::options::DeviceChoice;
+use qft_train::options::PlanArgs;
+use qft_train::options::states::WeightArgs;
+use qft_train::options::{MachineOptions, OptimizerOptions};
+use qft_train::options::{OptimizerKind, States};
+use qft_train::step::Setup;
+use qft_train::step::checkpoint::{self, Progress};
+use qft_train::step::trainer::Trainer;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,9 +39,9 @@ pub(crate) struct Args {
     /// What the backward pass keeps.
     #[arg(long, default_value = "block")]
     recompute: Keep,
-    /// Fraction of protected features; by default that of the mode.
-    #[arg(long)]
-    outliers: Option<f64>,
+    /// Fraction of protected weights; by default that of the mode.
+    #[arg(long, alias = "outliers")]
+    protected: Option<f64>,
     /// Really load a model of that shape and train it; compare planned with measured.
     #[arg(long)]
     run: bool,
@@ -179,7 +181,7 @@ fn row(args: &Args, model: &str, config: &LlamaConfig, states: States) -> Result
         Keep::None => Recompute::None,
         Keep::Block => Recompute::Block,
     };
-    let setup = setup_of(states, args.outliers, recompute)?;
+    let setup = setup_of(states, args.protected, recompute)?;
     let planned = plan(config, &setup, shape)?;
     let measured = if args.run { Some(measure(args, config, &setup, shape)?) } else { None };
     // A gigabyte of a card goes to the driver, the context and the kernels.
@@ -200,13 +202,13 @@ fn row(args: &Args, model: &str, config: &LlamaConfig, states: States) -> Result
 /// The setup of a mode with Lion.
 pub(crate) fn setup_of(
     states: States,
-    outliers: Option<f64>,
+    protected: Option<f64>,
     recompute: Recompute,
 ) -> Result<Setup> {
-    let weights = WeightArgs { states: Some(states), outliers, ..WeightArgs::default() };
+    let weights = WeightArgs { states: Some(states), protected, ..WeightArgs::default() };
     let asked = PlanArgs { weights, ..PlanArgs::default() };
     let optimizer = OptimizerOptions::for_plan(OptimizerKind::Lion);
-    Ok(PlanOptions::resolve(asked)?.state.setup(&optimizer, 0, recompute))
+    Ok(asked.resolve()?.state.setup(&optimizer, 0, recompute))
 }
 
 /// Loads a model of random weights and does complete optimizer steps.
@@ -214,8 +216,9 @@ fn measure(args: &Args, config: &LlamaConfig, setup: &Setup, shape: StepShape) -
     let synthetic = Synthetic::new(config, 0);
     let folder = RandomModel::new(args.weights, config, &synthetic)?;
     let start_rss_bytes = rss::current().context("/proc/self/status is not readable")?;
-    let machine = Machine::open(MachineOptions { device: args.device, threads: None })?;
-    let (ops, free_before) = (&*machine.ops, machine.available());
+    let machine =
+        Machine::open(MachineOptions { device: args.device, ..MachineOptions::default() })?;
+    let (ops, free_before) = (&*machine.ops, machine.free_bytes());
     let start = Instant::now();
     let source: Box<dyn Weights> = match &folder.0 {
         Some(dir) => Box::new(WeightSource::open(dir, config)?),
@@ -242,7 +245,7 @@ fn measure(args: &Args, config: &LlamaConfig, setup: &Setup, shape: StepShape) -
     let device_bytes = match args.device {
         DeviceChoice::Cpu => None,
         DeviceChoice::Cuda(_) => {
-            free_before.zip(machine.available()).map(|(before, now)| before.saturating_sub(now))
+            free_before.zip(machine.free_bytes()).map(|(before, now)| before.saturating_sub(now))
         }
     };
     let report = ops.ledger().report();
@@ -260,15 +263,7 @@ fn measure(args: &Args, config: &LlamaConfig, setup: &Setup, shape: StepShape) -
 /// A step after a checkpoint, and the same step after loading it, must have the same loss.
 fn check_resume(ops: &dyn TrainOps, trainer: &mut Trainer, batch: &Batch) -> Result<()> {
     let root = scratch("checkpoint");
-    let progress = Progress {
-        version: checkpoint::VERSION,
-        step: trainer.pass.step,
-        tokens: 0,
-        seconds: 0.0,
-        initial_eval_loss: None,
-        last_norm: trainer.optimizer.last_norm,
-        options: serde_json::Map::new(),
-    };
+    let progress = Progress::of(trainer);
     let start = Instant::now();
     let dir = checkpoint::save(ops, trainer, &progress, &root)?;
     let saved = start.elapsed().as_secs_f64();
@@ -430,7 +425,7 @@ fn check(rows: &[Row], path: &Path) -> Result<()> {
         toml::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
     let mut problems = Vec::new();
     for row in rows {
-        let name = format!("{} {:?}", row.model, row.states);
+        let name = format!("{} {}", row.model, row.states);
         let budget = (budgets.budget.iter())
             .find(|b| (&b.model, b.states, b.tokens) == (&row.model, row.states, row.tokens));
         if let Some(budget) = budget {

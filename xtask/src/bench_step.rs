@@ -6,13 +6,13 @@ use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_llama::{LlamaConfig, Synthetic, Weights, WithOutliers};
 use qft_train::machine::Machine;
+use qft_train::machine::profile::Profile;
+use qft_train::machine::rss;
+use qft_train::memory::StepShape;
+use qft_train::options::DeviceChoice;
 use qft_train::options::MachineOptions;
-use qft_train::options::choice::States;
-use qft_train::options::value::DeviceChoice;
-use qft_train::plan::StepShape;
-use qft_train::profile::Profile;
-use qft_train::rss;
-use qft_train::trainer::Trainer;
+use qft_train::options::States;
+use qft_train::step::trainer::Trainer;
 
 /// What to time.
 #[derive(Debug, clap::Args)]
@@ -38,9 +38,9 @@ pub(crate) struct Args {
     /// CPU threads; all cores if absent.
     #[arg(long)]
     threads: Option<usize>,
-    /// Fraction of protected features; by default that of the mode.
-    #[arg(long)]
-    outliers: Option<f64>,
+    /// Fraction of protected weights; by default that of the mode.
+    #[arg(long, alias = "outliers")]
+    protected: Option<f64>,
     /// Recompute blocks instead of keeping their activations.
     #[arg(long)]
     recompute: bool,
@@ -55,8 +55,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let config = LlamaConfig::preset(&args.model)?;
     let recompute = if args.recompute { Recompute::Block } else { Recompute::None };
-    let setup = setup_of(args.states, args.outliers, recompute)?;
-    let machine = Machine::open(MachineOptions { device: args.device, threads: args.threads })?;
+    let setup = setup_of(args.states, args.protected, recompute)?;
+    let machine = Machine::open(MachineOptions {
+        device: args.device,
+        threads: args.threads,
+        ..MachineOptions::default()
+    })?;
     let (ops, clock) = machine.watched(true);
     let Some(mut clock) = clock else { bail!("the device has no clock around it") };
     let source = Synthetic::new(&config, 0);
@@ -92,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     println!(
-        "{} {:?}, {tokens} tokens in sequences of {}, {}",
+        "{} {}, {tokens} tokens in sequences of {}, {}",
         args.model,
         args.states,
         args.seq_len,

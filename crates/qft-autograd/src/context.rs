@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// In which numbers linear layers multiply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Compute {
     /// INT8 x INT8 -> INT32, all three products.

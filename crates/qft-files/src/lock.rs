@@ -55,6 +55,20 @@ impl FolderLock {
         Ok(Self { dir: dir.to_path_buf(), _file: file })
     }
 
+    /// Looks whether another has the folder, and changes nothing. A folder that does not exist is free.
+    ///
+    /// Errors: [`Error::InUse`].
+    pub fn probe(dir: &Path) -> Result<(), Error> {
+        let Ok(mut file) = File::open(dir.join(LOCK_FILE)) else { return Ok(()) };
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::InUse { dir: dir.to_path_buf(), holder: holder(&mut file) })
+            }
+            // Unlocked again as the file is closed. Without locks there is nothing to be seen.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
+        }
+    }
+
     /// The folder, as it was named.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -108,7 +122,10 @@ mod tests {
     #[test]
     fn a_folder_is_locked_once_and_free_again() {
         let dir = tempfile::tempdir().unwrap();
+        FolderLock::probe(dir.path()).unwrap();
+        assert!(!dir.path().join(LOCK_FILE).exists(), "a look leaves nothing");
         let lock = FolderLock::acquire(dir.path()).unwrap();
+        assert!(matches!(FolderLock::probe(dir.path()), Err(Error::InUse { .. })));
         let error = FolderLock::acquire(dir.path()).unwrap_err();
         assert!(matches!(error, Error::InUse { .. }), "{error}");
         let (text, pid) = (error.to_string(), format!("(process {} on ", std::process::id()));
@@ -116,6 +133,7 @@ mod tests {
             assert!(text.contains(part), "`{part}` is not in: {text}");
         }
         drop(lock);
+        FolderLock::probe(dir.path()).unwrap();
         // What a longer text left behind is overwritten.
         std::fs::write(dir.path().join(LOCK_FILE), "x".repeat(1000)).unwrap();
         let lock = FolderLock::acquire(dir.path()).unwrap();

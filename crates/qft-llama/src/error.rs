@@ -39,6 +39,12 @@ pub enum Error {
         /// What it holds.
         channels: [u32; qft_tensor::WIDE],
     },
+    /// Somebody asked for it to end.
+    #[error("stopped while {what}")]
+    Stopped {
+        /// What was being done.
+        what: &'static str,
+    },
     /// There is nothing to continue.
     #[error("prompt: no tokens, expected at least one; the begin-of-sequence token will do")]
     EmptyPrompt,

@@ -26,11 +26,13 @@ pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
 /// The name that files on their way into a folder have there, before a suffix.
 const ON_ITS_WAY: &str = "model";
 
-/// The files that an export writes.
-const RULES: FileRules = FileRules {
-    ours: |name| is_weight_file(name) || name == CONFIG || COMPANIONS.contains(&name),
-    together: is_weight_file,
-};
+/// The files that an export writes. None of an older model stays beside those of a new one: a tokenizer or a template
+/// would be read with weights that know nothing of it.
+const RULES: FileRules = FileRules { ours: is_model_file, together: is_model_file };
+
+fn is_model_file(name: &str) -> bool {
+    is_weight_file(name) || name == CONFIG || COMPANIONS.contains(&name)
+}
 
 /// The model's configuration.
 const CONFIG: &str = "config.json";
@@ -124,6 +126,25 @@ pub fn export_folder_on(
 /// Errors: [`Error::Files`], for example in a folder that cannot be written.
 pub fn finish_interrupted(dir: &Path) -> Result<(), Error> {
     Ok(finish_install(&Disk::default(), dir, ON_ITS_WAY, RULES)?)
+}
+
+/// Removes the model in `out`: all files of the names that [`export_folder`] writes, and no others.
+///
+/// Errors: [`Error::Io`].
+pub fn remove(out: &Path) -> Result<(), Error> {
+    let remedy = "remove it by hand";
+    let entries = std::fs::read_dir(out)
+        .map_err(|source| Error::io("read the folder", out, remedy, source))?;
+    for entry in entries {
+        let path =
+            entry.map_err(|source| Error::io("read the folder", out, remedy, source))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if is_model_file(name) {
+            std::fs::remove_file(&path)
+                .map_err(|source| Error::io("remove the older model's", &path, remedy, source))?;
+        }
+    }
+    Ok(())
 }
 
 /// Allocates whatever [`export_folder`] takes, and fetches one block of rows: for memory plans.

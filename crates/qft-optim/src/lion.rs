@@ -52,10 +52,12 @@ impl LionConfig {
 }
 
 /// How a changed weight becomes a fixed-point number again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum WeightRounding {
     /// Unbiased: an update of a hundredth of a step moves one weight in a hundred by a step.
+    #[default]
     Stochastic,
     /// To nearest: updates below half a step are lost. For experiments.
     Nearest,

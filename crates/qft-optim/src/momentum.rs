@@ -24,11 +24,13 @@ pub fn block_scale(max: f32) -> bf16 {
 }
 
 /// How an INT8 code stands for a momentum value; `a = |m| / max` over the block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum MomentumCode {
     /// Square-root companding: code `k = 127 sqrt(a)`, value `(k / 127)^2 max`. Small elements keep a relative
     /// precision beside large ones.
+    #[default]
     Sqrt,
     /// Uniform: `k = 127 a`.
     Linear,

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// The shape of a schedule after its warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
     /// Stays at the peak.
@@ -11,6 +12,7 @@ pub enum ScheduleKind {
     /// Falls along a line to the floor.
     Linear,
     /// Falls along half a cosine to the floor.
+    #[default]
     Cosine,
 }
 

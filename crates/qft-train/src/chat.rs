@@ -5,8 +5,8 @@ mod marks;
 mod python;
 mod value;
 
-use crate::options::value::BuiltIn;
-use anyhow::{Context, Result, bail};
+use crate::error::{Context, Result, bail};
+use crate::options::BuiltIn;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, context};
 use serde_json::Value;

@@ -1,22 +1,22 @@
-//! Training data: from files to rows of tokens, in an order that a run can resume.
+//! Training data: from files to sequences of tokens, in an order that a run can resume.
 //!
-//! [`Reader`] turns files into [`Documents`], [`Dataset`] lays these into rows, and [`Sampler`] says which rows come
+//! [`Reader`] turns files into [`Documents`], [`Dataset`] lays these into sequences, and [`Order`] says which come
 //! next. A document is a run of tokens that sees nothing else: a window of a long text, a record, or a conversation.
 //! Each position predicts the next token; those that the loss leaves out have the target [`qft_llama::IGNORE`].
 
 pub mod dataset;
 pub mod documents;
 pub mod encoder;
+pub mod order;
 mod pack;
 pub mod reader;
 pub mod records;
-pub mod sampler;
 pub mod source;
 
 pub use dataset::Dataset;
 pub use documents::{Counts, Documents};
 pub use encoder::TextEncoder;
+pub use order::Order;
 pub use reader::{Reader, windows};
 pub use records::Record;
-pub use sampler::{Cursor, Sampler};
 pub use source::Source;

@@ -1,24 +1,16 @@
-//! The trainer: options, plan, data, optimizer step, checkpoints, and the commands of `qft`.
+//! The trainer. [`run::finetune`] is a fine-tune as a library call; the rest is what it is made of, from the commands of
+//! `qft` down to one optimizer step.
 
-pub mod args;
-pub mod backend;
 pub mod chat;
-pub mod checkpoint;
 pub mod commands;
 pub mod data;
-pub mod fit;
-pub mod flip_rate;
+mod error;
 pub mod machine;
-pub mod metrics;
-pub mod open;
-pub mod optimizer;
+pub mod memory;
 pub mod options;
-pub mod plan;
-pub mod products;
-pub mod profile;
-pub mod progress;
-pub mod rss;
-pub mod states;
-pub mod trainer;
+pub mod report;
+pub mod run;
+pub mod step;
 
-pub use backend::TrainOps;
+pub use error::{Error, ErrorKind, Result};
+pub use step::TrainOps;

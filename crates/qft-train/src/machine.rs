@@ -3,14 +3,16 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod memory;
+pub mod products;
+pub mod profile;
+pub mod rss;
 pub mod signals;
 
 use crate::TrainOps;
-use crate::options::MachineOptions;
-use crate::options::value::DeviceChoice;
-use crate::profile::{Profiled, StepClock};
-use anyhow::Result;
+use crate::error::Result;
+use crate::options::{DeviceChoice, MachineOptions, Size};
 use memory::FreeMemory;
+use profile::{Profiled, StepClock};
 use qft_tensor::simd::{gemm_i8, peak};
 use qft_tensor::{Cpu, CpuConfig, Isa};
 use std::sync::Arc;
@@ -22,6 +24,7 @@ pub struct Machine {
     /// The device.
     pub ops: Arc<dyn TrainOps>,
     kind: Kind,
+    memory_limit: Option<Size>,
 }
 
 #[derive(Debug)]
@@ -43,35 +46,54 @@ impl Machine {
         // Weights are quantized by rayon's own threads, whatever the device; an earlier machine of this process has
         // decided how many these are.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        let memory_limit = options.memory_limit;
         match options.device {
             DeviceChoice::Cpu => {
                 let cpu = Cpu::new(CpuConfig { threads, ..CpuConfig::detect()? })?;
                 let kind = Kind::Cpu { isa: cpu.isa(), threads: cpu.threads() };
-                Ok(Self { ops: Arc::new(cpu), kind })
+                Ok(Self { ops: Arc::new(cpu), kind, memory_limit })
             }
-            DeviceChoice::Cuda(index) => Self::open_cuda(index),
+            DeviceChoice::Cuda(index) => Self::open_cuda(index, memory_limit),
         }
     }
 
     #[cfg(feature = "cuda")]
-    fn open_cuda(index: usize) -> Result<Self> {
+    fn open_cuda(index: usize, memory_limit: Option<Size>) -> Result<Self> {
         let gpu = Arc::new(cuda::open(index)?);
-        Ok(Self { ops: Arc::clone(&gpu) as Arc<dyn TrainOps>, kind: Kind::Cuda(gpu) })
+        let ops = Arc::clone(&gpu) as Arc<dyn TrainOps>;
+        Ok(Self { ops, kind: Kind::Cuda(gpu), memory_limit })
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn open_cuda(index: usize) -> Result<Self> {
-        anyhow::bail!(
+    fn open_cuda(index: usize, _: Option<Size>) -> Result<Self> {
+        crate::error::bail!(
             "--device cuda:{index}: this program was built without the feature `cuda`; use --device cpu"
         )
     }
 
-    /// Bytes of memory that the device can still give out, if the system says.
-    pub fn available(&self) -> Option<u64> {
+    /// Bytes of memory that a run may take: as many as its options allow, or else as many as the device can still give
+    /// out, if the system says.
+    pub fn free_bytes(&self) -> Option<u64> {
+        if let Some(Size(bytes)) = self.memory_limit {
+            return Some(bytes);
+        }
         match &self.kind {
             Kind::Cpu { .. } => Some(FreeMemory::now()?.bytes),
             #[cfg(feature = "cuda")]
             Kind::Cuda(gpu) => Some(gpu.driver().memory_info().ok()?.free_bytes),
+        }
+    }
+
+    /// What [`Machine::free_bytes`] ends at, for people.
+    pub fn memory_bound(&self) -> String {
+        match &self.kind {
+            _ if self.memory_limit.is_some() => "--memory-limit".into(),
+            Kind::Cpu { .. } => match FreeMemory::now() {
+                Some(free) => free.bound_by.to_string(),
+                None => "the machine does not say how much is free".into(),
+            },
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(_) => "memory of the GPU".into(),
         }
     }
 

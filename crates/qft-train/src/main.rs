@@ -1,9 +1,9 @@
 //! `qft`: fine-tunes all parameters of a LLaMA model with every training state in INT8.
 
 use clap::Parser;
-use qft_train::args::{Args, Command};
-use qft_train::commands;
-use qft_train::options::{EvalOptions, FinetuneOptions, GenerateOptions, PlanOptions};
+use qft_train::Result;
+use qft_train::commands::{self, Args, Command};
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -15,24 +15,24 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .without_time()
         .with_target(false)
+        // A closed standard error ends nothing.
+        .log_internal_errors(false)
         .init();
     match run(Args::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
+fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Finetune(args) => {
-            return commands::finetune::run(&FinetuneOptions::resolve(*args)?);
-        }
-        Command::Eval(args) => commands::eval::run(&EvalOptions::resolve(args)?)?,
-        Command::Generate(args) => commands::generate::run(&GenerateOptions::resolve(args)?)?,
-        Command::Plan(args) => commands::plan::run(&PlanOptions::resolve(args)?)?,
+        Command::Finetune(args) => return commands::finetune::run(&args.resolve()?),
+        Command::Eval(args) => commands::eval::run(&args.resolve()?)?,
+        Command::Generate(args) => commands::generate::run(&args.resolve()?)?,
+        Command::Plan(args) => commands::plan::run(&args.resolve()?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

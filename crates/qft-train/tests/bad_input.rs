@@ -254,7 +254,7 @@ fn options_that_exclude_each_other() {
         (&["--states=f32", "--gradients=stored"], &["--gradients stored"]),
         (&["--shuffle", "--no-shuffle"], &["--shuffle", "--no-shuffle", "cannot be used with"]),
         (&["--eval-every=2"], &["--eval-every", "there is no held-out data"]),
-        (&["--outliers=0.5"], &["--outliers", "0.05"]),
+        (&["--protected=0.5"], &["--protected", "0.05"]),
         (&["--warmup=3"], &["--warmup", "more than the run's 2"]),
         (&["--threads=0"], &["--threads"]),
         (&["--lr=nan"], &["--lr"]),
@@ -336,7 +336,8 @@ fn a_full_disk_while_saving() {
     let output = with_little_space(&place.args(&[]), 200);
     check_refusal(&output, &words);
     let names: Vec<_> = tree(&place.out());
-    let clean = |path: &PathBuf| path.ends_with("metrics.jsonl") || path.ends_with("checkpoints");
+    let names_of_a_run = ["metrics.jsonl", "checkpoints", ".qft.lock"];
+    let clean = |path: &PathBuf| names_of_a_run.iter().any(|name| path.ends_with(name));
     assert!(names.iter().all(clean), "{names:?}\n{}", said(&output));
 
     // The model fits, and a checkpoint does not: the result of the run is there.
@@ -354,7 +355,8 @@ fn a_full_disk_while_saving() {
     std::fs::remove_dir_all(checkpoints.join("step-000004")).unwrap();
     let before: Vec<_> = tree(&place.out())
         .into_iter()
-        .filter(|path| path.is_file() && !path.ends_with("metrics.jsonl"))
+        .filter(|path| path.is_file())
+        .filter(|path| !path.ends_with("metrics.jsonl") && !path.ends_with(".qft.lock"))
         .map(|path| (std::fs::read(&path).unwrap(), path))
         .collect();
     assert!(before.len() >= 5, "a model and a checkpoint");
@@ -371,13 +373,65 @@ fn a_full_disk_while_saving() {
 }
 
 #[test]
-fn learning_rates_that_change_nothing() {
+fn learning_rates_that_change_nothing_or_everything() {
     let place = Place::new();
     let words = ["--lr", "lost when rounded to nearest", "--rounding stochastic", "--insist"];
     let options = ["--states=compact", "--rounding=nearest", "--lr=1e-6"];
     place.refuses(&options, &words);
     place.refuses(&["--states=compact", "--lr=1e-9"], &["--lr", "finer than the random bits"]);
+    let words = ["--lr: 1 moves", "ruins the model", "up to", "--insist"];
+    place.refuses(&["--lr=1"], &words);
+    place.refuses(&["--lr=0.1", "--states=compact"], &["ruins the model"]);
     succeed(&place.args(&[&options[..], &["--insist"]].concat()));
+}
+
+#[test]
+fn a_loss_that_explodes_ends_the_run_and_keeps_what_was_saved() {
+    let place = Place::new();
+    let options = ["--states=f32", "--lr=1", "--steps=60", "--warmup=20", "--checkpoint-every=1"];
+    let output = qft(&place.args(&options));
+    check_refusal(&output, &["error: step ", "the loss", "--lr"]);
+    assert!(!place.out().join("model.safetensors").exists(), "{}", said(&output));
+    let kept = std::fs::read_dir(place.out().join("checkpoints")).unwrap().count();
+    assert_eq!(kept, 1, "{}", said(&output));
+}
+
+#[test]
+fn folders_that_hold_something_are_not_written_over() {
+    let place = Place::new();
+    let files = |out: &Path| -> Vec<_> {
+        let all = tree(out).into_iter().filter(|path| path.is_file());
+        all.map(|path| (std::fs::read(&path).unwrap(), path)).collect()
+    };
+    // A run: refused until it is named what is to become of it.
+    succeed(&place.args(&["--checkpoint-every=1", "--keep-checkpoints=9"]));
+    let before = files(&place.out());
+    let words = ["--out", "already holds a run", "--resume", "--overwrite", "another folder"];
+    check_refusal(&qft(&place.args(&["--seed=7"])), &words);
+    assert!(files(&place.out()) == before, "a refused run changed the output folder");
+    // Neither does an error of the new run cost the old one.
+    let data = format!("--data={}", place.path("nowhere.txt").display());
+    check_refusal(&qft(&place.args(&["--overwrite", &data])), &["nowhere.txt"]);
+    check_refusal(&qft(&place.args(&["--overwrite", "--lr=1"])), &["ruins"]);
+    assert!(files(&place.out()) == before, "a refused run changed the output folder");
+    // What no run wrote stays, and so does nothing that one did.
+    place.write("out/notes.txt", "mine");
+    place.write("out/chat_template.jinja", "of another model");
+    succeed(&place.args(&["--overwrite", "--steps=1"]));
+    let steps: Vec<_> = std::fs::read_dir(place.out().join("checkpoints")).unwrap().collect();
+    assert_eq!(steps.len(), 1, "{steps:?}");
+    assert_eq!(common::json_lines(&place.out().join("metrics.jsonl")).len(), 1);
+    assert_eq!(std::fs::read(place.out().join("notes.txt")).unwrap(), b"mine");
+    assert!(!place.out().join("chat_template.jinja").exists());
+    // A model that no run wrote.
+    let place = Place::new();
+    copy_dir(&place.model(), &place.out());
+    let before = files(&place.out());
+    for option in ["--steps=2", "--overwrite"] {
+        let words = ["--out", "a model that no run wrote", "config.json", "another folder"];
+        check_refusal(&qft(&place.args(&[option])), &words);
+    }
+    assert!(files(&place.out()) == before);
 }
 
 #[test]
@@ -401,16 +455,29 @@ fn resuming_what_does_not_fit() {
         let args = place.args(&[&options[..], &[&resume], more].concat());
         check_refusal(&qft(&args), words);
     };
+    let text = std::fs::read_to_string(common::excerpt()).unwrap();
+    // As many tokens, and another one.
+    let other = place.write("other.txt", text.replacen("First", "Fifth", 1));
+    let other = format!("--data={}", other.display());
     for (option, word) in [
-        ("--lr=1e-4", "schedule"),
-        ("--seed=1", "seed"),
-        ("--states=compact", "states"),
-        ("--batch-size=1", "batch-size"),
-        ("--weight-decay=0.1", "optimizer"),
-        ("--gradients=stored", "gradients"),
+        ("--lr=1e-4", "--lr 5e-4, this run has 1e-4"),
+        ("--seed=1", "--seed 0, this run has 1"),
+        ("--states=compact", "--states full, this run has compact"),
+        ("--batch-size=1", "--batch-size 2, this run has 1"),
+        ("--weight-decay=0.1", "--weight-decay 0.0, this run has 0.1"),
+        ("--gradients=stored", "--gradients released, this run has stored"),
+        ("--train-on=all", "--train-on completion, this run has all"),
+        ("--template=chatml", "--template auto, this run has chatml"),
+        ("--pack", "--pack false, this run has true"),
+        ("--val-split=0.5", "--data of "),
+        (&other, "--data of "),
     ] {
         refuses(&[option], &["--resume", "step-000002", word, "give the same options"]);
     }
+    refuses(
+        &["--steps=6"],
+        &["--steps 4, this run has 6", "learning rates", "--schedule constant"],
+    );
     assert!(files() == before, "a refused resume changed the output folder");
 
     let state = checkpoint.join("state.safetensors");

@@ -6,9 +6,9 @@ mod common;
 use common::{Windows, cpu, progress, setup, trainer};
 use qft_files::Disk;
 use qft_tensor::Cpu;
-use qft_train::checkpoint::{self, Progress};
-use qft_train::options::choice::States;
-use qft_train::trainer::Trainer;
+use qft_train::options::States;
+use qft_train::step::Trainer;
+use qft_train::step::checkpoint::{self, Progress};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,9 +27,9 @@ fn save(
     trainer: &mut Trainer,
     progress: &Progress,
     root: &Path,
-) -> anyhow::Result<()> {
+) -> qft_train::Result<()> {
     checkpoint::save_on(disk, cpu, trainer, progress, root)?;
-    checkpoint::prune_on(disk, root, progress.step, 1)
+    checkpoint::prune_on(disk, root, progress.step, 1, &|_| true)
 }
 
 #[test]

@@ -62,7 +62,17 @@ fn a_run_leaves_a_model_metrics_and_a_summary() {
     assert_eq!(steps.len(), 3);
     assert_eq!(evals.len(), 2, "before and after");
     for (i, line) in steps.iter().enumerate() {
-        for key in ["step", "loss", "lr", "tokens", "tokens_per_second", "peak_bytes"] {
+        for key in [
+            "step",
+            "loss",
+            "lr",
+            "tokens",
+            "tokens_per_second",
+            "positions",
+            "positions_per_second",
+            "peak_bytes",
+            "rescaled_rows",
+        ] {
             assert!(number(line, key) >= 0.0, "{key}");
         }
         assert_eq!(number(line, "step"), (i + 1) as f64);
@@ -211,16 +221,108 @@ fn checkpoints_are_kept_and_resumed_from() {
 }
 
 #[test]
-fn checkpoints_of_an_earlier_run_do_not_pass_for_the_latest() {
+fn a_resume_from_an_older_checkpoint_removes_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let out = temp.path().join("out");
-    succeed(&finetune(&out, &["--steps=5", "--checkpoint-every=2", "--keep-checkpoints=9"]));
-    // Another run into the same folder, stopped after step 3.
-    let again = ["--steps=3", "--seed=1", "--keep-checkpoints=2"];
-    succeed(&finetune(&out, &again));
-    assert_eq!(checkpoints(&out), ["step-000002", "step-000003"]);
-    let printed = succeed(&finetune(&out, &[&again[..], &["--resume"]].concat()));
-    assert!(printed.contains("step-000003 after step 3"), "{printed}");
+    let options = ["--steps=6", "--checkpoint-every=1", "--keep-checkpoints=9"];
+    succeed(&finetune(&out, &options));
+    let state = |step: u32| {
+        std::fs::read(out.join(format!("checkpoints/step-{step:06}/state.safetensors"))).unwrap()
+    };
+    let (last, model) = (state(6), std::fs::read(out.join("model.safetensors")).unwrap());
+    let older = format!("--resume={}", out.join("checkpoints/step-000003").display());
+    // Only what is older than what it keeps, of its own: not step 6, which it has yet to come to.
+    let keeps_one = ["--steps=6", "--checkpoint-every=1", "--keep-checkpoints=1"];
+    let mut run = command(&finetune(&out, &[&keeps_one[..], &[&older]].concat()));
+    let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while checkpoints(&out).contains(&"step-000003".to_owned()) {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", checkpoints(&out));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(checkpoints(&out).contains(&"step-000006".to_owned()), "{:?}", checkpoints(&out));
+    assert!(child.wait().unwrap().success());
+    assert_eq!(checkpoints(&out), ["step-000006"]);
+    assert!(state(6) == last && std::fs::read(out.join("model.safetensors")).unwrap() == model);
+    assert_eq!(json_lines(&out.join("metrics.jsonl")).len(), 6);
+    // The steps that were done again are still to be read as they were.
+    assert_eq!(json_lines(&out.join("metrics.previous.jsonl")).len(), 6);
+}
+
+#[test]
+fn a_run_at_a_constant_rate_is_extended() {
+    let temp = tempfile::tempdir().unwrap();
+    let (out, whole) = (temp.path().join("out"), temp.path().join("whole"));
+    let constant = ["--schedule=constant", "--warmup=2"];
+    succeed(&finetune(&out, &[&constant[..], &["--steps=3"]].concat()));
+    let longer = [&constant[..], &["--steps=6"]].concat();
+    let printed = succeed(&finetune(&out, &[&longer[..], &["--resume"]].concat()));
+    assert!(printed.contains("after step 3"), "{printed}");
+    succeed(&finetune(&whole, &longer));
+    let model = |out: &Path| std::fs::read(out.join("model.safetensors")).unwrap();
+    assert!(model(&out) == model(&whole));
+    assert_eq!(checkpoints(&out), ["step-000006"]);
+}
+
+#[test]
+fn one_pass_takes_every_sequence_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("five.jsonl");
+    let line = |i: i32| format!("{{\"text\": \"One day, {i} cats sat on a mat.\"}}\n");
+    std::fs::write(&data, (0..5).map(line).collect::<String>()).unwrap();
+    let mut tokens = Vec::new();
+    for (i, shape) in [
+        &["--batch-size=5"][..],
+        &["--batch-size=4"],
+        &["--batch-size=2"],
+        &["--batch-size=4", "--accumulate=16"],
+        &["--batch-size=1", "--accumulate=3"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = temp.path().join(format!("out{i}"));
+        let mut args = finetune(&out, &["--epochs=1"]);
+        args.retain(|arg| !arg.starts_with("--data=") && !arg.starts_with("--batch-size"));
+        args.push(format!("--data={}", data.display()));
+        args.extend(shape.iter().map(|&arg| arg.to_owned()));
+        succeed(&args);
+        tokens.push(number(&json(&out.join("summary.json")), "tokens"));
+    }
+    assert!(tokens.iter().all(|&count| count == tokens[0]), "{tokens:?}");
+}
+
+#[test]
+fn a_closed_output_costs_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let out = temp.path().join("out");
+    let run = |args: &[String]| {
+        let program = command(args);
+        let mut shell = Command::new("sh");
+        // Both outputs are pipes that nobody reads from any more.
+        shell.arg("-c").arg("\"$0\" \"$@\" 2>&1 | true; exit ${PIPESTATUS:-0}");
+        shell.arg(program.get_program()).args(program.get_args());
+        shell.current_dir(material::repository()).output().unwrap();
+    };
+    run(&finetune(&out, &["--steps=2", "--val-split=0.1", "--sample-prompt=To", "--profile"]));
+    check_weights(&out);
+    assert!(out.join("summary.json").exists());
+    // The other commands end, and do not panic: with an output that is closed from the start.
+    let model = format!("--model={}", material::stories260k().display());
+    let data = format!("--data={}", common::excerpt().display());
+    for args in [
+        vec!["plan", &model],
+        vec!["plan", &model, "--json"],
+        vec!["eval", &model, &data, "--limit=1", "--seq-len=64"],
+        vec!["generate", &model, "--prompt=Once", "--max-new-tokens=3"],
+    ] {
+        let program = command(&args);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg("exec \"$0\" \"$@\" >/dev/full");
+        shell.arg(program.get_program()).args(program.get_args());
+        let output = shell.current_dir(material::repository()).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+    }
 }
 
 /// Lines of the metrics file that are complete.
@@ -245,9 +347,9 @@ fn an_interrupt_saves_a_checkpoint_and_says_how_to_resume() {
         std::thread::sleep(Duration::from_millis(2));
     }
     let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(143), "{}", said(&output));
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(printed.contains("--resume latest"), "{}", said(&output));
     let done = steps_done(&stopped);

@@ -11,10 +11,11 @@ use qft_llama::pass::Recompute;
 use qft_tensor::{Device, Owner};
 use qft_testing::material;
 use qft_train::TrainOps;
-use qft_train::checkpoint::{self, Progress};
-use qft_train::options::choice::States;
-use qft_train::plan::{MemoryPlan, Setup, StepShape, plan};
-use qft_train::trainer::Trainer;
+use qft_train::memory::{MemoryPlan, StepShape, plan};
+use qft_train::options::States;
+use qft_train::step::Setup;
+use qft_train::step::checkpoint::{self, Progress};
+use qft_train::step::trainer::Trainer;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,15 +55,7 @@ fn first_step(ops: &dyn TrainOps, setup: &Setup) -> (f64, Vec<u8>) {
 
 fn saved(ops: &dyn TrainOps, trainer: &mut Trainer) -> Vec<u8> {
     let root = tempfile::tempdir().unwrap();
-    let progress = Progress {
-        version: checkpoint::VERSION,
-        step: trainer.pass.step,
-        tokens: 0,
-        seconds: 0.0,
-        initial_eval_loss: None,
-        last_norm: trainer.optimizer.last_norm,
-        options: serde_json::Map::new(),
-    };
+    let progress = Progress::of(trainer);
     let dir = checkpoint::save(ops, trainer, &progress, root.path()).unwrap();
     std::fs::read(dir.join("state.safetensors")).unwrap()
 }

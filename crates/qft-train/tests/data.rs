@@ -3,10 +3,10 @@
 use qft_llama::{Batch, IGNORE, LlamaConfig, Tokenizer};
 use qft_train::chat::{ChatTemplate, Conversation, SpecialTexts, TRAINING_DATE};
 use qft_train::data::source::Content;
-use qft_train::data::{Dataset, Documents, Reader, Record, Sampler, Source};
-use qft_train::options::DataOptions;
-use qft_train::options::choice::{DataFormat, TrainOn};
-use qft_train::options::value::{BuiltIn, TemplateChoice};
+use qft_train::data::{Dataset, Documents, Order, Reader, Record, Source};
+use qft_train::options::ReadingOptions;
+use qft_train::options::{BuiltIn, TemplateChoice};
+use qft_train::options::{DataFormat, TrainOn};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -54,11 +54,11 @@ const INSTRUCT: [(&str, usize, DataFormat); 10] = [
     ("messages/kto_mix_en.jsonl", 110, DataFormat::Messages),
 ];
 
-fn options(template: TemplateChoice) -> DataOptions {
-    DataOptions { format: DataFormat::Auto, template, train_on: TrainOn::Completion }
+fn options(template: TemplateChoice) -> ReadingOptions {
+    ReadingOptions { format: DataFormat::Auto, template, train_on: TrainOn::Completion }
 }
 
-fn reader<'a>(tokenizer: &'a Tokenizer, options: &'a DataOptions, seq_len: usize) -> Reader<'a> {
+fn reader<'a>(tokenizer: &'a Tokenizer, options: &'a ReadingOptions, seq_len: usize) -> Reader<'a> {
     Reader {
         encoder: tokenizer,
         chat_template: tokenizer.chat_template(),
@@ -223,7 +223,7 @@ fn windows_are_those_of_the_reference_figures() {
         let reader = reader(&tokenizer, &options, 255);
         let documents = reader.read(std::slice::from_ref(&file)).unwrap();
         let dataset = Dataset::new(documents, 255, true).unwrap();
-        assert_eq!(dataset.rows(), ids.len().div_ceil(255));
+        assert_eq!(dataset.sequences(), ids.len().div_ceil(255));
         let Batch { ids: got, targets, segments } = dataset.batch(&[0, 1]);
         assert_eq!(segments, [0, 255, 510]);
         for window in 0..2 {
@@ -250,9 +250,9 @@ fn packed_rows_are_nearly_full_and_hold_every_document() {
     let documents = reader.read(&files).unwrap();
     let total = documents.tokens();
     let dataset = Dataset::new(documents, 1024, true).unwrap();
-    assert!(dataset.rows() * 1024 < total * 103 / 100, "{} rows", dataset.rows());
-    let mut sampler = Sampler::new(dataset.rows(), 1, true);
-    let rows = sampler.take(dataset.rows());
+    assert!(dataset.sequences() * 1024 < total * 103 / 100, "{} sequences", dataset.sequences());
+    let mut order = Order::at(dataset.sequences(), 1, true, 0);
+    let rows = order.take(dataset.sequences());
     let batches = rows.chunks(3).map(|rows| dataset.batch(rows));
     assert_eq!(batches.map(|batch| batch.tokens()).sum::<usize>(), total);
 }

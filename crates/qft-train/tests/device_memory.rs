@@ -13,9 +13,9 @@ use qft_quant::{HybridOps, Outliers};
 use qft_tensor::{Buffer, Device, Element};
 use qft_testing::material;
 use qft_train::TrainOps;
-use qft_train::checkpoint::{self, Progress};
-use qft_train::options::choice::States;
-use qft_train::trainer::Trainer;
+use qft_train::options::States;
+use qft_train::step::checkpoint::{self, Progress};
+use qft_train::step::trainer::Trainer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -104,15 +104,7 @@ fn a_model_is_loaded_and_exported_with_the_bytes_of_the_cpu() {
 
 /// The state file of a checkpoint of `trainer`, written below `root`, and its folder.
 fn saved(on: &dyn TrainOps, trainer: &mut Trainer, root: &Path) -> (Vec<u8>, PathBuf, Progress) {
-    let progress = Progress {
-        version: checkpoint::VERSION,
-        step: trainer.pass.step,
-        tokens: 0,
-        seconds: 0.0,
-        initial_eval_loss: None,
-        last_norm: trainer.optimizer.last_norm,
-        options: serde_json::Map::new(),
-    };
+    let progress = Progress::of(trainer);
     let dir = checkpoint::save(on, trainer, &progress, root).unwrap();
     (std::fs::read(dir.join("state.safetensors")).unwrap(), dir, progress)
 }

@@ -10,9 +10,9 @@ use qft_llama::pass::{PassOptions, Recompute, StreamFormat};
 use qft_optim::{FloatRule, LionConfig, MomentumCode, WeightRounding};
 use qft_tensor::{Cpu, CpuConfig};
 use qft_testing::material;
-use qft_train::optimizer::OptimizerConfig;
-use qft_train::plan::Setup;
-use qft_train::trainer::{GradientMode, Trainer};
+use qft_train::step::Setup;
+use qft_train::step::optimizer::OptimizerConfig;
+use qft_train::step::trainer::{GradientMode, Trainer};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,7 @@ fn setup(float: FloatRule) -> Setup {
 /// The mean loss over the first 64 windows.
 fn mean(ops: &Cpu, trainer: &Trainer, windows: &Windows) -> f64 {
     let batches = (0..WINDOWS / 8).map(|i| windows.batch(8 * i, 8));
-    let (mean, tokens) = trainer.evaluate(ops, batches).unwrap();
+    let (mean, tokens) = trainer.evaluate(ops, batches.map(Ok)).unwrap();
     assert_eq!(tokens, WINDOWS * SEQ_LEN);
     mean
 }

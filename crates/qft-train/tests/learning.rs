@@ -9,14 +9,15 @@ use qft_llama::LlamaConfig;
 use qft_llama::model::{Model, Param};
 use qft_llama::pass::Recompute;
 use qft_llama::source::Synthetic;
+use qft_optim::WeightRounding;
 use qft_optim::{Schedule, ScheduleKind};
 use qft_tensor::{Cpu, Owner};
 use qft_testing::material;
-use qft_train::optimizer::ParamState;
-use qft_train::options::choice::{RoundingChoice, States};
+use qft_train::options::States;
 use qft_train::options::{OptimizerOptions, StateOptions};
-use qft_train::plan::Setup;
-use qft_train::trainer::Trainer;
+use qft_train::step::Setup;
+use qft_train::step::optimizer::ParamState;
+use qft_train::step::trainer::Trainer;
 
 /// The README's job, shortened: its model, text, states and learning rate, with fewer and shorter steps.
 const JOB: (usize, usize, usize) = (60, 4, 96);
@@ -44,7 +45,7 @@ fn job(states: States) -> f64 {
     let start = windows.count() * 9 / 10;
     assert!(start > steps * rows, "held-out windows are not trained on");
     let batches = (0..HELD_OUT / rows).map(|i| windows.batch(start + i * rows, rows));
-    trainer.evaluate(&cpu, batches).unwrap().0
+    trainer.evaluate(&cpu, batches.map(Ok)).unwrap().0
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn every_trainable_tensor_changes_in_one_step() {
 }
 
 /// The INT8 planes and protected features of a compact model after three steps at `lr`.
-fn planes_after(rounding: RoundingChoice, lr: f32) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+fn planes_after(rounding: WeightRounding, lr: f32) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let cpu = cpu();
     let windows = Windows::shakespeare(64);
     let options = StateOptions { rounding, ..state_options(States::Compact) };
@@ -148,9 +149,9 @@ fn planes_after(rounding: RoundingChoice, lr: f32) -> (Vec<Vec<u8>>, Vec<Vec<u8>
 /// half a grid step, and rounding to nearest takes every one of them back.
 #[test]
 fn nearest_rounding_moves_nothing_at_a_fine_tuning_rate() {
-    let (before, after) = planes_after(RoundingChoice::Nearest, 1e-6);
+    let (before, after) = planes_after(WeightRounding::Nearest, 1e-6);
     assert!(before == after, "rounded to nearest, a weight moved");
-    let (before, after) = planes_after(RoundingChoice::Stochastic, 1e-6);
+    let (before, after) = planes_after(WeightRounding::Stochastic, 1e-6);
     let count = |planes: &[Vec<u8>]| planes.iter().map(Vec::len).sum::<usize>();
     let moved: usize = before
         .iter()

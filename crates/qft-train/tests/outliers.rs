@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Windows, cpu, lion, state_options};
+use qft_autograd::Compute;
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_llama::{LlamaConfig, WeightSource, Weights, WithOutliers};
@@ -11,8 +12,8 @@ use qft_optim::{Schedule, ScheduleKind};
 use qft_tensor::Cpu;
 use qft_testing::material;
 use qft_train::options::StateOptions;
-use qft_train::options::choice::{ComputeKind, States};
-use qft_train::trainer::Trainer;
+use qft_train::options::States;
+use qft_train::step::trainer::Trainer;
 use std::path::Path;
 
 /// A job on the way from one kind of text to another: steps, rows of a step, tokens of a row.
@@ -33,7 +34,7 @@ fn trainer_of(ops: &Cpu, dir: &Path, outliers: bool, options: &StateOptions) -> 
 }
 
 /// The held-out loss before and after the job.
-fn job(dir: &Path, windows: &Windows, outliers: bool, compute: ComputeKind) -> (f64, f64) {
+fn job(dir: &Path, windows: &Windows, outliers: bool, compute: Compute) -> (f64, f64) {
     let (steps, rows, _) = JOB;
     let cpu = cpu();
     let options = StateOptions { compute, ..state_options(States::Full) };
@@ -41,7 +42,7 @@ fn job(dir: &Path, windows: &Windows, outliers: bool, compute: ComputeKind) -> (
     let start = windows.count() * 9 / 10;
     let held_out = |trainer: &Trainer| {
         let batches = (0..HELD_OUT / rows).map(|i| windows.batch(start + i * rows, rows));
-        trainer.evaluate(&cpu, batches).unwrap().0
+        trainer.evaluate(&cpu, batches.map(Ok)).unwrap().0
     };
     trainer.calibrate(&cpu, &[windows.batch(0, rows)]).unwrap();
     let before = held_out(&trainer);
@@ -58,7 +59,7 @@ fn job(dir: &Path, windows: &Windows, outliers: bool, compute: ComputeKind) -> (
 /// How much more integer compute loses than float compute, before training and after, as fractions.
 fn gaps(dir: &Path, windows: &Windows, outliers: bool) -> (f64, f64) {
     let [int8, float] =
-        [ComputeKind::Int8, ComputeKind::Float].map(|kind| job(dir, windows, outliers, kind));
+        [Compute::Int8, Compute::Float].map(|kind| job(dir, windows, outliers, kind));
     let gap = |int8: f64, float: f64| int8 / float - 1.0;
     let gaps = (gap(int8.0, float.0), gap(int8.1, float.1));
     println!(
@@ -100,7 +101,7 @@ fn outlier_channels_leave_the_function_as_it_was() {
     let losses = [false, true].map(|outliers| {
         let options = state_options(States::F32);
         let trainer = trainer_of(&cpu, &dir, outliers, &options);
-        trainer.evaluate(&cpu, std::iter::once(windows.batch(0, 4))).unwrap().0
+        trainer.evaluate(&cpu, std::iter::once(Ok(windows.batch(0, 4)))).unwrap().0
     });
     assert!((losses[1] / losses[0] - 1.0).abs() < SAME, "{losses:?}");
 }

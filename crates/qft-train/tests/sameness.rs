@@ -12,11 +12,11 @@ use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_tensor::{Cpu, CpuConfig, Isa};
 use qft_testing::material;
-use qft_train::checkpoint::{self, Progress};
 use qft_train::options::OptimizerOptions;
-use qft_train::options::choice::States;
-use qft_train::plan::Setup;
-use qft_train::trainer::Trainer;
+use qft_train::options::States;
+use qft_train::step::Setup;
+use qft_train::step::checkpoint::{self, Progress};
+use qft_train::step::trainer::Trainer;
 use std::path::Path;
 
 const ALL_STATES: [States; 5] =
@@ -178,11 +178,12 @@ fn a_resumed_command_ends_as_the_uninterrupted_one() {
             // What depends on the clock, and on what the process did before.
             let line = line.as_object_mut().unwrap();
             line.remove("tokens_per_second");
+            line.remove("positions_per_second");
             line.remove("peak_bytes");
         }
         lines
     };
-    assert_eq!(metrics(&whole), metrics(&resumed));
+    assert!(metrics(&whole) == metrics(&resumed));
     let summary = |out: &Path| {
         let text = std::fs::read_to_string(out.join("summary.json")).unwrap();
         let mut summary: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -12,11 +12,15 @@ use qft_llama::{Batch, LlamaConfig, Synthetic, TensorKind, export};
 use qft_tensor::ledger::block_bytes;
 use qft_tensor::{Buffer, Cpu, CpuConfig, DType, Device, LiveBuffer, Owner};
 use qft_testing::material;
-use qft_train::optimizer::{ReleasedSink, StepNumbers, StoredSink};
-use qft_train::options::choice::States;
-use qft_train::plan::{MemoryPlan, Setup, StepShape, plan};
-use qft_train::trainer::{GradientMode, Trainer};
-use qft_train::{TrainOps, checkpoint, rss};
+use qft_train::TrainOps;
+use qft_train::machine::rss;
+use qft_train::memory::{MemoryPlan, StepShape, plan};
+use qft_train::options::States;
+use qft_train::step::Setup;
+use qft_train::step::checkpoint;
+use qft_train::step::optimizer::StepNumbers;
+use qft_train::step::sinks::{ReleasedSink, StoredSink};
+use qft_train::step::trainer::{GradientMode, Trainer};
 use std::ops::Range;
 
 /// Looks at every live buffer whenever a gradient arrives, in the middle of the backward pass, and passes it on.
@@ -188,7 +192,7 @@ fn bytes_per_parameter_of_llama_2_7b() {
         assert_eq!(plan.parameters, 6_738_415_616);
         assert!(plan.bytes_per_parameter <= most, "{states:?}: {}", plan.bytes_per_parameter);
         // Counted again from the owners: all that lives as long as the model.
-        let state = |o: &&qft_train::plan::OwnerBytes| {
+        let state = |o: &&qft_train::memory::OwnerBytes| {
             Owner::ALL.iter().any(|owner| owner.is_state() && owner.name() == o.owner)
         };
         let bytes: u64 = plan.owners.iter().filter(state).map(|o| o.bytes).sum();
@@ -257,7 +261,7 @@ fn rows_of_many_lengths_stay_within_the_plan() {
             let mut batch = Batch::default();
             batch.push(&whole.ids[..len], &whole.targets[..len]);
             if step % 16 == 0 {
-                trainer.evaluate(&cpu, [batch.clone(), whole].into_iter()).unwrap();
+                trainer.evaluate(&cpu, [batch.clone(), whole].map(Ok).into_iter()).unwrap();
             }
             trainer.step(&cpu, &[batch], 1e-4).unwrap();
         }

@@ -1,6 +1,6 @@
 //! Chat templates for models that bring none. The token that begins a sequence is put before them by the reader.
 
-use crate::options::value::BuiltIn;
+use crate::options::BuiltIn;
 
 /// The Jinja source of a built-in template.
 pub(super) fn source(template: BuiltIn) -> &'static str {

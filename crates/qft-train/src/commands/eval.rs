@@ -1,22 +1,25 @@
 //! `qft eval`: negative log-likelihood and perplexity of data under a model.
 
 use crate::data::Dataset;
+use crate::error::{Result, ensure};
 use crate::machine::Machine;
-use crate::open::Folder;
 use crate::options::EvalOptions;
-use crate::trainer::{calibrate, evaluate};
-use anyhow::{Result, ensure};
+use crate::report::print;
+use crate::run::ModelFolder;
+use crate::step::trainer::{calibrate, evaluate};
 use qft_llama::pass::Recompute;
+use std::sync::atomic::AtomicBool;
 
 /// Runs the command.
 pub fn run(options: &EvalOptions) -> Result<()> {
     let machine = Machine::open(options.machine)?;
     let (ops, mut clock) = machine.watched(options.profile);
-    let folder = Folder::open(&options.model)?;
+    let folder = ModelFolder::open(&options.model)?;
     let seq_len = options.step.seq_len(folder.config.max_position_embeddings)?;
     let documents = folder.reader(&options.reading, seq_len).read(&options.data)?;
     let dataset = Dataset::new(documents, seq_len, false)?;
-    let mut model = folder.load(&*ops, &options.state, &mut |_, _| ())?;
+    let never = AtomicBool::new(false);
+    let mut model = folder.load(&*ops, &options.state, &never, &mut |_, _| ())?;
     let pass = options.state.pass(0, Recompute::None);
     let batches = dataset.batches(options.step.batch_size);
     let limit = options.limit.unwrap_or(usize::MAX);
@@ -25,7 +28,7 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     if let Some(clock) = &mut clock {
         clock.begin();
     }
-    let (nll, tokens) = evaluate(&*ops, &model, &pass, batches.take(limit))?;
+    let (nll, tokens) = evaluate(&*ops, &model, &pass, batches.take(limit).map(Ok))?;
     let profile = clock.map(|mut clock| clock.end());
     ensure!(nll.is_finite(), "the loss is {nll}: the model's weights or the data are broken");
     if options.json {
@@ -33,12 +36,15 @@ pub fn run(options: &EvalOptions) -> Result<()> {
         if let Some(profile) = profile {
             json["profile"] = serde_json::to_value(profile)?;
         }
-        println!("{json}");
+        print(json);
         return Ok(());
     }
-    println!("nll {nll:.6} nats per token, perplexity {:.4}, {tokens} tokens", nll.exp());
+    print(format_args!(
+        "nll {nll:.6} nats per token, perplexity {:.4}, {tokens} tokens",
+        nll.exp()
+    ));
     if let Some(profile) = profile {
-        print!("\n{profile}");
+        print(format_args!("\n{profile}"));
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! `qft plan`: the memory of a run before anything is loaded, and what would fit.
 
-use crate::fit::{Room, Wish, gb};
+use crate::error::Result;
 use crate::machine::Machine;
+use crate::memory::{Budget, MemoryPlan, Request, RunShape, StepShape, gb};
 use crate::options::{OptimizerOptions, PlanOptions};
-use crate::plan::{MemoryPlan, StepShape};
-use anyhow::Result;
+use crate::report::print;
 use qft_llama::LlamaConfig;
+use qft_llama::pass::Recompute;
 use qft_tensor::Owner;
 use std::path::Path;
 
@@ -24,53 +25,77 @@ pub fn run(options: &PlanOptions) -> Result<()> {
         accumulate: options.step.accumulate,
     };
     let optimizer = OptimizerOptions::for_plan(options.optimizer);
-    let wish = Wish { config: &config, state: options.state, optimizer: &optimizer, shape };
-    let room = Room::of(&Machine::open(options.machine)?);
-    let choice = wish.choose(room)?;
+    let shape_of_run = RunShape { evaluated: Some(seq_len), ..shape.into() };
+    let request = Request {
+        config: &config,
+        state: options.state,
+        optimizer: &optimizer,
+        shape: shape_of_run,
+    };
+    let machine = Machine::open(options.machine)?;
+    let budget = Budget::of(&machine);
+    let fit = request.fit(budget)?;
     if options.json {
-        let owners: serde_json::Map<_, _> = (choice.plan.owners.iter())
+        let owners: serde_json::Map<_, _> = (fit.plan.owners.iter())
             .map(|o| (o.owner.to_owned(), serde_json::json!(o.bytes)))
             .collect();
         let json = serde_json::json!({
-            "parameters": choice.plan.parameters,
-            "bytes_per_parameter": choice.plan.bytes_per_parameter,
+            "parameters": fit.plan.parameters,
+            "bytes_per_parameter": fit.plan.bytes_per_parameter,
             "owners": owners,
-            "peak_bytes": choice.plan.peak_bytes,
-            "reserved_bytes": choice.plan.reserved_bytes,
-            "recompute": choice.recompute,
-            "need_bytes": choice.need_bytes,
-            "available_bytes": room.free_bytes,
-            "fits": choice.fits(),
+            "peak_bytes": fit.plan.peak_bytes,
+            "reserved_bytes": fit.plan.reserved_bytes,
+            "recompute": fit.recompute,
+            "need_bytes": fit.need_bytes,
+            "available_bytes": budget.free_bytes,
+            "fits": fit.fits(),
         });
-        println!("{}", serde_json::to_string_pretty(&json)?);
+        print(serde_json::to_string_pretty(&json)?);
         return Ok(());
     }
-    print(&choice.plan);
+    table(&fit.plan);
     let tokens = shape.seq_len * shape.batch_size * shape.accumulate;
-    println!("\nfor {tokens} tokens a step, recomputation: {:?}", choice.recompute);
-    println!("with {} for the program itself: {}", gb(room.overhead_bytes), gb(choice.need_bytes));
-    match (room.free_bytes, choice.missing_bytes) {
-        (None, _) => println!("this machine does not say how much memory is free"),
-        (Some(free), None) => println!("fits: {} are free here", gb(free)),
-        (Some(free), Some(missing)) => {
-            println!("does not fit: {} are free here, {} are missing", gb(free), gb(missing));
-            print!("{}", wish.proposals(room)?);
+    let again = match fit.recompute {
+        Recompute::None => "nothing is computed again in the backward pass",
+        Recompute::Block => "blocks are computed again in the backward pass",
+    };
+    print(format_args!("\nfor {tokens} tokens a step; {again}"));
+    print(format_args!(
+        "with {} for the program itself: {}",
+        gb(budget.overhead_bytes),
+        gb(fit.need_bytes)
+    ));
+    match (budget.free_bytes, fit.missing_bytes) {
+        (None, _) => print("this machine does not say how much memory is free"),
+        (Some(free), None) => {
+            print(format_args!("fits: {} are free ({})", gb(free), machine.memory_bound()));
         }
+        (Some(free), Some(missing)) => print(format_args!(
+            "does not fit: {} are free ({}), {} are missing\n{}",
+            gb(free),
+            machine.memory_bound(),
+            gb(missing),
+            request.proposals(budget)?.trim_end()
+        )),
     }
     Ok(())
 }
 
 /// Prints the table of a plan.
-pub fn print(plan: &MemoryPlan) {
-    println!("{} parameters, {:.3} bytes each", plan.parameters, plan.bytes_per_parameter);
-    println!("\n{:<12} {:>12}", "owner", "at the peak");
+fn table(plan: &MemoryPlan) {
+    print(format_args!(
+        "{} parameters, {:.3} bytes each",
+        plan.parameters, plan.bytes_per_parameter
+    ));
+    print(format_args!("\n{:<12} {:>12}", "owner", "at the peak"));
     for owner in plan.owners.iter().filter(|o| o.bytes > 0) {
-        println!("{:<12} {:>12}", owner.owner, gb(owner.bytes));
+        print(format_args!("{:<12} {:>12}", owner.owner, gb(owner.bytes)));
     }
-    println!("{:<12} {:>12}", "peak", gb(plan.peak_bytes));
-    println!("{:<12} {:>12}", "reserved", gb(plan.reserved_bytes));
+    print(format_args!("{:<12} {:>12}", "peak", gb(plan.peak_bytes)));
+    print(format_args!("{:<12} {:>12}", "reserved", gb(plan.reserved_bytes)));
     let loading = plan.owners.iter().find(|o| o.owner == Owner::Loading.name());
     if let Some(loading) = loading {
-        println!("loading and saving hold {} at most, apart from steps", gb(loading.peak_bytes));
+        let bytes = gb(loading.peak_bytes);
+        print(format_args!("loading and saving hold {bytes} at most, apart from steps"));
     }
 }

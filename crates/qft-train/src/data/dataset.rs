@@ -1,22 +1,22 @@
-//! Rows of tokens: what a step takes.
+//! Sequences of tokens: what a step takes.
 
 use super::documents::Documents;
 use super::pack::first_fit;
-use anyhow::{Result, ensure};
+use crate::error::{Result, ensure};
 use qft_llama::Batch;
 
-/// Documents in rows of at most the sequence length.
+/// Documents in sequences of a limited length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
     documents: Documents,
-    /// Documents by row; those of a row in the order of the data.
+    /// Documents by sequence; those of a sequence in the order of the data.
     order: Vec<u32>,
-    /// Where rows begin in `order`, and its length.
+    /// Where sequences begin in `order`, and its length.
     starts: Vec<usize>,
 }
 
 impl Dataset {
-    /// One document per row, or with `pack` as many as fit into `seq_len` positions.
+    /// One document per sequence, or with `pack` as many as fit into `seq_len` positions.
     ///
     /// Errors: there are no documents, or more than can be counted.
     pub fn new(documents: Documents, seq_len: usize, pack: bool) -> Result<Self> {
@@ -31,26 +31,26 @@ impl Dataset {
             return Ok(Self { documents, order, starts: (0..=count).collect() });
         }
         let lengths = (0..count).map(|document| documents.positions(document));
-        let row_of = first_fit(lengths, seq_len);
-        let rows = row_of.iter().max().map_or(0, |&row| row as usize + 1);
-        let mut starts = vec![0; rows + 1];
-        for &row in &row_of {
-            starts[row as usize + 1] += 1;
+        let sequence_of = first_fit(lengths, seq_len);
+        let sequences = sequence_of.iter().max().map_or(0, |&last| last as usize + 1);
+        let mut starts = vec![0; sequences + 1];
+        for &sequence in &sequence_of {
+            starts[sequence as usize + 1] += 1;
         }
-        for row in 0..rows {
-            starts[row + 1] += starts[row];
+        for sequence in 0..sequences {
+            starts[sequence + 1] += starts[sequence];
         }
         let mut next = starts.clone();
         let mut order = vec![0; count];
-        for (document, &row) in row_of.iter().enumerate() {
-            order[next[row as usize]] = document as u32;
-            next[row as usize] += 1;
+        for (document, &sequence) in sequence_of.iter().enumerate() {
+            order[next[sequence as usize]] = document as u32;
+            next[sequence as usize] += 1;
         }
         Ok(Self { documents, order, starts })
     }
 
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
+    /// Number of sequences.
+    pub fn sequences(&self) -> usize {
         self.starts.len() - 1
     }
 
@@ -59,24 +59,32 @@ impl Dataset {
         &self.documents
     }
 
-    /// Positions in a row.
+    /// Positions in a sequence.
     ///
-    /// Panics if there is no such row.
-    pub fn row_tokens(&self, row: usize) -> usize {
-        self.row(row).iter().map(|&document| self.documents.positions(document as usize)).sum()
+    /// Panics if there is no such sequence.
+    pub fn positions(&self, sequence: usize) -> usize {
+        self.sequence(sequence)
+            .iter()
+            .map(|&document| self.documents.positions(document as usize))
+            .sum()
     }
 
-    fn row(&self, row: usize) -> &[u32] {
-        &self.order[self.starts[row]..self.starts[row + 1]]
+    /// Positions in the longest sequence.
+    pub fn longest(&self) -> usize {
+        (0..self.sequences()).map(|sequence| self.positions(sequence)).max().unwrap_or(0)
     }
 
-    /// The rows as a micro-batch.
+    fn sequence(&self, sequence: usize) -> &[u32] {
+        &self.order[self.starts[sequence]..self.starts[sequence + 1]]
+    }
+
+    /// The sequences as a micro-batch.
     ///
-    /// Panics if there is no such row.
-    pub fn batch(&self, rows: &[usize]) -> Batch {
+    /// Panics if there is no such sequence.
+    pub fn batch(&self, sequences: &[usize]) -> Batch {
         let mut batch = Batch::default();
         let (mut ids, mut targets) = (Vec::new(), Vec::new());
-        for &document in rows.iter().flat_map(|&row| self.row(row)) {
+        for &document in sequences.iter().flat_map(|&sequence| self.sequence(sequence)) {
             ids.clear();
             targets.clear();
             ids.extend(self.documents.ids(document as usize));
@@ -86,12 +94,12 @@ impl Dataset {
         batch
     }
 
-    /// All rows in order, as micro-batches of `batch_size`, the last one smaller.
+    /// All sequences in order, as micro-batches of `batch_size`, the last one smaller.
     pub fn batches(&self, batch_size: usize) -> impl Iterator<Item = Batch> {
-        let rows: Vec<usize> = (0..self.rows()).collect();
+        let all: Vec<usize> = (0..self.sequences()).collect();
         let size = batch_size.max(1);
-        (0..rows.len().div_ceil(size))
-            .map(move |i| self.batch(&rows[i * size..rows.len().min((i + 1) * size)]))
+        (0..all.len().div_ceil(size))
+            .map(move |i| self.batch(&all[i * size..all.len().min((i + 1) * size)]))
     }
 }
 
@@ -108,16 +116,16 @@ mod tests {
     }
 
     #[test]
-    fn rows_hold_what_fits() {
+    fn sequences_hold_what_fits() {
         let packed = Dataset::new(documents(&[5, 6, 3, 2, 8, 1]), 8, true).unwrap();
-        assert_eq!(packed.rows(), 4);
-        let tokens: Vec<_> = (0..4).map(|row| packed.row_tokens(row)).collect();
+        assert_eq!(packed.sequences(), 4);
+        let tokens: Vec<_> = (0..4).map(|sequence| packed.positions(sequence)).collect();
         assert_eq!(tokens, [8, 8, 8, 1]);
         let batch = packed.batch(&[1, 0]);
         assert_eq!(batch.segments, [0, 6, 8, 13, 16]);
         assert_eq!((batch.ids[0], batch.ids[6], batch.ids[8], batch.ids[13]), (1, 3, 0, 2));
         let loose = Dataset::new(documents(&[5, 6, 3]), 8, false).unwrap();
-        assert_eq!(loose.rows(), 3);
+        assert_eq!(loose.sequences(), 3);
         let sizes: Vec<_> = loose.batches(2).map(|batch| batch.tokens()).collect();
         assert_eq!(sizes, [11, 3]);
     }

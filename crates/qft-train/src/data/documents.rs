@@ -1,6 +1,7 @@
 //! Tokenized documents, in compact form.
 
-use anyhow::{Result, bail};
+use crate::error::{Result, bail};
+use qft_files::Sha256;
 use std::fmt;
 use std::ops::Range;
 
@@ -58,6 +59,20 @@ impl Documents {
         self.tokens.extend(ids[..kept].iter().enumerate().map(marked));
         self.starts.push(self.tokens.len());
         Ok(())
+    }
+
+    /// A SHA-256 of all that training sees of the documents, as hexadecimal digits: ids, which of them are learned, and
+    /// where documents begin.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for tokens in self.tokens.chunks(1 << 14) {
+            let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+            hash.update(&bytes);
+        }
+        for &start in &self.starts {
+            hash.update(&(start as u64).to_le_bytes());
+        }
+        hash.hex()
     }
 
     /// Number of documents.
@@ -145,6 +160,14 @@ mod tests {
         assert_eq!(documents.targets(1).collect::<Vec<_>>(), [9]);
         assert_eq!(documents.counts, Counts { read: 0, truncated: 2, dropped: 3 });
         assert_eq!((documents.tokens(), documents.target_tokens()), (4, 3));
+        let other = |marked: usize, second: &[u32]| {
+            let mut documents = Documents::new(10, 3);
+            documents.push(&[1, 2, 3], |i| i != marked).unwrap();
+            documents.push(second, |_| true).unwrap();
+            documents.sha256()
+        };
+        assert_eq!(other(9, &[4, 5]), other(9, &[4, 5]));
+        assert!(other(9, &[4, 5]) != other(2, &[4, 5]) && other(9, &[4, 5]) != other(9, &[4, 6]));
         let error = documents.push(&[1, 10], |_| true).unwrap_err().to_string();
         assert!(error.contains("token id 10 is outside"), "{error}");
     }

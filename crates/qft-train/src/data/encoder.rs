@@ -1,6 +1,6 @@
 //! What data needs of a tokenizer.
 
-use anyhow::Result;
+use crate::error::Result;
 use qft_llama::Tokenizer;
 
 /// Turns text into token ids.

@@ -1,15 +1,15 @@
-//! First-fit packing: each document goes into the first row that has room for it.
+//! First-fit packing: each document goes into the first sequence that has room for it.
 
-/// The row of each document, by its length. Rows hold at most `capacity`; a longer document has a row alone.
+/// The sequence of each document, by its length. Sequences hold at most `capacity`; a longer document has one alone.
 pub(super) fn first_fit(
     lengths: impl ExactSizeIterator<Item = usize>,
     capacity: usize,
 ) -> Vec<u32> {
-    // A complete binary tree of the room that is left in each row: a node holds the larger of its children, so the
-    // first row with enough room is found from the root.
+    // A complete binary tree of the room that is left in each sequence: a node holds the larger of its children, so the
+    // first one with enough room is found from the root.
     let leaves = lengths.len().next_power_of_two().max(1);
     let mut room = vec![capacity; 2 * leaves];
-    let mut rows = Vec::with_capacity(lengths.len());
+    let mut sequences = Vec::with_capacity(lengths.len());
     for length in lengths {
         let need = length.min(capacity);
         let mut node = 1;
@@ -19,14 +19,14 @@ pub(super) fn first_fit(
                 node += 1;
             }
         }
-        rows.push((node - leaves) as u32);
+        sequences.push((node - leaves) as u32);
         room[node] -= need;
         while node > 1 {
             node /= 2;
             room[node] = room[2 * node].max(room[2 * node + 1]);
         }
     }
-    rows
+    sequences
 }
 
 #[cfg(test)]
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn agrees_with_a_search_of_all_rows() {
+    fn agrees_with_a_search_of_all_sequences() {
         let mut state = 7u64;
         for capacity in [1, 5, 64] {
             for count in [0, 1, 2, 33, 300] {
@@ -47,12 +47,13 @@ mod tests {
                 let mut room: Vec<usize> = Vec::new();
                 let slow = lengths.iter().map(|&length| {
                     let need = length.min(capacity);
-                    let row = room.iter().position(|&left| left >= need).unwrap_or_else(|| {
-                        room.push(capacity);
-                        room.len() - 1
-                    });
-                    room[row] -= need;
-                    row as u32
+                    let sequence =
+                        room.iter().position(|&left| left >= need).unwrap_or_else(|| {
+                            room.push(capacity);
+                            room.len() - 1
+                        });
+                    room[sequence] -= need;
+                    sequence as u32
                 });
                 let slow: Vec<u32> = slow.collect();
                 assert_eq!(first_fit(lengths.iter().copied(), capacity), slow);

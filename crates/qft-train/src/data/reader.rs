@@ -5,10 +5,10 @@ use super::encoder::TextEncoder;
 use super::records::{Record, write_calls};
 use super::source::{Content, Source};
 use crate::chat::{ChatTemplate, Conversation, SpecialTexts, TRAINING_DATE};
-use crate::options::DataOptions;
-use crate::options::choice::{DataFormat, TrainOn};
-use crate::options::value::{BuiltIn, TemplateChoice};
-use anyhow::{Context, Result, bail, ensure};
+use crate::error::{Context, Result, bail, ensure};
+use crate::options::ReadingOptions;
+use crate::options::{BuiltIn, TemplateChoice};
+use crate::options::{DataFormat, TrainOn};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub struct Reader<'a> {
     /// The model's own chat template.
     pub chat_template: Option<&'a str>,
     /// How data is read.
-    pub options: &'a DataOptions,
+    pub options: &'a ReadingOptions,
     /// Positions of a document at most.
     pub seq_len: usize,
     /// Size of the model's vocabulary.

@@ -1,8 +1,8 @@
 //! Records of instruction data: what the formats in use call their fields.
 
 use crate::chat::Conversation;
-use crate::options::choice::DataFormat;
-use anyhow::{Result, bail, ensure};
+use crate::error::{Error, ErrorKind, Result, bail, ensure};
+use crate::options::DataFormat;
 use serde_json::{Map, Value, json};
 
 /// A record, whatever its format was.
@@ -65,10 +65,9 @@ impl Record {
         };
         if !fits {
             let other = match detect(&Value::Object(map)) {
-                Ok(other) => format!("looks like {}", other.name()),
+                Ok(other) => format!("looks like {}", other),
                 Err(error) => error.to_string(),
             };
-            let format = format.name();
             bail!(
                 "is not a record of the format {format} like the file's others: it {other}; \
                  keep records of different formats in different files"
@@ -157,7 +156,7 @@ fn sharegpt(map: &mut Map<String, Value>) -> Result<Record> {
         let Value::Object(turn) = turn else {
             bail!("`conversations[{i}]`: expected an object, found {}", kind(&turn));
         };
-        let place = |error| anyhow::anyhow!("`conversations[{i}]`: {error}");
+        let place = |error| Error::new(ErrorKind::Data, format!("`conversations[{i}]`: {error}"));
         let content = text(&turn, "value").map_err(place)?;
         let from = text(&turn, "from").map_err(place)?;
         messages.push(match from {
@@ -201,7 +200,7 @@ fn messages(map: &mut Map<String, Value>) -> Result<Record> {
         let Value::Object(message) = message else {
             bail!("`messages[{i}]`: expected an object, found {}", kind(message));
         };
-        let place = |error| anyhow::anyhow!("`messages[{i}]`: {error}");
+        let place = |error| Error::new(ErrorKind::Data, format!("`messages[{i}]`: {error}"));
         let role = text(message, "role").map_err(place)?;
         // The newer names of the same roles.
         let role = match role {
@@ -215,9 +214,9 @@ fn messages(map: &mut Map<String, Value>) -> Result<Record> {
                 let parts = parts.iter().enumerate().map(|(p, part)| {
                     let text = part.get("text").and_then(Value::as_str);
                     text.ok_or_else(|| {
-                        anyhow::anyhow!(
+                        Error::new(ErrorKind::Data, format!(
                             "`messages[{i}].content[{p}]`: is not text; only text can be learned"
-                        )
+                        ))
                     })
                 });
                 parts.collect::<Result<String>>()?

@@ -1,8 +1,8 @@
 //! Data files: plain text, JSON lines, or a JSON array.
 
 use super::records::{Record, detect};
-use crate::options::choice::DataFormat;
-use anyhow::{Context, Result, bail, ensure};
+use crate::error::{Context, Error, ErrorKind, Result, bail, ensure};
+use crate::options::DataFormat;
 use serde_json::Value;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -128,9 +128,10 @@ fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String> {
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..offset].iter().filter(|&&byte| byte == b'\n').count();
-        anyhow::anyhow!(
+        let problem = format!(
             "{file}: is not UTF-8 at byte {offset} (line {line}); convert it, as with `iconv -t utf-8`"
-        )
+        );
+        Error::new(ErrorKind::Data, problem)
     })?;
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());

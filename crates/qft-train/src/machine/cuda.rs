@@ -1,7 +1,8 @@
 //! What is particular about a machine with a GPU.
 
-use crate::{TrainOps, products};
-use anyhow::{Context, Result};
+use super::products;
+use crate::TrainOps;
+use crate::error::{Context, Result};
 use qft_cuda::Cuda;
 use qft_tensor::Orientation;
 

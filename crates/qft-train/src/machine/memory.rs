@@ -6,7 +6,7 @@ mod cgroup;
 mod tests;
 
 #[cfg(target_os = "linux")]
-use crate::rss::kib_field;
+use super::rss::kib_field;
 use std::fmt;
 #[cfg(target_os = "linux")]
 use std::path::Path;

@@ -16,21 +16,16 @@ pub struct StopSignal {
 }
 
 impl StopSignal {
-    /// Catches them from now on, for as long as the process lives. Those that were ignored when it started, as `nohup`
+    /// Catches them from now on, for as long as the process lives; `flag` is set once one has come. Those that were ignored when it started, as `nohup`
     /// and shells without job control have it, stay ignored, where the system tells (Linux); elsewhere than on Unix
     /// nothing is caught.
     ///
     /// Errors: the system refuses a handler, a socket or a thread.
-    pub fn install() -> io::Result<Self> {
-        let stop = Self { flag: Arc::default(), number: Arc::default() };
+    pub fn install(flag: Arc<AtomicBool>) -> io::Result<Self> {
+        let stop = Self { flag, number: Arc::default() };
         #[cfg(unix)]
         unix::install(&stop)?;
         Ok(stop)
-    }
-
-    /// Set once a signal has come.
-    pub fn flag(&self) -> &Arc<AtomicBool> {
-        &self.flag
     }
 
     /// The exit code of a run that a signal has ended, if one has come: 128 and its number, as shells have it.

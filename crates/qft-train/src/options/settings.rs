@@ -1,8 +1,8 @@
-//! The settings file: the options of `qft finetune` as TOML, and how flags go before it.
+//! The settings file: the options of `qft finetune` as TOML, and how flags win over it.
 
-use crate::args::FinetuneArgs;
-use anyhow::{Context, Result, bail};
-use clap::CommandFactory;
+use super::finetune::FinetuneArgs;
+use crate::error::{Context, Result, bail};
+use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -11,7 +11,8 @@ use std::path::Path;
 const EXCLUSIVE: [(&str, &str); 2] = [("steps", "epochs"), ("eval-data", "val-split")];
 
 /// Words that a key of another tool's settings is likely to stand for.
-const SYNONYMS: [(&str, &str); 12] = [
+const SYNONYMS: [(&str, &str); 13] = [
+    ("outliers", "protected"),
     ("learning-rate", "lr"),
     ("num-train-epochs", "epochs"),
     ("max-steps", "steps"),
@@ -43,7 +44,9 @@ pub(super) fn merge(flags: FinetuneArgs) -> Result<FinetuneArgs> {
     }
     options.extend(given);
     let merged: FinetuneArgs = serde_json::from_value(Value::Object(options))?;
-    Ok(FinetuneArgs { config: flags.config, no_shuffle: flags.no_shuffle, ..merged })
+    let mut merged = FinetuneArgs { config: flags.config, ..merged };
+    merged.layout.no_shuffle = flags.layout.no_shuffle;
+    Ok(merged)
 }
 
 fn read(path: &Path, text: &str) -> Result<FinetuneArgs> {
@@ -81,9 +84,8 @@ fn options_of(args: &FinetuneArgs) -> Result<Map<String, Value>> {
 
 /// Names of all options that a settings file may hold.
 fn known_keys() -> Vec<String> {
-    let command = crate::args::Args::command();
-    let finetune = command.find_subcommand("finetune");
-    let names = finetune.into_iter().flat_map(|c| c.get_arguments()).filter_map(|a| a.get_long());
+    let command = FinetuneArgs::augment_args(clap::Command::new("finetune"));
+    let names = command.get_arguments().filter_map(clap::Arg::get_long);
     let skip = ["config", "no-shuffle", "help", "version"];
     names.filter(|name| !skip.contains(name)).map(str::to_string).collect()
 }

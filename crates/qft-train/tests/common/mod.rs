@@ -2,21 +2,19 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use qft_autograd::Weight;
+use qft_autograd::{Compute, Weight};
 use qft_llama::model::{Model, Param, WeightFormat};
 use qft_llama::pass::Recompute;
 use qft_llama::{Batch, LlamaConfig, Tokenizer, WeightSource};
+use qft_optim::WeightRounding;
 use qft_quant::HybridMatrix;
 use qft_tensor::{Cpu, CpuConfig};
 use qft_testing::material;
 use qft_train::TrainOps;
-use qft_train::checkpoint::{self, Progress};
-use qft_train::options::choice::{
-    ComputeKind, GradientChoice, OptimizerKind, RecomputeChoice, RoundingChoice, States,
-};
+use qft_train::options::{OptimizerKind, RecomputeChoice, States};
 use qft_train::options::{OptimizerOptions, StateOptions};
-use qft_train::plan::Setup;
-use qft_train::trainer::Trainer;
+use qft_train::step::checkpoint::Progress;
+use qft_train::step::{GradientMode, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -40,15 +38,15 @@ pub(crate) fn state_options(states: States) -> StateOptions {
     let float = states == States::F32;
     StateOptions {
         states,
-        compute: if float { ComputeKind::Float } else { ComputeKind::Int8 },
-        outliers: None,
+        compute: if float { Compute::Float } else { Compute::Int8 },
+        protected: None,
         recompute: RecomputeChoice::None,
         gradients: match states {
-            States::Paper => GradientChoice::Stored,
-            _ => GradientChoice::Released,
+            States::Paper => GradientMode::Stored,
+            _ => GradientMode::Released,
         },
         momentum_code: Default::default(),
-        rounding: RoundingChoice::Stochastic,
+        rounding: WeightRounding::Stochastic,
     }
 }
 
@@ -77,15 +75,7 @@ pub(crate) fn trainer_of(ops: &dyn TrainOps, dir: &Path, setup: &Setup) -> Train
 
 /// Where a trainer stands, for a checkpoint.
 pub(crate) fn progress(trainer: &Trainer) -> Progress {
-    Progress {
-        version: checkpoint::VERSION,
-        step: trainer.pass.step,
-        tokens: 0,
-        seconds: 0.0,
-        initial_eval_loss: None,
-        last_norm: trainer.optimizer.last_norm,
-        options: serde_json::Map::new(),
-    }
+    Progress::of(trainer)
 }
 
 /// The ids of `text` by the tokenizer of the model in `dir`, and its BOS.

@@ -60,13 +60,13 @@ fn decode(ids: impl Iterator<Item = u32>) -> String {
 
 struct Setup {
     encoder: Bytes,
-    options: DataOptions,
+    options: ReadingOptions,
     seq_len: usize,
 }
 
 impl Setup {
     fn new(template: &str, train_on: TrainOn) -> Self {
-        let options = DataOptions {
+        let options = ReadingOptions {
             format: DataFormat::Auto,
             template: template.to_string().into(),
             train_on,

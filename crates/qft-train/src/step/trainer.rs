@@ -1,22 +1,22 @@
 //! A model in training: one optimizer step at a time.
 
-use crate::TrainOps;
-use crate::optimizer::{
-    Optimizer, OptimizerConfig, ReleasedSink, StepNumbers, StoredSink, UpdateReport,
-};
-use anyhow::Result;
+use super::TrainOps;
+use super::optimizer::{Optimizer, OptimizerConfig, StepNumbers, UpdateReport};
+use super::sinks::{ReleasedSink, StoredSink};
+use crate::error::Result;
+use clap::ValueEnum;
 use qft_llama::Batch;
 use qft_llama::model::Model;
 use qft_llama::pass::{self, PassOptions, StepLoss};
 use serde::{Deserialize, Serialize};
 
 /// What happens to gradients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GradientMode {
-    /// Each block of rows updates its weights at once.
+    /// Each block of rows updates its weights at once, and is gone.
     Released,
-    /// The whole gradient is kept in INT8 on a stack, then applied.
+    /// The whole gradient is kept in INT8 on a stack, then applied: exact clipping.
     Stored,
 }
 
@@ -99,10 +99,12 @@ impl Trainer {
     }
 
     /// Mean negative log-likelihood per target token over `batches`, and the number of targets.
+    ///
+    /// Errors: the first that `batches` has.
     pub fn evaluate(
         &self,
         ops: &dyn TrainOps,
-        batches: impl Iterator<Item = Batch>,
+        batches: impl Iterator<Item = Result<Batch>>,
     ) -> Result<(f64, usize)> {
         evaluate(ops, &self.model, &self.pass, batches)
     }
@@ -125,12 +127,14 @@ pub fn evaluate(
     ops: &dyn TrainOps,
     model: &Model,
     options: &PassOptions,
-    batches: impl Iterator<Item = Batch>,
+    batches: impl Iterator<Item = Result<Batch>>,
 ) -> Result<(f64, usize)> {
     let (mut sum, mut count, mut last) = (0.0, 0, None);
     for batch in batches {
-        if last.replace(shape(&batch)) != Some(shape(&batch)) {
+        let batch = batch?;
+        if last != Some(shape(&batch)) {
             ops.trim();
+            last = Some(shape(&batch));
         }
         let nll = pass::evaluate(ops, model, options, &batch)?;
         sum += nll.iter().sum::<f64>();

@@ -1,42 +1,57 @@
 //! Progress on the terminal: a bar, or lines where there is no terminal.
 
-use crate::metrics::{EvalMetrics, StepMetrics};
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::error::Result;
+use crate::memory::gb;
+use crate::run::{Event, Moment, Observer, StepMetrics};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Time between lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// The progress of a run, shown on standard error.
+/// Shows the progress of a run on standard error.
+#[derive(Debug, Default)]
+pub struct Bar(Option<Shown>);
+
+/// What is shown of a run that has begun.
 #[derive(Debug)]
-pub struct Progress {
-    total: u64,
+struct Shown {
+    steps: u64,
     done_before: u64,
     began: Instant,
     last_line: Option<Instant>,
     bar: Option<ProgressBar>,
 }
 
-impl Progress {
-    /// Of a run of `total` steps, of which `done` were done before.
-    pub fn new(total: u64, done: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let style = "{bar:24} {pos}/{len} {msg}";
-            if let Ok(style) = ProgressStyle::with_template(style) {
-                bar.set_style(style);
+impl Observer for Bar {
+    fn on(&mut self, event: &Event<'_>) -> Result<()> {
+        match (event, &mut self.0) {
+            (Event::Started { step, steps, .. }, shown) => *shown = Some(Shown::new(*steps, *step)),
+            (Event::Stepped(metrics), Some(shown)) => shown.step(metrics),
+            (Event::Evaluated { moment: Moment::During, metrics }, Some(shown)) => {
+                let (step, steps) = (metrics.step, shown.steps);
+                shown.note(&format!("step {step}/{steps} held-out loss {:.4}", metrics.eval_loss));
             }
-            bar.set_position(done);
-            bar
-        });
-        Self { total, done_before: done, began: Instant::now(), last_line: None, bar }
+            (Event::Stopped { .. }, Some(shown)) => shown.finish(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Shown {
+    /// Of a run of `steps` steps, of which `done` were done before it was resumed.
+    fn new(steps: u64, done: u64) -> Self {
+        Self { steps, done_before: done, began: Instant::now(), last_line: None, bar: None }
     }
 
-    /// Shows a step.
-    pub fn step(&mut self, metrics: &StepMetrics) {
+    fn step(&mut self, metrics: &StepMetrics) {
         let here = metrics.step.saturating_sub(self.done_before).max(1);
-        let left = self.total.saturating_sub(metrics.step);
+        if here == 1 {
+            self.open(metrics.step);
+        }
+        let left = self.steps.saturating_sub(metrics.step);
         let eta = self.began.elapsed().as_secs_f64() / here as f64 * left as f64;
         let text = status(metrics, eta);
         match &self.bar {
@@ -48,20 +63,30 @@ impl Progress {
                 let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
                 if due || left == 0 {
                     self.last_line = Some(Instant::now());
-                    self.note(&format!("step {}/{} {text}", metrics.step, self.total));
+                    self.note(&format!("step {}/{} {text}", metrics.step, self.steps));
                 }
             }
         }
+        if left == 0 {
+            self.finish();
+        }
     }
 
-    /// Shows an evaluation.
-    pub fn eval(&self, metrics: EvalMetrics) {
-        let EvalMetrics { step, eval_loss } = metrics;
-        self.note(&format!("step {step}/{} held-out loss {eval_loss:.4}", self.total));
+    /// Opens the bar at the first step: what is said before that has the terminal for itself.
+    fn open(&mut self, step: u64) {
+        self.bar = std::io::stderr().is_terminal().then(|| {
+            let target = ProgressDrawTarget::stderr();
+            let bar = ProgressBar::with_draw_target(Some(self.steps), target);
+            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
+                bar.set_style(style);
+            }
+            bar.set_position(step);
+            bar
+        });
     }
 
     /// Shows a line of text, above the bar if there is one.
-    pub fn note(&self, text: &str) {
+    fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| print(text)),
             None => print(text),
@@ -69,7 +94,7 @@ impl Progress {
     }
 
     /// Leaves the bar as it is, and goes to a line below it.
-    pub fn finish(&self) {
+    fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.abandon();
         }
@@ -82,14 +107,14 @@ fn print(text: &str) {
 }
 
 fn status(metrics: &StepMetrics, eta_seconds: f64) -> String {
-    let StepMetrics { loss, lr, tokens_per_second, peak_bytes, .. } = metrics;
+    let StepMetrics { loss, lr, positions_per_second, peak_bytes, .. } = metrics;
     let light = metrics
         .speed_of_light
         .map_or(String::new(), |part| format!(" {:.1} % of light speed", part * 100.0));
     format!(
-        "loss {loss:.4} lr {lr:.1e} {tokens_per_second:.0} tok/s{light} ETA {} memory {}",
+        "loss {loss:.4} lr {lr:.1e} {positions_per_second:.0} tok/s{light} ETA {} memory {}",
         duration(eta_seconds),
-        HumanBytes(*peak_bytes)
+        gb(*peak_bytes)
     )
 }
 
@@ -116,14 +141,17 @@ mod tests {
             loss: 2.34567,
             lr: 1e-5,
             tokens: 100,
-            tokens_per_second: 1234.4,
-            peak_bytes: 3 << 30,
+            tokens_per_second: 600.0,
+            positions: 200,
+            positions_per_second: 1234.4,
+            peak_bytes: 3_000_000_000,
             grad_norm: None,
+            rescaled_rows: 0,
             speed_of_light: None,
         };
         assert_eq!(
             status(&metrics, 125.0),
-            "loss 2.3457 lr 1.0e-5 1234 tok/s ETA 2m05s memory 3.00 GiB"
+            "loss 2.3457 lr 1.0e-5 1234 tok/s ETA 2m05s memory 3.00 GB"
         );
         assert!(
             status(&StepMetrics { speed_of_light: Some(0.4567), ..metrics }, 1.0)

@@ -1,49 +1,49 @@
 //! Whether a run fits into the memory there is, and what would.
 
+use super::bytes::gb;
+use super::plan::{MemoryPlan, RunShape, StepShape, plan};
+use crate::error::{Result, bail};
 use crate::machine::Machine;
-use crate::options::choice::{ComputeKind, RecomputeChoice, States};
-use crate::options::{OptimizerOptions, StateOptions};
-use crate::plan::{MemoryPlan, StepShape, plan};
-use anyhow::{Result, bail};
-use clap::ValueEnum;
+use crate::options::{OptimizerOptions, RecomputeChoice, StateOptions, States};
+use qft_autograd::Compute;
 use qft_llama::LlamaConfig;
 use qft_llama::pass::Recompute;
 
-/// The shortest rows that are proposed.
+/// The shortest sequences that are proposed.
 const SHORTEST: usize = 64;
 
 /// What a run would be.
 #[derive(Debug, Clone, Copy)]
-pub struct Wish<'a> {
+pub struct Request<'a> {
     /// The model.
     pub config: &'a LlamaConfig,
     /// How it is stored.
     pub state: StateOptions,
     /// How it is updated.
     pub optimizer: &'a OptimizerOptions,
-    /// The data of a step.
-    pub shape: StepShape,
+    /// What it does.
+    pub shape: RunShape,
 }
 
-/// The memory there is.
+/// The memory that a run may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct Budget {
     /// Free bytes, if the system says.
     pub free_bytes: Option<u64>,
     /// Bytes that a run takes beside its plan.
     pub overhead_bytes: u64,
 }
 
-impl Room {
-    /// That of a machine, now.
+impl Budget {
+    /// What is free on a machine now, or what its options allow.
     pub fn of(machine: &Machine) -> Self {
-        Self { free_bytes: machine.available(), overhead_bytes: machine.overhead_bytes() }
+        Self { free_bytes: machine.free_bytes(), overhead_bytes: machine.overhead_bytes() }
     }
 }
 
 /// A plan, and the recomputation it is for.
 #[derive(Debug)]
-pub struct Choice {
+pub struct Fit {
     /// The memory.
     pub plan: MemoryPlan,
     /// What is recomputed.
@@ -54,44 +54,44 @@ pub struct Choice {
     pub missing_bytes: Option<u64>,
 }
 
-impl Choice {
+impl Fit {
     /// Whether that much memory is there.
     pub fn fits(&self) -> bool {
         self.missing_bytes.is_none()
     }
 }
 
-impl Wish<'_> {
+impl Request<'_> {
     /// The first recomputation in the order of preference that fits, or else the last one.
-    pub fn choose(&self, room: Room) -> Result<Choice> {
+    pub fn fit(&self, budget: Budget) -> Result<Fit> {
         let mut last = None;
-        for &recompute in self.state.recompute_choices() {
+        for &recompute in self.state.recompute.candidates() {
             let plan =
                 plan(self.config, &self.state.setup(self.optimizer, 0, recompute), self.shape)?;
-            let need_bytes = plan.reserved_bytes + room.overhead_bytes;
-            let missing = room.free_bytes.map_or(0, |free| need_bytes.saturating_sub(free));
-            let choice = Choice {
+            let need_bytes = plan.reserved_bytes + budget.overhead_bytes;
+            let missing = budget.free_bytes.map_or(0, |free| need_bytes.saturating_sub(free));
+            let fit = Fit {
                 plan,
                 recompute,
                 need_bytes,
                 missing_bytes: (missing > 0).then_some(missing),
             };
-            if choice.fits() {
-                return Ok(choice);
+            if fit.fits() {
+                return Ok(fit);
             }
-            last = Some(choice);
+            last = Some(fit);
         }
         match last {
-            Some(choice) => Ok(choice),
+            Some(fit) => Ok(fit),
             None => bail!("no recomputation to choose from"),
         }
     }
 
-    /// What would fit, as text: fewer rows at a time, other states, and if nothing else helps shorter rows.
-    pub fn proposals(&self, room: Room) -> Result<String> {
-        let mut seq_len = self.shape.seq_len;
+    /// What would fit, as text: fewer sequences at a time, other states, and if nothing else helps shorter sequences.
+    pub fn proposals(&self, budget: Budget) -> Result<String> {
+        let mut seq_len = self.shape.step.seq_len;
         loop {
-            let lines = self.proposals_of(seq_len, room)?;
+            let lines = self.proposals_of(seq_len, budget)?;
             if !lines.is_empty() {
                 return Ok(lines.concat());
             }
@@ -102,25 +102,28 @@ impl Wish<'_> {
         }
     }
 
-    fn proposals_of(&self, seq_len: usize, room: Room) -> Result<Vec<String>> {
+    fn proposals_of(&self, seq_len: usize, budget: Budget) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let smaller = [States::Full, States::Balanced, States::Compact];
         for &states in std::iter::once(&self.state.states).chain(&smaller) {
             // The float reference has no INT8 options of its own to keep.
             let compute = match self.state.states {
-                States::F32 if states.is_int8() => ComputeKind::Int8,
+                States::F32 if states.is_int8() => Compute::Int8,
                 _ => self.state.compute,
             };
             let recompute = RecomputeChoice::Auto;
             let state = StateOptions { states, compute, recompute, ..self.state };
-            let mut batch_size = self.shape.batch_size;
+            let mut batch_size = self.shape.step.batch_size;
             while batch_size > 0 {
                 // Fewer sequences at a time, the same number a step.
-                let accumulate = self.shape.accumulate * self.shape.batch_size.div_ceil(batch_size);
+                let StepShape { batch_size: asked, accumulate, .. } = self.shape.step;
+                let accumulate = accumulate * asked.div_ceil(batch_size);
                 let shape = StepShape { seq_len, batch_size, accumulate };
-                let choice = Wish { state, shape, ..*self }.choose(room)?;
-                if choice.fits() {
-                    let line = self.line(states, shape, &choice);
+                let evaluated = self.shape.evaluated.map(|tokens| tokens.min(seq_len));
+                let run = RunShape { step: shape, evaluated, ..self.shape };
+                let fit = Request { state, shape: run, ..*self }.fit(budget)?;
+                if fit.fits() {
+                    let line = self.line(states, shape, &fit);
                     if !found.contains(&line) {
                         found.push(line);
                     }
@@ -133,63 +136,53 @@ impl Wish<'_> {
     }
 
     /// A proposal, as options of the command line.
-    fn line(&self, states: States, shape: StepShape, choice: &Choice) -> String {
-        let name = states.to_possible_value().map_or(String::new(), |v| v.get_name().into());
+    fn line(&self, states: States, shape: StepShape, fit: &Fit) -> String {
         let StepShape { seq_len, batch_size, accumulate } = shape;
         let mut line = format!(
-            "  would fit: --states {name} --batch-size {batch_size} --accumulate {accumulate}"
+            "  would fit: --states {states} --batch-size {batch_size} --accumulate {accumulate}"
         );
-        if seq_len != self.shape.seq_len {
+        if seq_len != self.shape.step.seq_len {
             line += &format!(" --seq-len {seq_len}");
         }
         if self.state.recompute != RecomputeChoice::Auto {
             line += " --recompute auto";
         }
-        line + &format!(" ({})\n", gb(choice.need_bytes))
+        line + &format!(" ({})\n", gb(fit.need_bytes))
     }
-}
-
-/// Bytes as people say them.
-pub fn gb(bytes: u64) -> String {
-    if bytes < 10_000_000 {
-        return format!("{:.2} MB", bytes as f64 / 1e6);
-    }
-    if bytes < 1_000_000_000 {
-        return format!("{:.0} MB", bytes as f64 / 1e6);
-    }
-    format!("{:.2} GB", bytes as f64 / 1e9)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::choice::{GradientChoice, OptimizerKind};
+    use crate::options::OptimizerKind;
+    use crate::step::GradientMode;
 
-    fn proposals(recompute: RecomputeChoice, shape: StepShape, free: u64) -> (Choice, String) {
+    fn proposals(recompute: RecomputeChoice, shape: StepShape, free: u64) -> (Fit, String) {
         let config = LlamaConfig::preset("tinyllama-1.1b").unwrap();
         let optimizer = OptimizerOptions::for_plan(OptimizerKind::Lion);
         let state = StateOptions {
             states: States::Full,
-            compute: ComputeKind::Int8,
-            outliers: None,
+            compute: Compute::Int8,
+            protected: None,
             recompute,
-            gradients: GradientChoice::Released,
+            gradients: GradientMode::Released,
             momentum_code: Default::default(),
             rounding: Default::default(),
         };
-        let room = Room { free_bytes: Some(free), overhead_bytes: 50_000_000 };
-        let wish = Wish { config: &config, state, optimizer: &optimizer, shape };
-        let choice = wish.choose(room).unwrap();
-        let text = wish.proposals(room).unwrap();
-        (choice, text)
+        let budget = Budget { free_bytes: Some(free), overhead_bytes: 50_000_000 };
+        let shape = shape.into();
+        let request = Request { config: &config, state, optimizer: &optimizer, shape };
+        let fit = request.fit(budget).unwrap();
+        let text = request.proposals(budget).unwrap();
+        (fit, text)
     }
 
     #[test]
     fn proposals_fit_and_say_what_to_change() {
         let shape = StepShape { seq_len: 2048, batch_size: 8, accumulate: 1 };
-        let (choice, text) = proposals(RecomputeChoice::Auto, shape, 6_000_000_000);
-        assert_eq!(choice.missing_bytes, Some(choice.need_bytes - 6_000_000_000));
-        assert_eq!(choice.recompute, Recompute::Block);
+        let (fit, text) = proposals(RecomputeChoice::Auto, shape, 6_000_000_000);
+        assert_eq!(fit.missing_bytes, Some(fit.need_bytes - 6_000_000_000));
+        assert_eq!(fit.recompute, Recompute::Block);
         assert!(text.contains("--states full") && text.contains("--states compact"), "{text}");
         let same_rows = |line: &str| {
             let pairs = [(8, 1), (4, 2), (2, 4), (1, 8)];
@@ -198,8 +191,8 @@ mod tests {
         assert!(text.lines().all(same_rows) && !text.contains("--recompute"), "{text}");
 
         // Who asked for no recomputation is told to let it be chosen.
-        let (choice, text) = proposals(RecomputeChoice::None, shape, 6_000_000_000);
-        assert!(!choice.fits());
+        let (fit, text) = proposals(RecomputeChoice::None, shape, 6_000_000_000);
+        assert!(!fit.fits());
         assert!(text.lines().all(|line| line.contains("--recompute auto")), "{text}");
 
         let long = StepShape { batch_size: 1, ..shape };

@@ -1,7 +1,7 @@
 //! The speed of integer products on a device.
 
 use crate::TrainOps;
-use anyhow::Result;
+use crate::error::Result;
 use qft_tensor::{Buffer, GemmI8, Orientation, Owner};
 use std::time::Instant;
 

@@ -1,15 +1,23 @@
 //! Options from the command line to the checked run.
 
-use super::*;
-use crate::args::{Args, Command};
+use super::{Args, Command};
+use crate::error::Result;
+use crate::options::{
+    DeviceChoice, FinetuneOptions, HeldOut, Length, Resume, Size, States, Warmup,
+};
+use crate::step::GradientMode;
 use clap::{CommandFactory, Parser};
+use qft_autograd::Compute;
+use qft_optim::ScheduleKind;
 use std::io::Write;
 
 fn finetune(line: &str) -> Result<FinetuneOptions> {
     let base = "qft finetune --model m --data d.txt --out o";
     let words = base.split(' ').chain(line.split(' ').filter(|word| !word.is_empty()));
-    match Args::try_parse_from(words)?.command {
-        Command::Finetune(args) => FinetuneOptions::resolve(*args),
+    let parsed = Args::try_parse_from(words)
+        .map_err(|error| crate::Error::new(crate::ErrorKind::Options, error.to_string()))?;
+    match parsed.command {
+        Command::Finetune(args) => args.resolve(),
         _ => unreachable!("the command is finetune"),
     }
 }
@@ -28,24 +36,24 @@ fn the_command_line_is_sound() {
 #[test]
 fn defaults() {
     let options = finetune("").unwrap();
-    assert_eq!(options.optimizer.lr, 1e-5);
-    assert_eq!((options.optimizer.beta1, options.optimizer.beta2), (0.95, 0.98));
-    assert_eq!(options.optimizer.warmup, Warmup::Fraction(0.03));
-    assert_eq!(options.optimizer.schedule, LrSchedule::Cosine);
-    assert_eq!(options.length, Length::Epochs(1.0));
+    assert_eq!(options.training.optimizer.lr, 1e-5);
+    assert_eq!((options.training.optimizer.beta1, options.training.optimizer.beta2), (0.95, 0.98));
+    assert_eq!(options.training.optimizer.warmup, Warmup::Fraction(0.03));
+    assert_eq!(options.training.optimizer.schedule, ScheduleKind::Cosine);
+    assert_eq!(options.training.length, Length::Epochs(1.0));
     assert_eq!(options.step.seq_len(4096).unwrap(), 512);
     assert_eq!(options.step.seq_len(256).unwrap(), 256);
-    assert_eq!(options.step.rows_per_step(), 4);
+    assert_eq!(options.step.sequences_per_step(), 4);
     assert_eq!(options.state.states, States::Full);
-    assert_eq!(options.state.compute, ComputeKind::Int8);
-    assert_eq!(options.state.gradients, GradientChoice::Released);
-    assert_eq!(options.held_out, HeldOut::None);
-    assert!(options.shuffle && !options.pack && !options.insist);
+    assert_eq!(options.state.compute, Compute::Int8);
+    assert_eq!(options.state.gradients, GradientMode::Released);
+    assert_eq!(options.files.held_out, HeldOut::None);
+    assert!(options.layout.shuffle && !options.layout.pack && !options.training.insist);
     let paper = finetune("--states paper").unwrap();
-    assert_eq!(paper.state.gradients, GradientChoice::Stored);
+    assert_eq!(paper.state.gradients, GradientMode::Stored);
     let float = finetune("--states f32 --optimizer adamw").unwrap();
-    assert_eq!(float.state.compute, ComputeKind::Float);
-    assert_eq!((float.optimizer.lr, float.optimizer.beta2), (2e-5, 0.999));
+    assert_eq!(float.state.compute, Compute::Float);
+    assert_eq!((float.training.optimizer.lr, float.training.optimizer.beta2), (2e-5, 0.999));
 }
 
 #[test]
@@ -56,8 +64,8 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
         ("--states f32 --compute int8", "--compute int8"),
         ("--states f32 --rounding nearest", "--rounding"),
         ("--optimizer adamw", "--states f32"),
-        ("--outliers 0.06", "0 to 0.05"),
-        ("--outliers=-0.1", "0 to 0.05"),
+        ("--protected 0.06", "0 to 0.05"),
+        ("--protected=-0.1", "0 to 0.05"),
         ("--seq-len 0", "--seq-len"),
         ("--batch-size 0", "--batch-size"),
         ("--batch-size 99999999 --accumulate 99999999", "--batch-size"),
@@ -80,6 +88,12 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
         ("--max-grad-norm 0", "--max-grad-norm"),
         ("--min-lr-ratio 2", "--min-lr-ratio"),
         ("--weight-decay=-1", "--weight-decay"),
+        ("--lr -1", "--lr: -1 is not"),
+        ("--beta1 -0.5", "--beta1"),
+        ("--batch-size -3", "--batch-size"),
+        ("--memory-limit lots", "24GB"),
+        ("--memory-limit 0", "no size"),
+        ("--resume --overwrite", "exclude each other"),
         ("--device tpu", "cuda:N"),
         ("--states int4", "balanced"),
     ] {
@@ -88,7 +102,7 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
             let Command::Finetune(args) = Args::try_parse_from(words).unwrap().command else {
                 panic!("the command is finetune")
             };
-            FinetuneOptions::resolve(*args)
+            args.resolve()
         } else {
             finetune(line)
         };
@@ -109,7 +123,7 @@ fn a_missing_option_is_named() {
         let Command::Finetune(args) = Args::try_parse_from(line.split(' ')).unwrap().command else {
             panic!("the command is finetune")
         };
-        let error = FinetuneOptions::resolve(*args).unwrap_err().to_string();
+        let error = args.resolve().unwrap_err().to_string();
         assert!(error.starts_with(told), "{error}");
     }
 }
@@ -128,31 +142,35 @@ fn flags_go_before_the_settings_file() {
         template = "chatml"
         device = "cuda:1"
         resume = "latest"
+        memory-limit = "24GB"
     "#;
     let options = settings(file, "").unwrap();
-    assert_eq!(options.optimizer.lr, 3e-5);
-    assert_eq!(options.length, Length::Epochs(2.0));
-    assert_eq!(options.held_out, HeldOut::Files(vec!["a.txt".into(), "b.txt".into()]));
-    assert!(options.pack && !options.shuffle);
+    assert_eq!(options.training.optimizer.lr, 3e-5);
+    assert_eq!(options.training.length, Length::Epochs(2.0));
+    assert_eq!(options.files.held_out, HeldOut::Files(vec!["a.txt".into(), "b.txt".into()]));
+    assert!(options.layout.pack && !options.layout.shuffle);
     assert_eq!(options.machine.device, DeviceChoice::Cuda(1));
-    assert_eq!(options.resume, Some(Resume::Latest));
+    assert_eq!(options.progress.resume, Some(Resume::Latest));
+    assert_eq!(options.machine.memory_limit, Some(Size(24_000_000_000)));
 
     let line = "--lr 1e-6 --steps 7 --val-split 0.2 --pack=false --warmup 3 --resume dir";
     let options = settings(file, line).unwrap();
-    assert_eq!(options.optimizer.lr, 1e-6);
-    assert_eq!(options.length, Length::Steps(7));
-    assert_eq!(options.optimizer.warmup, Warmup::Steps(3));
-    assert_eq!(options.held_out, HeldOut::Split(0.2));
+    assert_eq!(options.training.optimizer.lr, 1e-6);
+    assert_eq!(options.training.length, Length::Steps(7));
+    assert_eq!(options.training.optimizer.warmup, Warmup::Steps(3));
+    assert_eq!(options.files.held_out, HeldOut::Split(0.2));
     assert_eq!(options.step.seq_len, Some(128));
     assert_eq!(options.state.states, States::Compact);
-    assert_eq!(options.resume, Some(Resume::Checkpoint("dir".into())));
-    assert!(!options.pack);
-    assert!(!settings("shuffle = true", "--no-shuffle").unwrap().shuffle);
+    assert_eq!(options.progress.resume, Some(Resume::Checkpoint("dir".into())));
+    assert!(!options.layout.pack);
+    assert!(!settings("shuffle = true", "--no-shuffle").unwrap().layout.shuffle);
 }
 
 #[test]
 fn a_wrong_settings_file_is_told_apart() {
     for (text, told) in [
+        ("outliers = 0.01", "did you mean protected?"),
+        ("memory-limit = 'lots'", "24GB"),
         ("learning_rate = 1e-5", "unknown option `learning_rate`; did you mean lr?"),
         ("seqlen = 5", "did you mean seq-len"),
         ("xyzzy = 5", "--help"),
@@ -179,20 +197,20 @@ fn the_other_commands() {
     let Command::Eval(args) = parse("qft eval --model m --data d --states compact --json") else {
         panic!("the command is eval")
     };
-    let options = EvalOptions::resolve(args).unwrap();
-    assert_eq!(options.state.compute, ComputeKind::Int8);
+    let options = args.resolve().unwrap();
+    assert_eq!(options.state.compute, Compute::Int8);
     assert!(options.json);
     let Command::Eval(args) = parse("qft eval --model m --data d") else {
         panic!("the command is eval")
     };
-    assert_eq!(EvalOptions::resolve(args).unwrap().state.states, States::F32);
+    assert_eq!(args.resolve().unwrap().state.states, States::F32);
     let Command::Generate(args) = parse("qft generate --model m --prompt p --top-p 0.5") else {
         panic!("the command is generate")
     };
-    assert!(GenerateOptions::resolve(args).is_err());
-    let Command::Plan(args) = parse("qft plan --model llama-2-7b --outliers 0.01") else {
+    assert!(args.resolve().is_err());
+    let Command::Plan(args) = parse("qft plan --model llama-2-7b --protected 0.01") else {
         panic!("the command is plan")
     };
-    let options = PlanOptions::resolve(args).unwrap();
-    assert_eq!((options.model.as_str(), options.state.outliers), ("llama-2-7b", Some(0.01)));
+    let options = args.resolve().unwrap();
+    assert_eq!((options.model.as_str(), options.state.protected), ("llama-2-7b", Some(0.01)));
 }

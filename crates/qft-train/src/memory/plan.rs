@@ -1,28 +1,14 @@
 //! Memory, before anything is loaded: loading, a step and saving by the real code, on a device that only counts.
 
-use crate::checkpoint;
-use crate::optimizer::OptimizerConfig;
-use crate::trainer::{GradientMode, Trainer};
-use anyhow::Result;
+use crate::error::Result;
+use crate::step::{GradientMode, Setup, checkpoint};
 use qft_llama::config::LlamaConfig;
-use qft_llama::model::{Model, WeightFormat};
-use qft_llama::pass::PassOptions;
+use qft_llama::generate::Session;
+use qft_llama::model::Model;
+use qft_llama::pass;
 use qft_llama::{Batch, export};
 use qft_tensor::{Device, MemoryReport, Planner};
 use serde::Serialize;
-
-/// Everything that decides how a model is stored and trained, apart from its data.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Setup {
-    /// How matrices are stored.
-    pub format: WeightFormat,
-    /// The optimizer.
-    pub optimizer: OptimizerConfig,
-    /// How passes compute.
-    pub pass: PassOptions,
-    /// What happens to gradients.
-    pub gradients: GradientMode,
-}
 
 /// The shape of a step's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -35,12 +21,30 @@ pub struct StepShape {
     pub accumulate: usize,
 }
 
+/// The shape of all that a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunShape {
+    /// The data of a step.
+    pub step: StepShape,
+    /// Tokens of the longest sequence that is evaluated; absent if none is.
+    pub evaluated: Option<usize>,
+    /// Tokens of a sample, its prompt included; absent if there is none.
+    pub sampled: Option<usize>,
+}
+
+impl From<StepShape> for RunShape {
+    /// Of a run that trains and saves.
+    fn from(step: StepShape) -> Self {
+        Self { step, evaluated: None, sampled: None }
+    }
+}
+
 /// Bytes of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MemoryPlan {
     /// Parameters of the model.
     pub parameters: u64,
-    /// Bytes of all training states per parameter: weights, residual, outliers and their indices, scales,
+    /// Bytes of all training states per parameter: weights, residual, protected weights and their indices, scales,
     /// momentum, and the gradient if it is kept.
     pub bytes_per_parameter: f64,
     /// Bytes per owner at the moment of the peak.
@@ -104,11 +108,23 @@ fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
     config.tensors().map(|t| bytes(t) as u64).sum()
 }
 
-/// The memory of training `config` with `setup` on steps of `shape`.
-pub fn plan(config: &LlamaConfig, setup: &Setup, shape: StepShape) -> Result<MemoryPlan> {
+/// The memory of a run that trains `config` with `setup`: loading, a step, an evaluation, a sample, and saving.
+pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> Result<MemoryPlan> {
+    let RunShape { step: shape, evaluated, sampled } = shape.into();
     let planner = Planner::default();
     let model = Model::plan(&planner, config, setup.format)?;
-    let mut trainer = Trainer::new(&planner, model, setup.optimizer, setup.pass, setup.gradients)?;
+    let mut trainer = setup.trainer(&planner, model)?;
+    if let Some(tokens) = sampled {
+        let tokens = tokens.min(config.max_position_embeddings);
+        let mut session = Session::new(&planner, &trainer.model, trainer.pass, tokens)?;
+        session.read(&vec![0; tokens])?;
+    }
+    if let Some(seq_len) = evaluated {
+        planner.trim();
+        let batch = full_batch(StepShape { seq_len, ..shape });
+        pass::evaluate(&planner, &trainer.model, &trainer.pass, &batch)?;
+    }
+    planner.trim();
     let batches = vec![full_batch(shape); shape.accumulate];
     trainer.step(&planner, &batches, 0.0)?;
     checkpoint::plan(&planner, &mut trainer);

@@ -4,10 +4,10 @@
 //! and momenta, under the parameter's name and a suffix; and the wide channels) and `trainer.json`. A folder of that name
 //! is always whole, on the disk, and read with suspicion: `qft-files` knows how.
 
-use crate::TrainOps;
-use crate::optimizer::ParamState;
-use crate::trainer::Trainer;
-use anyhow::{Context, Result, bail, ensure};
+use super::TrainOps;
+use super::optimizer::ParamState;
+use super::trainer::Trainer;
+use crate::error::{Context, Result, bail, ensure};
 use qft_autograd::{Matrix, Weight};
 use qft_files::atomic::{clean_folders, remove_folder, restore_folder, restore_folders};
 use qft_files::{
@@ -20,6 +20,7 @@ use qft_tensor::{Buffer, DType, Element, Transfer};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Where a run stands, beside its states.
@@ -29,20 +30,47 @@ pub struct Progress {
     pub version: u32,
     /// Optimizer steps done.
     pub step: u32,
-    /// Target tokens trained on.
+    /// Target tokens trained on: those that count in the loss.
     pub tokens: u64,
+    /// Positions trained on: all tokens that the model read.
+    pub positions: u64,
+    /// Rows whose scale grew, since a weight left its range.
+    pub rescaled_rows: u64,
     /// Seconds of training.
     pub seconds: f64,
     /// Held-out loss before the first step.
     pub initial_eval_loss: Option<f64>,
     /// Global norm of the last gradient: the clipping of the next step needs it.
     pub last_norm: Option<f64>,
-    /// The options that decide the result of the run; a resumed run must have the same.
-    pub options: serde_json::Map<String, serde_json::Value>,
+    /// What decides the result of the run, for a run that goes on to compare.
+    pub recipe: serde_json::Value,
+}
+
+impl Progress {
+    /// Of a run with `recipe` that has not begun.
+    pub fn new(recipe: serde_json::Value) -> Self {
+        Self {
+            version: VERSION,
+            step: 0,
+            tokens: 0,
+            positions: 0,
+            rescaled_rows: 0,
+            seconds: 0.0,
+            initial_eval_loss: None,
+            last_norm: None,
+            recipe,
+        }
+    }
+
+    /// Of a trainer that no run is about, where it stands now.
+    pub fn of(trainer: &Trainer) -> Self {
+        let (step, last_norm) = (trainer.pass.step, trainer.optimizer.last_norm);
+        Self { step, last_norm, ..Self::new(serde_json::Value::Null) }
+    }
 }
 
 /// The layout of checkpoints written here.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const STATE_FILE: &str = "state.safetensors";
 const PROGRESS_FILE: &str = "trainer.json";
@@ -214,7 +242,9 @@ fn write_state(ops: &dyn TrainOps, trainer: &mut Trainer, file: DiskFile) -> Res
 fn list(root: &Path) -> Result<Vec<(u32, PathBuf)>> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(e) => return Err(e).with_context(|| format!("cannot read {}", root.display())),
     };
     let mut found = Vec::new();
@@ -234,23 +264,41 @@ pub fn latest(root: &Path) -> Result<Option<PathBuf>> {
     Ok(list(root)?.pop().map(|(_, path)| path))
 }
 
-/// Removes all checkpoints below `root` but the one of `step`, the newest of this run, and `keep - 1` before it.
+/// Which checkpoints a run may remove: whether the one of this progress is its own.
+pub type IsOwn<'a> = dyn Fn(&Progress) -> bool + 'a;
+
+/// Removes the checkpoints below `root` that are older than the newest `keep` up to that of `step`, as far as they are
+/// the run's `own`.
 ///
-/// Those of later steps are of an earlier run into the same folder: they must not pass for the latest.
-pub fn prune(root: &Path, step: u32, keep: usize) -> Result<()> {
-    prune_on(&Disk::default(), root, step, keep)
+/// Those of other runs stay, and so do those of later steps: the run has come to them before, and will again.
+pub fn prune(root: &Path, step: u32, keep: usize, own: &IsOwn<'_>) -> Result<()> {
+    prune_on(&Disk::default(), root, step, keep, own)
 }
 
 /// [`prune`] on a disk that may be watched, or made to fail.
 ///
 /// Errors: as [`prune`].
-pub fn prune_on(disk: &Disk, root: &Path, step: u32, keep: usize) -> Result<()> {
-    let (later, mut others) = list(root)?.into_iter().partition::<Vec<_>, _>(|c| c.0 > step);
-    others.truncate(others.len().saturating_sub(keep));
-    for (_, path) in later.into_iter().chain(others) {
-        remove_folder(disk, &path, RULES)?;
+pub fn prune_on(disk: &Disk, root: &Path, step: u32, keep: usize, own: &IsOwn<'_>) -> Result<()> {
+    let mut older: Vec<_> = list(root)?.into_iter().filter(|&(other, _)| other < step).collect();
+    older.retain(|(_, dir)| read_progress(dir).is_ok_and(|progress| own(&progress)));
+    older.truncate((older.len() + 1).saturating_sub(keep));
+    for (_, dir) in older {
+        remove_folder(disk, &dir, RULES)?;
     }
     Ok(())
+}
+
+/// Removes all checkpoints below `root`, and the folder if nothing else is in it.
+pub fn remove_all(root: &Path) -> Result<()> {
+    let disk = Disk::default();
+    clean_folders(&disk, root, is_checkpoint, RULES);
+    for (_, dir) in list(root)? {
+        remove_folder(&disk, &dir, RULES)?;
+    }
+    match fs::remove_dir(root) {
+        Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => Ok(()),
+        removed => removed.with_context(|| format!("cannot remove {}", root.display())),
+    }
 }
 
 /// Reads where the run of a checkpoint stands.

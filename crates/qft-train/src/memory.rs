@@ -1,0 +1,9 @@
+//! Memory, before anything is loaded: what a run takes, and whether it fits.
+
+pub mod bytes;
+pub mod fit;
+pub mod plan;
+
+pub use bytes::gb;
+pub use fit::{Budget, Fit, Request};
+pub use plan::{MemoryPlan, OwnerBytes, RunShape, StepShape, full_batch, plan};

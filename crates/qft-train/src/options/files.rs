@@ -1,0 +1,119 @@
+//! What a run reads and where it writes.
+
+use super::value::{number, one_or_many};
+use crate::error::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The files of a fine-tune, as given.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct FileArgs {
+    /// Model folder: config.json, safetensors, tokenizer.json
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub model: Option<PathBuf>,
+    /// Training data: plain text, .jsonl or .json; may be given more than once
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    #[serde(deserialize_with = "one_or_many")]
+    pub data: Vec<PathBuf>,
+    /// Held-out data; may be given more than once
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    #[serde(deserialize_with = "one_or_many")]
+    pub eval_data: Vec<PathBuf>,
+    /// Hold out this last fraction of the training data instead
+    #[arg(
+        long,
+        value_name = "FRACTION",
+        value_parser = number::<f64>,
+        allow_negative_numbers = true,
+        help_heading = "Files"
+    )]
+    pub val_split: Option<f64>,
+    /// Output folder
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub out: Option<PathBuf>,
+    /// Remove the run that the output folder holds, and begin anew
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Files"
+    )]
+    pub overwrite: Option<bool>,
+}
+
+/// Where held-out data comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeldOut {
+    /// There is none: no evaluation.
+    None,
+    /// These files.
+    Files(Vec<PathBuf>),
+    /// The last fraction of the training data.
+    Split(f64),
+}
+
+/// The files of a fine-tune.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileOptions {
+    /// Model folder.
+    pub model: PathBuf,
+    /// Training data.
+    pub data: Vec<PathBuf>,
+    /// Held-out data.
+    pub held_out: HeldOut,
+    /// Output folder.
+    pub out: PathBuf,
+    /// Whether to remove an earlier run from the output folder.
+    pub overwrite: bool,
+}
+
+impl FileArgs {
+    /// Checks that all that is needed was given.
+    ///
+    /// Errors: a missing option; an output folder that is the model's; a fraction out of range.
+    pub fn resolve(self) -> Result<FileOptions> {
+        let held_out = held_out(self.eval_data, self.val_split)?;
+        let model = self.model.with_context(|| missing("model", "DIR"))?;
+        ensure!(!self.data.is_empty(), "{}", missing("data", "FILE"));
+        let out = self.out.with_context(|| missing("out", "DIR"))?;
+        ensure!(
+            !same_folder(&model, &out),
+            "--out: {} is the model's folder, whose files must stay; choose another folder",
+            out.display()
+        );
+        let overwrite = self.overwrite.unwrap_or(false);
+        Ok(FileOptions { model, data: self.data, held_out, out, overwrite })
+    }
+}
+
+fn held_out(files: Vec<PathBuf>, split: Option<f64>) -> Result<HeldOut> {
+    match (files.is_empty(), split) {
+        (true, None) => Ok(HeldOut::None),
+        (false, None) => Ok(HeldOut::Files(files)),
+        (true, Some(fraction)) => {
+            ensure!(
+                fraction > 0.0 && fraction < 1.0,
+                "--val-split: {fraction} is not between 0 and 1; 0.05 holds out the last 5 %"
+            );
+            Ok(HeldOut::Split(fraction))
+        }
+        (false, Some(_)) => bail!(
+            "--eval-data and --val-split exclude each other; give a file, or a fraction of the training data"
+        ),
+    }
+}
+
+/// What to say where an option is missing that there is no default for.
+fn missing(name: &str, value: &str) -> String {
+    format!(
+        "--{name}: is missing; give --{name} {value}, or `{name} = \"{value}\"` in the settings file"
+    )
+}
+
+/// Whether both paths lead to the same folder, however they are spelled.
+fn same_folder(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}

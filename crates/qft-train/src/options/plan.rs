@@ -1,0 +1,72 @@
+//! The options of `qft plan`.
+
+use super::machine::{MachineArgs, MachineOptions};
+use super::states::{BackwardArgs, StateArgs, StateOptions, UpdateArgs, WeightArgs};
+use super::step::{AccumulateArgs, BatchArgs, StepOptions};
+use super::training::{OptimizerKind, RuleArgs};
+use crate::error::Result;
+
+/// Options of `qft plan`, as given.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
+pub struct PlanArgs {
+    /// Folder with a config.json, or the name of a well-known model such as llama-2-7b
+    #[arg(long, value_name = "DIR|NAME")]
+    pub model: String,
+    /// The sequences of a micro-batch.
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    /// The micro-batches of a step.
+    #[command(flatten)]
+    pub accumulate: AccumulateArgs,
+    /// The rule of the optimizer.
+    #[command(flatten)]
+    pub rule: RuleArgs,
+    /// How weights are stored and multiplied.
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// What the backward pass keeps.
+    #[command(flatten)]
+    pub backward: BackwardArgs,
+    /// Where to compute.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Checked options of `qft plan`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanOptions {
+    /// Folder with a `config.json`, or the name of a well-known model.
+    pub model: String,
+    /// The shape of a step.
+    pub step: StepOptions,
+    /// The optimizer's rule.
+    pub optimizer: OptimizerKind,
+    /// The states.
+    pub state: StateOptions,
+    /// Where the run would compute.
+    pub machine: MachineOptions,
+    /// Whether to print JSON.
+    pub json: bool,
+}
+
+impl PlanArgs {
+    /// Fills in the defaults and checks the whole.
+    ///
+    /// Errors: a value out of its range, options that exclude each other.
+    pub fn resolve(self) -> Result<PlanOptions> {
+        let optimizer = self.rule.optimizer.unwrap_or_default();
+        let (weights, backward) = (self.weights, self.backward);
+        let states = StateArgs { weights, backward, update: UpdateArgs::default() };
+        Ok(PlanOptions {
+            model: self.model,
+            step: self.batch.resolve(self.accumulate)?,
+            optimizer,
+            state: states.resolve(optimizer)?,
+            machine: self.machine.resolve()?,
+            json: self.json,
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! What a run says and keeps on its way.
+
+use crate::error::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What a run says and keeps on its way, as given.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct ProgressArgs {
+    /// Save a checkpoint every N steps [default: only at the end and when stopped]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    pub checkpoint_every: Option<u64>,
+    /// Keep this many checkpoints [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    pub keep_checkpoints: Option<usize>,
+    /// Continue from a checkpoint: the latest one, or this folder
+    #[arg(
+        long,
+        value_name = "DIR|latest",
+        num_args = 0..=1,
+        default_missing_value = "latest",
+        help_heading = "Progress"
+    )]
+    pub resume: Option<String>,
+    /// Evaluate on held-out data every N steps [default: only before and after]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    pub eval_every: Option<u64>,
+    /// Evaluate on at most this many batches [default: all]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    pub eval_batches: Option<usize>,
+    /// Show where the time of the steps goes, and how near they come to the machine's INT8 rate
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Progress"
+    )]
+    pub profile: Option<bool>,
+    /// Show how the model continues this text, before and after training
+    #[arg(long, value_name = "TEXT", help_heading = "Progress")]
+    pub sample_prompt: Option<String>,
+}
+
+/// What a run says and keeps on its way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProgressOptions {
+    /// Steps between checkpoints.
+    pub checkpoint_every: Option<u64>,
+    /// Checkpoints that are kept.
+    pub keep_checkpoints: usize,
+    /// The checkpoint to continue from.
+    pub resume: Option<Resume>,
+    /// Steps between evaluations.
+    pub eval_every: Option<u64>,
+    /// Batches of an evaluation at most.
+    pub eval_batches: Option<usize>,
+    /// Whether to show where the time goes.
+    pub profile: bool,
+    /// Text to continue before and after.
+    pub sample_prompt: Option<String>,
+}
+
+impl ProgressArgs {
+    /// Fills in the defaults and checks the whole, for a run with or without held-out data.
+    ///
+    /// Errors: a value out of its range; evaluations of nothing.
+    pub fn resolve(self, evaluates: bool) -> Result<ProgressOptions> {
+        let Self { checkpoint_every, eval_every, eval_batches, .. } = self;
+        for (name, value) in [("checkpoint-every", checkpoint_every), ("eval-every", eval_every)] {
+            ensure!(value != Some(0), "--{name}: is 0; give a number of steps, or leave it out");
+        }
+        ensure!(
+            self.keep_checkpoints != Some(0),
+            "--keep-checkpoints: is 0; at least 1 checkpoint is kept"
+        );
+        ensure!(eval_batches != Some(0), "--eval-batches: is 0; give at least 1");
+        for (name, set) in
+            [("eval-every", eval_every.is_some()), ("eval-batches", eval_batches.is_some())]
+        {
+            ensure!(
+                evaluates || !set,
+                "--{name}: there is no held-out data; give --eval-data FILE or --val-split 0.05"
+            );
+        }
+        Ok(ProgressOptions {
+            checkpoint_every,
+            keep_checkpoints: self.keep_checkpoints.unwrap_or(1),
+            resume: self.resume.as_deref().map(Resume::from),
+            eval_every,
+            eval_batches,
+            profile: self.profile.unwrap_or(false),
+            sample_prompt: self.sample_prompt,
+        })
+    }
+}
+
+/// Which checkpoint a run continues from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resume {
+    /// The newest one below the output folder.
+    Latest,
+    /// This one.
+    Checkpoint(PathBuf),
+}
+
+impl From<&str> for Resume {
+    fn from(text: &str) -> Self {
+        match text {
+            "latest" => Self::Latest,
+            dir => Self::Checkpoint(dir.into()),
+        }
+    }
+}

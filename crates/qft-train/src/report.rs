@@ -1,0 +1,9 @@
+//! What is said about a run: on the terminal, and in files. Each report is an observer of the run.
+
+pub mod bar;
+pub mod console;
+pub mod metrics;
+
+pub use bar::Bar;
+pub use console::{Console, print};
+pub use metrics::MetricsLog;

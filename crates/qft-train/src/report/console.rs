@@ -1,0 +1,139 @@
+//! What a run says on standard output.
+
+use crate::error::Result;
+use crate::memory::gb;
+use crate::run::{Event, Moment, Observer};
+use qft_llama::wide::WideInput;
+use std::fmt;
+use std::io::Write;
+
+/// Writes a line to standard output. Whoever read it may have gone away; that ends nothing.
+pub fn print(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Says on standard output what happens in a run, apart from its steps.
+#[derive(Debug, Default)]
+pub struct Console;
+
+impl Observer for Console {
+    fn on(&mut self, event: &Event<'_>) -> Result<()> {
+        match event {
+            Event::DataRead { train, held_out } => {
+                print(format_args!("training data: {train}"));
+                if let Some(held_out) = held_out {
+                    print(format_args!("held-out data: {held_out}"));
+                }
+            }
+            Event::Planned { fit, states, sequences, steps } => print(format_args!(
+                "{} parameters in {states} states, {:.3} bytes each; {} planned; {sequences} sequences, {steps} steps",
+                fit.plan.parameters,
+                fit.plan.bytes_per_parameter,
+                gb(fit.plan.reserved_bytes)
+            )),
+            Event::Loaded(quantized) if quantized.matrices > 0 => {
+                let mut line = format!(
+                    "quantized {} matrices: L2 error {:.4}",
+                    quantized.matrices, quantized.l2_error
+                );
+                if quantized.protected_fraction > 0.0 {
+                    line += &format!(
+                        " ({:.4} without the {:.2} % protected weights)",
+                        quantized.l2_error_unprotected,
+                        quantized.protected_fraction * 100.0
+                    );
+                }
+                print(line);
+            }
+            Event::Resumed { from, step } => {
+                print(format_args!("resumed from {} after step {step}", from.display()));
+            }
+            Event::Rates(rates) if !rates.rates.is_empty() => print(format_args!(
+                "at its peak the learning rate moves a weight by {} of its 127 steps of INT8 in an update \
+                 ({} to {} by matrix)",
+                digits(rates.median_row),
+                digits(rates.range.0),
+                digits(rates.range.1)
+            )),
+            Event::WideChannels(inputs) => wide_channels(inputs),
+            Event::Sampled { moment, text } => {
+                print(format_args!("\n--- sample {} ---\n{text}\n---", when(*moment)));
+            }
+            Event::Evaluated { moment, metrics } if *moment != Moment::During => {
+                print(format_args!("held-out loss {}: {:.4}", when(*moment), metrics.eval_loss));
+            }
+            Event::Stopped { step, checkpoint: Some(dir) } => print(format_args!(
+                "stopped after step {step}; saved {}\nto go on: the same command with --resume latest",
+                dir.display()
+            )),
+            Event::Stopped { step, checkpoint: None } => {
+                print(format_args!("stopped after step {step}; there is nothing to save"));
+            }
+            Event::Exported(out) => print(format_args!("saved {}", out.display())),
+            Event::Finished(summary) => {
+                if summary.rescaled_rows > 0 {
+                    print(format_args!(
+                        "{} rows outgrew their scale and were given a larger one",
+                        summary.rescaled_rows
+                    ));
+                }
+                if let Some(profile) = &summary.profile {
+                    print(format_args!("\n{profile}"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn when(moment: Moment) -> &'static str {
+    match moment {
+        Moment::Before => "before",
+        Moment::During => "during training",
+        Moment::After => "after",
+    }
+}
+
+fn wide_channels(inputs: &[WideInput]) {
+    let wide = || inputs.iter().filter(|input| !input.channels.is_empty());
+    for WideInput { block, input, channels } in wide() {
+        let block = block.map_or(String::new(), |index| format!("block {index}, "));
+        tracing::info!("{block}{input}: wide {channels:?}");
+    }
+    if let Some(most) = wide().map(|input| input.channels.len()).max() {
+        print(format_args!(
+            "{} of {} inputs of linear layers have wide channels, at most {most}: they get a second digit",
+            wide().count(),
+            inputs.len()
+        ));
+    }
+}
+
+/// A number with two digits that say something.
+fn digits(value: f64) -> String {
+    match value {
+        v if v >= 10.0 => format!("{v:.0}"),
+        v if v >= 0.1 => format!("{v:.2}"),
+        v if v >= 0.001 => format!("{v:.4}"),
+        v => format!("{v:.1e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_as_many_digits_as_they_need() {
+        for (value, text) in [
+            (407.4, "407"),
+            (1.919, "1.92"),
+            (0.1918, "0.19"),
+            (0.00218, "0.0022"),
+            (1e-5, "1.0e-5"),
+        ] {
+            assert_eq!(digits(value), text);
+        }
+    }
+}

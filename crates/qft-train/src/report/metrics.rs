@@ -1,0 +1,187 @@
+//! What a run leaves to be read: `metrics.jsonl`, an object per step, and `summary.json`.
+
+use crate::error::{Context, Result};
+use crate::run::output::{METRICS_FILE, SUMMARY_FILE};
+use crate::run::{Event, Observer};
+use qft_files::{AtomicFile, Disk};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// A line of the file, as far as it is read back.
+#[derive(Deserialize)]
+struct Line {
+    step: u64,
+}
+
+/// Name that a file of steps is given when another takes its place.
+const PREVIOUS_FILE: &str = "metrics.previous.jsonl";
+
+/// Writes `metrics.jsonl`, and `summary.json` at the end.
+#[derive(Debug, Default)]
+pub struct MetricsLog(Option<Open>);
+
+/// The file of steps, open to be written on.
+#[derive(Debug)]
+struct Open {
+    out: PathBuf,
+    path: PathBuf,
+    file: File,
+}
+
+impl Observer for MetricsLog {
+    fn on(&mut self, event: &Event<'_>) -> Result<()> {
+        match (event, &mut self.0) {
+            (Event::Started { out, step, .. }, open) => *open = Some(Open::after(out, *step)?),
+            (Event::Stepped(metrics), Some(open)) => open.line(metrics)?,
+            (Event::Evaluated { metrics, .. }, Some(open)) => open.line(metrics)?,
+            (Event::Finished(summary), Some(open)) => {
+                let mut text = serde_json::to_vec_pretty(summary)?;
+                text.push(b'\n');
+                write_atomically(&open.out.join(SUMMARY_FILE), &text)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    /// Opens the file in the output folder `out` for a run of which `step` steps are done. Lines of later steps, and one
+    /// that was cut off, are taken out; if that takes steps away, the file as it was is kept beside the new one.
+    ///
+    /// Errors: the file cannot be read or written.
+    fn after(out: &Path, step: u64) -> Result<Self> {
+        let path = out.join(METRICS_FILE);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            bytes => bytes.with_context(|| {
+                format!("{}: cannot be read; make it readable, or move it away", path.display())
+            })?,
+        };
+        let (mut kept, mut steps_lost) = (Vec::new(), false);
+        for bytes in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let Ok(line) = serde_json::from_slice::<Line>(bytes) else { continue };
+            // A run that has done nothing yet evaluates before its first step, again.
+            let again = line.step > step || step == 0;
+            steps_lost |= again;
+            if !again && bytes.ends_with(b"\n") {
+                kept.extend_from_slice(bytes);
+            }
+        }
+        if kept != bytes {
+            if steps_lost {
+                write_atomically(&out.join(PREVIOUS_FILE), &bytes)?;
+            }
+            write_atomically(&path, &kept)?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.with_context(|| cannot_write(&path))?;
+        Ok(Self { out: out.to_path_buf(), path, file })
+    }
+
+    /// A line in one write: a crash leaves it whole or cuts it, and never mixes two.
+    fn line(&mut self, value: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        self.file.write_all(&line).with_context(|| cannot_write(&self.path))
+    }
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!(
+        "{}: cannot be written; see to the disk's space and the folder's rights",
+        path.display()
+    )
+}
+
+/// Writes a whole file, or leaves what was there.
+fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    AtomicFile::write_whole(&Disk::default(), path, bytes).with_context(|| cannot_write(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{EvalMetrics, Moment, StepMetrics};
+    use serde_json::{Value, json};
+
+    fn step(step: u64) -> StepMetrics {
+        StepMetrics {
+            step,
+            loss: 2.5,
+            lr: 1e-5,
+            tokens: 10 * step,
+            tokens_per_second: 100.0,
+            positions: 20 * step,
+            positions_per_second: 200.0,
+            peak_bytes: 7,
+            grad_norm: None,
+            rescaled_rows: 0,
+            speed_of_light: None,
+        }
+    }
+
+    fn started(out: &Path, step: u64) -> MetricsLog {
+        let mut log = MetricsLog::default();
+        log.on(&Event::Started { out, step, steps: 9 }).unwrap();
+        log
+    }
+
+    fn lines(path: &Path) -> Vec<Value> {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_resumed_run_writes_the_steps_it_does_again_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(METRICS_FILE);
+        let mut log = started(dir.path(), 0);
+        let eval = |step, eval_loss| Event::Evaluated {
+            moment: Moment::During,
+            metrics: EvalMetrics { step, eval_loss },
+        };
+        log.on(&eval(0, 3.0)).unwrap();
+        for done in 1..=5 {
+            log.on(&Event::Stepped(&step(done))).unwrap();
+        }
+        log.on(&eval(5, 2.0)).unwrap();
+        log.0.as_mut().unwrap().file.write_all(b"{\"step\": 2, \"lo").unwrap();
+        drop(log);
+        let before = std::fs::read(&path).unwrap();
+        let mut log = started(dir.path(), 3);
+        let changed = StepMetrics { grad_norm: Some(0.5), loss: f64::NAN, ..step(4) };
+        log.on(&Event::Stepped(&changed)).unwrap();
+        let lines = lines(&path);
+        let steps: Vec<_> = lines.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [0, 1, 2, 3, 4]);
+        assert_eq!(
+            lines[1],
+            json!({"step": 1, "loss": 2.5, "lr": 1e-5, "tokens": 10, "tokens_per_second": 100.0,
+                   "positions": 20, "positions_per_second": 200.0, "peak_bytes": 7, "rescaled_rows": 0})
+        );
+        assert_eq!((&lines[4]["loss"], &lines[4]["grad_norm"]), (&Value::Null, &json!(0.5)));
+        // What was taken out can still be read.
+        assert_eq!(std::fs::read(dir.path().join(PREVIOUS_FILE)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_cut_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(METRICS_FILE);
+        started(dir.path(), 3).on(&Event::Stepped(&step(4))).unwrap();
+        std::fs::write(&path, b"{\"step\": 1}\n\xff\xfe\n{\"step\": 2}").unwrap();
+        started(dir.path(), 3).on(&Event::Stepped(&step(4))).unwrap();
+        assert_eq!(lines(&path).len(), 2);
+        // A run from the start begins the file anew, and keeps what was there.
+        started(dir.path(), 0).on(&Event::Stepped(&step(1))).unwrap();
+        assert_eq!(lines(&path).len(), 1);
+        assert_eq!(lines(&dir.path().join(PREVIOUS_FILE)).len(), 2);
+        let out = &dir.path().join("absent");
+        let error = MetricsLog::default().on(&Event::Started { out, step: 0, steps: 9 });
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(error.contains(METRICS_FILE), "{error}");
+    }
+}

@@ -1,0 +1,16 @@
+//! A fine-tune, as a library: [`finetune`] runs it, and tells [`Observer`]s what happens.
+
+pub mod events;
+pub mod finetune;
+pub mod folder;
+mod guard;
+pub mod output;
+pub mod recipe;
+pub mod sample;
+pub mod summary;
+
+pub use events::{Event, Moment, Observer, Quantized};
+pub use finetune::finetune;
+pub use folder::ModelFolder;
+pub use recipe::Recipe;
+pub use summary::{EvalMetrics, Owners, StepMetrics, Stopped, Summary};

@@ -1,0 +1,144 @@
+//! What happens in a run, for those who watch it.
+
+use super::summary::{EvalMetrics, StepMetrics, Summary};
+use crate::data::Documents;
+use crate::error::Result;
+use crate::memory::Fit;
+use crate::options::States;
+use crate::step::flip_rate::FlipRates;
+use qft_llama::wide::WideInput;
+use qft_quant::EncodeReport;
+use std::path::Path;
+
+/// Something that happened in a run. They come in the order of the variants; those from [`Event::Sampled`] to
+/// [`Event::Saved`] may come again and again.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The data was read.
+    DataRead {
+        /// What is trained on.
+        train: &'a Documents,
+        /// What the loss is measured on.
+        held_out: Option<&'a Documents>,
+    },
+    /// The run fits into the memory there is.
+    Planned {
+        /// Its memory.
+        fit: &'a Fit,
+        /// How its states are stored.
+        states: States,
+        /// Sequences of the training data.
+        sequences: usize,
+        /// Steps of the whole run.
+        steps: u64,
+    },
+    /// The model was loaded.
+    Loaded(&'a Quantized),
+    /// A checkpoint was loaded.
+    Resumed {
+        /// The checkpoint's folder.
+        from: &'a Path,
+        /// Steps that are done.
+        step: u64,
+    },
+    /// How far an update moves the weights.
+    Rates(&'a FlipRates),
+    /// All inputs of linear layers, with their wide channels.
+    WideChannels(&'a [WideInput]),
+    /// The output folder is there, and is this run's alone. From here on there may be something to lose.
+    Started {
+        /// The output folder.
+        out: &'a Path,
+        /// Steps that are done.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+    },
+    /// The model has continued the sample prompt.
+    Sampled {
+        /// When.
+        moment: Moment,
+        /// The prompt and what follows.
+        text: &'a str,
+    },
+    /// The loss of the held-out data was measured.
+    Evaluated {
+        /// When.
+        moment: Moment,
+        /// What was found.
+        metrics: EvalMetrics,
+    },
+    /// A step was done.
+    Stepped(&'a StepMetrics),
+    /// A checkpoint was saved.
+    Saved {
+        /// Its folder.
+        checkpoint: &'a Path,
+        /// Steps that are done.
+        step: u64,
+    },
+    /// The run was asked to stop, and has.
+    Stopped {
+        /// Steps that are done.
+        step: u64,
+        /// The checkpoint to go on from; absent if nothing was done that could be lost.
+        checkpoint: Option<&'a Path>,
+    },
+    /// The model was written.
+    Exported(&'a Path),
+    /// The run is done.
+    Finished(&'a Summary),
+}
+
+/// When in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the first step.
+    Before,
+    /// Between steps.
+    During,
+    /// After the last step.
+    After,
+}
+
+/// Hears of everything that happens in a run.
+pub trait Observer {
+    /// Something happened.
+    ///
+    /// Errors: end the run; what was saved stays.
+    fn on(&mut self, event: &Event<'_>) -> Result<()>;
+}
+
+/// All observers of a run, as one.
+pub(super) struct Observers<'a, 'b>(pub(super) &'a mut [&'b mut dyn Observer]);
+
+impl Observers<'_, '_> {
+    pub(super) fn tell(&mut self, event: Event<'_>) -> Result<()> {
+        self.0.iter_mut().try_for_each(|observer| observer.on(&event))
+    }
+}
+
+/// What quantizing did to a model.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Quantized {
+    /// Quantized matrices.
+    pub matrices: usize,
+    /// Fraction of protected weights, as a mean over the matrices.
+    pub protected_fraction: f64,
+    /// L2 norm of what quantizing changed.
+    pub l2_error: f64,
+    /// The same if no weight were protected.
+    pub l2_error_unprotected: f64,
+}
+
+impl Quantized {
+    /// Adds a matrix.
+    pub(super) fn add(&mut self, report: &EncodeReport) {
+        let n = self.matrices as f64;
+        self.protected_fraction = (self.protected_fraction * n + report.outlier_rate) / (n + 1.0);
+        self.l2_error = self.l2_error.hypot(report.l2_error);
+        self.l2_error_unprotected = self.l2_error_unprotected.hypot(report.l2_error_unprotected);
+        self.matrices += 1;
+    }
+}

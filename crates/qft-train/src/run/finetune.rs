@@ -1,0 +1,513 @@
+//! The run: what a fine-tune does, from its options to the saved model.
+
+use super::events::{Event, Moment, Observer, Observers, Quantized};
+use super::folder::ModelFolder;
+use super::guard::LossGuard;
+use super::output::{self, OutputFolder};
+use super::recipe::Recipe;
+use super::sample::{Generation, prompt_ids};
+use super::summary::{EvalMetrics, Owners, StepMetrics, Stopped, Summary};
+use crate::TrainOps;
+use crate::data::{Dataset, Order};
+use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
+use crate::machine::Machine;
+use crate::machine::profile::StepClock;
+use crate::memory::{Budget, Fit, MemoryPlan, Request, RunShape, StepShape, gb};
+use crate::options::{FinetuneOptions, HeldOut, Resume};
+use crate::step::checkpoint::{self, Progress};
+use crate::step::flip_rate::FlipRates;
+use crate::step::trainer::StepReport;
+use crate::step::{Setup, Trainer};
+use qft_llama::Batch;
+use qft_llama::export::{self, DEFAULT_SHARD_BYTES, export_folder};
+use qft_llama::model::Model;
+use qft_llama::sampling::Sampler;
+use qft_optim::Schedule;
+use qft_quant::EncodeReport;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Tokens of a sample that is shown before and after.
+const SAMPLE_TOKENS: usize = 64;
+
+/// Fine-tunes a model and saves it, as `options` say; `observers` hear of everything that happens.
+///
+/// When `stop` is set, the run saves a checkpoint and ends within the time of a step; [`Summary::stopped`] says so then.
+///
+/// Errors: anything wrong with options, files or memory, each with what to do about it. Nothing is left half-written,
+/// and what was saved before stays.
+pub fn finetune(
+    options: &FinetuneOptions,
+    stop: &AtomicBool,
+    observers: &mut [&mut dyn Observer],
+) -> Result<Summary> {
+    let mut observers = Observers(observers);
+    let mut run = Run::prepare(options, stop, &mut observers)?;
+    let mut state = run.start(&mut observers)?;
+    let _folder = run.begin(&state, &mut observers)?;
+    match run.train(&mut state, &mut observers) {
+        Ok(()) => run.finish(&state, &mut observers),
+        Err(error) if error.kind() == ErrorKind::Stopped => run.stopped(&mut state, &mut observers),
+        Err(error) => Err(error),
+    }
+}
+
+/// Everything that a run works with and does not change.
+struct Run<'a> {
+    options: &'a FinetuneOptions,
+    stop: &'a AtomicBool,
+    ops: Arc<dyn TrainOps>,
+    clock: Option<StepClock>,
+    folder: ModelFolder<'a>,
+    train: Dataset,
+    held_out: Option<Dataset>,
+    /// Ids of the sample prompt.
+    prompt: Vec<u32>,
+    /// Sequences that the whole run takes.
+    sequences: u64,
+    schedule: Schedule,
+    fit: Fit,
+    setup: Setup,
+}
+
+/// Where a run stands.
+struct State {
+    recipe: Recipe,
+    trainer: Trainer,
+    progress: Progress,
+    /// The step of the newest checkpoint.
+    saved: u32,
+    guard: LossGuard,
+    final_loss: Option<f64>,
+    final_eval_loss: Option<f64>,
+}
+
+impl<'a> Run<'a> {
+    /// Reads all but the weights, and finds out whether the run fits.
+    fn prepare(
+        options: &'a FinetuneOptions,
+        stop: &'a AtomicBool,
+        observers: &mut Observers<'_, '_>,
+    ) -> Result<Self> {
+        output::check(&options.files, options.progress.resume.is_some())?;
+        let machine = Machine::open(options.machine)?;
+        let (ops, clock) = machine.watched(options.progress.profile);
+        let folder = ModelFolder::open(&options.files.model)?;
+        let seq_len = options.step.seq_len(folder.config.max_position_embeddings)?;
+        let (train, held_out) =
+            read_data(options, &folder, seq_len, observers).of_kind(ErrorKind::Data)?;
+        let per_step = options.step.sequences_per_step();
+        let total = options.training.length.steps(train.sequences(), per_step);
+        ensure!(
+            total <= u32::MAX.into(),
+            "--epochs: {total} steps are beyond the limit of {}; give fewer passes, or larger steps",
+            u32::MAX
+        );
+        let schedule = options.training.optimizer.schedule(total)?;
+        let prompt = match &options.progress.sample_prompt {
+            Some(prompt) => prompt_ids(&folder.tokenizer, prompt)?,
+            None => Vec::new(),
+        };
+        let request = Request {
+            config: &folder.config,
+            state: options.state,
+            optimizer: &options.training.optimizer,
+            shape: RunShape {
+                step: StepShape {
+                    seq_len: train.longest(),
+                    batch_size: options.step.batch_size,
+                    accumulate: options.step.accumulate,
+                },
+                evaluated: held_out.as_ref().map(Dataset::longest),
+                sampled: (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS),
+            },
+        };
+        let budget = Budget::of(&machine);
+        let fit = request.fit(budget)?;
+        if let Some(missing) = fit.missing_bytes {
+            let need = format!(
+                "this run needs {}: {} more than are free ({})\n{}",
+                gb(fit.need_bytes),
+                gb(missing),
+                machine.memory_bound(),
+                request.proposals(budget)?
+            );
+            return Err(Error::new(ErrorKind::Memory, need));
+        }
+        let (states, sequences) = (options.state.states, train.sequences());
+        observers.tell(Event::Planned { fit: &fit, states, sequences, steps: total })?;
+        let training = &options.training;
+        Ok(Self {
+            setup: options.state.setup(&training.optimizer, training.seed, fit.recompute),
+            sequences: training.length.sequences(sequences, per_step),
+            options,
+            stop,
+            ops,
+            clock,
+            folder,
+            train,
+            held_out,
+            prompt,
+            schedule,
+            fit,
+        })
+    }
+
+    /// A trainer at its first step, or where the checkpoint is.
+    fn start(&self, observers: &mut Observers<'_, '_>) -> Result<State> {
+        let (options, ops) = (self.options, &*self.ops);
+        let data = (&self.train, self.held_out.as_ref());
+        let seq_len = options.step.seq_len(self.folder.config.max_position_embeddings)?;
+        let recipe = Recipe::of(options, &self.folder.tokenizer, &self.schedule, seq_len, data)?;
+        let (mut trainer, progress) = match resumed_from(options)? {
+            None => {
+                let model = self.load(observers)?;
+                (self.setup.trainer(ops, model)?, Progress::new(recipe.to_json()?))
+            }
+            Some(dir) => {
+                let progress = checkpoint::read_progress(&dir)?;
+                let then = Recipe::from_json(&progress.recipe, &dir)?;
+                recipe.continues(&then, u64::from(progress.step), &dir)?;
+                let model = Model::alloc(ops, &self.folder.config, self.setup.format)?;
+                let mut trainer = self.setup.trainer(ops, model)?;
+                checkpoint::load(ops, &mut trainer, &progress, &dir)?;
+                let step = u64::from(progress.step);
+                observers.tell(Event::Resumed { from: &dir, step })?;
+                (trainer, Progress { recipe: recipe.to_json()?, ..progress })
+            }
+        };
+        self.check_rates(&trainer.model, observers)?;
+        if !trainer.model.wide.chosen {
+            trainer.calibrate(ops, &self.batches(&self.sequences_of(trainer.pass.step)))?;
+        }
+        observers.tell(Event::WideChannels(&trainer.model.wide.inputs(ops)?))?;
+        let own = checkpoint::folder(&output::checkpoints(&options.files.out), progress.step);
+        Ok(State {
+            recipe,
+            saved: if own.exists() { progress.step } else { 0 },
+            trainer,
+            progress,
+            guard: LossGuard::default(),
+            final_loss: None,
+            final_eval_loss: None,
+        })
+    }
+
+    /// Takes the output folder: from here on there is something on the disk.
+    fn begin(&self, state: &State, observers: &mut Observers<'_, '_>) -> Result<OutputFolder> {
+        let files = &self.options.files;
+        let folder = OutputFolder::begin(files, self.options.progress.resume.is_some())?;
+        let (step, steps) = (u64::from(state.progress.step), self.schedule.total);
+        observers.tell(Event::Started { out: &files.out, step, steps })?;
+        Ok(folder)
+    }
+
+    /// The steps, and what comes before and after them.
+    fn train(&mut self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
+        self.sample(state, Moment::Before, observers)?;
+        if state.progress.initial_eval_loss.is_none() {
+            state.progress.initial_eval_loss = self.evaluate(state, Moment::Before, observers)?;
+        }
+        let progress = &self.options.progress;
+        while u64::from(state.progress.step) < self.schedule.total {
+            self.check_stop("training")?;
+            let metrics = self.step(state)?;
+            observers.tell(Event::Stepped(&metrics))?;
+            if !self.options.training.insist {
+                state.guard.check(metrics.step, metrics.loss)?;
+            }
+            if metrics.step == self.schedule.total {
+                break;
+            }
+            let due = |every: Option<u64>| every.is_some_and(|every| metrics.step % every == 0);
+            // Saved first: what an evaluation is stopped in is not lost.
+            if due(progress.checkpoint_every) {
+                self.save(state, observers)?;
+            }
+            if due(progress.eval_every) {
+                self.evaluate(state, Moment::During, observers)?;
+            }
+        }
+        // The model is exported even if there is no room for the last checkpoint.
+        let saved = match state.saved < state.progress.step {
+            true => self.save(state, observers),
+            false => Ok(()),
+        };
+        state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
+        self.sample(state, Moment::After, observers)?;
+        self.export(&state.trainer.model, observers)?;
+        saved
+    }
+
+    /// One optimizer step.
+    fn step(&mut self, state: &mut State) -> Result<StepMetrics> {
+        let start = Instant::now();
+        if let Some(clock) = &mut self.clock {
+            clock.begin();
+        }
+        let batches = self.batches(&self.sequences_of(state.progress.step));
+        if let Some(clock) = &self.clock {
+            clock.data_ready();
+        }
+        let number = u64::from(state.progress.step) + 1;
+        let lr = self.schedule.lr(number - 1);
+        let StepReport { loss, update } = state
+            .trainer
+            .step(&*self.ops, &batches, lr as f32)
+            .with_context(|| format!("step {number}"))?;
+        let seconds = start.elapsed().as_secs_f64();
+        let profile = self.clock.as_mut().map(StepClock::end);
+        let positions: usize = batches.iter().map(Batch::tokens).sum();
+        let State { trainer, progress, .. } = state;
+        progress.step = trainer.pass.step;
+        progress.tokens += loss.target_tokens as u64;
+        progress.positions += positions as u64;
+        progress.rescaled_rows += update.rescaled_rows;
+        progress.seconds += seconds;
+        progress.last_norm = trainer.optimizer.last_norm;
+        state.final_loss = Some(loss.mean);
+        Ok(StepMetrics {
+            step: number,
+            loss: loss.mean,
+            lr,
+            tokens: progress.tokens,
+            tokens_per_second: loss.target_tokens as f64 / seconds,
+            positions: progress.positions,
+            positions_per_second: positions as f64 / seconds,
+            peak_bytes: self.ops.ledger().report().peak_bytes,
+            grad_norm: Some(update.grad_norm),
+            rescaled_rows: update.rescaled_rows,
+            speed_of_light: profile.and_then(|profile| profile.speed_of_light),
+        })
+    }
+
+    /// The sequences of a step; the last one of a run takes what is left.
+    fn sequences_of(&self, step: u32) -> Vec<usize> {
+        let per_step = self.options.step.sequences_per_step();
+        let taken = u64::from(step) * per_step as u64;
+        let left = usize::try_from(self.sequences.saturating_sub(taken)).unwrap_or(usize::MAX);
+        let (seed, shuffle) = (self.options.training.seed, self.options.layout.shuffle);
+        Order::at(self.train.sequences(), seed, shuffle, taken).take(per_step.min(left))
+    }
+
+    /// Sequences as micro-batches.
+    fn batches(&self, sequences: &[usize]) -> Vec<Batch> {
+        let chunks = sequences.chunks(self.options.step.batch_size);
+        chunks.map(|sequences| self.train.batch(sequences)).collect()
+    }
+
+    /// Ends the run at a place where nothing is half done, if that was asked for.
+    fn check_stop(&self, during: &str) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Stopped, format!("stopped while {during}")));
+        }
+        Ok(())
+    }
+
+    /// Saves a checkpoint, and removes those that it replaces.
+    fn save(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
+        let root = output::checkpoints(&self.options.files.out);
+        let State { trainer, progress, .. } = state;
+        let dir = checkpoint::save(&*self.ops, trainer, progress, &root)?;
+        state.saved = progress.step;
+        checkpoint::prune(
+            &root,
+            progress.step,
+            self.options.progress.keep_checkpoints,
+            &|older| {
+                Recipe::from_json(&older.recipe, &root).is_ok_and(|then| {
+                    let step = u64::from(older.step);
+                    state.recipe.continues(&then, step, &root).is_ok()
+                })
+            },
+        )?;
+        observers.tell(Event::Saved { checkpoint: &dir, step: u64::from(state.saved) })
+    }
+
+    /// The loss of the held-out data, if there is any.
+    fn evaluate(
+        &self,
+        state: &State,
+        moment: Moment,
+        observers: &mut Observers<'_, '_>,
+    ) -> Result<Option<f64>> {
+        let Some(held_out) = &self.held_out else { return Ok(None) };
+        let most = self.options.progress.eval_batches.unwrap_or(usize::MAX);
+        let batches = held_out.batches(self.options.step.batch_size).take(most);
+        let batches = batches.map(|batch| self.check_stop("evaluating").map(|()| batch));
+        let (eval_loss, _) = state.trainer.evaluate(&*self.ops, batches)?;
+        let metrics = EvalMetrics { step: u64::from(state.progress.step), eval_loss };
+        observers.tell(Event::Evaluated { moment, metrics })?;
+        Ok(Some(eval_loss))
+    }
+
+    /// Lets the model continue the sample prompt, if there is one.
+    fn sample(
+        &self,
+        state: &State,
+        moment: Moment,
+        observers: &mut Observers<'_, '_>,
+    ) -> Result<()> {
+        let Some(prompt) = &self.options.progress.sample_prompt else { return Ok(()) };
+        let generation = Generation {
+            ops: &*self.ops,
+            model: &state.trainer.model,
+            pass: state.trainer.pass,
+            tokenizer: &self.folder.tokenizer,
+        };
+        let mut text = prompt.clone();
+        let mut sampler = Sampler::new(0.0, 1.0, 0)?;
+        let ended = generation.run(&self.prompt, SAMPLE_TOKENS, &mut sampler, &mut |part| {
+            text.push_str(part);
+            match self.stop.load(Ordering::Relaxed) {
+                false => ControlFlow::Continue(()),
+                true => ControlFlow::Break(()),
+            }
+        })?;
+        if ended.is_break() {
+            self.check_stop("sampling")?;
+        }
+        observers.tell(Event::Sampled { moment, text: &text })
+    }
+
+    fn export(&self, model: &Model, observers: &mut Observers<'_, '_>) -> Result<()> {
+        let (ops, out) = (&*self.ops, &self.options.files.out);
+        ops.trim();
+        let mut rows = export::rows_of(model, ops);
+        export_folder(
+            out,
+            Some(self.folder.dir),
+            &self.folder.config,
+            DEFAULT_SHARD_BYTES,
+            ops.ledger(),
+            &mut |spec, range, values| {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(qft_llama::Error::Stopped { what: "saving the model" });
+                }
+                rows(spec, range, values)
+            },
+        )
+        .with_context(|| {
+            format!("cannot save the model to {}; checkpoints are untouched", out.display())
+        })?;
+        observers.tell(Event::Exported(out))
+    }
+
+    /// Loads the model, and says what quantizing did to it.
+    fn load(&self, observers: &mut Observers<'_, '_>) -> Result<Model> {
+        let mut quantized = Quantized::default();
+        let report = &mut |name: &str, report: &EncodeReport| {
+            tracing::info!(
+                "{name}: scale {:.2e} to {:.2e}, {:.2} % protected, L2 error {:.3e} ({:.3e} without)",
+                report.scale_min,
+                report.scale_max,
+                report.outlier_rate * 100.0,
+                report.l2_error,
+                report.l2_error_unprotected
+            );
+            quantized.add(report);
+        };
+        let model = self.folder.load(&*self.ops, &self.options.state, self.stop, report)?;
+        observers.tell(Event::Loaded(&quantized))?;
+        Ok(model)
+    }
+
+    /// Whether the learning rate moves weights, and does not ruin them.
+    fn check_rates(&self, model: &Model, observers: &mut Observers<'_, '_>) -> Result<()> {
+        let rates = FlipRates::of(&*self.ops, model, self.options.training.optimizer.lr)?;
+        observers.tell(Event::Rates(&rates))?;
+        if self.options.training.insist {
+            return Ok(());
+        }
+        rates.check(self.options.state.rounding).of_kind(ErrorKind::Options)
+    }
+
+    /// Ends a run that was asked to stop: what was done since the last checkpoint is saved.
+    fn stopped(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<Summary> {
+        if state.progress.step > state.saved {
+            self.save(state, observers)?;
+        }
+        let root = output::checkpoints(&self.options.files.out);
+        let dir = (state.saved > 0).then(|| checkpoint::folder(&root, state.saved));
+        let checkpoint = dir.filter(|dir| dir.exists());
+        let step = u64::from(state.progress.step);
+        observers.tell(Event::Stopped { step, checkpoint: checkpoint.as_deref() })?;
+        Ok(Summary { stopped: Some(Stopped { checkpoint }), ..self.summary(state) })
+    }
+
+    fn finish(&self, state: &State, observers: &mut Observers<'_, '_>) -> Result<Summary> {
+        let summary = self.summary(state);
+        observers.tell(Event::Finished(&summary))?;
+        Ok(summary)
+    }
+
+    fn summary(&self, state: &State) -> Summary {
+        let report = self.ops.ledger().report();
+        let measured = MemoryPlan::from_report(&report, &self.folder.config, self.setup.gradients);
+        let owners = |plan: &MemoryPlan| {
+            plan.owners.iter().map(|o| (o.owner.to_owned(), o.peak_bytes)).collect()
+        };
+        let progress = &state.progress;
+        Summary {
+            initial_eval_loss: progress.initial_eval_loss,
+            final_eval_loss: state.final_eval_loss,
+            final_loss: state.final_loss,
+            steps: u64::from(progress.step),
+            tokens: progress.tokens,
+            positions: progress.positions,
+            seconds: progress.seconds,
+            rescaled_rows: progress.rescaled_rows,
+            parameters: measured.parameters,
+            bytes_per_parameter: measured.bytes_per_parameter,
+            planned_peak_bytes: self.fit.plan.peak_bytes,
+            peak_bytes: measured.peak_bytes,
+            owners: Owners { planned: owners(&self.fit.plan), measured: owners(&measured) },
+            profile: self.clock.as_ref().map(|clock| clock.total.clone()),
+            stopped: None,
+        }
+    }
+}
+
+/// Training and held-out data.
+fn read_data(
+    options: &FinetuneOptions,
+    folder: &ModelFolder<'_>,
+    seq_len: usize,
+    observers: &mut Observers<'_, '_>,
+) -> Result<(Dataset, Option<Dataset>)> {
+    let reader = folder.reader(&options.reading, seq_len);
+    let files = &options.files;
+    let (train, held_out) = match &files.held_out {
+        HeldOut::None => (reader.read(&files.data)?, None),
+        HeldOut::Files(held_out) => (reader.read(&files.data)?, Some(reader.read(held_out)?)),
+        HeldOut::Split(fraction) => {
+            let (train, held_out) = reader.read_split(&files.data, *fraction)?;
+            (train, Some(held_out))
+        }
+    };
+    observers.tell(Event::DataRead { train: &train, held_out: held_out.as_ref() })?;
+    let dataset = |documents| Dataset::new(documents, seq_len, options.layout.pack);
+    let held_out = held_out.map(|documents| dataset(documents).context("held-out data"));
+    Ok((dataset(train)?, held_out.transpose()?))
+}
+
+/// The checkpoint to go on from, if one was asked for.
+fn resumed_from(options: &FinetuneOptions) -> Result<Option<PathBuf>> {
+    match &options.progress.resume {
+        None => Ok(None),
+        Some(Resume::Checkpoint(dir)) => Ok(Some(dir.clone())),
+        Some(Resume::Latest) => {
+            let root = output::checkpoints(&options.files.out);
+            let found = checkpoint::latest(&root)?;
+            ensure!(
+                found.is_some(),
+                "--resume latest: there is no checkpoint in {}; start without --resume",
+                root.display()
+            );
+            Ok(found)
+        }
+    }
+}

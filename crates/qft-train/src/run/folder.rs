@@ -1,0 +1,94 @@
+//! A model's folder, as every command opens it.
+
+use crate::TrainOps;
+use crate::data::Reader;
+use crate::error::{Context, ErrorKind, OfKind, Result, ensure};
+use crate::options::{ReadingOptions, StateOptions};
+use qft_llama::model::Model;
+use qft_llama::{LlamaConfig, Tokenizer, WeightSource, Weights};
+use qft_quant::EncodeReport;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A model's folder: its configuration and tokenizer.
+#[derive(Debug)]
+pub struct ModelFolder<'a> {
+    /// Where it is.
+    pub dir: &'a Path,
+    /// `config.json`.
+    pub config: LlamaConfig,
+    /// `tokenizer.json` and what belongs to it.
+    pub tokenizer: Tokenizer,
+}
+
+impl<'a> ModelFolder<'a> {
+    /// Reads configuration and tokenizer; no weights yet.
+    pub fn open(dir: &'a Path) -> Result<Self> {
+        Self::read(dir).of_kind(ErrorKind::Model)
+    }
+
+    fn read(dir: &'a Path) -> Result<Self> {
+        ensure!(
+            dir.is_dir(),
+            "--model: {} is not a folder; give a Hugging Face model folder with config.json, \
+             model.safetensors and tokenizer.json",
+            dir.display()
+        );
+        let config = LlamaConfig::from_dir(dir)?;
+        let tokenizer = Tokenizer::from_dir(dir, &config)?;
+        Ok(Self { dir, config, tokenizer })
+    }
+
+    /// Loads the weights, unless `stop` is set meanwhile; `report` hears of every quantized matrix.
+    pub fn load(
+        &self,
+        ops: &dyn TrainOps,
+        state: &StateOptions,
+        stop: &AtomicBool,
+        report: &mut dyn FnMut(&str, &EncodeReport),
+    ) -> Result<Model> {
+        let mut load = || -> Result<Model> {
+            let weights = WeightSource::open(self.dir, &self.config)?;
+            let weights = Stoppable { weights: &weights, stop };
+            Ok(Model::load(ops, &self.config, &weights, state.format(), report)?)
+        };
+        let place = || format!("cannot load {}", self.dir.display());
+        load().of_kind(ErrorKind::Model).with_context(place)
+    }
+
+    /// A reader of data for this model.
+    pub fn reader<'b>(&'b self, options: &'b ReadingOptions, seq_len: usize) -> Reader<'b> {
+        Reader {
+            encoder: &self.tokenizer,
+            chat_template: self.tokenizer.chat_template(),
+            options,
+            seq_len,
+            vocab_size: self.config.vocab_size,
+        }
+    }
+}
+
+/// Weights that can be read until a flag is set.
+struct Stoppable<'a> {
+    weights: &'a dyn Weights,
+    stop: &'a AtomicBool,
+}
+
+impl Weights for Stoppable<'_> {
+    fn shape(&self, name: &str) -> Result<(usize, usize), qft_llama::Error> {
+        self.weights.shape(name)
+    }
+
+    fn read_rows(
+        &self,
+        name: &str,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), qft_llama::Error> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(qft_llama::Error::Stopped { what: "loading the model" });
+        }
+        self.weights.read_rows(name, rows, out)
+    }
+}

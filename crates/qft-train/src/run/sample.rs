@@ -1,0 +1,61 @@
+//! What a model writes: the continuation of a prompt, token by token.
+
+use crate::TrainOps;
+use crate::error::Result;
+use qft_llama::Tokenizer;
+use qft_llama::generate::Session;
+use qft_llama::model::Model;
+use qft_llama::pass::PassOptions;
+use qft_llama::sampling::Sampler;
+use std::ops::ControlFlow;
+
+/// BOS, if the tokenizer has one, and the text.
+pub fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
+    let mut ids: Vec<u32> = tokenizer.bos().into_iter().collect();
+    ids.extend(tokenizer.encode(prompt)?);
+    Ok(ids)
+}
+
+/// What a generation reads from.
+#[derive(Debug)]
+pub struct Generation<'a> {
+    /// The device.
+    pub ops: &'a dyn TrainOps,
+    /// The model.
+    pub model: &'a Model,
+    /// How it computes.
+    pub pass: PassOptions,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+}
+
+impl Generation<'_> {
+    /// Continues `prompt` until an end-of-sequence token, `most` new tokens, or the end of the model's positions;
+    /// `write` receives whole characters as they come, and may end it.
+    pub fn run(
+        &self,
+        prompt: &[u32],
+        most: usize,
+        sampler: &mut Sampler,
+        write: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let limit = self.model.config.max_position_embeddings;
+        let capacity = prompt.len().saturating_add(most).min(limit).max(prompt.len());
+        let mut session = Session::new(self.ops, self.model, self.pass, capacity)?;
+        let mut logits = session.read(prompt)?;
+        let mut stream = self.tokenizer.stream(prompt);
+        for produced in 1..=capacity - prompt.len() {
+            let id = sampler.sample(&mut logits)?;
+            if self.tokenizer.eos().contains(&id) {
+                break;
+            }
+            if write(&stream.push(id)?).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            if produced < capacity - prompt.len() {
+                logits = session.read(&[id])?;
+            }
+        }
+        Ok(write(&stream.finish()?))
+    }
+}

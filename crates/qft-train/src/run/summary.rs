@@ -1,0 +1,97 @@
+//! The numbers of a run: of a step, of an evaluation, and of the whole.
+
+use crate::machine::profile::Profile;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What a step did. A number that is not finite is written as `null`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StepMetrics {
+    /// Steps that are done, this one included.
+    pub step: u64,
+    /// Mean negative log-likelihood per target token, before the update.
+    pub loss: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Target tokens of all steps that are done: those that count in the loss.
+    pub tokens: u64,
+    /// Target tokens of this step per second.
+    pub tokens_per_second: f64,
+    /// Positions of all steps that are done: all tokens that the model read.
+    pub positions: u64,
+    /// Positions of this step per second.
+    pub positions_per_second: f64,
+    /// The most bytes in use at a time, until now.
+    pub peak_bytes: u64,
+    /// Global norm of the gradient before clipping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grad_norm: Option<f64>,
+    /// Rows whose scale grew in this step, since a weight left its range.
+    pub rescaled_rows: u64,
+    /// The rate of all products over the whole step, as a fraction of the machine's INT8 rate; with `--profile`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed_of_light: Option<f64>,
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct EvalMetrics {
+    /// Steps that were done.
+    pub step: u64,
+    /// Mean negative log-likelihood per target token of the held-out data.
+    pub eval_loss: f64,
+}
+
+/// The whole run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Loss of the held-out data before training.
+    pub initial_eval_loss: Option<f64>,
+    /// Loss of the held-out data after training.
+    pub final_eval_loss: Option<f64>,
+    /// Loss of the last step of this process.
+    pub final_loss: Option<f64>,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Target tokens of all steps: those that count in the loss.
+    pub tokens: u64,
+    /// Positions of all steps: all tokens that the model read.
+    pub positions: u64,
+    /// Seconds of all steps, without loading, evaluating and saving.
+    pub seconds: f64,
+    /// Rows whose scale grew, since a weight left its range.
+    pub rescaled_rows: u64,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Bytes of all training states per parameter.
+    pub bytes_per_parameter: f64,
+    /// The most bytes in use at a time, as planned.
+    pub planned_peak_bytes: u64,
+    /// The most bytes in use at a time, as measured.
+    pub peak_bytes: u64,
+    /// The most bytes of each owner.
+    pub owners: Owners,
+    /// Where the time of the steps of this process went; with `--profile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
+    /// Set if the run was stopped before its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+}
+
+/// Bytes by owner.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Owners {
+    /// As planned before loading.
+    pub planned: BTreeMap<String, u64>,
+    /// As measured.
+    pub measured: BTreeMap<String, u64>,
+}
+
+/// How a run ended that was stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// The checkpoint to go on from; absent if nothing was done that could be lost.
+    pub checkpoint: Option<PathBuf>,
+}

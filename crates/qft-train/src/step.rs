@@ -1,0 +1,13 @@
+//! One optimizer step: the trainer, the optimizer and the sinks that gradients go through, and checkpoints.
+
+pub mod checkpoint;
+pub mod flip_rate;
+pub mod ops;
+pub mod optimizer;
+pub mod setup;
+pub mod sinks;
+pub mod trainer;
+
+pub use ops::TrainOps;
+pub use setup::Setup;
+pub use trainer::{GradientMode, Trainer};

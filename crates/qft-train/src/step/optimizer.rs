@@ -1,0 +1,208 @@
+//! The optimizer of a whole model: its state per tensor.
+
+use super::TrainOps;
+use qft_autograd::{Error as AutogradError, Matrix, Purpose, Vector, Weight};
+use qft_llama::model::{Model, Param};
+use qft_optim::{
+    Error, FloatRule, FloatState, FloatUpdate, LionConfig, LionUpdate, Momentum, MomentumCode,
+    UpdateStats, WeightRounding,
+};
+use qft_tensor::Buffer;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// What an optimizer does, whatever the model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerConfig {
+    /// Lion on INT8 matrices.
+    pub lion: LionConfig,
+    /// The rule for float parameters: all of them in the float reference, norm gains otherwise.
+    pub float: FloatRule,
+    /// Meaning of momentum codes.
+    pub momentum: MomentumCode,
+    /// Rounding of updated weights.
+    pub rounding: WeightRounding,
+    /// Largest global norm of the gradient; infinite for no clipping.
+    pub max_grad_norm: f64,
+}
+
+/// The optimizer's memory of one tensor.
+#[derive(Debug)]
+pub enum ParamState {
+    /// Of a hybrid matrix.
+    Int8(Momentum),
+    /// Of a float parameter.
+    Float(FloatState),
+}
+
+/// The state of every tensor, by id.
+#[derive(Debug)]
+pub struct Optimizer {
+    /// What it does.
+    pub config: OptimizerConfig,
+    /// Per tensor.
+    pub states: Vec<ParamState>,
+    /// Global norm of the last step's gradient, before clipping.
+    pub last_norm: Option<f64>,
+    pub(super) stats: UpdateStats,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct UpdateReport {
+    /// Global norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Rows whose scale grew because a weight left its range.
+    pub rescaled_rows: u64,
+}
+
+/// Numbers of one step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepNumbers {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Steps done before this one.
+    pub step: u32,
+    /// Learning rate.
+    pub lr: f32,
+}
+
+impl Optimizer {
+    /// States of zero for every parameter of `model`.
+    pub fn new(ops: &dyn TrainOps, model: &Model, config: OptimizerConfig) -> Result<Self, Error> {
+        config.lion.check()?;
+        let mut states = Vec::new();
+        for param in model.params() {
+            states.push(match param {
+                Param::Matrix(m) => match &m.weight {
+                    Weight::Hybrid(w) => ParamState::Int8(Momentum::zeros(
+                        ops,
+                        (w.rows(), w.cols()),
+                        config.momentum,
+                    )?),
+                    Weight::Float(w) => {
+                        ParamState::Float(FloatState::zeros(ops, w.len(), config.float)?)
+                    }
+                },
+                Param::Vector(v) => {
+                    ParamState::Float(FloatState::zeros(ops, v.data.len(), config.float)?)
+                }
+            });
+        }
+        let stats = UpdateStats::zeros(ops, states.len())?;
+        Ok(Self { config, states, last_norm: None, stats })
+    }
+
+    /// Starts a step: clears the sums.
+    pub fn begin(&mut self, ops: &dyn TrainOps) -> Result<(), Error> {
+        Ok(self.stats.sums.fill_zero(ops)?)
+    }
+
+    /// The factor by which a gradient of norm `norm` is clipped.
+    pub(super) fn clip(&self, norm: Option<f64>) -> f32 {
+        match norm {
+            Some(norm) if norm > self.config.max_grad_norm => {
+                (self.config.max_grad_norm / norm) as f32
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// Ends a step whose gradients were multiplied by `grad_scale`: reads the sums.
+    pub(super) fn end(
+        &mut self,
+        ops: &dyn TrainOps,
+        grad_scale: f32,
+    ) -> Result<UpdateReport, Error> {
+        let sums = self.stats.sums.to_vec(ops)?;
+        let square: f64 = sums.chunks_exact(2).map(|s| f64::from(s[0])).sum();
+        let grad_norm = square.sqrt() / f64::from(grad_scale);
+        let rescaled_rows = sums.chunks_exact(2).map(|s| s[1] as u64).sum();
+        self.last_norm = Some(grad_norm);
+        Ok(UpdateReport { grad_norm, rescaled_rows })
+    }
+
+    pub(super) fn update_matrix(
+        &mut self,
+        ops: &dyn TrainOps,
+        numbers: StepNumbers,
+        grad_scale: f32,
+        matrix: &mut Matrix,
+        rows: Range<usize>,
+        grad: &Buffer<f32>,
+    ) -> Result<(), AutogradError> {
+        let (id, cols) = (matrix.id, matrix.cols());
+        let StepNumbers { seed, step, lr } = numbers;
+        let update = match (&mut matrix.weight, &mut self.states[id.0 as usize]) {
+            (Weight::Hybrid(weight), ParamState::Int8(momentum)) => ops.lion_update(LionUpdate {
+                weight,
+                momentum,
+                grad: grad.mat(rows.len(), cols)?,
+                rows,
+                grad_scale,
+                lr,
+                config: self.config.lion,
+                rounding: self.config.rounding,
+                key: qft_tensor::RngKey {
+                    seed,
+                    step,
+                    tensor: id.0,
+                    purpose: (Purpose::Update as u32) << 24,
+                },
+                stats: &mut self.stats,
+            }),
+            (Weight::Float(weight), ParamState::Float(state)) => ops.float_update(FloatUpdate {
+                weight,
+                state,
+                start: rows.start * cols,
+                grad: grad.span(0..rows.len() * cols)?,
+                grad_scale,
+                lr,
+                rule: self.config.float,
+                step,
+                tensor: id.0,
+                stats: &mut self.stats,
+            }),
+            _ => {
+                return Err(AutogradError::WrongSaved {
+                    layer: "optimizer",
+                    what: "state and weight are of different formats",
+                });
+            }
+        };
+        update.map_err(sink_error)
+    }
+
+    pub(super) fn update_vector(
+        &mut self,
+        ops: &dyn TrainOps,
+        numbers: StepNumbers,
+        grad_scale: f32,
+        vector: &mut Vector,
+        grad: &Buffer<f32>,
+    ) -> Result<(), AutogradError> {
+        let ParamState::Float(state) = &mut self.states[vector.id.0 as usize] else {
+            return Err(AutogradError::WrongSaved {
+                layer: "optimizer",
+                what: "a vector has an INT8 state",
+            });
+        };
+        ops.float_update(FloatUpdate {
+            weight: &mut vector.data,
+            state,
+            start: 0,
+            grad: grad.all(),
+            grad_scale,
+            lr: numbers.lr,
+            rule: self.config.float.without_decay(),
+            step: numbers.step,
+            tensor: vector.id.0,
+            stats: &mut self.stats,
+        })
+        .map_err(sink_error)
+    }
+}
+
+pub(super) fn sink_error(error: Error) -> AutogradError {
+    AutogradError::Sink(Box::new(error))
+}

@@ -1,0 +1,174 @@
+//! The sinks through which gradients reach the optimizer.
+
+use super::TrainOps;
+use super::optimizer::{Optimizer, StepNumbers, UpdateReport, sink_error};
+use qft_autograd::{
+    Context, Error as AutogradError, GradientSink, Matrix, Purpose, Stack, TensorId, Vector,
+};
+use qft_llama::model::{Model, ParamMut};
+use qft_optim::{Error, SquareSum};
+use qft_tensor::{Buffer, Dequantize, Owner, QMatrix, QuantizeRows, ScaleAxis};
+use std::ops::Range;
+
+/// Updates weights the moment a block of gradient arrives: no gradient outlives its block.
+///
+/// Clipping uses the norm of the previous step's gradient, since this step's is not known until its end.
+#[derive(Debug)]
+pub struct ReleasedSink<'a> {
+    ops: &'a dyn TrainOps,
+    optimizer: &'a mut Optimizer,
+    numbers: StepNumbers,
+    grad_scale: f32,
+}
+
+impl<'a> ReleasedSink<'a> {
+    /// For one step.
+    pub fn new(
+        ops: &'a dyn TrainOps,
+        optimizer: &'a mut Optimizer,
+        numbers: StepNumbers,
+    ) -> Result<Self, Error> {
+        optimizer.begin(ops)?;
+        let grad_scale = optimizer.clip(optimizer.last_norm);
+        Ok(Self { ops, optimizer, numbers, grad_scale })
+    }
+
+    /// Ends the step.
+    pub fn finish(self) -> Result<UpdateReport, Error> {
+        self.optimizer.end(self.ops, self.grad_scale)
+    }
+}
+
+impl GradientSink for ReleasedSink<'_> {
+    fn matrix_rows(
+        &mut self,
+        matrix: &mut Matrix,
+        rows: Range<usize>,
+        grad: &Buffer<f32>,
+    ) -> Result<(), AutogradError> {
+        let (ops, numbers, scale) = (self.ops, self.numbers, self.grad_scale);
+        self.optimizer.update_matrix(ops, numbers, scale, matrix, rows, grad)
+    }
+
+    fn vector(&mut self, vector: &mut Vector, grad: &Buffer<f32>) -> Result<(), AutogradError> {
+        let (ops, numbers, scale) = (self.ops, self.numbers, self.grad_scale);
+        self.optimizer.update_vector(ops, numbers, scale, vector, grad)
+    }
+}
+
+/// A gradient on the gradient stack.
+#[derive(Debug)]
+enum StoredGradient {
+    Rows { id: TensorId, rows: Range<usize>, grad: QMatrix },
+    Vector { id: TensorId, grad: Buffer<f32> },
+}
+
+/// Quantizes each block of gradient to INT8 (a scale per row) and pushes it; the update pops.
+///
+/// The whole model's gradient is kept, so clipping is by the exact norm of what is applied.
+#[derive(Debug)]
+pub struct StoredSink<'a> {
+    ctx: Context<'a>,
+    stack: Stack<StoredGradient>,
+}
+
+impl<'a> StoredSink<'a> {
+    /// For one step.
+    pub fn new(ops: &'a dyn TrainOps, numbers: StepNumbers) -> Self {
+        let ctx = Context {
+            ops,
+            compute: qft_autograd::Compute::Int8,
+            seed: numbers.seed,
+            step: numbers.step,
+            micro_batch: 0,
+        };
+        Self { ctx, stack: Stack::new("gradient") }
+    }
+
+    /// Pops every gradient and updates its parameter; ends the step.
+    pub fn apply(
+        mut self,
+        ops: &dyn TrainOps,
+        optimizer: &mut Optimizer,
+        model: &mut Model,
+        numbers: StepNumbers,
+    ) -> Result<UpdateReport, AutogradError> {
+        optimizer.begin(ops).map_err(sink_error)?;
+        for stored in self.stack.iter() {
+            let (id, grad) = stored.to_float(ops)?;
+            let rows = grad.mat(1, grad.len())?;
+            let sum = SquareSum { grad: rows, tensor: id.0, stats: &mut optimizer.stats };
+            ops.square_sum(sum).map_err(sink_error)?;
+        }
+        let norm = optimizer.end(ops, 1.0).map_err(sink_error)?.grad_norm;
+        optimizer.begin(ops).map_err(sink_error)?;
+        let scale = optimizer.clip(Some(norm));
+        let mut params: Vec<Option<ParamMut<'_>>> =
+            model.params_mut().into_iter().map(Some).collect();
+        while !self.stack.is_empty() {
+            let stored = self.stack.pop()?;
+            let (id, grad) = stored.to_float(ops)?;
+            match (params[id.0 as usize].as_mut(), stored) {
+                (Some(ParamMut::Matrix(matrix)), StoredGradient::Rows { rows, .. }) => {
+                    optimizer.update_matrix(ops, numbers, scale, matrix, rows, &grad)?;
+                }
+                (Some(ParamMut::Vector(vector)), StoredGradient::Vector { .. }) => {
+                    optimizer.update_vector(ops, numbers, scale, vector, &grad)?;
+                }
+                _ => {
+                    return Err(AutogradError::WrongSaved {
+                        layer: "gradient stack",
+                        what: "gradient and parameter are of different kinds",
+                    });
+                }
+            }
+        }
+        let report = optimizer.end(ops, scale).map_err(sink_error)?;
+        Ok(UpdateReport { grad_norm: norm, ..report })
+    }
+}
+
+impl StoredGradient {
+    fn to_float(&self, ops: &dyn TrainOps) -> Result<(TensorId, Buffer<f32>), AutogradError> {
+        match self {
+            Self::Rows { id, grad, .. } => {
+                let (n, k) = (grad.rows(), grad.cols());
+                let mut out = Buffer::alloc(ops, Owner::Workspace, "gradient block", n * k)?;
+                ops.dequantize(Dequantize { x: grad, out: out.mat_mut(n, k)? })?;
+                Ok((*id, out))
+            }
+            Self::Vector { id, grad } => {
+                let mut out = Buffer::alloc(ops, Owner::Workspace, "gain gradient", grad.len())?;
+                out.copy_from(ops, 0, grad, 0..grad.len())?;
+                Ok((*id, out))
+            }
+        }
+    }
+}
+
+impl GradientSink for StoredSink<'_> {
+    fn matrix_rows(
+        &mut self,
+        matrix: &mut Matrix,
+        rows: Range<usize>,
+        grad: &Buffer<f32>,
+    ) -> Result<(), AutogradError> {
+        let (ops, shape) = (self.ctx.ops, (rows.len(), matrix.cols()));
+        let mut out =
+            QMatrix::alloc(ops, Owner::Gradients, "stored gradient", shape, ScaleAxis::Row)?;
+        let block = (rows.start / rows.len().max(1)) as u32;
+        let rounding = self.ctx.stochastic(matrix.id, Purpose::StoredGradient, block);
+        let x = grad.mat(shape.0, shape.1)?;
+        ops.quantize_rows(QuantizeRows { x, fold: None, rounding, out: &mut out })?;
+        self.stack.push(StoredGradient::Rows { id: matrix.id, rows, grad: out });
+        Ok(())
+    }
+
+    fn vector(&mut self, vector: &mut Vector, grad: &Buffer<f32>) -> Result<(), AutogradError> {
+        let ops = self.ctx.ops;
+        let mut kept = Buffer::alloc(ops, Owner::Gradients, "stored gradient", grad.len())?;
+        kept.copy_from(ops, 0, grad, 0..grad.len())?;
+        self.stack.push(StoredGradient::Vector { id: vector.id, grad: kept });
+        Ok(())
+    }
+}
