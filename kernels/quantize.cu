@@ -7,7 +7,7 @@
 // CPU twin: crates/qft-tensor/src/cpu/quantize.rs.
 // Bound: memory. quantize_rows 5 bytes an element and a second read of x that a cache serves (a row of 16384 is 64 KiB);
 // columns 9, since the maximum of a column is known only at its end. Random bits cost about 15 instructions an element.
-#include "int8.cuh"
+#include "numeric.cuh"
 #include "stochastic.cuh"
 #include "widen.cuh"
 

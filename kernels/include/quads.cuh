@@ -1,7 +1,7 @@
 // Four consecutive elements of a row, the unit in which a lane reads and writes: one vector access where alignment and
 // the borders of the range allow it, else element by element.
 #pragma once
-#include "rounding.cuh"
+#include "random.cuh"
 
 constexpr uint32_t QUAD = 4;
 

@@ -2,7 +2,7 @@
 
 mod gemm;
 mod memory;
-pub(crate) mod quantize;
+mod quantize;
 pub mod wide;
 
 use crate::buffer::RawBuffer;

@@ -17,6 +17,7 @@ pub mod dtype;
 pub mod error;
 pub mod gemm;
 pub mod ledger;
+pub mod numeric;
 pub mod planner;
 pub mod pool;
 pub mod quantize;

@@ -1,7 +1,5 @@
 //! INT8 matrices with float scales, and the operations between them and float matrices.
 
-pub use crate::cpu::quantize::{nearest_i8, scale_of};
-
 use crate::wide::{RaiseMaxima, SelectWide, WIDE};
 use crate::{Buffer, Device, Error, GemmOps, Mat, MatMut, Owner, Rounding, Span, Wide, WideDigits};
 

@@ -8,6 +8,8 @@
 //! block `b` is output `j` of the counter `16 * b + l`. Matrices start a new block at each row, see
 //! [`blocks_per_row`].
 
+use crate::numeric::LANES;
+
 /// Words in a block.
 pub const BLOCK_WORDS: usize = 64;
 
@@ -37,7 +39,6 @@ const M0: u32 = 0xD251_1F53;
 const M1: u32 = 0xCD9E_8D57;
 const W0: u32 = 0x9E37_79B9;
 const W1: u32 = 0xBB67_AE85;
-const LANES: usize = 16;
 
 impl Philox {
     /// The stream named by `key`.

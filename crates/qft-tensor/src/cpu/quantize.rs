@@ -1,6 +1,7 @@
 //! Quantization on the CPU.
 
 use super::wide;
+use crate::numeric::{TINY, absmax, nearest_i8, scale_of};
 use crate::rng::{HALF_BLOCK, blocks_per_row, rounding_offsets};
 use crate::wide::{WIDE, WIDE_RADIX, select};
 use crate::{
@@ -9,26 +10,6 @@ use crate::{
 };
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// Below this absmax a group counts as zero: its inverse scale would overflow.
-const TINY: f32 = 1e-30;
-
-/// `2^23 + 2^22`: adding it to a float of magnitude below 2^22 leaves the nearest integer, ties to even, in
-/// the low bits of the sum.
-const MAGIC: f32 = 12_582_912.0;
-
-/// The nearest INT8, ties to even; NaN gives 0.
-#[inline(always)]
-pub fn nearest_i8(x: f32) -> i8 {
-    let x = if x.is_nan() { 0.0 } else { x.clamp(-127.0, 127.0) };
-    (x + MAGIC).to_bits() as i8
-}
-
-/// Maps a group's absmax to `(scale, inverse scale)`.
-#[inline(always)]
-pub fn scale_of(absmax: f32) -> (f32, f32) {
-    if absmax > TINY { (absmax / 127.0, 127.0 / absmax) } else { (0.0, 0.0) }
-}
 
 /// The offsets `u - 1/2` of 128 elements, or zeros for rounding to nearest.
 #[inline(always)]
@@ -50,57 +31,6 @@ fn philox(rounding: Rounding) -> Option<Philox> {
         Rounding::Nearest => None,
         Rounding::Stochastic(key) => Some(Philox::new(key)),
     }
-}
-
-/// Largest magnitude of `x * fold`, or of `x`; order-free, so lanes may be combined at will.
-#[inline(always)]
-pub(super) fn absmax(x: &[f32], fold: Option<&[f32]>) -> f32 {
-    const LANES: usize = 16;
-    let mut lanes = [0.0f32; LANES];
-    let (head, tail) = x.as_chunks::<LANES>();
-    match fold {
-        None => {
-            for chunk in head {
-                raise(&mut lanes, *chunk);
-            }
-            raise(&mut lanes, padded(tail, |i| tail[i]));
-        }
-        Some(fold) => {
-            let (fold_head, fold_tail) = fold.as_chunks::<LANES>();
-            for (chunk, folds) in head.iter().zip(fold_head) {
-                let mut product = *chunk;
-                for (x, &f) in product.iter_mut().zip(folds) {
-                    *x *= f;
-                }
-                raise(&mut lanes, product);
-            }
-            raise(&mut lanes, padded(tail, |i| tail[i] * fold_tail[i]));
-        }
-    }
-    lanes.iter().fold(0.0, |a, &b| a.max(b))
-}
-
-/// Raises each lane to the magnitude beside it. A comparison, not `f32::max`, whose care for NaN costs ten times
-/// the rest; a NaN raises nothing either way.
-#[inline(always)]
-fn raise(lanes: &mut [f32; 16], values: [f32; 16]) {
-    let mut magnitudes = values;
-    for x in &mut magnitudes {
-        *x = x.abs();
-    }
-    for (lane, x) in lanes.iter_mut().zip(magnitudes) {
-        *lane = if x > *lane { x } else { *lane };
-    }
-}
-
-/// A chunk from a remainder, zero beyond its end.
-#[inline(always)]
-fn padded(tail: &[f32], at: impl Fn(usize) -> f32) -> [f32; 16] {
-    let mut chunk = [0.0; 16];
-    for (i, x) in chunk.iter_mut().enumerate().take(tail.len()) {
-        *x = at(i);
-    }
-    chunk
 }
 
 /// Rows per task: enough work to outweigh handing it over.
@@ -209,7 +139,7 @@ impl Kernel for ColumnMax<'_> {
             let row = &self.x[r * self.stride..][..self.cols];
             let fold = self.fold.map_or(1.0, |f| f[r]);
             for (max, &x) in self.max.iter_mut().zip(row) {
-                // As in `raise`: a NaN raises nothing.
+                // A comparison, as in `absmax`: a NaN raises nothing.
                 let magnitude = (x * fold).abs();
                 *max = if magnitude > *max { magnitude } else { *max };
             }
