@@ -13,7 +13,7 @@ use qft_optim::{
     SquareSum, UpdateStats, WeightRounding,
 };
 use qft_quant::{Error, HybridFormat, HybridMatrix, Residual};
-use qft_tensor::RngKey;
+use qft_tensor::{Purpose, RngKey};
 use qft_testing::rng::TestRng;
 use qft_testing::tolerance::UNIT;
 use std::ops::Range;
@@ -194,12 +194,7 @@ fn compare_on(
                                 lr: [1e-5, 3e-2, 1e-6, 1e-2][kind % 4],
                                 grad_scale: 0.7,
                                 rounding,
-                                key: RngKey {
-                                    seed: 5 << 33 | 1,
-                                    step: t as u32,
-                                    tensor: 1,
-                                    purpose: 3,
-                                },
+                                key: RngKey::new(5 << 33 | 1, t as u32, 1, Purpose::Update),
                             };
                             want.update(&cpu, &step, gap);
                             got.update(&device, &step, gap);
@@ -374,7 +369,7 @@ fn sums_are_deterministic() {
     let sums = |(_, device): (String, qft_cuda::Cuda)| {
         let format = (Residual::Bits8, 0.0);
         let mut trained = Trained::new(&device, (5, 600), &w, format, MomentumCode::Sqrt);
-        let key = RngKey { seed: 1, step: 1, tensor: 0, purpose: 1 };
+        let key = RngKey::new(1, 1, 0, Purpose::Update);
         let rounding = WeightRounding::Stochastic;
         let step =
             Step { rows: 0..5, grad: grad.clone(), lr: 1e-4, grad_scale: 1.0, rounding, key };

@@ -6,14 +6,14 @@ mod common;
 
 use common::{bits, cpu, devices_under_test, upload, wide_alloc, wide_matrix};
 use qft_tensor::{
-    Buffer, Dequantize, Owner, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima,
-    Requantize, RngKey, Rounding, ScaleAxis, SelectWide, WIDE,
+    Buffer, Dequantize, Owner, Purpose, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows,
+    RaiseMaxima, Requantize, RngKey, Rounding, ScaleAxis, SelectWide, WIDE,
 };
 use qft_testing::rng::TestRng;
 
 const ROUNDINGS: [Rounding; 2] = [
     Rounding::Nearest,
-    Rounding::Stochastic(RngKey { seed: 11 << 40 | 7, step: 2, tensor: 3, purpose: 4 }),
+    Rounding::Stochastic(RngKey::new(11 << 40 | 7, 2, 3, Purpose::StoredGradient)),
 ];
 
 /// Around four elements of a lane, 128 of a random block, 256 of a window, 512 of a warp, and more than one block of all

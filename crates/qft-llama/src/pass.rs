@@ -14,7 +14,7 @@ use qft_autograd::layers::rmsnorm::{self, PendingGain};
 use qft_autograd::layers::{embedding, linear};
 use qft_autograd::ops::{FromBf16, GatherRows, ScatterRows, ToBf16};
 use qft_autograd::{Compute, Context, Error, GradientSink, Heads, LayerOps, Rows, Segments, Stack};
-use qft_tensor::{Buffer, Owner};
+use qft_tensor::{Buffer, Owner, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -55,13 +55,7 @@ pub struct PassOptions {
 
 impl PassOptions {
     fn context<'a>(&self, ops: &'a dyn LayerOps, micro_batch: usize) -> Context<'a> {
-        Context {
-            ops,
-            compute: self.compute,
-            seed: self.seed,
-            step: self.step,
-            micro_batch: micro_batch as u32,
-        }
+        Context { ops, compute: self.compute, seed: self.seed, step: self.step, micro_batch }
     }
 }
 
@@ -289,6 +283,9 @@ fn micro_batches<'a>(
     options: &PassOptions,
     batches: &[Batch],
 ) -> Result<(Vec<Context<'a>>, Vec<Tokens>), Error> {
+    // What the last one has no random numbers for is refused before any work is done.
+    let last = (batches.len().saturating_sub(1), 0);
+    RngKey::of_part(options.seed, options.step, 0, Purpose::WeightGradient, last)?;
     let tokens = batches.iter().map(|batch| Tokens::new(ops, batch)).collect::<Result<_, _>>()?;
     Ok(((0..batches.len()).map(|index| options.context(ops, index)).collect(), tokens))
 }
@@ -345,7 +342,8 @@ fn through_blocks(
 /// is cut. With a sink that updates at once, the model is the updated one on return. The model's wide channels
 /// become those that the activations of this step call for.
 ///
-/// Errors: [`Error::LossNotFinite`], before any gradient reaches the sink.
+/// Errors: [`Error::LossNotFinite`], or more than [`qft_tensor::MAX_MICRO_BATCHES`], before any gradient reaches the
+/// sink.
 pub fn train_step(
     ops: &dyn LayerOps,
     model: &mut Model,

@@ -8,7 +8,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qft_tensor::rng::BLOCK_WORDS;
 use qft_tensor::{
-    Buffer, Cpu, CpuConfig, Dequantize, Isa, Kernel, Owner, Philox, QMatrix, QuantizeCols,
+    Buffer, Cpu, CpuConfig, Dequantize, Isa, Kernel, Owner, Philox, Purpose, QMatrix, QuantizeCols,
     QuantizeOps, QuantizeRows, Requantize, RngKey, Rounding, ScaleAxis,
 };
 use qft_testing::rng::TestRng;
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// 2 MiB of floats: out of the first two caches.
 const ROWS: usize = 256;
 const COLS: usize = 2048;
-const KEY: RngKey = RngKey { seed: 1, step: 2, tensor: 3, purpose: 4 };
+const KEY: RngKey = RngKey::new(1, 2, 3, Purpose::StoredGradient);
 
 fn alloc(cpu: &Cpu, axis: ScaleAxis) -> QMatrix {
     QMatrix::alloc(cpu, Owner::Workspace, "q", (ROWS, COLS), axis).unwrap()

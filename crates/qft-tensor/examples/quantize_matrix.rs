@@ -5,7 +5,7 @@
 
 use qft_tensor::{
     Buffer, Cpu, CpuConfig, Dequantize, Error, GemmF32, GemmI8, GemmOps, Orientation, Owner,
-    Philox, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RngKey, Rounding, ScaleAxis,
+    Philox, Purpose, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RngKey, Rounding, ScaleAxis,
 };
 
 const TOKENS: usize = 256;
@@ -111,7 +111,7 @@ fn relative_error(x: &[f32], y: &[f32]) -> f64 {
 
 /// Normal numbers: Box and Muller over the crate's own generator.
 fn normals(tensor: u32, len: usize, sigma: f32) -> Vec<f32> {
-    let philox = Philox::new(RngKey { seed: 42, step: 0, tensor, purpose: 0 });
+    let philox = Philox::new(RngKey::new(42, 0, tensor, Purpose::InitialWeights));
     let mut out = Vec::with_capacity(len);
     for block in 0..len.div_ceil(32) {
         let uniform = philox.block(block as u32).map(|word| (word >> 8) as f32 / 16_777_216.0);

@@ -68,6 +68,20 @@ pub enum Error {
         /// Its size.
         bytes: u64,
     },
+    /// No stream of random numbers is set apart for a micro-batch or a part of a tensor.
+    #[error(
+        "random numbers for {purpose:?}: {what} {got} would repeat those of another, at most {limit} are told apart"
+    )]
+    StreamRange {
+        /// What the numbers are for.
+        purpose: crate::Purpose,
+        /// Which place of the key.
+        what: &'static str,
+        /// The place, counted from 0.
+        got: usize,
+        /// How many there are.
+        limit: usize,
+    },
     /// A value that must be finite is not.
     #[error("{op}: element {index} is {value}, expected a finite number")]
     NotFinite {

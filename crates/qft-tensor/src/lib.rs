@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod numeric;
 pub mod planner;
 pub mod pool;
+pub mod purpose;
 pub mod quantize;
 pub mod rng;
 pub mod rounding;
@@ -35,6 +36,7 @@ pub use error::Error;
 pub use gemm::{GemmF32, GemmI8, GemmOps, MAX_K, Orientation};
 pub use ledger::{Ledger, LiveBuffer, MemoryReport, Owner};
 pub use planner::Planner;
+pub use purpose::{MAX_MICRO_BATCHES, Purpose};
 pub use quantize::{
     Dequantize, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, Requantize, ScaleAxis,
 };

@@ -6,12 +6,16 @@
 use proptest::prelude::*;
 use qft_tensor::rng::{HALF_BLOCK, blocks_per_row, rounding_offsets};
 use qft_tensor::{
-    Buffer, Cpu, CpuConfig, Dequantize, Error, Isa, Owner, Philox, QMatrix, QuantizeCols,
+    Buffer, Cpu, CpuConfig, Dequantize, Error, Isa, Owner, Philox, Purpose, QMatrix, QuantizeCols,
     QuantizeOps, QuantizeRows, Requantize, RngKey, Rounding, ScaleAxis,
 };
 use qft_testing::rng::TestRng;
 
-const KEY: RngKey = RngKey { seed: 11, step: 2, tensor: 3, purpose: 4 };
+const KEY: RngKey = key(2);
+
+const fn key(step: u32) -> RngKey {
+    RngKey::new(11, step, 3, Purpose::StoredGradient)
+}
 const ROUNDINGS: [Rounding; 2] = [Rounding::Nearest, Rounding::Stochastic(KEY)];
 
 fn cpu(threads: usize, isa: Isa) -> Cpu {
@@ -236,8 +240,7 @@ fn stochastic_rounding_is_unbiased() {
     let draws = 4000;
     let mut mean = vec![0.0f64; cols];
     for step in 0..draws {
-        let key = RngKey { step, ..KEY };
-        let rounding = Rounding::Stochastic(key);
+        let rounding = Rounding::Stochastic(key(step));
         let q = quantize(&cpu, (&x, 1, cols, 0), None, rounding, ScaleAxis::Row);
         for (mean, &q) in mean.iter_mut().zip(q.q.host().unwrap()) {
             *mean += f64::from(q) / f64::from(draws);
@@ -252,7 +255,7 @@ fn stochastic_rounding_is_unbiased() {
     // Neighbours must not be rounded alike: the variance of the row sum is the sum of variances.
     let sums: Vec<f64> = (0..draws)
         .map(|step| {
-            let rounding = Rounding::Stochastic(RngKey { step, ..KEY });
+            let rounding = Rounding::Stochastic(key(step));
             let q = quantize(&cpu, (&x, 1, cols, 0), None, rounding, ScaleAxis::Row);
             q.q.host().unwrap()[1..].iter().map(|&q| f64::from(q)).sum()
         })

@@ -2,14 +2,14 @@
 
 use crate::TrainOps;
 use qft_autograd::{
-    Context, Error as AutogradError, GradientSink, Matrix, Purpose, Stack, TensorId, Vector, Weight,
+    Context, Error as AutogradError, GradientSink, Matrix, Stack, TensorId, Vector, Weight,
 };
 use qft_llama::model::{Model, Param, ParamMut};
 use qft_optim::{
     Error, FloatRule, FloatState, FloatUpdate, LionConfig, LionUpdate, Momentum, MomentumCode,
     SquareSum, UpdateStats, WeightRounding,
 };
-use qft_tensor::{Buffer, Dequantize, Owner, QMatrix, QuantizeRows, ScaleAxis};
+use qft_tensor::{Buffer, Dequantize, Owner, Purpose, QMatrix, QuantizeRows, RngKey, ScaleAxis};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -141,12 +141,7 @@ impl Optimizer {
                 lr,
                 config: self.config.lion,
                 rounding: self.config.rounding,
-                key: qft_tensor::RngKey {
-                    seed,
-                    step,
-                    tensor: id.0,
-                    purpose: (Purpose::Update as u32) << 24,
-                },
+                key: RngKey::new(seed, step, id.0, Purpose::Update),
                 stats: &mut self.stats,
             }),
             (Weight::Float(weight), ParamState::Float(state)) => ops.float_update(FloatUpdate {

@@ -10,7 +10,7 @@ use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::{self, Recompute};
 use qft_llama::{Batch, LlamaConfig, Synthetic, TensorKind, export};
 use qft_tensor::ledger::block_bytes;
-use qft_tensor::{Buffer, Cpu, CpuConfig, DType, Device, LiveBuffer, Owner};
+use qft_tensor::{Buffer, Cpu, CpuConfig, DType, Device, LiveBuffer, MAX_MICRO_BATCHES, Owner};
 use qft_testing::material;
 use qft_train::optimizer::{ReleasedSink, StepNumbers, StoredSink};
 use qft_train::options::choice::States;
@@ -121,6 +121,20 @@ fn no_state_of_a_matrix_is_float() {
     }
     let (seen, _) = watched(&setup(States::F32));
     assert!(!seen.is_empty(), "the reference's float weights are seen, so they would be elsewhere");
+}
+
+/// Random numbers would repeat, so a trainer refuses before it computes anything.
+#[test]
+fn more_micro_batches_than_have_random_numbers_are_refused() {
+    let cpu = cpu();
+    let windows = Windows::shakespeare(2);
+    for states in [States::Full, States::Paper] {
+        let mut trainer = trainer(&cpu, &setup(states));
+        let batches = vec![windows.batch(0, 1); MAX_MICRO_BATCHES + 1];
+        let error = trainer.step(&cpu, &batches, 1e-4).unwrap_err();
+        assert!(error.to_string().contains("micro-batch 4096"), "{states:?}: {error}");
+        assert_eq!(trainer.pass.step, 0);
+    }
 }
 
 fn gradient_peak(plan: &MemoryPlan) -> u64 {

@@ -9,11 +9,10 @@
 //! beside the one of its target, which biases everything below.
 
 use super::linear::{self, PendingGradient};
-use crate::context::Purpose;
 use crate::ops::{EmbedBackward, LossGradient, LossStats};
 use crate::rows::Rows;
 use crate::{Context, Error, GradientSink, LayerOps, Matrix};
-use qft_tensor::{Buffer, Owner};
+use qft_tensor::{Buffer, Owner, Purpose};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -114,7 +113,7 @@ impl HeadBatch {
         &self,
         ctx: &Context<'_>,
         head: &Matrix,
-        block: (u32, Range<usize>),
+        block: (usize, Range<usize>),
         weight: f32,
         logits: &mut Buffer<f32>,
         dx: &mut Buffer<f32>,
@@ -130,9 +129,9 @@ impl HeadBatch {
             weight,
         })?;
         let n = rows.len();
-        let rounding = ctx.stochastic(head.id, Purpose::InputGradient, index);
+        let rounding = ctx.stochastic(head.id, Purpose::InputGradient, index)?;
         linear::backward_input(ctx, head, rows, logits, rounding, dx, index > 0)?;
-        let rounding = ctx.stochastic(head.id, Purpose::WeightGradient, index);
+        let rounding = ctx.stochastic(head.id, Purpose::WeightGradient, index)?;
         PendingGradient::new(ctx, &self.x, logits, n, rounding)
     }
 }
@@ -177,7 +176,7 @@ pub fn backward(
                     logits
                 }
             };
-            let numbered = (index as u32, rows.clone());
+            let numbered = (index, rows.clone());
             shares.push(batch.backward_block(ctx, head, numbered, weight, &mut logits, dx)?);
             block = (!cut.keep).then_some(logits);
         }

@@ -131,7 +131,7 @@ impl OptimOps for Cuda {
             self.write(OP, &mut momentum.scale)?,
         ];
         planes.extend(self.features(OP, weight.outliers.as_ref())?);
-        let line = line(self, OP, stats, key.tensor)?;
+        let line = line(self, OP, stats, key.tensor())?;
         for first in (0..rows.len()).step_by(MOST_ROWS) {
             let count = MOST_ROWS.min(rows.len() - first);
             let grad = grad.row_range(first..first + count)?;
@@ -151,10 +151,10 @@ impl OptimOps for Cuda {
                 Arg::F32(config.beta2),
                 Arg::F32(config.weight_decay),
                 Arg::F32(if rounding == WeightRounding::Stochastic { 1.0 } else { 0.0 }),
-                Arg::U64(key.seed),
-                Arg::U32(key.step),
-                Arg::U32(key.tensor),
-                Arg::U32(key.purpose),
+                Arg::U64(key.seed()),
+                Arg::U32(key.step()),
+                Arg::U32(key.tensor()),
+                Arg::U32(key.purpose_word()),
             ]);
             let launch =
                 Launch::blocks(index(OP, places.blocks)?, WARP * warps).with_shared(shared);

@@ -33,10 +33,10 @@ fn rounding_args(rounding: Rounding) -> [Arg; 5] {
         Rounding::Nearest => [Arg::U32(0), Arg::U64(0), Arg::U32(0), Arg::U32(0), Arg::U32(0)],
         Rounding::Stochastic(key) => [
             Arg::U32(1),
-            Arg::U64(key.seed),
-            Arg::U32(key.step),
-            Arg::U32(key.tensor),
-            Arg::U32(key.purpose),
+            Arg::U64(key.seed()),
+            Arg::U32(key.step()),
+            Arg::U32(key.tensor()),
+            Arg::U32(key.purpose_word()),
         ],
     }
 }

@@ -1,7 +1,7 @@
 //! Quantized Lion: one pass over the planes, block by block of 128.
 
 use super::{TASK, add_squares, sign};
-use crate::lion::{GROWN_MAX, MAX_STEP, RESCALE_PURPOSE};
+use crate::lion::{GROWN_MAX, MAX_STEP};
 use crate::{Error, LionUpdate, MomentumCode, WeightRounding, momentum};
 use half::bf16;
 use qft_quant::Residual;
@@ -9,7 +9,7 @@ use qft_quant::fixed_point::{BLOCK, MAX_Q, join_into, split};
 use qft_quant::outlier::{BLOCK_COLS, columns};
 use qft_tensor::numeric::{LANES, MAGIC, nearest, nearest_bf16};
 use qft_tensor::rng::{BLOCK_WORDS, offset_from_bits, rounding_offsets};
-use qft_tensor::{Cpu, Kernel, Philox, RngKey};
+use qft_tensor::{Cpu, Kernel, Philox};
 use rayon::prelude::*;
 use std::iter::Peekable;
 
@@ -350,7 +350,7 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
         weight_decay: config.weight_decay,
         dither: if rounding == WeightRounding::Stochastic { 1.0 } else { 0.0 },
         philox: Philox::new(key),
-        rescale: Philox::new(RngKey { purpose: key.purpose ^ RESCALE_PURPOSE, ..key }),
+        rescale: Philox::new(key.rescaling()),
         cols,
     };
     let (row_bytes, blocks) = (residual.row_bytes(cols), cols.div_ceil(BLOCK));
@@ -400,7 +400,7 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
         })
         .collect();
     cpu.for_each(tasks.into_par_iter(), |task| isa.run(task));
-    let line = &mut stats.sums.host_mut()?[2 * key.tensor as usize..][..2];
+    let line = &mut stats.sums.host_mut()?[2 * key.tensor() as usize..][..2];
     line[0] += reports.iter().map(|row| row.grad_square).sum::<f64>() as f32;
     line[1] += reports.iter().filter(|row| row.grown).count() as f32;
     Ok(())

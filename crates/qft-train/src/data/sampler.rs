@@ -1,10 +1,7 @@
 //! The order of rows, and where in it a run is.
 
-use qft_tensor::{Philox, RngKey};
+use qft_tensor::{Philox, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
-
-/// What random numbers are drawn for; part of their key, and no number that a layer or an update uses.
-const PURPOSE: u32 = 0x6461_7461;
 
 /// Where a run is in its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -69,7 +66,7 @@ fn order(rows: usize, seed: u64, shuffle: bool, epoch: u32) -> Vec<u32> {
     if !shuffle {
         return order;
     }
-    let philox = Philox::new(RngKey { seed, step: epoch, tensor: 0, purpose: PURPOSE });
+    let philox = Philox::new(RngKey::new(seed, epoch, 0, Purpose::DataOrder));
     let mut words = [0; qft_tensor::rng::BLOCK_WORDS];
     for i in 0..rows {
         let word = i % words.len();

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::args::{BackwardArgs, FinetuneArgs, MachineArgs, ReadingArgs, RowArgs, WeightArgs};
 use anyhow::{Context, Result, bail, ensure};
+use qft_tensor::MAX_MICRO_BATCHES;
 use std::path::{Path, PathBuf};
 
 /// What to say where an option is missing that there is no default for.
@@ -49,6 +50,11 @@ pub(super) fn step_options(rows: &RowArgs, accumulate: Option<usize>) -> Result<
     ensure!(accumulate != Some(0), "--accumulate: is 0; give 1 for no accumulation");
     let batch_size = batch_size.unwrap_or(DEFAULT_BATCH_SIZE);
     let accumulate = accumulate.unwrap_or(1);
+    ensure!(
+        accumulate <= MAX_MICRO_BATCHES,
+        "--accumulate: at most {MAX_MICRO_BATCHES} micro-batches have random numbers of their own, {accumulate} were \
+         asked for; raise --batch-size"
+    );
     let tokens = [batch_size, accumulate, seq_len.unwrap_or(DEFAULT_SEQ_LEN)]
         .into_iter()
         .try_fold(1usize, |product, factor| product.checked_mul(factor))
