@@ -31,7 +31,7 @@ constexpr uint32_t BLOCK = 128;
 constexpr int32_t MAX_Q = 127;
 constexpr int32_t GROWN_MAX = 124;
 constexpr float MAX_STEP = 1048576.0f;
-constexpr uint32_t RESCALE_PURPOSE = 1u << 31;
+constexpr uint32_t RESCALING = 0x80000000u;
 
 // What all rows of an update share.
 struct Step {
@@ -132,7 +132,7 @@ __device__ __forceinline__ uint32_t word_of(const Philox& stream, uint32_t first
 __device__ __forceinline__ void rescale(int32_t (&k)[QUAD], const Step& step, uint32_t random_block, float ratio,
                                         uint32_t* words) {
     Philox stream = step.stream;
-    stream.purpose ^= RESCALE_PURPOSE;
+    stream.purpose ^= RESCALING;
     float u[QUAD];
     draw_words(words, stream, random_block, random_block);
     element_offsets(u, words);

@@ -74,11 +74,6 @@ impl Cuda {
         &*self.driver
     }
 
-    /// Memory that the device itself takes, beside what its ledger counts.
-    pub fn own_bytes(&self) -> u64 {
-        self.scratch.bytes() as u64
-    }
-
     pub(crate) fn scratch_block(&self) -> &Scratch {
         &self.scratch
     }

@@ -3,6 +3,7 @@
 use qft_optim::lion::{GROWN_MAX, MAX_STEP};
 use qft_quant::fixed_point::{BLOCK, MAX_Q};
 use qft_tensor::numeric::{LANES, MAGIC, TINY};
+use qft_tensor::purpose::RESCALING;
 use qft_tensor::rng::BLOCK_WORDS;
 use qft_tensor::wide::{NO_CHANNEL, WIDE, WIDE_RADIX};
 use std::path::Path;
@@ -44,6 +45,7 @@ fn kernels_have_the_constants_of_the_cpu() {
                 ("MAX_Q", MAX_Q.into()),
                 ("GROWN_MAX", GROWN_MAX.into()),
                 ("MAX_STEP", MAX_STEP.into()),
+                ("RESCALING", RESCALING.into()),
             ],
         ),
     ];

@@ -1,7 +1,6 @@
 //! Conversions between float and INT8 on one thread, and the random words behind stochastic rounding.
 //!
-//! Throughput counts the bytes of the float matrix (requantization: of both integer matrices), or the bytes of
-//! random words.
+//! Throughput counts the bytes of the float matrix, or the bytes of random words.
 
 #![allow(clippy::unwrap_used)] // A benchmark may panic.
 
@@ -9,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use qft_tensor::rng::BLOCK_WORDS;
 use qft_tensor::{
     Buffer, Cpu, CpuConfig, Dequantize, Isa, Kernel, Owner, Philox, Purpose, QMatrix, QuantizeCols,
-    QuantizeOps, QuantizeRows, Requantize, RngKey, Rounding, ScaleAxis,
+    QuantizeOps, QuantizeRows, RngKey, Rounding, ScaleAxis,
 };
 use qft_testing::rng::TestRng;
 use std::hint::black_box;
@@ -35,16 +34,14 @@ fn quantize(c: &mut Criterion) {
         for (name, rounding) in
             [("nearest", Rounding::Nearest), ("stochastic", Rounding::Stochastic(KEY))]
         {
-            for (axis_name, axis) in [("rows", ScaleAxis::Row), ("groups", ScaleAxis::Group(128))] {
-                let mut out = alloc(&cpu, axis);
-                group.bench_function(BenchmarkId::new(axis_name, name), |b| {
-                    b.iter(|| {
-                        let x = x.mat(ROWS, COLS).unwrap();
-                        let out = &mut out;
-                        cpu.quantize_rows(QuantizeRows { x, fold: None, rounding, out }).unwrap();
-                    });
+            let mut out = alloc(&cpu, ScaleAxis::Row);
+            group.bench_function(BenchmarkId::new("rows", name), |b| {
+                b.iter(|| {
+                    let x = x.mat(ROWS, COLS).unwrap();
+                    let out = &mut out;
+                    cpu.quantize_rows(QuantizeRows { x, fold: None, rounding, out }).unwrap();
                 });
-            }
+            });
             let mut out = alloc(&cpu, ScaleAxis::Column);
             group.bench_function(BenchmarkId::new("columns", name), |b| {
                 b.iter(|| {
@@ -65,18 +62,6 @@ fn quantize(c: &mut Criterion) {
                 cpu.dequantize(Dequantize { x: &q, out }).unwrap();
             });
         });
-        group.throughput(Throughput::Bytes((ROWS * COLS * 2) as u64));
-        for (name, rounding) in
-            [("nearest", Rounding::Nearest), ("stochastic", Rounding::Stochastic(KEY))]
-        {
-            let mut out = alloc(&cpu, ScaleAxis::Row);
-            out.scale.upload(&cpu, 0, q.scale.host().unwrap()).unwrap();
-            group.bench_function(BenchmarkId::new("requantize", name), |b| {
-                b.iter(|| {
-                    cpu.requantize(Requantize { x: &q, rounding, out: &mut out }).unwrap();
-                });
-            });
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::buffer::{RawBuffer, Storage};
 use crate::{
     DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps, Ledger, Owner,
-    QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, Requantize, SelectWide,
+    QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, SelectWide,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -105,10 +105,6 @@ impl QuantizeOps for Planner {
     }
 
     fn dequantize(&self, op: Dequantize<'_>) -> Result<(), Error> {
-        op.check()
-    }
-
-    fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {
         op.check()
     }
 

@@ -59,7 +59,7 @@ impl Purpose {
 
     /// Whether micro-batches and parts of tensors have streams of their own.
     pub const fn has_parts(self) -> bool {
-        self.word() % (1 << (2 * PART_BITS)) == 0
+        self.word().trailing_zeros() >= 2 * PART_BITS
     }
 }
 

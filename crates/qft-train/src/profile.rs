@@ -11,7 +11,7 @@ use qft_quant::{DecodeRows, HybridOps, SparseBackward, SparseForward};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{
     DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps, Ledger, Orientation, Owner,
-    QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, Requantize, SelectWide,
+    QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, SelectWide,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -262,7 +262,6 @@ timed! { QuantizeOps, qft_tensor::Error:
     quantize_rows(QuantizeRows) => Quantize,
     quantize_cols(QuantizeCols) => Quantize,
     dequantize(Dequantize) => Quantize,
-    requantize(Requantize) => Quantize,
     raise_maxima(RaiseMaxima) => Quantize,
     select_wide(SelectWide) => Quantize,
 }

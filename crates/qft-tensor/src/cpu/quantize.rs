@@ -1,15 +1,14 @@
 //! Quantization on the CPU.
 
 use super::wide;
-use crate::numeric::{TINY, absmax, nearest_i8, scale_of};
+use crate::numeric::{absmax, nearest_i8, scale_of};
 use crate::rng::{HALF_BLOCK, blocks_per_row, rounding_offsets};
 use crate::wide::{WIDE, WIDE_RADIX, select};
 use crate::{
     Cpu, Dequantize, Error, Kernel, Philox, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima,
-    Requantize, Rounding, ScaleAxis, SelectWide,
+    Rounding, ScaleAxis, SelectWide,
 };
 use rayon::prelude::*;
-use std::ops::Range;
 
 /// The offsets `u - 1/2` of 128 elements, or zeros for rounding to nearest.
 #[inline(always)]
@@ -41,7 +40,6 @@ struct RowsTask<'a> {
     stride: usize,
     cols: usize,
     first_row: usize,
-    group: usize,
     fold: Option<&'a [f32]>,
     philox: Option<Philox>,
     q: &'a mut [i8],
@@ -53,37 +51,21 @@ impl Kernel for RowsTask<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let groups = self.cols.div_ceil(self.group);
-        for (r, (q_row, scale_row)) in
-            self.q.chunks_exact_mut(self.cols).zip(self.scale.chunks_exact_mut(groups)).enumerate()
-        {
+        let rows = self.q.chunks_exact_mut(self.cols).zip(self.scale);
+        for (r, (q_row, scale)) in rows.enumerate() {
             let x_row = &self.x[r * self.stride..][..self.cols];
+            let inverse;
+            (*scale, inverse) = scale_of(absmax(x_row, self.fold));
+            let Some(philox) = &self.philox else {
+                quantize_nearest(x_row, self.fold, inverse, q_row);
+                continue;
+            };
             let first_block = (self.first_row + r) * blocks_per_row(self.cols);
-            let (mut u, mut u_block) = ([0.0; HALF_BLOCK], usize::MAX);
-            for (g, scale) in scale_row.iter_mut().enumerate() {
-                let end = ((g + 1) * self.group).min(self.cols);
-                let mut start = g * self.group;
-                let fold = |range: Range<usize>| self.fold.map(|f| &f[range]);
-                let inverse;
-                (*scale, inverse) = scale_of(absmax(&x_row[start..end], fold(start..end)));
-                // Groups need not align with random blocks: go from border to border of either.
-                while start < end {
-                    let block = start / HALF_BLOCK;
-                    let stop = end.min((block + 1) * HALF_BLOCK);
-                    let (x, q) = (&x_row[start..stop], &mut q_row[start..stop]);
-                    match &self.philox {
-                        None => quantize_nearest(x, fold(start..stop), inverse, q),
-                        Some(philox) => {
-                            if block != u_block {
-                                u = offsets(Some(philox), first_block + block);
-                                u_block = block;
-                            }
-                            let u = &u[start % HALF_BLOCK..];
-                            quantize_offset(x, fold(start..stop), inverse, u, q);
-                        }
-                    }
-                    start = stop;
-                }
+            for (block, q) in q_row.chunks_mut(HALF_BLOCK).enumerate() {
+                let range = block * HALF_BLOCK..block * HALF_BLOCK + q.len();
+                let u = offsets(Some(philox), first_block + block);
+                let fold = self.fold.map(|f| &f[range.clone()]);
+                quantize_offset(&x_row[range], fold, inverse, &u, q);
             }
         }
     }
@@ -193,19 +175,10 @@ struct Scaled<'a> {
 
 /// The scales of elements `c0..c0 + out.len()` of row `r`.
 #[inline(always)]
-fn spread(axis: ScaleAxis, scale: &[f32], cols: usize, r: usize, c0: usize, out: &mut [f32]) {
+fn spread(axis: ScaleAxis, scale: &[f32], r: usize, c0: usize, out: &mut [f32]) {
     match axis {
         ScaleAxis::Row => out.fill(scale[r]),
         ScaleAxis::Column => out.copy_from_slice(&scale[c0..][..out.len()]),
-        ScaleAxis::Group(group) => {
-            let row = &scale[r * cols.div_ceil(group)..];
-            let (mut c, end) = (c0, c0 + out.len());
-            while c < end {
-                let stop = end.min((c / group + 1) * group);
-                out[c - c0..stop - c0].fill(row[c / group]);
-                c = stop;
-            }
-        }
     }
 }
 
@@ -229,42 +202,9 @@ impl Kernel for DequantizeTask<'_> {
                 row[..cols].chunks_mut(HALF_BLOCK).zip(q.chunks(HALF_BLOCK)).enumerate()
             {
                 let mut scales = [0.0; HALF_BLOCK];
-                spread(axis, scale, cols, r, b * HALF_BLOCK, &mut scales[..q.len()]);
+                spread(axis, scale, r, b * HALF_BLOCK, &mut scales[..q.len()]);
                 for ((out, &q), scale) in out.iter_mut().zip(q).zip(scales) {
                     *out = f32::from(q) * scale;
-                }
-            }
-        }
-    }
-}
-
-struct RequantizeTask<'a> {
-    x: Scaled<'a>,
-    first_row: usize,
-    philox: Option<Philox>,
-    new_scale: &'a [f32],
-    new_axis: ScaleAxis,
-    out: &'a mut [i8],
-}
-
-impl Kernel for RequantizeTask<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Scaled { q, scale, axis, cols } = self.x;
-        for (r, row) in self.out.chunks_mut(cols).enumerate() {
-            let r = self.first_row + r;
-            let q = &q[r * cols..][..cols];
-            for (b, (out, q)) in row.chunks_mut(HALF_BLOCK).zip(q.chunks(HALF_BLOCK)).enumerate() {
-                let (mut old, mut new) = ([0.0; HALF_BLOCK], [0.0; HALF_BLOCK]);
-                let c0 = b * HALF_BLOCK;
-                spread(axis, scale, cols, r, c0, &mut old[..q.len()]);
-                spread(self.new_axis, self.new_scale, cols, r, c0, &mut new[..q.len()]);
-                let u = offsets(self.philox.as_ref(), r * blocks_per_row(cols) + b);
-                for ((((out, &q), old), new), u) in out.iter_mut().zip(q).zip(old).zip(new).zip(u) {
-                    let value = nearest_i8(f32::from(q) * old / new + u);
-                    *out = if new > TINY { value } else { 0 };
                 }
             }
         }
@@ -281,20 +221,16 @@ impl QuantizeOps for Cpu {
             return wide::zero(out);
         }
         let (data, fold) = (x.host()?, fold.map(|f| f.host()).transpose()?);
-        let group = match out.axis() {
-            ScaleAxis::Group(group) => group,
-            _ => cols,
-        };
         let philox = philox(rounding);
         if wide::any(out)? {
             return wide::quantize_rows(self, data, stride, out);
         }
         let tasks = (out.q.host_mut()?.par_chunks_mut(ROWS * cols))
-            .zip(out.scale.host_mut()?.par_chunks_mut(ROWS * cols.div_ceil(group)));
+            .zip(out.scale.host_mut()?.par_chunks_mut(ROWS));
         self.for_each(tasks.enumerate(), |(task, (q, scale))| {
             let first_row = task * ROWS;
             let x = &data[first_row * stride..];
-            isa.run(RowsTask { x, stride, cols, first_row, group, fold, philox, q, scale });
+            isa.run(RowsTask { x, stride, cols, first_row, fold, philox, q, scale });
         });
         wide::zero(out)
     }
@@ -352,24 +288,6 @@ impl QuantizeOps for Cpu {
                 row[c] = (i32::from(q[c]) + WIDE_RADIX * i32::from(high)) as f32 * scale;
             }
         }
-        Ok(())
-    }
-
-    fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {
-        op.check()?;
-        let Requantize { x, rounding, out } = op;
-        let (cols, philox, isa) = (x.cols(), philox(rounding), self.isa());
-        if x.rows() == 0 || cols == 0 {
-            return Ok(());
-        }
-        let x = Scaled { q: x.q.host()?, scale: x.scale.host()?, axis: x.axis(), cols };
-        let new_axis = out.axis();
-        let new_scale = out.scale.host()?;
-        let tasks = out.q.host_mut()?.par_chunks_mut(ROWS * cols);
-        self.for_each(tasks.enumerate(), |(task, out)| {
-            let first_row = task * ROWS;
-            isa.run(RequantizeTask { x, first_row, philox, new_scale, new_axis, out });
-        });
         Ok(())
     }
 
