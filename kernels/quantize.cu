@@ -2,7 +2,8 @@
 //
 // Shapes: x, out f32 [rows, cols] with a stride; q i8 [rows, cols], dense; fold f32, one factor per column (rows)
 // or per row (columns), or null; scale f32 [rows] or [cols].
-// Rounding: to nearest, ties to even, or stochastic with the 16 bits of row r, element c (stochastic.cuh); NaN gives 0.
+// Rounding: to nearest, ties to even, or stochastic with the 16 bits of row random_row + r, element c (stochastic.cuh); NaN
+// gives 0.
 // Accumulator: none, maxima only; they have no order, so results are the CPU's bit for bit, whatever the grid.
 // CPU twin: crates/qft-tensor/src/cpu/quantize.rs.
 // Bound: memory. quantize_rows 5 bytes an element and a second read of x that a cache serves (a row of 16384 is 64 KiB);
@@ -22,7 +23,7 @@ constexpr uint32_t WINDOW = 2 * HALF_BLOCK;
 extern "C" __global__ void __launch_bounds__(THREADS)
 quantize_rows_f32_i8(const float* __restrict__ x, uint64_t stride, const float* __restrict__ fold, int8_t* __restrict__ q,
                      float* __restrict__ scale, uint32_t cols, uint32_t stochastic, uint64_t seed,
-                     uint32_t step, uint32_t tensor, uint32_t purpose) {
+                     uint32_t step, uint32_t tensor, uint32_t purpose, uint32_t random_row) {
     __shared__ float maxima[WARPS];
     __shared__ __align__(16) uint32_t words[WARPS][WARP_WORDS];
     const uint32_t warps = blockDim.x / WARP, warp = warp_index(), lane = lane_index();
@@ -54,7 +55,7 @@ quantize_rows_f32_i8(const float* __restrict__ x, uint64_t stride, const float* 
     const float inverse = inverse_scale_of(absmax);
 
     const Philox stream = philox(seed, step, tensor, purpose);
-    const uint32_t first_block = row * blocks_per_row(cols);
+    const uint32_t first_block = (random_row + row) * blocks_per_row(cols);
     for (uint32_t window = warp; window < windows; window += warps) {
         if (stochastic) draw_words(words[warp], stream, first_block + 2 * window, first_block + 2 * window + 1);
 #pragma unroll
@@ -116,7 +117,8 @@ column_absmax_f32(const float* __restrict__ x, uint64_t stride, const float* __r
 extern "C" __global__ void __launch_bounds__(THREADS)
 quantize_cols_f32_i8(const float* __restrict__ x, uint64_t stride, const float* __restrict__ fold,
                      const float* __restrict__ absmax, int8_t* __restrict__ q, uint32_t rows, uint32_t cols,
-                     uint32_t strip, uint32_t stochastic, uint64_t seed, uint32_t step, uint32_t tensor, uint32_t purpose) {
+                     uint32_t strip, uint32_t stochastic, uint64_t seed, uint32_t step, uint32_t tensor, uint32_t purpose,
+                     uint32_t random_row) {
     __shared__ __align__(16) uint32_t words[WARPS][WARP_WORDS];
     const uint32_t warp = warp_index(), col = blockIdx.x * HALF_BLOCK + QUAD * lane_index();
     const uint32_t first_row = blockIdx.y * strip, last_row = min(rows - first_row, strip) + first_row;
@@ -126,7 +128,7 @@ quantize_cols_f32_i8(const float* __restrict__ x, uint64_t stride, const float* 
     for (uint32_t i = 0; i < QUAD; ++i) inverse[i] = col + i < cols ? inverse_scale_of(absmax[col + i]) : 0.0f;
     const Philox stream = philox(seed, step, tensor, purpose);
     for (uint32_t pair = first_row + 2 * warp; pair < last_row; pair += 2 * WARPS) {
-        const uint32_t block = pair * blocks_per_row(cols) + blockIdx.x;
+        const uint32_t block = (random_row + pair) * blocks_per_row(cols) + blockIdx.x;
         if (stochastic) draw_words(words[warp], stream, block, block + blocks_per_row(cols));
 #pragma unroll
         for (uint32_t half = 0; half < 2; ++half) {

@@ -45,6 +45,6 @@ impl Context<'_> {
     ) -> Result<Rounding, Error> {
         let place = (self.micro_batch, part);
         let key = RngKey::of_part(self.seed, self.step, tensor.0, purpose, place)?;
-        Ok(Rounding::Stochastic(key))
+        Ok(Rounding::Stochastic { key, first_row: 0 })
     }
 }

@@ -11,9 +11,12 @@ use qft_tensor::{
 };
 use qft_testing::rng::TestRng;
 
-const ROUNDINGS: [Rounding; 2] = [
+const KEY: RngKey = RngKey::new(11 << 40 | 7, 2, 3, Purpose::StoredGradient);
+
+const ROUNDINGS: [Rounding; 3] = [
     Rounding::Nearest,
-    Rounding::Stochastic(RngKey::new(11 << 40 | 7, 2, 3, Purpose::StoredGradient)),
+    Rounding::Stochastic { key: KEY, first_row: 0 },
+    Rounding::Stochastic { key: KEY, first_row: 1001 },
 ];
 
 /// Around four elements of a lane, 128 of a random block, 256 of a window, 512 of a warp, and more than one block of all

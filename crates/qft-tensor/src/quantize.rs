@@ -133,7 +133,7 @@ impl QMatrix {
 /// and without `fold`: a row's absmax is [`crate::wide::row_absmax`], and a wide value becomes
 /// [`crate::wide::digits`]; the second digits of unused places are 0.
 /// Numerics: an all-zero (or subnormal) row gets scale 0; values are clamped to -127..=127; NaN becomes 0.
-/// Stochastic bits are those of row `t`, element `k`. Errors: [`Error::ShapeMismatch`].
+/// Stochastic bits are those of row `first_row + t`, element `k`. Errors: [`Error::ShapeMismatch`].
 #[derive(Debug)]
 pub struct QuantizeRows<'a> {
     /// The floats.

@@ -13,12 +13,12 @@ use qft_testing::rng::TestRng;
 
 const AXES: [ScaleAxis; 2] = [ScaleAxis::Row, ScaleAxis::Column];
 
-const KEY: RngKey = key(2);
-
-const fn key(step: u32) -> RngKey {
-    RngKey::new(11, step, 3, Purpose::StoredGradient)
+const fn stochastic(step: u32, first_row: usize) -> Rounding {
+    let key = RngKey::new(11, step, 3, Purpose::StoredGradient);
+    Rounding::Stochastic { key, first_row }
 }
-const ROUNDINGS: [Rounding; 2] = [Rounding::Nearest, Rounding::Stochastic(KEY)];
+
+const ROUNDINGS: [Rounding; 3] = [Rounding::Nearest, stochastic(2, 0), stochastic(2, 77)];
 
 fn cpu(threads: usize, isa: Isa) -> Cpu {
     Cpu::new(CpuConfig { threads, isa }).unwrap()
@@ -105,8 +105,8 @@ fn expected(
             let inverse = if max > 1e-30 { 127.0 / max } else { 0.0 };
             let offset = match rounding {
                 Rounding::Nearest => 0.0,
-                Rounding::Stochastic(key) => {
-                    let block = r * blocks_per_row(cols) + c / HALF_BLOCK;
+                Rounding::Stochastic { key, first_row } => {
+                    let block = (first_row + r) * blocks_per_row(cols) + c / HALF_BLOCK;
                     let words = Philox::new(key).block(block as u32);
                     rounding_offsets(&words)[c % HALF_BLOCK] - 0.5
                 }
@@ -158,7 +158,7 @@ proptest! {
     ) {
         let cpu = cpu(2, Isa::detect().unwrap());
         let x = TestRng::new(seed).normals(rows * cols, 2f64.powi(exponent));
-        for (rounding, steps) in ROUNDINGS.into_iter().zip([0.5, 1.0]) {
+        for (rounding, steps) in ROUNDINGS.into_iter().zip([0.5, 1.0, 1.0]) {
             let q = quantize(&cpu, (&x, rows, cols, gap), None, rounding, axis);
             let scale = q.scale.host().unwrap();
             for (i, (&x, back)) in x.iter().zip(dequantize(&cpu, &q)).enumerate() {
@@ -168,6 +168,28 @@ proptest! {
                 prop_assert!((x - back).abs() <= bound, "{x} {back} {scale} {rounding:?}");
             }
             prop_assert!(q.q.host().unwrap().iter().all(|&q| q != -128));
+        }
+    }
+}
+
+/// A row has the bits of its place in the tensor, whatever it is rounded with.
+#[test]
+fn blocks_of_rows_have_the_bits_of_the_whole() {
+    let (rows, cols) = (37, 301);
+    let x = TestRng::new(9).normals(rows * cols, 1.0);
+    for cpu in cpus() {
+        let whole = quantize(&cpu, (&x, rows, cols, 0), None, stochastic(2, 0), ScaleAxis::Row);
+        for size in [1, 2, 5, 8, 36] {
+            let (mut q, mut scale) = (Vec::new(), Vec::new());
+            for first in (0..rows).step_by(size) {
+                let part = size.min(rows - first);
+                let x = (&x[first * cols..][..part * cols], part, cols, 0);
+                let part = quantize(&cpu, x, None, stochastic(2, first), ScaleAxis::Row);
+                q.extend(part.q.to_vec(&cpu).unwrap());
+                scale.extend(part.scale.to_vec(&cpu).unwrap());
+            }
+            assert_eq!(q, whole.q.host().unwrap(), "{cpu:?}: blocks of {size}");
+            assert_eq!(scale, whole.scale.host().unwrap(), "{cpu:?}: blocks of {size}");
         }
     }
 }
@@ -232,7 +254,7 @@ fn stochastic_rounding_is_unbiased() {
     let draws = 4000;
     let mut mean = vec![0.0f64; cols];
     for step in 0..draws {
-        let rounding = Rounding::Stochastic(key(step));
+        let rounding = stochastic(step, 0);
         let q = quantize(&cpu, (&x, 1, cols, 0), None, rounding, ScaleAxis::Row);
         for (mean, &q) in mean.iter_mut().zip(q.q.host().unwrap()) {
             *mean += f64::from(q) / f64::from(draws);
@@ -247,7 +269,7 @@ fn stochastic_rounding_is_unbiased() {
     // Neighbours must not be rounded alike: the variance of the row sum is the sum of variances.
     let sums: Vec<f64> = (0..draws)
         .map(|step| {
-            let rounding = Rounding::Stochastic(key(step));
+            let rounding = stochastic(step, 0);
             let q = quantize(&cpu, (&x, 1, cols, 0), None, rounding, ScaleAxis::Row);
             q.q.host().unwrap()[1..].iter().map(|&q| f64::from(q)).sum()
         })

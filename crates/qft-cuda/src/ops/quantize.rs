@@ -27,18 +27,21 @@ const STRIP: usize = 64;
 /// The largest grid in y.
 const MAX_GRID_Y: usize = 65_535;
 
-/// Whether to round stochastically, and the stream: the last arguments of a kernel that rounds.
-fn rounding_args(rounding: Rounding) -> [Arg; 5] {
-    match rounding {
-        Rounding::Nearest => [Arg::U32(0), Arg::U64(0), Arg::U32(0), Arg::U32(0), Arg::U32(0)],
-        Rounding::Stochastic(key) => [
+/// Whether to round stochastically, the stream, and the row of its first bits: the last arguments of a kernel that
+/// rounds.
+fn rounding_args(op: &'static str, rounding: Rounding) -> Result<[Arg; 6], Error> {
+    let zero = Arg::U32(0);
+    Ok(match rounding {
+        Rounding::Nearest => [zero, Arg::U64(0), zero, zero, zero, zero],
+        Rounding::Stochastic { key, first_row } => [
             Arg::U32(1),
             Arg::U64(key.seed()),
             Arg::U32(key.step()),
             Arg::U32(key.tensor()),
             Arg::U32(key.purpose_word()),
+            Arg::U32(index(op, first_row)?),
         ],
-    }
+    })
 }
 
 /// A warp per row and stretch of columns.
@@ -80,7 +83,7 @@ impl QuantizeOps for Cuda {
             self.write(OP, &mut out.scale)?,
             Arg::U32(index(OP, cols)?),
         ];
-        args.extend(rounding_args(rounding));
+        args.extend(rounding_args(OP, rounding)?);
         let launch = Launch::blocks(index(OP, rows)?, WARP * warps);
         self.launch(OP, "quantize_rows_f32_i8", launch, &args)?;
         if out.wide.is_none() {
@@ -117,7 +120,7 @@ impl QuantizeOps for Cuda {
         let scale = self.write(OP, &mut out.scale)?;
         let q = self.write(OP, &mut out.q)?;
         self.launch(OP, "column_absmax_f32", launch, &[&x[..], &[scale], &shape].concat())?;
-        let args = [&x[..], &[scale, q], &shape, &rounding_args(rounding)].concat();
+        let args = [&x[..], &[scale, q], &shape, &rounding_args(OP, rounding)?].concat();
         self.launch(OP, "quantize_cols_f32_i8", launch, &args)?;
         let launch = Launch::blocks(cols.div_ceil(WARP * WARPS), WARP * WARPS);
         self.launch(OP, "column_scales_f32", launch, &[scale, Arg::U32(cols)])

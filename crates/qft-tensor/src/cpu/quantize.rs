@@ -25,10 +25,11 @@ fn offsets(philox: Option<&Philox>, block: usize) -> [f32; HALF_BLOCK] {
     }
 }
 
-fn philox(rounding: Rounding) -> Option<Philox> {
+/// The stream of a rounding, and the row of its random bits that belongs to the operation's first row.
+fn stream(rounding: Rounding) -> (Option<Philox>, usize) {
     match rounding {
-        Rounding::Nearest => None,
-        Rounding::Stochastic(key) => Some(Philox::new(key)),
+        Rounding::Nearest => (None, 0),
+        Rounding::Stochastic { key, first_row } => (Some(Philox::new(key)), first_row),
     }
 }
 
@@ -39,7 +40,8 @@ struct RowsTask<'a> {
     x: &'a [f32],
     stride: usize,
     cols: usize,
-    first_row: usize,
+    /// Where random bits begin: the row of the tensor that is first here.
+    random_row: usize,
     fold: Option<&'a [f32]>,
     philox: Option<Philox>,
     q: &'a mut [i8],
@@ -60,7 +62,7 @@ impl Kernel for RowsTask<'_> {
                 quantize_nearest(x_row, self.fold, inverse, q_row);
                 continue;
             };
-            let first_block = (self.first_row + r) * blocks_per_row(self.cols);
+            let first_block = (self.random_row + r) * blocks_per_row(self.cols);
             for (block, q) in q_row.chunks_mut(HALF_BLOCK).enumerate() {
                 let range = block * HALF_BLOCK..block * HALF_BLOCK + q.len();
                 let u = offsets(Some(philox), first_block + block);
@@ -133,7 +135,8 @@ struct ColsTask<'a> {
     x: &'a [f32],
     stride: usize,
     cols: usize,
-    first_row: usize,
+    /// As in [`RowsTask`].
+    random_row: usize,
     fold: Option<&'a [f32]>,
     inverse: &'a [f32],
     philox: Option<Philox>,
@@ -148,7 +151,7 @@ impl Kernel for ColsTask<'_> {
         for (r, q_row) in self.q.chunks_exact_mut(self.cols).enumerate() {
             let x_row = &self.x[r * self.stride..][..self.cols];
             let fold = self.fold.map_or(1.0, |f| f[r]);
-            let first_block = (self.first_row + r) * blocks_per_row(self.cols);
+            let first_block = (self.random_row + r) * blocks_per_row(self.cols);
             for (b, ((x, inverse), q)) in x_row
                 .chunks(HALF_BLOCK)
                 .zip(self.inverse.chunks(HALF_BLOCK))
@@ -221,7 +224,7 @@ impl QuantizeOps for Cpu {
             return wide::zero(out);
         }
         let (data, fold) = (x.host()?, fold.map(|f| f.host()).transpose()?);
-        let philox = philox(rounding);
+        let (philox, random_row) = stream(rounding);
         if wide::any(out)? {
             return wide::quantize_rows(self, data, stride, out);
         }
@@ -230,7 +233,8 @@ impl QuantizeOps for Cpu {
         self.for_each(tasks.enumerate(), |(task, (q, scale))| {
             let first_row = task * ROWS;
             let x = &data[first_row * stride..];
-            isa.run(RowsTask { x, stride, cols, first_row, fold, philox, q, scale });
+            let random_row = random_row + first_row;
+            isa.run(RowsTask { x, stride, cols, random_row, fold, philox, q, scale });
         });
         wide::zero(out)
     }
@@ -255,13 +259,14 @@ impl QuantizeOps for Cpu {
         for (scale, inverse) in scale.iter_mut().zip(&mut inverse) {
             (*scale, *inverse) = scale_of(*scale);
         }
-        let philox = philox(rounding);
+        let (philox, random_row) = stream(rounding);
         let (inverse, tasks) = (&inverse, out.q.host_mut()?.par_chunks_mut(ROWS * cols));
         self.for_each(tasks.enumerate(), |(task, q)| {
             let first_row = task * ROWS;
             let x = &data[first_row * stride..];
             let fold = fold.map(|f| &f[first_row..]);
-            isa.run(ColsTask { x, stride, cols, first_row, fold, inverse, philox, q });
+            let random_row = random_row + first_row;
+            isa.run(ColsTask { x, stride, cols, random_row, fold, inverse, philox, q });
         });
         Ok(())
     }
