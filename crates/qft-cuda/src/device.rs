@@ -5,7 +5,9 @@ use crate::scratch::{HOPPER_SCRATCH_BYTES, SCRATCH_BYTES, Scratch};
 use crate::{Arg, Driver, Error, Launch};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::pool::FreeBlocks;
-use qft_tensor::{Buffer, DType, Device, DeviceKind, Element, Ledger, Mat, MatMut, Owner, Span};
+use qft_tensor::{
+    Buffer, DType, Device, DeviceKind, Element, Host, Ledger, Mat, MatMut, Owner, Span,
+};
 use std::sync::Arc;
 
 /// The largest grid in y and z.
@@ -23,6 +25,7 @@ const HOPPER: (u32, u32) = (9, 0);
 #[derive(Debug)]
 pub struct Cuda {
     driver: Arc<dyn Driver>,
+    host: Arc<Host>,
     ledger: Arc<Ledger>,
     free: Arc<FreeBlocks<Block>>,
     scratch: Scratch,
@@ -30,13 +33,14 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// A device on `driver`. On Hopper it tries the products of warpgroups, and goes without if they are wrong.
+    /// A device on `driver`, for which `host` works. On Hopper it tries the products of warpgroups, and goes without if they are wrong.
     ///
     /// Errors: [`Error::OutOfMemory`] if there is no room for the scratch block.
-    pub fn new(driver: Arc<dyn Driver>) -> Result<Self, Error> {
-        let mut device = Self::without_warpgroup_products(Arc::clone(&driver))?;
+    pub fn new(driver: Arc<dyn Driver>, host: Arc<Host>) -> Result<Self, Error> {
+        let make = || Self::without_warpgroup_products(Arc::clone(&driver), Arc::clone(&host));
+        let mut device = make()?;
         if device.is_hopper() {
-            match Self::without_warpgroup_products(driver)?.test_warpgroup_products() {
+            match make()?.test_warpgroup_products() {
                 Ok(()) => device.warpgroup_products = true,
                 Err(error) => tracing::warn!(
                     "products of warpgroups are not used: {error}; QFT_NO_WGMMA=1 does not try them"
@@ -46,12 +50,15 @@ impl Cuda {
         Ok(device)
     }
 
-    pub(crate) fn without_warpgroup_products(driver: Arc<dyn Driver>) -> Result<Self, Error> {
+    pub(crate) fn without_warpgroup_products(
+        driver: Arc<dyn Driver>,
+        host: Arc<Host>,
+    ) -> Result<Self, Error> {
         let is_hopper = driver.properties().compute_capability == HOPPER;
         let bytes = if is_hopper { HOPPER_SCRATCH_BYTES } else { SCRATCH_BYTES };
         let scratch = Scratch::new(&driver, bytes)?;
         let (ledger, free) = (Arc::default(), Arc::default());
-        Ok(Self { driver, ledger, free, scratch, warpgroup_products: false })
+        Ok(Self { driver, host, ledger, free, scratch, warpgroup_products: false })
     }
 
     /// Whether the device knows products of warpgroups.
@@ -196,6 +203,10 @@ impl Device for Cuda {
 
     fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    fn host(&self) -> Result<&Host, qft_tensor::Error> {
+        Ok(&self.host)
     }
 
     fn alloc_raw(

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{bits, cpu, devices_under_test, upload};
+use common::{bits, cpu, devices_under_test, host, upload};
 use qft_cuda::{Arg, Cuda, Driver, Error as DriverError, Launch, Properties};
 use qft_emulator::Emulator;
 use qft_optim::{
@@ -270,7 +270,7 @@ impl Driver for TwoBlocks {
 fn lion_equals_the_cpu_where_blocks_take_several_rows() {
     for fraction in [0.0, 0.01] {
         let driver = Arc::new(TwoBlocks(Emulator::new(1 << 30, 1), AtomicU32::new(0)));
-        let device = Cuda::new(Arc::clone(&driver) as Arc<dyn Driver>).unwrap();
+        let device = Cuda::new(Arc::clone(&driver) as Arc<dyn Driver>, host()).unwrap();
         compare_on(vec![("two blocks".to_owned(), device)], (5, 16_500), 0, fraction, 1..2);
         assert_ne!(driver.1.load(Ordering::Relaxed), 0, "no kernel of Lion was started");
     }

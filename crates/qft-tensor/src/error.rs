@@ -92,6 +92,12 @@ pub enum Error {
         /// Its value.
         value: f32,
     },
+    /// A device that only counts was given something to compute.
+    #[error("{device}: counts memory and computes nothing")]
+    NoHost {
+        /// The device.
+        device: DeviceKind,
+    },
     /// The device itself failed; the text is the driver's.
     #[error("{op}: device failure: {message}")]
     DeviceFailure {

@@ -2,7 +2,7 @@
 
 use crate::buffer::{RawBuffer, Storage};
 use crate::{
-    DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps, Ledger, Owner,
+    DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps, Host, Ledger, Owner,
     QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, SelectWide,
 };
 use std::any::Any;
@@ -39,6 +39,10 @@ impl Device for Planner {
 
     fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    fn host(&self) -> Result<&Host, Error> {
+        Err(Error::NoHost { device: self.kind() })
     }
 
     fn alloc_raw(

@@ -37,27 +37,25 @@ impl Machine {
     /// Errors: there is no such device here, or it cannot be used.
     pub fn open(options: MachineOptions) -> Result<Self> {
         let threads = options.threads.unwrap_or(0);
-        // Weights are quantized by rayon's own threads, whatever the device; an earlier machine of this process has
-        // decided how many these are.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        let config = CpuConfig { threads, ..CpuConfig::detect()? };
         match options.device {
             DeviceChoice::Cpu => {
-                let cpu = Cpu::new(CpuConfig { threads, ..CpuConfig::detect()? })?;
+                let cpu = Cpu::new(config)?;
                 let kind = Kind::Cpu { isa: cpu.isa(), threads: cpu.threads() };
                 Ok(Self { ops: Arc::new(cpu), kind })
             }
-            DeviceChoice::Cuda(index) => Self::open_cuda(index),
+            DeviceChoice::Cuda(index) => Self::open_cuda(index, config),
         }
     }
 
     #[cfg(feature = "cuda")]
-    fn open_cuda(index: usize) -> Result<Self> {
-        let gpu = Arc::new(cuda::open(index)?);
+    fn open_cuda(index: usize, host: CpuConfig) -> Result<Self> {
+        let gpu = Arc::new(cuda::open(index, host)?);
         Ok(Self { ops: Arc::clone(&gpu) as Arc<dyn TrainOps>, kind: Kind::Cuda(gpu) })
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn open_cuda(index: usize) -> Result<Self> {
+    fn open_cuda(index: usize, _host: CpuConfig) -> Result<Self> {
         anyhow::bail!(
             "--device cuda:{index}: this program was built without the feature `cuda`; use --device cpu"
         )

@@ -10,8 +10,8 @@ use qft_optim::{FloatUpdate, LionUpdate, OptimOps, SquareSum};
 use qft_quant::{DecodeRows, HybridOps, SparseBackward, SparseForward};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{
-    DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps, Ledger, Orientation, Owner,
-    QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, SelectWide,
+    DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps, Host, Ledger, Orientation,
+    Owner, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, SelectWide,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -171,6 +171,10 @@ impl Device for Profiled {
 
     fn ledger(&self) -> &Arc<Ledger> {
         self.inner.ledger()
+    }
+
+    fn host(&self) -> Result<&Host, qft_tensor::Error> {
+        self.inner.host()
     }
 
     fn alloc_raw(

@@ -41,7 +41,7 @@ const WEIGHTS_DIFFER: f64 = 1e-2;
 const MOMENTUM_DIFFER: f64 = 30.0 * GRADIENT_APART / 4.0;
 
 fn emulator(seed: u64) -> Cuda {
-    Cuda::new(Arc::new(Emulator::new(1 << 30, seed))).unwrap()
+    Cuda::new(Arc::new(Emulator::new(1 << 30, seed)), common::host()).unwrap()
 }
 
 /// The loss of the first step, over two micro-batches, and all states after it as a checkpoint holds them.

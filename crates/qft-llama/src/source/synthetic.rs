@@ -15,7 +15,8 @@ const SIGMA: f32 = 0.02;
 
 /// An untrained model: matrices are normal with deviation 0.02, norms are 1.
 ///
-/// A row depends only on the seed, the tensor's place in the model and the row's number.
+/// A row depends only on the seed, the tensor's place in the model and the row's number. Rows are made on the threads of the
+/// rayon pool that asks for them: when a model is loaded, that of its device.
 #[derive(Debug, Clone)]
 pub struct Synthetic {
     seed: u64,
