@@ -8,6 +8,7 @@ use qft_tensor::pool::FreeBlocks;
 use qft_tensor::{
     Buffer, DType, Device, DeviceKind, Element, Host, Ledger, Mat, MatMut, Owner, Span,
 };
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The largest grid in y and z.
@@ -172,6 +173,18 @@ impl Cuda {
     ) -> Result<Arg, qft_tensor::Error> {
         let start = self.address(op, span.buffer().raw())?;
         Ok(Arg::Ptr(start + (span.start() * T::DTYPE.size_bytes()) as u64))
+    }
+
+    /// The first element of a range of a buffer that a kernel writes.
+    pub(crate) fn write_span<T: Element>(
+        &self,
+        op: &'static str,
+        buffer: &mut Buffer<T>,
+        range: Range<usize>,
+    ) -> Result<Arg, qft_tensor::Error> {
+        let offset = buffer.span(range)?.start() * T::DTYPE.size_bytes();
+        let start = self.written(op, buffer.raw_mut())?;
+        Ok(Arg::Ptr(start + offset as u64))
     }
 
     /// The first element of a matrix that a kernel reads.

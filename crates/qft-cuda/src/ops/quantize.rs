@@ -1,9 +1,9 @@
 //! Quantization on the GPU: `kernels/quantize.cu`.
 
+use super::columns::by_columns;
 use super::dims::index;
 use super::wide;
 use crate::{Arg, Cuda, Launch};
-use qft_tensor::rng::HALF_BLOCK;
 use qft_tensor::wide::WIDE;
 use qft_tensor::{
     Dequantize, Error, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, Rounding, ScaleAxis,
@@ -20,12 +20,6 @@ const COLS_PER_WARP: usize = 512;
 
 /// Columns of a block in `dequantize`: STRETCH in the kernel.
 const STRETCH: usize = 1024;
-
-/// Rows of a block in the column kernels, unless there are too many rows for the grid.
-const STRIP: usize = 64;
-
-/// The largest grid in y.
-const MAX_GRID_Y: usize = 65_535;
 
 /// Whether to round stochastically, the stream, and the row of its first bits: the last arguments of a kernel that
 /// rounds.
@@ -51,17 +45,6 @@ fn by_rows(op: &'static str, rows: usize, cols: usize) -> Result<Launch, Error> 
         grid: [blocks, index(op, cols.div_ceil(STRETCH))?, 1],
         ..Launch::blocks(1, WARP * WARPS)
     })
-}
-
-/// A block per 128 columns and strip of rows, and the rows of a strip.
-pub(super) fn by_columns(
-    op: &'static str,
-    rows: usize,
-    cols: usize,
-) -> Result<(Launch, usize), Error> {
-    let strip = STRIP.max(rows.div_ceil(MAX_GRID_Y));
-    let grid = [index(op, cols.div_ceil(HALF_BLOCK))?, index(op, rows.div_ceil(strip))?, 1];
-    Ok((Launch { grid, ..Launch::blocks(1, WARP * WARPS) }, strip))
 }
 
 impl QuantizeOps for Cuda {
