@@ -261,21 +261,14 @@ fn head_rows(
     Ok((AtHead { x: gathered, rstd }, rows))
 }
 
-fn head_loss(
+fn head_loss<'a>(
     ctx: &Context<'_>,
     model: &Model,
-    tokens: &Tokens,
+    tokens: &'a Tokens,
     rows: Rows,
     cut: VocabularyCut,
-) -> Result<(HeadBatch, Vec<f64>), Error> {
-    let targets = copy_ids(ctx.ops, &tokens.targets)?;
-    HeadBatch::forward(ctx, model.head(), Arc::new(rows), targets, cut)
-}
-
-fn copy_ids(ops: &dyn LayerOps, ids: &Buffer<u32>) -> Result<Buffer<u32>, Error> {
-    let mut copy = Buffer::alloc(ops, Owner::Data, "targets", ids.len())?;
-    copy.copy_from(ops, 0, ids, 0..ids.len())?;
-    Ok(copy)
+) -> Result<(HeadBatch<'a>, Vec<f64>), Error> {
+    HeadBatch::forward(ctx, model.head(), Arc::new(rows), &tokens.targets, cut)
 }
 
 fn micro_batches<'a>(
@@ -427,7 +420,7 @@ fn head_backward(
     model: &mut Model,
     tokens: &[Tokens],
     at_head: Vec<AtHead>,
-    mut heads: Vec<HeadBatch>,
+    mut heads: Vec<HeadBatch<'_>>,
     target_tokens: usize,
     tied: &mut TiedGradient,
     sink: &mut dyn GradientSink,

@@ -54,11 +54,11 @@ impl VocabularyCut {
 
 /// One micro-batch at the head: positions that have a target.
 #[derive(Debug)]
-pub struct HeadBatch {
+pub struct HeadBatch<'a> {
     /// Normed hidden states `[M, C]`.
     pub x: Arc<Rows>,
     /// Target ids `[M]`.
-    pub targets: Buffer<u32>,
+    pub targets: &'a Buffer<u32>,
     max: Buffer<f32>,
     sum: Buffer<f32>,
     cut: VocabularyCut,
@@ -66,7 +66,7 @@ pub struct HeadBatch {
     logits: VecDeque<Buffer<f32>>,
 }
 
-impl HeadBatch {
+impl<'a> HeadBatch<'a> {
     /// Forward pass; also returns the negative log-likelihood of each position, in nats.
     ///
     /// Shapes: `x` `[M, C]`, `targets` u32 `[M]`, ids below the rows of `head`.
@@ -74,7 +74,7 @@ impl HeadBatch {
         ctx: &Context<'_>,
         head: &Matrix,
         x: Arc<Rows>,
-        targets: Buffer<u32>,
+        targets: &'a Buffer<u32>,
         cut: VocabularyCut,
     ) -> Result<(Self, Vec<f64>), Error> {
         let (ops, m) = (ctx.ops, targets.len());
@@ -92,7 +92,7 @@ impl HeadBatch {
                 logits,
                 start: rows.start,
                 cols: rows.len(),
-                targets: &targets,
+                targets,
                 max: &mut max,
                 sum: &mut sum,
                 target_logit: &mut target_logit,
@@ -123,7 +123,7 @@ impl HeadBatch {
             logits,
             start: rows.start,
             cols: rows.len(),
-            targets: &self.targets,
+            targets: self.targets,
             max: &self.max,
             sum: &self.sum,
             weight,
@@ -155,7 +155,7 @@ pub enum HeadGradient<'a> {
 pub fn backward(
     ctxs: &[Context<'_>],
     head: &mut Matrix,
-    batches: &mut [HeadBatch],
+    batches: &mut [HeadBatch<'_>],
     weight: f32,
     dxs: &mut [Buffer<f32>],
     mut gradient: HeadGradient<'_>,
