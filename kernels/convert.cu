@@ -4,7 +4,7 @@
 // pointers allow 16- and 8-byte accesses, else one. Numerics: to nearest, ties to even, NaN stays a quiet NaN; widening is
 // exact. Deterministic: elements are independent. CPU twin: crates/qft-autograd/src/cpu/convert.rs.
 // Bound: memory, 6 bytes an element.
-#include "rounding.cuh"
+#include "numeric.cuh"
 
 constexpr uint32_t THREADS = 256;
 

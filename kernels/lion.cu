@@ -28,12 +28,10 @@ constexpr uint32_t BLOCKS = 4;
 // Elements that share a momentum scale.
 constexpr uint32_t BLOCK = 128;
 
-// Below this a momentum block counts as zero.
-constexpr float TINY = 1e-30f;
 constexpr int32_t MAX_Q = 127;
 constexpr int32_t GROWN_MAX = 124;
 constexpr float MAX_STEP = 1048576.0f;
-constexpr uint32_t RESCALE_PURPOSE = 1u << 31;
+constexpr uint32_t RESCALING = 0x80000000u;
 
 // What all rows of an update share.
 struct Step {
@@ -48,10 +46,6 @@ struct Step {
 __device__ __forceinline__ float limit_step(float x) {
     const float raised = x > -MAX_STEP ? x : -MAX_STEP;
     return raised < MAX_STEP ? raised : MAX_STEP;
-}
-
-__device__ __forceinline__ int32_t nearest(float x) {
-    return static_cast<int32_t>(__float_as_uint(x + 12582912.0f) - __float_as_uint(12582912.0f));
 }
 
 // Factor from code |code| (square root) or code (linear) to the momentum: the scale divided by 16129 or 127. One correction of
@@ -115,7 +109,7 @@ __device__ __forceinline__ uint32_t encode_momentum(float m, float inverse, floa
     const float code = rest > u * width ? floor + 1.0f : floor;
     // An infinite momentum has 127, too: the root is NaN then.
     const float magnitude = code < 127.0f ? code : 127.0f;
-    return __float_as_uint(times_sign(magnitude, m) + 12582912.0f);
+    return __float_as_uint(times_sign(magnitude, m) + MAGIC);
 }
 
 // Updates a protected weight with the 16 bits of its element.
@@ -129,8 +123,8 @@ __device__ __forceinline__ uint16_t update_feature(const Step& step, uint16_t va
 // Word e % 64 of random block `first + e / 64`, computed alone.
 __device__ __forceinline__ uint32_t word_of(const Philox& stream, uint32_t first, uint32_t e) {
     const uint32_t word = e % BLOCK_WORDS;
-    const uint4 drawn = philox_words(stream, PHILOX_LANES * (first + e / BLOCK_WORDS) + word % PHILOX_LANES);
-    const uint32_t output = word / PHILOX_LANES;
+    const uint4 drawn = philox_words(stream, LANES * (first + e / BLOCK_WORDS) + word % LANES);
+    const uint32_t output = word / LANES;
     return output == 0 ? drawn.x : output == 1 ? drawn.y : output == 2 ? drawn.z : drawn.w;
 }
 
@@ -138,7 +132,7 @@ __device__ __forceinline__ uint32_t word_of(const Philox& stream, uint32_t first
 __device__ __forceinline__ void rescale(int32_t (&k)[QUAD], const Step& step, uint32_t random_block, float ratio,
                                         uint32_t* words) {
     Philox stream = step.stream;
-    stream.purpose ^= RESCALE_PURPOSE;
+    stream.purpose ^= RESCALING;
     float u[QUAD];
     draw_words(words, stream, random_block, random_block);
     element_offsets(u, words);

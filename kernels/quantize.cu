@@ -1,13 +1,14 @@
-// Quantization: `q = round(x f / s)` with `s = absmax(x f) / 127` per row, group or column; and back.
+// Quantization: `q = round(x f / s)` with `s = absmax(x f) / 127` per row or column; and back.
 //
-// Shapes: x, out f32 [rows, cols] with a stride; q i8 [rows, cols], dense; fold f32, one factor per column (rows and
-// groups) or per row (columns), or null; scales as in quads.cuh.
-// Rounding: to nearest, ties to even, or stochastic with the 16 bits of row r, element c (stochastic.cuh); NaN gives 0.
+// Shapes: x, out f32 [rows, cols] with a stride; q i8 [rows, cols], dense; fold f32, one factor per column (rows)
+// or per row (columns), or null; scale f32 [rows] or [cols].
+// Rounding: to nearest, ties to even, or stochastic with the 16 bits of row random_row + r, element c (stochastic.cuh); NaN
+// gives 0.
 // Accumulator: none, maxima only; they have no order, so results are the CPU's bit for bit, whatever the grid.
 // CPU twin: crates/qft-tensor/src/cpu/quantize.rs.
 // Bound: memory. quantize_rows 5 bytes an element and a second read of x that a cache serves (a row of 16384 is 64 KiB);
 // columns 9, since the maximum of a column is known only at its end. Random bits cost about 15 instructions an element.
-#include "int8.cuh"
+#include "numeric.cuh"
 #include "stochastic.cuh"
 #include "widen.cuh"
 
@@ -17,31 +18,30 @@ constexpr uint32_t THREADS = WARP * WARPS;
 // Columns of a row that a warp handles between two draws of random words.
 constexpr uint32_t WINDOW = 2 * HALF_BLOCK;
 
-// A block per scale, of 1 to 8 warps as the length of a group asks for; a warp takes every `warps`-th window of the row.
-// A lane has two quads in a window. Grid: rows * ceil(cols / group).
+// A block per row, of 1 to 8 warps as its length asks for; a warp takes every `warps`-th window of the row. A lane has two quads
+// in a window. Grid: rows.
 extern "C" __global__ void __launch_bounds__(THREADS)
 quantize_rows_f32_i8(const float* __restrict__ x, uint64_t stride, const float* __restrict__ fold, int8_t* __restrict__ q,
-                     float* __restrict__ scale, uint32_t cols, uint32_t group, uint32_t stochastic, uint64_t seed,
-                     uint32_t step, uint32_t tensor, uint32_t purpose) {
+                     float* __restrict__ scale, uint32_t cols, uint32_t stochastic, uint64_t seed,
+                     uint32_t step, uint32_t tensor, uint32_t purpose, uint32_t random_row) {
     __shared__ float maxima[WARPS];
     __shared__ __align__(16) uint32_t words[WARPS][WARP_WORDS];
     const uint32_t warps = blockDim.x / WARP, warp = warp_index(), lane = lane_index();
-    const uint32_t groups = (cols - 1) / group + 1, row = blockIdx.x / groups;
-    const uint32_t begin = blockIdx.x % groups * group, end = min(cols - begin, group) + begin;
+    const uint32_t row = blockIdx.x;
     const float* const x_row = x + row * stride;
     int8_t* const q_row = q + static_cast<uint64_t>(row) * cols;
     const bool x_aligned = quads_aligned(x, stride), q_aligned = quads_aligned(q, cols);
     const bool fold_aligned = is_aligned(fold, 16);
-    const uint32_t first_window = begin / WINDOW + warp, windows = (end - 1) / WINDOW + 1;
+    const uint32_t windows = (cols - 1) / WINDOW + 1;
 
     float absmax = 0.0f;
-    for (uint32_t window = first_window; window < windows; window += warps) {
+    for (uint32_t window = warp; window < windows; window += warps) {
 #pragma unroll
         for (uint32_t half = 0; half < 2; ++half) {
             const uint32_t col = window * WINDOW + half * HALF_BLOCK + QUAD * lane;
             float v[QUAD], f[QUAD];
-            load_quad(v, x_row, col, begin, end, x_aligned);
-            if (fold) load_quad(f, fold, col, begin, end, fold_aligned);
+            load_quad(v, x_row, col, 0, cols, x_aligned);
+            if (fold) load_quad(f, fold, col, 0, cols, fold_aligned);
             // The maximum of a number and NaN is the number: a NaN raises nothing.
 #pragma unroll
             for (uint32_t i = 0; i < QUAD; ++i) absmax = fmaxf(absmax, fabsf(fold ? v[i] * f[i] : v[i]));
@@ -51,25 +51,25 @@ quantize_rows_f32_i8(const float* __restrict__ x, uint64_t stride, const float* 
     if (lane == 0) maxima[warp] = absmax;
     __syncthreads();
     for (uint32_t other = 0; other < warps; ++other) absmax = fmaxf(absmax, maxima[other]);
-    if (threadIdx.x == 0) scale[blockIdx.x] = scale_of(absmax);
+    if (threadIdx.x == 0) scale[row] = scale_of(absmax);
     const float inverse = inverse_scale_of(absmax);
 
     const Philox stream = philox(seed, step, tensor, purpose);
-    const uint32_t first_block = row * blocks_per_row(cols);
-    for (uint32_t window = first_window; window < windows; window += warps) {
+    const uint32_t first_block = (random_row + row) * blocks_per_row(cols);
+    for (uint32_t window = warp; window < windows; window += warps) {
         if (stochastic) draw_words(words[warp], stream, first_block + 2 * window, first_block + 2 * window + 1);
 #pragma unroll
         for (uint32_t half = 0; half < 2; ++half) {
             const uint32_t col = window * WINDOW + half * HALF_BLOCK + QUAD * lane;
             float v[QUAD], f[QUAD], u[QUAD] = {};
-            load_quad(v, x_row, col, begin, end, x_aligned);
-            if (fold) load_quad(f, fold, col, begin, end, fold_aligned);
+            load_quad(v, x_row, col, 0, cols, x_aligned);
+            if (fold) load_quad(f, fold, col, 0, cols, fold_aligned);
             if (stochastic) element_offsets(u, words[warp] + half * SECOND_BLOCK);
             int32_t rounded[QUAD];
 #pragma unroll
             for (uint32_t i = 0; i < QUAD; ++i)
                 rounded[i] = nearest_i8((fold ? v[i] * f[i] : v[i]) * inverse + u[i]);
-            store_quad(q_row, col, begin, end, q_aligned, rounded);
+            store_quad(q_row, col, 0, cols, q_aligned, rounded);
         }
     }
 }
@@ -117,7 +117,8 @@ column_absmax_f32(const float* __restrict__ x, uint64_t stride, const float* __r
 extern "C" __global__ void __launch_bounds__(THREADS)
 quantize_cols_f32_i8(const float* __restrict__ x, uint64_t stride, const float* __restrict__ fold,
                      const float* __restrict__ absmax, int8_t* __restrict__ q, uint32_t rows, uint32_t cols,
-                     uint32_t strip, uint32_t stochastic, uint64_t seed, uint32_t step, uint32_t tensor, uint32_t purpose) {
+                     uint32_t strip, uint32_t stochastic, uint64_t seed, uint32_t step, uint32_t tensor, uint32_t purpose,
+                     uint32_t random_row) {
     __shared__ __align__(16) uint32_t words[WARPS][WARP_WORDS];
     const uint32_t warp = warp_index(), col = blockIdx.x * HALF_BLOCK + QUAD * lane_index();
     const uint32_t first_row = blockIdx.y * strip, last_row = min(rows - first_row, strip) + first_row;
@@ -127,7 +128,7 @@ quantize_cols_f32_i8(const float* __restrict__ x, uint64_t stride, const float* 
     for (uint32_t i = 0; i < QUAD; ++i) inverse[i] = col + i < cols ? inverse_scale_of(absmax[col + i]) : 0.0f;
     const Philox stream = philox(seed, step, tensor, purpose);
     for (uint32_t pair = first_row + 2 * warp; pair < last_row; pair += 2 * WARPS) {
-        const uint32_t block = pair * blocks_per_row(cols) + blockIdx.x;
+        const uint32_t block = (random_row + pair) * blocks_per_row(cols) + blockIdx.x;
         if (stochastic) draw_words(words[warp], stream, block, block + blocks_per_row(cols));
 #pragma unroll
         for (uint32_t half = 0; half < 2; ++half) {
@@ -165,15 +166,14 @@ dequantize_wide_i8_f32(const int8_t* __restrict__ q, const float* __restrict__ s
     out[row * stride + channel] = static_cast<float>(digits) * scale[row];
 }
 
-// out = q * scale. A warp per row and 1024 columns, a lane a quad at a time. Grid: (ceil(rows / 8), ceil(cols / 1024)).
+// out = q * scale, one per row or per column. A warp per row and 1024 columns, a lane a quad at a time. Grid: (ceil(rows / 8), ceil(cols / 1024)).
 constexpr uint32_t STRETCH = 1024;
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-dequantize_i8_f32(const int8_t* __restrict__ q, const float* __restrict__ scale, uint32_t scales_per_row, uint32_t group,
+dequantize_i8_f32(const int8_t* __restrict__ q, const float* __restrict__ scale, uint32_t per_row,
                   float* __restrict__ out, uint64_t stride, uint32_t rows, uint32_t cols) {
     const uint32_t row = blockIdx.x * WARPS + warp_index();
     if (row >= rows) return;
-    const Scales scales = {scale, scales_per_row, group};
     const int8_t* const q_row = q + static_cast<uint64_t>(row) * cols;
     float* const out_row = out + row * stride;
     const bool q_aligned = quads_aligned(q, cols), out_aligned = quads_aligned(out, stride);
@@ -182,47 +182,10 @@ dequantize_i8_f32(const int8_t* __restrict__ q, const float* __restrict__ scale,
         int32_t code[QUAD];
         float factor[QUAD], value[QUAD];
         load_quad(code, q_row, col, 0, cols, q_aligned);
-        load_scales(factor, scales, row, col, cols);
+#pragma unroll
+        for (uint32_t i = 0; i < QUAD; ++i) factor[i] = per_row ? scale[row] : col + i < cols ? scale[col + i] : 0.0f;
 #pragma unroll
         for (uint32_t i = 0; i < QUAD; ++i) value[i] = static_cast<float>(code[i]) * factor[i];
         store_quad(out_row, col, 0, cols, out_aligned, value);
-    }
-}
-
-// to = round(from * from_scale / to_scale), 0 where the new scale is 0. As dequantize_i8_f32; a warp draws random words
-// for 256 columns at a time.
-extern "C" __global__ void __launch_bounds__(THREADS)
-requantize_i8_i8(const int8_t* __restrict__ from, const float* __restrict__ from_scale, uint32_t from_scales_per_row,
-                 uint32_t from_group, int8_t* __restrict__ to, const float* __restrict__ to_scale,
-                 uint32_t to_scales_per_row, uint32_t to_group, uint32_t rows, uint32_t cols, uint32_t stochastic,
-                 uint64_t seed, uint32_t step, uint32_t tensor, uint32_t purpose) {
-    __shared__ __align__(16) uint32_t words[WARPS][WARP_WORDS];
-    const uint32_t warp = warp_index(), row = blockIdx.x * WARPS + warp;
-    if (row >= rows) return;
-    const Scales old_scales = {from_scale, from_scales_per_row, from_group};
-    const Scales new_scales = {to_scale, to_scales_per_row, to_group};
-    const uint64_t offset = static_cast<uint64_t>(row) * cols;
-    const bool from_aligned = quads_aligned(from, cols), to_aligned = quads_aligned(to, cols);
-    const Philox stream = philox(seed, step, tensor, purpose);
-    const uint32_t first = blockIdx.y * STRETCH, last = min(cols - first, STRETCH) + first;
-    for (uint32_t window = first; window < last; window += WINDOW) {
-        const uint32_t block = row * blocks_per_row(cols) + window / HALF_BLOCK;
-        if (stochastic) draw_words(words[warp], stream, block, block + 1);
-#pragma unroll
-        for (uint32_t half = 0; half < 2; ++half) {
-            const uint32_t col = window + half * HALF_BLOCK + QUAD * lane_index();
-            int32_t code[QUAD];
-            float before[QUAD], after[QUAD], u[QUAD] = {};
-            load_quad(code, from + offset, col, 0, cols, from_aligned);
-            load_scales(before, old_scales, row, col, cols);
-            load_scales(after, new_scales, row, col, cols);
-            if (stochastic) element_offsets(u, words[warp] + half * SECOND_BLOCK);
-#pragma unroll
-            for (uint32_t i = 0; i < QUAD; ++i) {
-                const float value = __fdiv_rn(static_cast<float>(code[i]) * before[i], after[i]);
-                code[i] = after[i] > TINY ? nearest_i8(value + u[i]) : 0;
-            }
-            store_quad(to + offset, col, 0, cols, to_aligned, code);
-        }
     }
 }

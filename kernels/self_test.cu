@@ -5,7 +5,7 @@
 // lane receives of the four 8 x 8 matrices of 16-bit elements that `a` is, plain and transposed. Grid: one block of 32.
 // CPU twin: crates/qft-cuda/src/self_test.rs. Run once when a device is opened.
 #include "mma.cuh"
-#include "rounding.cuh"
+#include "random.cuh"
 
 extern "C" __global__ void __launch_bounds__(32)
 self_test(const uint8_t* __restrict__ a, const uint8_t* __restrict__ b, const uint16_t* __restrict__ fa,
@@ -46,8 +46,8 @@ self_test(const uint8_t* __restrict__ a, const uint8_t* __restrict__ b, const ui
         loads[32 * (4 + m) + lane] = transposed[m];
     }
 
-    if (lane < PHILOX_LANES) {
-        const uint4 w = philox_words(philox(seed, step, tensor, purpose), PHILOX_LANES * block + lane);
+    if (lane < LANES) {
+        const uint4 w = philox_words(philox(seed, step, tensor, purpose), LANES * block + lane);
         words[lane] = w.x;
         words[16 + lane] = w.y;
         words[32 + lane] = w.z;

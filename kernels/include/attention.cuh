@@ -4,7 +4,7 @@
 // quarters of the 32 banks, so matrix loads and stores are free of conflicts.
 #pragma once
 #include "mma.cuh"
-#include "rounding.cuh"
+#include "numeric.cuh"
 
 constexpr uint32_t ATTENTION_TILE = 64;
 constexpr uint32_t HALF_TILE = ATTENTION_TILE / 2;

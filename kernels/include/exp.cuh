@@ -1,14 +1,14 @@
 // The exponential function of the CPU backend, bit for bit: crates/qft-autograd/src/cpu/exp.rs.
 #pragma once
-#include "common.cuh"
+#include "numeric.cuh"
 
 // e^x within 1 ulp of the true value or 0; 0 for x < -87.33, saturated above 88.37; NaN stays NaN.
 __device__ __forceinline__ float exp_f32(float x) {
-    const float lowest = -87.33654f, highest = 88.37626f, magic = 12582912.0f;
+    const float lowest = -87.33654f, highest = 88.37626f;
     float clamped = x < lowest ? lowest : x;
     clamped = clamped > highest ? highest : clamped;
-    const float shifted = __fmaf_rn(clamped, 1.44269504088896340736f, magic);
-    const float n = __fadd_rn(shifted, -magic);
+    const float shifted = __fmaf_rn(clamped, 1.44269504088896340736f, MAGIC);
+    const float n = __fadd_rn(shifted, -MAGIC);
     // ln 2 in two parts; the first has few bits, so that its multiples are exact.
     const float r = __fmaf_rn(n, 2.1219444e-4f, __fmaf_rn(n, -0.6933594f, clamped));
     // A minimax polynomial of (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2 (Cephes).

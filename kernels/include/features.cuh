@@ -1,6 +1,6 @@
 // Protected features of hybrid matrices, in device memory: crates/qft-quant/src/outlier.rs.
 #pragma once
-#include "rounding.cuh"
+#include "numeric.cuh"
 
 // Columns that share one count.
 constexpr uint32_t FEATURE_COLS = 256;

@@ -1,7 +1,7 @@
 // Four consecutive elements of a row, the unit in which a lane reads and writes: one vector access where alignment and
 // the borders of the range allow it, else element by element.
 #pragma once
-#include "rounding.cuh"
+#include "random.cuh"
 
 constexpr uint32_t QUAD = 4;
 
@@ -62,26 +62,4 @@ __device__ __forceinline__ void store_quad(int8_t* row, uint32_t col, uint32_t b
     for (uint32_t i = 0; i < QUAD; ++i) {
         if (col + i >= begin && col + i < end) row[col + i] = static_cast<int8_t>(x[i]);
     }
-}
-
-// The scales of an INT8 matrix: that of element [r, c] is scale[r * per_row + c / group].
-//
-// Per row: per_row = 1, group = cols; per column: per_row = 0, group = 1; per group: per_row = ceil(cols / group).
-struct Scales {
-    const float* scale;
-    uint32_t per_row, group;
-};
-
-__device__ __forceinline__ void load_scales(float (&out)[QUAD], const Scales& scales, uint32_t row, uint32_t col,
-                                            uint32_t cols) {
-    const float* first = scales.scale + static_cast<uint64_t>(row) * scales.per_row;
-    if (scales.per_row == 1 || scales.group % QUAD == 0) {
-        // Quads do not cross the groups.
-        const float scale = col < cols ? first[scales.per_row == 1 ? 0 : col / scales.group] : 0.0f;
-#pragma unroll
-        for (uint32_t i = 0; i < QUAD; ++i) out[i] = scale;
-        return;
-    }
-#pragma unroll
-    for (uint32_t i = 0; i < QUAD; ++i) out[i] = col + i < cols ? first[(col + i) / scales.group] : 0.0f;
 }

@@ -6,9 +6,6 @@
 constexpr uint32_t ROW_THREADS = 256;
 constexpr uint32_t ROW_WARPS = ROW_THREADS / WARP;
 
-// Lanes of a partial sum on the CPU: element i belongs to lane i % 16 (crates/qft-autograd/src/cpu/lanes.rs).
-constexpr uint32_t LANES = 16;
-
 // The sum of 16 lanes, as a tree: halves onto each other. Called by a whole warp whose thread l holds lane l % 16;
 // every thread gets the result. Addition commutes, so the butterfly has the bits of the tree.
 __device__ __forceinline__ float sum_lanes(float lane) {

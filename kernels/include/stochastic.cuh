@@ -12,16 +12,16 @@ constexpr uint32_t WARP_WORDS = SECOND_BLOCK + BLOCK_WORDS;
 
 // Fills `words` with the random blocks `first` and `second`. All lanes of the warp call together.
 __device__ __forceinline__ void draw_words(uint32_t* words, const Philox& stream, uint32_t first, uint32_t second) {
-    const uint32_t lane = lane_index() % PHILOX_LANES;
-    const bool high = lane_index() >= PHILOX_LANES;
-    const uint4 drawn = philox_words(stream, PHILOX_LANES * (high ? second : first) + lane);
+    const uint32_t lane = lane_index() % LANES;
+    const bool high = lane_index() >= LANES;
+    const uint4 drawn = philox_words(stream, LANES * (high ? second : first) + lane);
     // The last words have been read.
     __syncwarp();
     uint32_t* to = words + (high ? SECOND_BLOCK : 0) + lane;
     to[0] = drawn.x;
-    to[PHILOX_LANES] = drawn.y;
-    to[2 * PHILOX_LANES] = drawn.z;
-    to[3 * PHILOX_LANES] = drawn.w;
+    to[LANES] = drawn.y;
+    to[2 * LANES] = drawn.z;
+    to[3 * LANES] = drawn.w;
     __syncwarp();
 }
 
@@ -44,7 +44,7 @@ __device__ __forceinline__ void element_words(uint32_t (&out)[QUAD], const uint3
 __device__ __forceinline__ void element_offsets(float (&out)[QUAD], const uint32_t* words) {
     const uint32_t lane = lane_index(), shift = lane < WARP / 2 ? 0 : 16;
     uint32_t drawn[QUAD];
-    load_words(drawn, words + QUAD * (lane % PHILOX_LANES));
+    load_words(drawn, words + QUAD * (lane % LANES));
 #pragma unroll
     for (uint32_t i = 0; i < QUAD; ++i) out[i] = offset_from_bits(drawn[i] >> shift & 0xFFFFu) - 0.5f;
 }

@@ -1,7 +1,7 @@
 // Quantization with wide channels: crates/qft-tensor/src/cpu/wide.rs. Which they are stands on the device, chosen by an
 // earlier step (wide.cu), so the host does not know whether there are any.
 #pragma once
-#include "int8.cuh"
+#include "numeric.cuh"
 #include "wide.cuh"
 
 // The largest magnitude of a wide value, in units of the scale.

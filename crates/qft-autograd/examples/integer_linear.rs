@@ -71,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("  step {step:2}: loss {loss:.6}");
             }
             let dy = Buffer::from_host(&cpu, Owner::Activations, "dy", &dy)?;
-            let (_, rounding) = linear::rounding(&ctx, &matrix);
+            let (_, rounding) = linear::rounding(&ctx, &matrix)?;
             let share = PendingGradient::new(&ctx, &Arc::new(rows), &dy, OUTPUTS, rounding)?;
             let mut sink = Keep(vec![0.0; weights.len()]);
             linear::flush(&ctx, &mut matrix, &mut vec![share], &mut sink)?;

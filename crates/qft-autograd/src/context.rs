@@ -1,7 +1,7 @@
 //! What every layer needs to know about the pass it takes part in.
 
-use crate::LayerOps;
-use qft_tensor::{RngKey, Rounding};
+use crate::{Error, LayerOps};
+use qft_tensor::{Purpose, RngKey, Rounding};
 use serde::{Deserialize, Serialize};
 
 /// In which numbers linear layers multiply.
@@ -19,19 +19,6 @@ pub enum Compute {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorId(pub u32);
 
-/// What random numbers are drawn for; part of their key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// The update of weights and momentum.
-    Update = 1,
-    /// Gradient of an output, on the way to the gradient of the input.
-    InputGradient = 2,
-    /// Gradient of an output, on the way to the gradient of the weight.
-    WeightGradient = 3,
-    /// A gradient that is kept on the gradient stack.
-    StoredGradient = 4,
-}
-
 /// The device, the number format, and the names of the random streams of one micro-batch of one step.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -43,23 +30,22 @@ pub struct Context<'a> {
     pub seed: u64,
     /// Optimizer step.
     pub step: u32,
-    /// Micro-batch within the step, below 4096.
-    pub micro_batch: u32,
+    /// Micro-batch within the step, below [`qft_tensor::MAX_MICRO_BATCHES`].
+    pub micro_batch: usize,
 }
 
 impl Context<'_> {
-    /// The stream for `purpose`; `block` (below 4096) tells apart the parts of one tensor.
-    pub fn key(&self, tensor: TensorId, purpose: Purpose, block: u32) -> RngKey {
-        RngKey {
-            seed: self.seed,
-            step: self.step,
-            tensor: tensor.0,
-            purpose: (purpose as u32) << 24 | (self.micro_batch & 0xFFF) << 12 | (block & 0xFFF),
-        }
-    }
-
-    /// Stochastic rounding from that stream.
-    pub fn stochastic(&self, tensor: TensorId, purpose: Purpose, block: u32) -> Rounding {
-        Rounding::Stochastic(self.key(tensor, purpose, block))
+    /// Stochastic rounding from this micro-batch's stream for a part of a tensor.
+    ///
+    /// Errors: [`qft_tensor::Error::StreamRange`].
+    pub fn stochastic(
+        &self,
+        tensor: TensorId,
+        purpose: Purpose,
+        part: usize,
+    ) -> Result<Rounding, Error> {
+        let place = (self.micro_batch, part);
+        let key = RngKey::of_part(self.seed, self.step, tensor.0, purpose, place)?;
+        Ok(Rounding::Stochastic { key, first_row: 0 })
     }
 }

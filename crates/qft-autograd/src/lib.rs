@@ -16,7 +16,7 @@ pub mod stack;
 mod cpu;
 mod planner;
 
-pub use context::{Compute, Context, Purpose, TensorId};
+pub use context::{Compute, Context, TensorId};
 pub use error::Error;
 pub use ops::{Heads, LayerOps, RowsOut, Segments, TableRef};
 pub use param::{Matrix, Vector, Weight};

@@ -223,8 +223,14 @@ fn a_target_beyond_the_vocabulary_does_not_panic() {
         target_logit: &mut target_logit,
     })
     .unwrap();
-    let (targets, max, sum) = (&targets, &max, &sum);
-    let logits = &mut logits;
-    cpu.loss_gradient(LossGradient { logits, start: 0, cols: 3, targets, max, sum, weight: 1.0 })
-        .unwrap();
+    // Three logits of 1/2: their maximum, and a sum of three exponentials of 0. No target was seen.
+    assert_eq!((get(&max), get(&sum)), (vec![0.5; 2], vec![3.0; 2]));
+    {
+        let (targets, max, sum) = (&targets, &max, &sum);
+        let logits = &mut logits;
+        let op = LossGradient { logits, start: 0, cols: 3, targets, max, sum, weight: 1.0 };
+        cpu.loss_gradient(op).unwrap();
+    }
+    // The softmax alone: no column is a target's.
+    assert_eq!(get(&logits), [1.0 / 3.0; 6]);
 }

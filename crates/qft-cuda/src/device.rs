@@ -5,7 +5,10 @@ use crate::scratch::{HOPPER_SCRATCH_BYTES, SCRATCH_BYTES, Scratch};
 use crate::{Arg, Driver, Error, Launch};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::pool::FreeBlocks;
-use qft_tensor::{Buffer, DType, Device, DeviceKind, Element, Ledger, Mat, MatMut, Owner, Span};
+use qft_tensor::{
+    Buffer, DType, Device, DeviceKind, Element, Host, Ledger, Mat, MatMut, Owner, Span,
+};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The largest grid in y and z.
@@ -23,6 +26,7 @@ const HOPPER: (u32, u32) = (9, 0);
 #[derive(Debug)]
 pub struct Cuda {
     driver: Arc<dyn Driver>,
+    host: Arc<Host>,
     ledger: Arc<Ledger>,
     free: Arc<FreeBlocks<Block>>,
     scratch: Scratch,
@@ -30,13 +34,14 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// A device on `driver`. On Hopper it tries the products of warpgroups, and goes without if they are wrong.
+    /// A device on `driver`, for which `host` works. On Hopper it tries the products of warpgroups, and goes without if they are wrong.
     ///
     /// Errors: [`Error::OutOfMemory`] if there is no room for the scratch block.
-    pub fn new(driver: Arc<dyn Driver>) -> Result<Self, Error> {
-        let mut device = Self::without_warpgroup_products(Arc::clone(&driver))?;
+    pub fn new(driver: Arc<dyn Driver>, host: Arc<Host>) -> Result<Self, Error> {
+        let make = || Self::without_warpgroup_products(Arc::clone(&driver), Arc::clone(&host));
+        let mut device = make()?;
         if device.is_hopper() {
-            match Self::without_warpgroup_products(driver)?.test_warpgroup_products() {
+            match make()?.test_warpgroup_products() {
                 Ok(()) => device.warpgroup_products = true,
                 Err(error) => tracing::warn!(
                     "products of warpgroups are not used: {error}; QFT_NO_WGMMA=1 does not try them"
@@ -46,12 +51,15 @@ impl Cuda {
         Ok(device)
     }
 
-    pub(crate) fn without_warpgroup_products(driver: Arc<dyn Driver>) -> Result<Self, Error> {
+    pub(crate) fn without_warpgroup_products(
+        driver: Arc<dyn Driver>,
+        host: Arc<Host>,
+    ) -> Result<Self, Error> {
         let is_hopper = driver.properties().compute_capability == HOPPER;
         let bytes = if is_hopper { HOPPER_SCRATCH_BYTES } else { SCRATCH_BYTES };
         let scratch = Scratch::new(&driver, bytes)?;
         let (ledger, free) = (Arc::default(), Arc::default());
-        Ok(Self { driver, ledger, free, scratch, warpgroup_products: false })
+        Ok(Self { driver, host, ledger, free, scratch, warpgroup_products: false })
     }
 
     /// Whether the device knows products of warpgroups.
@@ -72,11 +80,6 @@ impl Cuda {
     /// The driver.
     pub fn driver(&self) -> &dyn Driver {
         &*self.driver
-    }
-
-    /// Memory that the device itself takes, beside what its ledger counts.
-    pub fn own_bytes(&self) -> u64 {
-        self.scratch.bytes() as u64
     }
 
     pub(crate) fn scratch_block(&self) -> &Scratch {
@@ -172,6 +175,18 @@ impl Cuda {
         Ok(Arg::Ptr(start + (span.start() * T::DTYPE.size_bytes()) as u64))
     }
 
+    /// The first element of a range of a buffer that a kernel writes.
+    pub(crate) fn write_span<T: Element>(
+        &self,
+        op: &'static str,
+        buffer: &mut Buffer<T>,
+        range: Range<usize>,
+    ) -> Result<Arg, qft_tensor::Error> {
+        let offset = buffer.span(range)?.start() * T::DTYPE.size_bytes();
+        let start = self.written(op, buffer.raw_mut())?;
+        Ok(Arg::Ptr(start + offset as u64))
+    }
+
     /// The first element of a matrix that a kernel reads.
     pub(crate) fn read_mat<T: Element>(
         &self,
@@ -201,6 +216,10 @@ impl Device for Cuda {
 
     fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    fn host(&self) -> Result<&Host, qft_tensor::Error> {
+        Ok(&self.host)
     }
 
     fn alloc_raw(

@@ -1,6 +1,8 @@
 //! The error type of this crate.
 
 use crate::launch::{Arg, Parameter};
+use cudarc::driver::DriverError;
+use std::ffi::CStr;
 
 /// What can go wrong between the device and its driver.
 #[derive(Debug, thiserror::Error)]
@@ -95,4 +97,18 @@ impl Error {
     pub(crate) fn during(self, op: &'static str) -> qft_tensor::Error {
         qft_tensor::Error::DeviceFailure { op, message: self.to_string() }
     }
+}
+
+/// A failure of `call`, in the driver's words.
+pub(crate) fn driver_error(call: &str, error: DriverError) -> Error {
+    let text = |found: Result<&CStr, DriverError>| {
+        found.map_or_else(|_| format!("{:?}", error.0), |text| text.to_string_lossy().into_owned())
+    };
+    let message = format!("{} ({})", text(error.error_string()), text(error.error_name()));
+    Error::Driver { call: call.to_owned(), message }
+}
+
+/// For `map_err`.
+pub(crate) fn failed(call: &str) -> impl FnOnce(DriverError) -> Error {
+    move |error| driver_error(call, error)
 }

@@ -2,10 +2,11 @@
 
 #![allow(unsafe_code)] // Calls of NVIDIA's driver.
 
+use crate::error::{driver_error, failed};
 use crate::ptx::{self, MODULES};
 use crate::{Arg, Driver, Error, Launch, MemoryInfo, Properties, Signature, probe};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
-use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaStream, result, sys};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::fmt;
@@ -50,20 +51,6 @@ impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gpu").field("properties", &self.properties).finish_non_exhaustive()
     }
-}
-
-/// A failure of `call`, in the driver's words.
-pub(crate) fn driver_error(call: &str, error: DriverError) -> Error {
-    let text = |found: Result<&CStr, DriverError>| {
-        found.map_or_else(|_| format!("{:?}", error.0), |text| text.to_string_lossy().into_owned())
-    };
-    let message = format!("{} ({})", text(error.error_string()), text(error.error_name()));
-    Error::Driver { call: call.to_owned(), message }
-}
-
-/// For `map_err`.
-fn failed(call: &str) -> impl FnOnce(DriverError) -> Error {
-    move |error| driver_error(call, error)
 }
 
 impl Gpu {

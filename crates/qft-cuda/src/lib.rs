@@ -23,25 +23,26 @@ pub use error::Error;
 pub use gpu::Gpu;
 pub use launch::{Arg, Launch, Parameter, Signature};
 
+use qft_tensor::Host;
 use std::sync::Arc;
 
-/// The GPU of that index, after it has given known answers.
+/// The GPU of that index, after it has given known answers; `host` works for it.
 ///
 /// `QFT_NO_WGMMA` in the environment keeps Hopper from its products of warpgroups, for comparisons.
 ///
 /// Errors: [`Error::NoDriver`], [`Error::OldDriver`], [`Error::NoDevice`] and [`Error::OldDevice`] where there is no GPU to
 /// use, [`Error::SelfTest`] where there is one that computes wrongly, [`Error::Driver`] if the driver fails.
-pub fn open(ordinal: usize) -> Result<Cuda, Error> {
+pub fn open(ordinal: usize, host: Arc<Host>) -> Result<Cuda, Error> {
     let open = || Ok::<Arc<dyn Driver>, Error>(Arc::new(Gpu::open(ordinal)?));
     let mut device = None;
     if std::env::var_os("QFT_NO_WGMMA").is_none() {
-        let tried = Cuda::new(open()?)?;
+        let tried = Cuda::new(open()?, Arc::clone(&host))?;
         // A kernel that faults takes its context along: go on in a new one, if the driver allows it.
         device = (!tried.is_hopper() || tried.has_warpgroup_products()).then_some(tried);
     }
     let device = match device {
         Some(device) => device,
-        None => Cuda::without_warpgroup_products(open()?)?,
+        None => Cuda::without_warpgroup_products(open()?, host)?,
     };
     device.self_test().map_err(Error::SelfTest)?;
     // The ledger of the device that is handed out begins empty.

@@ -1,6 +1,7 @@
 //! The operations: each checks its operands as its CPU twin does, then launches.
 
 mod attention;
+mod columns;
 mod convert;
 mod dims;
 mod embedding;

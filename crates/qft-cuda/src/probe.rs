@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // Calls of NVIDIA's driver.
 
 use crate::Error;
-use crate::gpu::driver_error;
+use crate::error::failed;
 use cudarc::driver::{result, sys};
 
 /// The oldest driver that loads the kernels' PTX 7.8: that of CUDA 12.0, for which the driver's functions are declared.
@@ -21,16 +21,15 @@ pub fn device_count() -> Result<usize, Error> {
     // SAFETY: writes one integer; allowed before cuInit.
     unsafe { sys::cuDriverGetVersion(&mut version) }
         .result()
-        .map_err(|error| driver_error("cuDriverGetVersion", error))?;
+        .map_err(failed("cuDriverGetVersion"))?;
     if version < OLDEST_DRIVER {
         return Err(Error::OldDriver {
             found: version_text(version),
             needed: version_text(OLDEST_DRIVER),
         });
     }
-    result::init().map_err(|error| driver_error("cuInit", error))?;
-    let count =
-        result::device::get_count().map_err(|error| driver_error("cuDeviceGetCount", error))?;
+    result::init().map_err(failed("cuInit"))?;
+    let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
 

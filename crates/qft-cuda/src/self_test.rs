@@ -4,7 +4,7 @@ use crate::ops::gemm;
 use crate::{Arg, Cuda, Error, Launch};
 use half::bf16;
 use qft_tensor::rng::BLOCK_WORDS;
-use qft_tensor::{Buffer, Orientation, Owner, Philox, RngKey};
+use qft_tensor::{Buffer, Orientation, Owner, Philox, Purpose, RngKey};
 
 const OP: &str = "self_test";
 /// Rows and columns of a tensor-core product.
@@ -27,7 +27,7 @@ impl Cuda {
             (0..M * K_BF16).map(|i| bf16::from_f32((i * 37 % 31) as f32 - 15.0)).collect();
         let fb: Vec<bf16> =
             (0..N * K_BF16).map(|i| bf16::from_f32((i * 29 % 23) as f32 - 11.0)).collect();
-        let key = RngKey { seed: 0x0123_4567_89AB_CDEF, step: 5, tensor: 7, purpose: 11 };
+        let key = RngKey::new(0x0123_4567_89AB_CDEF, 5, 7, Purpose::SelfTest);
         let block = 13;
 
         let upload_i8 = |values: &[i8]| Buffer::from_host(self, Owner::Workspace, OP, values);
@@ -47,10 +47,10 @@ impl Cuda {
             self.write(OP, &mut sums)?,
             self.write(OP, &mut words)?,
             self.write(OP, &mut loads)?,
-            Arg::U64(key.seed),
-            Arg::U32(key.step),
-            Arg::U32(key.tensor),
-            Arg::U32(key.purpose),
+            Arg::U64(key.seed()),
+            Arg::U32(key.step()),
+            Arg::U32(key.tensor()),
+            Arg::U32(key.purpose_word()),
             Arg::U32(block),
         ];
         self.launch(OP, "self_test", Launch::blocks(1, 32), &args)?;

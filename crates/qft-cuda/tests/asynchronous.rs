@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{alloc, upload};
+use common::{alloc, host, upload};
 use qft_autograd::ops::{
     AttentionBackward, AttentionForward, EmbedBackward, EmbedForward, GatherRows, Operands,
     RmsNormBackward, RmsNormForward, Rope, ScatterRows,
@@ -38,7 +38,7 @@ impl Driver for Silent {
 
 #[test]
 fn no_layer_waits_for_the_device() {
-    let device = Cuda::new(Arc::new(Silent(Emulator::new(1 << 30, 0)))).unwrap();
+    let device = Cuda::new(Arc::new(Silent(Emulator::new(1 << 30, 0))), host()).unwrap();
     let ops: &dyn LayerOps = &device;
     let (tokens, channels, vocab) = (4, 8, 10);
     let len = tokens * channels;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{devices_under_test, emulator, upload};
+use common::{devices_under_test, emulator, host, upload};
 use qft_cuda::{Arg, Driver, Error, Launch, ptx};
 use qft_emulator::Emulator;
 use qft_tensor::{Buffer, Device, Owner};
@@ -74,11 +74,11 @@ fn copies_move_bytes() {
 fn without_a_gpu_opening_one_is_an_error_that_says_so() {
     match qft_cuda::probe::device_count() {
         Ok(count) => {
-            let error = qft_cuda::open(count).unwrap_err();
+            let error = qft_cuda::open(count, host()).unwrap_err();
             assert!(matches!(error, Error::NoDevice { .. }), "{error}");
         }
         Err(expected) => {
-            assert_eq!(qft_cuda::open(0).unwrap_err().to_string(), expected.to_string());
+            assert_eq!(qft_cuda::open(0, host()).unwrap_err().to_string(), expected.to_string());
         }
     }
 }

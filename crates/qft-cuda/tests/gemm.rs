@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{alloc, bits, cpu, devices_under_test, upload};
+use common::{alloc, bits, cpu, devices_under_test, host, upload};
 use proptest::prelude::*;
 use qft_cuda::{Arg, Cuda, Driver, Error, Gpu, Launch, Properties};
 use qft_emulator::Emulator;
@@ -76,13 +76,13 @@ fn devices() -> Vec<(String, Cuda)> {
         ("emulator with one multiprocessor", OneMultiprocessor::new(3)),
         ("emulator of Hopper with one multiprocessor", OneMultiprocessor::hopper(4)),
     ] {
-        devices.push((name.to_owned(), Cuda::new(Arc::new(driver)).unwrap()));
+        devices.push((name.to_owned(), Cuda::new(Arc::new(driver), host()).unwrap()));
     }
     // Where there is a GPU, its large tiles too: results that fill it would take the CPU too long.
     if let Ok(gpu) = Gpu::open(0) {
         let name = format!("{} as if with one multiprocessor", gpu.properties().name);
         let driver = OneMultiprocessor::of(Arc::new(gpu));
-        devices.push((name, Cuda::new(Arc::new(driver)).unwrap()));
+        devices.push((name, Cuda::new(Arc::new(driver), host()).unwrap()));
     }
     devices
 }
@@ -303,7 +303,7 @@ fn products_of_warpgroups_in(
         .iter()
         .map(|driver| {
             let name = driver.properties.name.clone();
-            (name, Cuda::new(Arc::clone(driver) as Arc<dyn Driver>).unwrap())
+            (name, Cuda::new(Arc::clone(driver) as Arc<dyn Driver>, host()).unwrap())
         })
         .collect();
     let has_digits = orientation != Orientation::Nn;
@@ -339,7 +339,7 @@ fn products_of_warpgroups_are_tried_before_they_are_trusted() {
     let problem = Problem::new(Orientation::Nt, 70, 100, 130).aligned();
     let launches = |driver: OneMultiprocessor| {
         let driver = Arc::new(driver);
-        let device = Cuda::new(Arc::clone(&driver) as Arc<dyn Driver>).unwrap();
+        let device = Cuda::new(Arc::clone(&driver) as Arc<dyn Driver>, host()).unwrap();
         compare_on(&[("emulator".to_owned(), device)], &[problem]);
         driver.has_launched(HOPPER_KERNEL)
     };

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{bits, cpu, devices_under_test, upload};
+use common::{bits, cpu, devices_under_test, host, upload};
 use qft_cuda::{Arg, Cuda, Driver, Error as DriverError, Launch, Properties};
 use qft_emulator::Emulator;
 use qft_optim::{
@@ -13,7 +13,7 @@ use qft_optim::{
     SquareSum, UpdateStats, WeightRounding,
 };
 use qft_quant::{Error, HybridFormat, HybridMatrix, Residual};
-use qft_tensor::RngKey;
+use qft_tensor::{Purpose, RngKey};
 use qft_testing::rng::TestRng;
 use qft_testing::tolerance::UNIT;
 use std::ops::Range;
@@ -194,12 +194,7 @@ fn compare_on(
                                 lr: [1e-5, 3e-2, 1e-6, 1e-2][kind % 4],
                                 grad_scale: 0.7,
                                 rounding,
-                                key: RngKey {
-                                    seed: 5 << 33 | 1,
-                                    step: t as u32,
-                                    tensor: 1,
-                                    purpose: 3,
-                                },
+                                key: RngKey::new(5 << 33 | 1, t as u32, 1, Purpose::Update),
                             };
                             want.update(&cpu, &step, gap);
                             got.update(&device, &step, gap);
@@ -275,7 +270,7 @@ impl Driver for TwoBlocks {
 fn lion_equals_the_cpu_where_blocks_take_several_rows() {
     for fraction in [0.0, 0.01] {
         let driver = Arc::new(TwoBlocks(Emulator::new(1 << 30, 1), AtomicU32::new(0)));
-        let device = Cuda::new(Arc::clone(&driver) as Arc<dyn Driver>).unwrap();
+        let device = Cuda::new(Arc::clone(&driver) as Arc<dyn Driver>, host()).unwrap();
         compare_on(vec![("two blocks".to_owned(), device)], (5, 16_500), 0, fraction, 1..2);
         assert_ne!(driver.1.load(Ordering::Relaxed), 0, "no kernel of Lion was started");
     }
@@ -374,7 +369,7 @@ fn sums_are_deterministic() {
     let sums = |(_, device): (String, qft_cuda::Cuda)| {
         let format = (Residual::Bits8, 0.0);
         let mut trained = Trained::new(&device, (5, 600), &w, format, MomentumCode::Sqrt);
-        let key = RngKey { seed: 1, step: 1, tensor: 0, purpose: 1 };
+        let key = RngKey::new(1, 1, 0, Purpose::Update);
         let rounding = WeightRounding::Stochastic;
         let step =
             Step { rows: 0..5, grad: grad.clone(), lr: 1e-4, grad_scale: 1.0, rounding, key };

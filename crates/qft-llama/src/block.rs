@@ -412,7 +412,7 @@ fn linear_backward(
     dx: &mut Buffer<f32>,
     accumulate: bool,
 ) -> Result<PendingGradient, Error> {
-    let (for_input, for_weight) = linear::rounding(ctx, w);
+    let (for_input, for_weight) = linear::rounding(ctx, w)?;
     linear::backward_input(ctx, w, 0..w.rows(), dy, for_input, dx, accumulate)?;
     PendingGradient::new(ctx, x, dy, w.rows(), for_weight)
 }

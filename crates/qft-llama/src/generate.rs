@@ -41,16 +41,6 @@ impl<'a> Session<'a> {
         Ok(Self { ops, model, options, caches, len: 0, capacity })
     }
 
-    /// Tokens read so far.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether nothing was read yet.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Tokens there is still room for.
     pub fn room(&self) -> usize {
         self.capacity - self.len

@@ -99,8 +99,10 @@ impl Builder<'_, '_> {
             Values::Unset => HybridMatrix::alloc(device, shape, format)?,
             Values::Planned => HybridMatrix::plan_encode(device, shape, format)?,
             Values::Read(weights, report) => {
-                let read =
-                    &mut |rows: Range<usize>, out: &mut [f32]| weights.read_rows(&name, rows, out);
+                let host = device.host()?;
+                let read = &mut |rows: Range<usize>, out: &mut [f32]| {
+                    host.install(|| weights.read_rows(&name, rows, out))
+                };
                 let (matrix, encoded) = HybridMatrix::encode(device, shape, format, read)?;
                 report(&name, &encoded);
                 matrix
@@ -129,10 +131,11 @@ impl Builder<'_, '_> {
         let step = (LOAD_ELEMENTS / cols).clamp(1, rows);
         let mut values = Transfer::zeroed(self.device.ledger(), "rows to load", step * cols);
         let Values::Read(weights, _) = &self.values else { return Ok(()) };
+        let host = self.device.host()?;
         for start in (0..rows).step_by(step) {
             let end = (start + step).min(rows);
             let values = &mut values[..(end - start) * cols];
-            weights.read_rows(name, start..end, values)?;
+            host.install(|| weights.read_rows(name, start..end, values))?;
             data.upload(self.device, start * cols, values)?;
         }
         Ok(())

@@ -14,7 +14,7 @@ use qft_autograd::layers::rmsnorm::{self, PendingGain};
 use qft_autograd::layers::{embedding, linear};
 use qft_autograd::ops::{FromBf16, GatherRows, ScatterRows, ToBf16};
 use qft_autograd::{Compute, Context, Error, GradientSink, Heads, LayerOps, Rows, Segments, Stack};
-use qft_tensor::{Buffer, Owner};
+use qft_tensor::{Buffer, Owner, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -55,13 +55,7 @@ pub struct PassOptions {
 
 impl PassOptions {
     fn context<'a>(&self, ops: &'a dyn LayerOps, micro_batch: usize) -> Context<'a> {
-        Context {
-            ops,
-            compute: self.compute,
-            seed: self.seed,
-            step: self.step,
-            micro_batch: micro_batch as u32,
-        }
+        Context { ops, compute: self.compute, seed: self.seed, step: self.step, micro_batch }
     }
 }
 
@@ -267,21 +261,14 @@ fn head_rows(
     Ok((AtHead { x: gathered, rstd }, rows))
 }
 
-fn head_loss(
+fn head_loss<'a>(
     ctx: &Context<'_>,
     model: &Model,
-    tokens: &Tokens,
+    tokens: &'a Tokens,
     rows: Rows,
     cut: VocabularyCut,
-) -> Result<(HeadBatch, Vec<f64>), Error> {
-    let targets = copy_ids(ctx.ops, &tokens.targets)?;
-    HeadBatch::forward(ctx, model.head(), Arc::new(rows), targets, cut)
-}
-
-fn copy_ids(ops: &dyn LayerOps, ids: &Buffer<u32>) -> Result<Buffer<u32>, Error> {
-    let mut copy = Buffer::alloc(ops, Owner::Data, "targets", ids.len())?;
-    copy.copy_from(ops, 0, ids, 0..ids.len())?;
-    Ok(copy)
+) -> Result<(HeadBatch<'a>, Vec<f64>), Error> {
+    HeadBatch::forward(ctx, model.head(), Arc::new(rows), &tokens.targets, cut)
 }
 
 fn micro_batches<'a>(
@@ -289,6 +276,9 @@ fn micro_batches<'a>(
     options: &PassOptions,
     batches: &[Batch],
 ) -> Result<(Vec<Context<'a>>, Vec<Tokens>), Error> {
+    // What the last one has no random numbers for is refused before any work is done.
+    let last = (batches.len().saturating_sub(1), 0);
+    RngKey::of_part(options.seed, options.step, 0, Purpose::WeightGradient, last)?;
     let tokens = batches.iter().map(|batch| Tokens::new(ops, batch)).collect::<Result<_, _>>()?;
     Ok(((0..batches.len()).map(|index| options.context(ops, index)).collect(), tokens))
 }
@@ -345,7 +335,8 @@ fn through_blocks(
 /// is cut. With a sink that updates at once, the model is the updated one on return. The model's wide channels
 /// become those that the activations of this step call for.
 ///
-/// Errors: [`Error::LossNotFinite`], before any gradient reaches the sink.
+/// Errors: [`Error::LossNotFinite`], or more than [`qft_tensor::MAX_MICRO_BATCHES`], before any gradient reaches the
+/// sink.
 pub fn train_step(
     ops: &dyn LayerOps,
     model: &mut Model,
@@ -429,7 +420,7 @@ fn head_backward(
     model: &mut Model,
     tokens: &[Tokens],
     at_head: Vec<AtHead>,
-    mut heads: Vec<HeadBatch>,
+    mut heads: Vec<HeadBatch<'_>>,
     target_tokens: usize,
     tied: &mut TiedGradient,
     sink: &mut dyn GradientSink,

@@ -1,10 +1,7 @@
 //! Choosing the next token from logits.
 
 use crate::error::Error;
-use qft_tensor::{Philox, RngKey};
-
-/// Sets this stream apart from those of training with the same seed.
-const PURPOSE: u32 = u32::from_be_bytes(*b"pick");
+use qft_tensor::{Philox, Purpose, RngKey};
 
 /// Greedy, temperature and nucleus sampling; the same seed and logits give the same tokens.
 #[derive(Debug, Clone)]
@@ -32,7 +29,7 @@ impl Sampler {
         if !(top_p > 0.0 && top_p <= 1.0) {
             return refuse("top-p", "a number above 0 and at most 1", top_p);
         }
-        let philox = Philox::new(RngKey { seed, step: 0, tensor: 0, purpose: PURPOSE });
+        let philox = Philox::new(RngKey::new(seed, 0, 0, Purpose::NextToken));
         Ok(Self { temperature, top_p, philox, drawn: 0, candidates: Vec::new() })
     }
 

@@ -7,7 +7,7 @@ use qft_optim::{
     LionConfig, LionUpdate, Momentum, MomentumCode, OptimOps, UpdateStats, WeightRounding,
 };
 use qft_quant::{Error, HybridFormat, HybridMatrix, Residual};
-use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner, RngKey};
+use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner, Purpose, RngKey};
 use qft_testing::rng::TestRng;
 use std::ops::Range;
 
@@ -52,7 +52,7 @@ fn lion(criterion: &mut Criterion) {
                                 lr: 1e-6,
                                 config: LionConfig::default(),
                                 rounding: WeightRounding::Stochastic,
-                                key: RngKey { seed: 1, step, tensor: 0, purpose: 3 },
+                                key: RngKey::new(1, step, 0, Purpose::Update),
                                 stats: &mut stats,
                             })
                             .unwrap();

@@ -10,7 +10,7 @@ use qft_optim::{
     UpdateStats, WeightRounding,
 };
 use qft_quant::{DecodeRows, HybridFormat, HybridMatrix, HybridOps, Precision, Residual};
-use qft_tensor::{Buffer, Cpu, CpuConfig, Owner, RngKey};
+use qft_tensor::{Buffer, Cpu, CpuConfig, Owner, Purpose, RngKey};
 use std::error::Error;
 use std::ops::Range;
 
@@ -125,7 +125,7 @@ fn quantized(
             lr: rate(lr, step),
             config: LionConfig::default(),
             rounding,
-            key: RngKey { seed: 1, step, tensor: 0, purpose: 0 },
+            key: RngKey::new(1, step, 0, Purpose::Update),
             stats: &mut stats,
         })?;
     }

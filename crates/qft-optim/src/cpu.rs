@@ -4,6 +4,7 @@ mod float;
 mod lion;
 
 use crate::{Error, FloatUpdate, LionUpdate, OptimOps, SquareSum};
+use qft_tensor::numeric::LANES;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 
@@ -49,9 +50,6 @@ impl Kernel for RowSquares<'_> {
         lanes.iter().copied().map(f64::from).sum()
     }
 }
-
-/// Float lanes of a sum of squares: the order of additions is part of the result.
-const LANES: usize = 16;
 
 /// Adds the squares of `x * factor` lane by lane.
 #[inline(always)]

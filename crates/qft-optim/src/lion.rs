@@ -11,9 +11,6 @@ pub const MAX_STEP: f32 = 1_048_576.0;
 /// weight that keeps growing does not re-round its row at every step.
 pub const GROWN_MAX: i32 = 124;
 
-/// Changes the purpose of an update's random stream into that of its rescaled rows.
-pub const RESCALE_PURPOSE: u32 = 1 << 31;
-
 /// Lion: `c = b1 m + (1 - b1) g`, `w -= lr (sign(c) + wd w)`, `m = b2 m + (1 - b2) g`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LionConfig {

@@ -2,14 +2,12 @@
 
 use crate::Error;
 use half::bf16;
+use qft_tensor::numeric::TINY;
 use qft_tensor::{Buffer, Device, Owner};
 use serde::{Deserialize, Serialize};
 
 /// Elements of a row that share a scale. Blocks do not cross rows; the last of a row may be shorter.
 pub const BLOCK: usize = 128;
-
-/// Below this a block counts as zero: its inverse scale would overflow.
-const TINY: f32 = 1e-30;
 
 /// The scale of a block whose largest magnitude is `max`: the next bf16 that is not smaller.
 ///

@@ -45,7 +45,7 @@ impl UpdateStats {
 /// * Range: a row with `kmax = max |k| > 127 F` gets the scale `s' = s (kmax / (124 F))`, and each `k` becomes
 ///   `nearest(k (s / s') + (u - 1/2))`: nothing is clamped. Here `u` is the usual offset of 16 bits
 ///   ([`qft_tensor::rng::rounding_offsets`]) of random block `n ceil(K / 128) + b` of the stream whose purpose is
-///   `key.purpose ^` [`crate::lion::RESCALE_PURPOSE`]; again `1/2` for nearest.
+///   [`RngKey::rescaling`]; again `1/2` for nearest.
 /// * `stats`: the squares of `g` are summed in 16 f32 lanes within a row (column modulo 16), then lanes and rows
 ///   in f64; a GPU adds in an order of its own. Only this sum depends on the device, and on how rows are cut into
 ///   calls, in its last bits.
@@ -70,7 +70,7 @@ pub struct LionUpdate<'a> {
     pub config: LionConfig,
     /// How weights are rounded.
     pub rounding: WeightRounding,
-    /// The random stream of this tensor and step; `key.tensor` is also the line in `stats`.
+    /// The random stream of this tensor and step; [`RngKey::tensor`] is also the line in `stats`.
     pub key: RngKey,
     /// Where sums are kept.
     pub stats: &'a mut UpdateStats,
@@ -98,10 +98,10 @@ impl LionUpdate<'_> {
                 format!("[{}, {}]", self.momentum.rows(), self.momentum.cols()),
             ));
         }
-        if self.stats.sums.len() < 2 * (self.key.tensor as usize + 1) {
+        if self.stats.sums.len() < 2 * (self.key.tensor() as usize + 1) {
             return Err(shape(
                 OP,
-                format!("stats of more than {} tensors", self.key.tensor),
+                format!("stats of more than {} tensors", self.key.tensor()),
                 self.stats.sums.len() / 2,
             ));
         }

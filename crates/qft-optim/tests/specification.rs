@@ -6,10 +6,10 @@ mod common;
 
 use common::{CODES, Planes, RESIDUALS, Step, Trained, key};
 use half::bf16;
-use qft_optim::lion::{GROWN_MAX, MAX_STEP, RESCALE_PURPOSE};
+use qft_optim::lion::{GROWN_MAX, MAX_STEP};
 use qft_optim::{LionConfig, MomentumCode, WeightRounding};
 use qft_quant::Residual;
-use qft_tensor::{Cpu, CpuConfig, Isa, Philox, RngKey};
+use qft_tensor::{Cpu, CpuConfig, Isa, Philox};
 use qft_testing::rng::TestRng;
 
 fn sign(x: f32) -> f32 {
@@ -70,7 +70,7 @@ impl Spec {
 
     fn step(&self, planes: &mut Planes, grad: &[f32], step: Step) {
         let philox = Philox::new(step.key);
-        let again = Philox::new(RngKey { purpose: step.key.purpose ^ RESCALE_PURPOSE, ..step.key });
+        let again = Philox::new(step.key.rescaling());
         let stochastic = step.rounding == WeightRounding::Stochastic;
         let LionConfig { beta1, beta2, weight_decay } = step.config;
         let f = self.residual.steps();

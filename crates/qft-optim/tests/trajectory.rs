@@ -223,7 +223,7 @@ fn what_is_out_of_range_is_refused() {
             lr: 0.1,
             config,
             rounding: WeightRounding::Nearest,
-            key: qft_tensor::RngKey { tensor, ..key(0, 0) },
+            key: qft_tensor::RngKey::new(0, 0, tensor, qft_tensor::Purpose::Update),
             stats: &mut trained.stats,
         };
         qft_optim::OptimOps::lion_update(&cpu, op)

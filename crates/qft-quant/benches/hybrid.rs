@@ -23,7 +23,7 @@ fn matrix(cpu: &Cpu, w: &[f32], residual: Residual, outlier_fraction: f64) -> Hy
         out.copy_from_slice(&w[rows.start * SHAPE.1..rows.end * SHAPE.1]);
         Ok::<(), Error>(())
     };
-    cpu.install(|| HybridMatrix::encode(cpu, SHAPE, format, read)).unwrap().0
+    HybridMatrix::encode(cpu, SHAPE, format, read).unwrap().0
 }
 
 fn hybrid(criterion: &mut Criterion) {

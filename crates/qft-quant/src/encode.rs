@@ -19,7 +19,7 @@ use crate::outlier::BLOCK_COLS;
 use crate::{Error, HybridFormat, HybridMatrix};
 use half::bf16;
 use qft_tensor::ledger::Registration;
-use qft_tensor::{DType, Device, Isa, Owner, Transfer};
+use qft_tensor::{DType, Device, Host, Owner, Transfer};
 use rayon::prelude::*;
 use row::{AllFinite, EncodeRow, RowReport};
 use select::{Candidates, Collect, Histogram};
@@ -73,22 +73,23 @@ impl HybridMatrix {
         format: HybridFormat,
         read: &mut ReadRows<'_, E>,
     ) -> Result<(Self, EncodeReport), E> {
+        let host = device.host().map_err(Error::from)?;
         let mut encoder = Encoder::new(device, shape, format)?;
         let Blocks { mut floats, mut q, mut residual, _reports } = encoder.blocks();
         if let Some(mut histogram) = encoder.histogram() {
             for rows in encoder.row_blocks() {
                 let block = &mut floats[..rows.len() * shape.1];
                 read(rows.clone(), block)?;
-                encoder.check_finite(rows.start, block)?;
-                histogram.add(encoder.isa, block);
+                encoder.check_finite(host, rows.start, block)?;
+                histogram.add(host, block);
             }
             encoder.threshold = histogram.threshold();
         }
         for rows in encoder.row_blocks() {
             let block = &mut floats[..rows.len() * shape.1];
             read(rows.clone(), block)?;
-            encoder.check_finite(rows.start, block)?;
-            encoder.push(rows, block, (&mut q, &mut residual))?;
+            encoder.check_finite(host, rows.start, block)?;
+            encoder.push(host, rows, block, (&mut q, &mut residual))?;
         }
         Ok(encoder.finish()?)
     }
@@ -122,7 +123,6 @@ struct Blocks {
 /// The second pass: takes blocks of rows, fills the device's planes.
 struct Encoder<'a> {
     device: &'a dyn Device,
-    isa: Isa,
     matrix: HybridMatrix,
     threshold: select::Threshold,
     row_reports: Vec<RowReport>,
@@ -138,7 +138,6 @@ impl<'a> Encoder<'a> {
     ) -> Result<Self, Error> {
         Ok(Self {
             device,
-            isa: Isa::detect()?,
             matrix: HybridMatrix::alloc(device, shape, format)?,
             threshold: select::Threshold { bin: u32::MAX, quota: 0 },
             row_reports: Vec::with_capacity(shape.0),
@@ -174,10 +173,10 @@ impl<'a> Encoder<'a> {
         Some(Histogram::new(self.device.ledger(), outliers.capacity()))
     }
 
-    fn check_finite(&self, first_row: usize, block: &[f32]) -> Result<(), Error> {
-        let cols = self.matrix.cols();
-        let isa = self.isa;
-        if block.par_chunks(1 << 14).all(|part| isa.run(AllFinite(part))) {
+    fn check_finite(&self, host: &Host, first_row: usize, block: &[f32]) -> Result<(), Error> {
+        let (cols, isa) = (self.matrix.cols(), host.isa());
+        let parts = block.par_chunks(1 << 14);
+        if host.install(|| parts.all(|part| isa.run(AllFinite(part)))) {
             return Ok(());
         }
         match block.iter().position(|w| !w.is_finite()) {
@@ -193,16 +192,17 @@ impl<'a> Encoder<'a> {
     /// Encodes a block of rows into `planes`, and uploads them.
     fn push(
         &mut self,
+        host: &Host,
         rows: Range<usize>,
         block: &mut [f32],
         planes: (&mut [i8], &mut [i8]),
     ) -> Result<(), Error> {
-        let (cols, isa, residual) = (self.matrix.cols(), self.isa, self.matrix.format().residual);
+        let (cols, isa, residual) = (self.matrix.cols(), host.isa(), self.matrix.format().residual);
         if cols == 0 {
             self.row_reports.resize(rows.end, RowReport::default());
             return Ok(());
         }
-        let mut protected = self.protect(rows.len(), block);
+        let mut protected = self.protect(host, rows.len(), block);
         let least_range = self.threshold.least() / RANGE_BELOW_PROTECTED;
         let row_bytes = residual.row_bytes(cols);
         let (q, r) = (&mut planes.0[..block.len()], &mut planes.1[..rows.len() * row_bytes]);
@@ -210,15 +210,15 @@ impl<'a> Encoder<'a> {
             0 => (0..rows.len()).map(|_| Default::default()).collect(),
             _ => r.chunks_exact_mut(row_bytes).collect(),
         };
-        let reports: Vec<RowReport> = block
+        let tasks = block
             .par_chunks_exact_mut(cols)
             .zip(q.par_chunks_exact_mut(cols))
             .zip(r_rows.par_iter_mut())
             .zip(protected.par_iter_mut())
             .map(|(((w, q), r), protected)| {
                 isa.run(EncodeRow { residual, w, least_range, protected, q, r })
-            })
-            .collect();
+            });
+        let reports: Vec<RowReport> = host.install(|| tasks.collect());
         self.row_reports.extend(reports);
         self.matrix.q.upload(self.device, rows.start * cols, q)?;
         if let Some(plane) = &mut self.matrix.residual {
@@ -228,16 +228,14 @@ impl<'a> Encoder<'a> {
     }
 
     /// The protected columns of each row of the block; their values are not set yet.
-    fn protect(&mut self, rows: usize, block: &[f32]) -> Vec<Vec<(usize, bf16)>> {
+    fn protect(&mut self, host: &Host, rows: usize, block: &[f32]) -> Vec<Vec<(usize, bf16)>> {
         if self.matrix.outliers.is_none() {
             return vec![Vec::new(); rows];
         }
-        let (isa, threshold) = (self.isa, self.threshold);
+        let (isa, threshold) = (host.isa(), self.threshold);
         self.candidates.resize_with(rows, Candidates::default);
-        block
-            .par_chunks_exact(self.matrix.cols())
-            .zip(&mut self.candidates)
-            .for_each(|(row, into)| isa.run(Collect { row, threshold, into }));
+        let tasks = block.par_chunks_exact(self.matrix.cols()).zip(&mut self.candidates);
+        host.for_each(tasks, |(row, into)| isa.run(Collect { row, threshold, into }));
         let quota = &mut self.threshold.quota;
         self.candidates
             .iter_mut()

@@ -1,11 +1,11 @@
-//! Quantizes random matrices to INT8 and multiplies them: how much precision a scale per row or per group
+//! Quantizes random matrices to INT8 and multiplies them: how much precision a scale per row or per column
 //! keeps, and what is left of it in a product.
 //!
 //! `cargo run --release -p qft-tensor --example quantize_matrix`
 
 use qft_tensor::{
     Buffer, Cpu, CpuConfig, Dequantize, Error, GemmF32, GemmI8, GemmOps, Orientation, Owner,
-    Philox, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RngKey, Rounding, ScaleAxis,
+    Philox, Purpose, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RngKey, Rounding, ScaleAxis,
 };
 
 const TOKENS: usize = 256;
@@ -24,12 +24,7 @@ fn main() -> Result<(), Error> {
         .map(|(i, &v)| if i % INPUTS % 100 == 7 { 20.0 * v } else { v })
         .collect();
     println!("relative error of INT8   normal  with outliers");
-    for (name, axis) in [
-        ("one scale per row", ScaleAxis::Row),
-        ("per 128 in a row", ScaleAxis::Group(128)),
-        ("per 32 in a row", ScaleAxis::Group(32)),
-        ("one per column", ScaleAxis::Column),
-    ] {
+    for (name, axis) in [("one per row", ScaleAxis::Row), ("one per column", ScaleAxis::Column)] {
         let errors = [&x, &outliers].map(|x| round_trip(&cpu, x, axis));
         let [normal, with_outliers] = errors;
         println!("{name:<22} {:>6.2} %  {:>6.2} %", 100.0 * normal?, 100.0 * with_outliers?);
@@ -111,7 +106,7 @@ fn relative_error(x: &[f32], y: &[f32]) -> f64 {
 
 /// Normal numbers: Box and Muller over the crate's own generator.
 fn normals(tensor: u32, len: usize, sigma: f32) -> Vec<f32> {
-    let philox = Philox::new(RngKey { seed: 42, step: 0, tensor, purpose: 0 });
+    let philox = Philox::new(RngKey::new(42, 0, tensor, Purpose::InitialWeights));
     let mut out = Vec::with_capacity(len);
     for block in 0..len.div_ceil(32) {
         let uniform = philox.block(block as u32).map(|word| (word >> 8) as f32 / 16_777_216.0);

@@ -2,50 +2,25 @@
 
 mod gemm;
 mod memory;
-pub(crate) mod quantize;
+mod quantize;
 pub mod wide;
 
 use crate::buffer::RawBuffer;
 use crate::pool::FreeBlocks;
-use crate::{DType, Device, DeviceKind, Error, Isa, Ledger, Owner};
+use crate::{CpuConfig, DType, Device, DeviceKind, Error, Host, Isa, Ledger, Owner};
 use memory::{Block, HostBlock};
 use rayon::prelude::*;
-use std::fmt;
 use std::sync::Arc;
-
-/// How a [`Cpu`] is set up.
-#[derive(Debug, Clone, Copy)]
-pub struct CpuConfig {
-    /// Worker threads; 0 means as many as the machine has.
-    pub threads: usize,
-    /// The instruction set.
-    pub isa: Isa,
-}
-
-impl CpuConfig {
-    /// All threads, and the instruction set of [`Isa::detect`].
-    ///
-    /// Errors: [`Error::UnsupportedIsa`].
-    pub fn detect() -> Result<Self, Error> {
-        Ok(Self { threads: 0, isa: Isa::detect()? })
-    }
-}
 
 /// The host processor.
 ///
 /// Results do not depend on the number of threads: work is cut by shape alone, and partial sums are combined
 /// in a fixed order.
+#[derive(Debug)]
 pub struct Cpu {
-    threads: rayon::ThreadPool,
-    isa: Isa,
+    host: Host,
     ledger: Arc<Ledger>,
     free: Arc<FreeBlocks<Block>>,
-}
-
-impl fmt::Debug for Cpu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cpu").field("threads", &self.threads()).field("isa", &self.isa).finish()
-    }
 }
 
 impl Cpu {
@@ -53,41 +28,31 @@ impl Cpu {
     ///
     /// Errors: [`Error::Threads`].
     pub fn new(config: CpuConfig) -> Result<Self, Error> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.threads)
-            .thread_name(|index| format!("qft-cpu-{index}"))
-            .build()
-            .map_err(|e| Error::Threads { threads: config.threads, message: e.to_string() })?;
-        Ok(Self {
-            threads,
-            isa: config.isa,
-            ledger: Arc::new(Ledger::default()),
-            free: Arc::new(FreeBlocks::default()),
-        })
+        Ok(Self { host: Host::new(config)?, ledger: Arc::default(), free: Arc::default() })
     }
 
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
-        self.isa
+        self.host.isa()
     }
 
     /// Number of worker threads.
     pub fn threads(&self) -> usize {
-        self.threads.current_num_threads()
+        self.host.threads()
     }
 
-    /// Runs `f` on the worker threads: parallel iterators inside use this device's pool.
+    /// [`Host::install`].
     pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        self.threads.install(f)
+        self.host.install(f)
     }
 
-    /// Calls `f(task)` for every task, on all threads. The tasks must not depend on each other.
+    /// [`Host::for_each`].
     pub fn for_each<T: Send>(
         &self,
         tasks: impl IndexedParallelIterator<Item = T>,
         f: impl Fn(T) + Send + Sync,
     ) {
-        self.threads.install(|| tasks.for_each(f));
+        self.host.for_each(tasks, f);
     }
 }
 
@@ -98,6 +63,10 @@ impl Device for Cpu {
 
     fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    fn host(&self) -> Result<&Host, Error> {
+        Ok(&self.host)
     }
 
     fn alloc_raw(

@@ -1,7 +1,7 @@
 //! What every device can do: allocate, copy, and account for its memory.
 
 use crate::buffer::RawBuffer;
-use crate::{DType, Error, Ledger, Owner};
+use crate::{DType, Error, Host, Ledger, Owner};
 use std::fmt;
 use std::sync::Arc;
 
@@ -37,6 +37,11 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// The ledger in which every buffer of this device is registered.
     fn ledger(&self) -> &Arc<Ledger>;
+
+    /// The processor that works for this device: what is read, encoded or made up for it is made there.
+    ///
+    /// Errors: [`Error::NoHost`] for a device that only counts.
+    fn host(&self) -> Result<&Host, Error>;
 
     /// Allocates `len` elements with unspecified values.
     ///

@@ -68,6 +68,20 @@ pub enum Error {
         /// Its size.
         bytes: u64,
     },
+    /// No stream of random numbers is set apart for a micro-batch or a part of a tensor.
+    #[error(
+        "random numbers for {purpose:?}: {what} {got} would repeat those of another, at most {limit} are told apart"
+    )]
+    StreamRange {
+        /// What the numbers are for.
+        purpose: crate::Purpose,
+        /// Which place of the key.
+        what: &'static str,
+        /// The place, counted from 0.
+        got: usize,
+        /// How many there are.
+        limit: usize,
+    },
     /// A value that must be finite is not.
     #[error("{op}: element {index} is {value}, expected a finite number")]
     NotFinite {
@@ -77,6 +91,12 @@ pub enum Error {
         index: usize,
         /// Its value.
         value: f32,
+    },
+    /// A device that only counts was given something to compute.
+    #[error("{device}: counts memory and computes nothing")]
+    NoHost {
+        /// The device.
+        device: DeviceKind,
     },
     /// The device itself failed; the text is the driver's.
     #[error("{op}: device failure: {message}")]

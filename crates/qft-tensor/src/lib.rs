@@ -2,7 +2,7 @@
 //!
 //! * [`Buffer`]: typed, device-opaque memory; every one is registered in a [`Ledger`] with its owner.
 //! * [`Rounding`]: nearest or stochastic, always explicit; stochastic bits come from [`Philox`].
-//! * [`QuantizeOps`]: quantize, dequantize and requantize with one scale per row, column or group.
+//! * [`QuantizeOps`]: quantize and dequantize with one scale per row or column.
 //! * [`GemmOps`]: INT8 x INT8 -> INT32 products in three orientations, scaled into `f32`; and `f32` products.
 //! * [`Cpu`]: the executable specification of every operation; [`Planner`]: a device that only counts bytes.
 
@@ -16,9 +16,12 @@ pub mod device;
 pub mod dtype;
 pub mod error;
 pub mod gemm;
+pub mod host;
 pub mod ledger;
+pub mod numeric;
 pub mod planner;
 pub mod pool;
+pub mod purpose;
 pub mod quantize;
 pub mod rng;
 pub mod rounding;
@@ -27,16 +30,16 @@ pub mod transfer;
 pub mod wide;
 
 pub use buffer::{Buffer, Mat, MatMut, Span};
-pub use cpu::{Cpu, CpuConfig};
+pub use cpu::Cpu;
 pub use device::{Device, DeviceKind};
 pub use dtype::{DType, Element};
 pub use error::Error;
 pub use gemm::{GemmF32, GemmI8, GemmOps, MAX_K, Orientation};
+pub use host::{CpuConfig, Host};
 pub use ledger::{Ledger, LiveBuffer, MemoryReport, Owner};
 pub use planner::Planner;
-pub use quantize::{
-    Dequantize, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, Requantize, ScaleAxis,
-};
+pub use purpose::{MAX_MICRO_BATCHES, Purpose};
+pub use quantize::{Dequantize, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, ScaleAxis};
 pub use rng::{Philox, RngKey};
 pub use rounding::Rounding;
 pub use simd::{Isa, Kernel};

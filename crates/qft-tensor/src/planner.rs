@@ -2,8 +2,8 @@
 
 use crate::buffer::{RawBuffer, Storage};
 use crate::{
-    DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps, Ledger, Owner,
-    QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, Requantize, SelectWide,
+    DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps, Host, Ledger, Owner,
+    QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, SelectWide,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -39,6 +39,10 @@ impl Device for Planner {
 
     fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    fn host(&self) -> Result<&Host, Error> {
+        Err(Error::NoHost { device: self.kind() })
     }
 
     fn alloc_raw(
@@ -105,10 +109,6 @@ impl QuantizeOps for Planner {
     }
 
     fn dequantize(&self, op: Dequantize<'_>) -> Result<(), Error> {
-        op.check()
-    }
-
-    fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {
         op.check()
     }
 

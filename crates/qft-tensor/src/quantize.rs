@@ -1,7 +1,5 @@
 //! INT8 matrices with float scales, and the operations between them and float matrices.
 
-pub use crate::cpu::quantize::{nearest_i8, scale_of};
-
 use crate::wide::{RaiseMaxima, SelectWide, WIDE};
 use crate::{Buffer, Device, Error, GemmOps, Mat, MatMut, Owner, Rounding, Span, Wide, WideDigits};
 
@@ -12,8 +10,6 @@ pub enum ScaleAxis {
     Row,
     /// One scale per column: `[cols]`.
     Column,
-    /// One scale per so many consecutive elements of a row: `[rows, ceil(cols / group)]`.
-    Group(usize),
 }
 
 impl ScaleAxis {
@@ -22,7 +18,6 @@ impl ScaleAxis {
         match self {
             Self::Row => rows,
             Self::Column => cols,
-            Self::Group(group) => rows * cols.div_ceil(group),
         }
     }
 }
@@ -45,7 +40,7 @@ pub struct QMatrix {
 impl QMatrix {
     /// Allocates a matrix with unspecified contents.
     ///
-    /// Errors: [`Error::TooLarge`], [`Error::OutOfMemory`], [`Error::ShapeMismatch`] for a group of 0.
+    /// Errors: [`Error::TooLarge`], [`Error::OutOfMemory`].
     pub fn alloc(
         device: &dyn Device,
         owner: Owner,
@@ -53,9 +48,6 @@ impl QMatrix {
         (rows, cols): (usize, usize),
         axis: ScaleAxis,
     ) -> Result<Self, Error> {
-        if axis == ScaleAxis::Group(0) {
-            return Err(Error::shape("QMatrix::alloc", "a group of at least 1", 0));
-        }
         let len = rows.checked_mul(cols).ok_or(Error::TooLarge {
             op: "QMatrix::alloc",
             rows,
@@ -133,15 +125,15 @@ impl QMatrix {
     }
 }
 
-/// Quantizes each row, or each group within a row: `q = round(x * fold / s)`, `s = absmax(x * fold) / 127`.
+/// Quantizes each row: `q = round(x * fold / s)`, `s = absmax(x * fold) / 127`.
 ///
-/// Shapes: `x` f32 `[T, K]`, `fold` f32 `[K]` or absent, `out` `[T, K]` with [`ScaleAxis::Row`] or
-/// [`ScaleAxis::Group`]. `fold` multiplies column `k` before the absmax is taken: the scale that lies on the
+/// Shapes: `x` f32 `[T, K]`, `fold` f32 `[K]` or absent, `out` `[T, K]` with
+/// [`ScaleAxis::Row`]. `fold` multiplies column `k` before the absmax is taken: the scale that lies on the
 /// contraction axis of a later product. An `out` with [wide channels](crate::wide) is written to nearest
 /// and without `fold`: a row's absmax is [`crate::wide::row_absmax`], and a wide value becomes
 /// [`crate::wide::digits`]; the second digits of unused places are 0.
-/// Numerics: an all-zero (or subnormal) group gets scale 0; values are clamped to -127..=127; NaN becomes 0.
-/// Stochastic bits are those of row `t`, element `k`. Errors: [`Error::ShapeMismatch`].
+/// Numerics: an all-zero (or subnormal) row gets scale 0; values are clamped to -127..=127; NaN becomes 0.
+/// Stochastic bits are those of row `first_row + t`, element `k`. Errors: [`Error::ShapeMismatch`].
 #[derive(Debug)]
 pub struct QuantizeRows<'a> {
     /// The floats.
@@ -160,7 +152,7 @@ impl QuantizeRows<'_> {
         const OP: &str = "quantize_rows";
         self.out.expect_shape(OP, self.x.rows(), self.x.cols())?;
         if self.out.axis == ScaleAxis::Column {
-            return Err(Error::shape(OP, "scales per row or group", "scales per column"));
+            return Err(Error::shape(OP, "scales per row", "scales per column"));
         }
         if self.out.wide.is_some() && (self.fold.is_some() || self.rounding != Rounding::Nearest) {
             let expected = "wide channels rounded to nearest, without factors";
@@ -218,30 +210,6 @@ impl Dequantize<'_> {
     }
 }
 
-/// Expresses a quantized matrix in other scales: `out.q = round(x.q * x.scale / out.scale)`.
-///
-/// Shapes: `x` and `out` `[R, C]`, any axes; `out.scale` is an input. Numerics: values beyond the new range
-/// saturate at +-127; a new scale of 0 gives 0. Errors: [`Error::ShapeMismatch`], also for wide channels.
-#[derive(Debug)]
-pub struct Requantize<'a> {
-    /// The integers and their scales.
-    pub x: &'a QMatrix,
-    /// How to round.
-    pub rounding: Rounding,
-    /// The new scales, and the result.
-    pub out: &'a mut QMatrix,
-}
-
-impl Requantize<'_> {
-    /// Checks all shapes.
-    pub fn check(&self) -> Result<(), Error> {
-        const OP: &str = "requantize";
-        self.x.expect_shape(OP, self.out.rows, self.out.cols)?;
-        self.x.expect_no_wide(OP)?;
-        self.out.expect_no_wide(OP)
-    }
-}
-
 fn expect_len(op: &'static str, fold: Option<Span<'_, f32>>, len: usize) -> Result<(), Error> {
     match fold {
         Some(fold) if fold.len() != len => {
@@ -261,9 +229,6 @@ pub trait QuantizeOps: GemmOps {
 
     /// See [`Dequantize`].
     fn dequantize(&self, op: Dequantize<'_>) -> Result<(), Error>;
-
-    /// See [`Requantize`].
-    fn requantize(&self, op: Requantize<'_>) -> Result<(), Error>;
 
     /// See [`RaiseMaxima`].
     fn raise_maxima(&self, op: RaiseMaxima<'_>) -> Result<(), Error>;

@@ -8,21 +8,79 @@
 //! block `b` is output `j` of the counter `16 * b + l`. Matrices start a new block at each row, see
 //! [`blocks_per_row`].
 
+use crate::numeric::LANES;
+use crate::purpose::{MAX_MICRO_BATCHES, MAX_PARTS, PART_BITS, RESCALING};
+use crate::{Error, Purpose};
+
 /// Words in a block.
 pub const BLOCK_WORDS: usize = 64;
 
 /// Names one stream of random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RngKey {
+    seed: u64,
+    step: u32,
+    tensor: u32,
+    /// The purpose, the micro-batch and the part of the tensor: see [`crate::purpose`].
+    purpose: u32,
+}
+
+impl RngKey {
+    /// The stream that `purpose` has at optimizer step `step` of a run with this seed, for this tensor of the model:
+    /// where it has one for each micro-batch and part, that of the first.
+    pub const fn new(seed: u64, step: u32, tensor: u32, purpose: Purpose) -> Self {
+        Self { seed, step, tensor, purpose: purpose.word() }
+    }
+
+    /// The same stream of one part of the tensor in one micro-batch.
+    ///
+    /// Errors: [`Error::StreamRange`] from [`MAX_MICRO_BATCHES`] and [`MAX_PARTS`] on, or for anything but the first
+    /// if the purpose knows no others.
+    pub fn of_part(
+        seed: u64,
+        step: u32,
+        tensor: u32,
+        purpose: Purpose,
+        (micro_batch, part): (usize, usize),
+    ) -> Result<Self, Error> {
+        let limit = |most| if purpose.has_parts() { most } else { 1 };
+        for (what, got, limit) in [
+            ("micro-batch", micro_batch, limit(MAX_MICRO_BATCHES)),
+            ("part of a tensor", part, limit(MAX_PARTS)),
+        ] {
+            if got >= limit {
+                return Err(Error::StreamRange { purpose, what, got, limit });
+            }
+        }
+        let place = (micro_batch << PART_BITS | part) as u32;
+        Ok(Self { seed, step, tensor, purpose: purpose.word() | place })
+    }
+
+    /// The stream of the rows that are rescaled in an update with this key: [`Purpose::Rescale`] for
+    /// [`Purpose::Update`].
+    pub const fn rescaling(self) -> Self {
+        Self { purpose: self.purpose ^ RESCALING, ..self }
+    }
+
     /// The seed of the run.
-    pub seed: u64,
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The optimizer step.
-    pub step: u32,
+    pub const fn step(&self) -> u32 {
+        self.step
+    }
+
     /// The tensor within the model.
-    pub tensor: u32,
-    /// What the numbers are for (weight update, gradient rounding, micro-batch, ...), so that two uses of
-    /// one tensor in one step differ.
-    pub purpose: u32,
+    pub const fn tensor(&self) -> u32 {
+        self.tensor
+    }
+
+    /// The word of the purpose, with the micro-batch and the part of the tensor.
+    pub const fn purpose_word(&self) -> u32 {
+        self.purpose
+    }
 }
 
 /// The generator of one stream.
@@ -37,7 +95,6 @@ const M0: u32 = 0xD251_1F53;
 const M1: u32 = 0xCD9E_8D57;
 const W0: u32 = 0x9E37_79B9;
 const W1: u32 = 0xBB67_AE85;
-const LANES: usize = 16;
 
 impl Philox {
     /// The stream named by `key`.
@@ -141,14 +198,19 @@ mod tests {
 
     #[test]
     fn every_field_of_the_key_matters() {
-        let base = RngKey { seed: 1, step: 2, tensor: 3, purpose: 4 };
+        let base = RngKey::new(1, 2, 3, Purpose::Update);
         let first = Philox::new(base).block(0);
+        let of_part = |place| RngKey::of_part(1, 2, 3, Purpose::Update, place).unwrap();
+        assert_eq!(base, of_part((0, 0)));
         for key in [
-            RngKey { seed: 5, ..base },
-            RngKey { seed: 1 << 40, ..base },
-            RngKey { step: 5, ..base },
-            RngKey { tensor: 5, ..base },
-            RngKey { purpose: 5, ..base },
+            RngKey::new(5, 2, 3, Purpose::Update),
+            RngKey::new(1 << 40, 2, 3, Purpose::Update),
+            RngKey::new(1, 5, 3, Purpose::Update),
+            RngKey::new(1, 2, 5, Purpose::Update),
+            RngKey::new(1, 2, 3, Purpose::InputGradient),
+            of_part((1, 0)),
+            of_part((0, 1)),
+            base.rescaling(),
         ] {
             assert_ne!(first, Philox::new(key).block(0), "{key:?}");
         }
@@ -156,8 +218,24 @@ mod tests {
     }
 
     #[test]
+    fn places_without_a_stream_of_their_own_are_refused() {
+        let word = |purpose, place| {
+            RngKey::of_part(1, 2, 3, purpose, place).map(|key| key.purpose_word()).ok()
+        };
+        let last = (MAX_MICRO_BATCHES - 1, MAX_PARTS - 1);
+        assert_eq!(word(Purpose::WeightGradient, (5, 7)), Some(0x0300_5007));
+        assert_eq!(word(Purpose::WeightGradient, last), Some(0x03FF_FFFF));
+        assert_eq!(word(Purpose::WeightGradient, (MAX_MICRO_BATCHES, 0)), None);
+        assert_eq!(word(Purpose::WeightGradient, (0, MAX_PARTS)), None);
+        assert_eq!(word(Purpose::DataOrder, (0, 0)), Some(Purpose::DataOrder.word()));
+        assert_eq!(word(Purpose::DataOrder, (1, 0)), None);
+        let rescaling = RngKey::new(1, 2, 3, Purpose::Update).rescaling();
+        assert_eq!(rescaling, RngKey::new(1, 2, 3, Purpose::Rescale));
+    }
+
+    #[test]
     fn offsets_are_uniform() {
-        let philox = Philox::new(RngKey { seed: 7, step: 0, tensor: 0, purpose: 0 });
+        let philox = Philox::new(RngKey::new(7, 0, 0, Purpose::SelfTest));
         let (mut sum, mut square, n) = (0.0f64, 0.0f64, 1000);
         for block in 0..n {
             for u in rounding_offsets(&philox.block(block)) {

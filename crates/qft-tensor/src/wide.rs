@@ -48,13 +48,6 @@ impl Wide {
         channels.copy_from(device, 0, choice.buffer(), range)?;
         Ok(Self { channels, high: Buffer::alloc(device, owner, "wide digits", rows * WIDE)? })
     }
-
-    /// The wide channels, copied to the host.
-    pub fn used(&self, device: &dyn Device) -> Result<Vec<u32>, Error> {
-        let mut channels = self.channels.to_vec(device)?;
-        channels.retain(|&channel| channel != NO_CHANNEL);
-        Ok(channels)
-    }
 }
 
 /// The second digits of an operand of [`crate::GemmI8`].

@@ -6,13 +6,19 @@
 use proptest::prelude::*;
 use qft_tensor::rng::{HALF_BLOCK, blocks_per_row, rounding_offsets};
 use qft_tensor::{
-    Buffer, Cpu, CpuConfig, Dequantize, Error, Isa, Owner, Philox, QMatrix, QuantizeCols,
-    QuantizeOps, QuantizeRows, Requantize, RngKey, Rounding, ScaleAxis,
+    Buffer, Cpu, CpuConfig, Dequantize, Error, Isa, Owner, Philox, Purpose, QMatrix, QuantizeCols,
+    QuantizeOps, QuantizeRows, RngKey, Rounding, ScaleAxis,
 };
 use qft_testing::rng::TestRng;
 
-const KEY: RngKey = RngKey { seed: 11, step: 2, tensor: 3, purpose: 4 };
-const ROUNDINGS: [Rounding; 2] = [Rounding::Nearest, Rounding::Stochastic(KEY)];
+const AXES: [ScaleAxis; 2] = [ScaleAxis::Row, ScaleAxis::Column];
+
+const fn stochastic(step: u32, first_row: usize) -> Rounding {
+    let key = RngKey::new(11, step, 3, Purpose::StoredGradient);
+    Rounding::Stochastic { key, first_row }
+}
+
+const ROUNDINGS: [Rounding; 3] = [Rounding::Nearest, stochastic(2, 0), stochastic(2, 77)];
 
 fn cpu(threads: usize, isa: Isa) -> Cpu {
     Cpu::new(CpuConfig { threads, isa }).unwrap()
@@ -66,11 +72,10 @@ fn bits(x: &QMatrix) -> (Vec<i8>, Vec<u32>) {
 }
 
 /// Index of the scale of element `[r, c]`.
-fn scale_index(axis: ScaleAxis, cols: usize, r: usize, c: usize) -> usize {
+fn scale_index(axis: ScaleAxis, r: usize, c: usize) -> usize {
     match axis {
         ScaleAxis::Row => r,
         ScaleAxis::Column => c,
-        ScaleAxis::Group(group) => r * cols.div_ceil(group) + c / group,
     }
 }
 
@@ -89,19 +94,19 @@ fn expected(
     let mut absmax = vec![0.0f32; axis.scales(rows, cols)];
     for r in 0..rows {
         for c in 0..cols {
-            let max = &mut absmax[scale_index(axis, cols, r, c)];
+            let max = &mut absmax[scale_index(axis, r, c)];
             *max = max.max(folded(r, c).abs());
         }
     }
     let mut q = vec![0; rows * cols];
     for r in 0..rows {
         for c in 0..cols {
-            let max = absmax[scale_index(axis, cols, r, c)];
+            let max = absmax[scale_index(axis, r, c)];
             let inverse = if max > 1e-30 { 127.0 / max } else { 0.0 };
             let offset = match rounding {
                 Rounding::Nearest => 0.0,
-                Rounding::Stochastic(key) => {
-                    let block = r * blocks_per_row(cols) + c / HALF_BLOCK;
+                Rounding::Stochastic { key, first_row } => {
+                    let block = (first_row + r) * blocks_per_row(cols) + c / HALF_BLOCK;
                     let words = Philox::new(key).block(block as u32);
                     rounding_offsets(&words)[c % HALF_BLOCK] - 0.5
                 }
@@ -123,14 +128,7 @@ fn borders_on_every_path() {
     for rows in [0, 1, 7, 8, 9, 20] {
         for cols in [0, 1, 15, 16, 17, 127, 128, 129, 300] {
             let x = rng.normals(rows * cols, 1.0);
-            for axis in [
-                ScaleAxis::Row,
-                ScaleAxis::Column,
-                ScaleAxis::Group(1),
-                ScaleAxis::Group(24),
-                ScaleAxis::Group(128),
-                ScaleAxis::Group(1000),
-            ] {
+            for axis in AXES {
                 let folds = rng.normals(if axis == ScaleAxis::Column { rows } else { cols }, 1.0);
                 for fold in [None, Some(&folds[..])] {
                     for rounding in ROUNDINGS {
@@ -154,24 +152,44 @@ proptest! {
     #[test]
     fn round_trip(
         (rows, cols, gap) in (1usize..40, 1usize..400, 0usize..5),
-        group in 1usize..200,
-        which in 0usize..3,
+        axis in prop::sample::select(&AXES[..]),
         exponent in -60i32..60,
         seed in any::<u64>(),
     ) {
-        let axis = [ScaleAxis::Row, ScaleAxis::Column, ScaleAxis::Group(group)][which];
         let cpu = cpu(2, Isa::detect().unwrap());
         let x = TestRng::new(seed).normals(rows * cols, 2f64.powi(exponent));
-        for (rounding, steps) in ROUNDINGS.into_iter().zip([0.5, 1.0]) {
+        for (rounding, steps) in ROUNDINGS.into_iter().zip([0.5, 1.0, 1.0]) {
             let q = quantize(&cpu, (&x, rows, cols, gap), None, rounding, axis);
             let scale = q.scale.host().unwrap();
             for (i, (&x, back)) in x.iter().zip(dequantize(&cpu, &q)).enumerate() {
-                let scale = scale[scale_index(axis, cols, i / cols, i % cols)];
+                let scale = scale[scale_index(axis, i / cols, i % cols)];
                 // Scale, inverse and both products round: 127 steps of relative error 2^-22 at most.
                 let bound = scale * (steps + 127.0 * 2f32.powi(-22));
                 prop_assert!((x - back).abs() <= bound, "{x} {back} {scale} {rounding:?}");
             }
             prop_assert!(q.q.host().unwrap().iter().all(|&q| q != -128));
+        }
+    }
+}
+
+/// A row has the bits of its place in the tensor, whatever it is rounded with.
+#[test]
+fn blocks_of_rows_have_the_bits_of_the_whole() {
+    let (rows, cols) = (37, 301);
+    let x = TestRng::new(9).normals(rows * cols, 1.0);
+    for cpu in cpus() {
+        let whole = quantize(&cpu, (&x, rows, cols, 0), None, stochastic(2, 0), ScaleAxis::Row);
+        for size in [1, 2, 5, 8, 36] {
+            let (mut q, mut scale) = (Vec::new(), Vec::new());
+            for first in (0..rows).step_by(size) {
+                let part = size.min(rows - first);
+                let x = (&x[first * cols..][..part * cols], part, cols, 0);
+                let part = quantize(&cpu, x, None, stochastic(2, first), ScaleAxis::Row);
+                q.extend(part.q.to_vec(&cpu).unwrap());
+                scale.extend(part.scale.to_vec(&cpu).unwrap());
+            }
+            assert_eq!(q, whole.q.host().unwrap(), "{cpu:?}: blocks of {size}");
+            assert_eq!(scale, whole.scale.host().unwrap(), "{cpu:?}: blocks of {size}");
         }
     }
 }
@@ -188,16 +206,16 @@ fn integers_are_exact() {
 }
 
 #[test]
-fn zero_and_tiny_groups_have_scale_zero() {
+fn zero_and_tiny_rows_and_columns_have_scale_zero() {
     for cpu in cpus() {
         for tiny in [0.0f32, -0.0, 1e-40, 1e-31] {
-            for axis in [ScaleAxis::Row, ScaleAxis::Column, ScaleAxis::Group(4)] {
+            for axis in AXES {
                 for rounding in ROUNDINGS {
                     let mut x = vec![tiny; 3 * 20];
                     let q = quantize(&cpu, (&x, 3, 20, 0), None, rounding, axis);
                     assert!(q.scale.host().unwrap().iter().all(|&s| s == 0.0));
                     assert!(dequantize(&cpu, &q).iter().all(|&x| x == 0.0));
-                    // One group with content leaves the others alone.
+                    // One with content leaves the others alone.
                     x[20] = 5.0;
                     let q = quantize(&cpu, (&x, 3, 20, 0), None, rounding, axis);
                     assert_eq!(q.scale.host().unwrap().iter().filter(|&&s| s != 0.0).count(), 1);
@@ -211,7 +229,7 @@ fn zero_and_tiny_groups_have_scale_zero() {
 #[test]
 fn nan_becomes_zero_and_does_not_spread() {
     for cpu in cpus() {
-        for axis in [ScaleAxis::Row, ScaleAxis::Column, ScaleAxis::Group(16)] {
+        for axis in AXES {
             for rounding in ROUNDINGS {
                 let mut x = vec![1.0f32; 40 * 40];
                 x[0] = f32::NAN;
@@ -236,8 +254,7 @@ fn stochastic_rounding_is_unbiased() {
     let draws = 4000;
     let mut mean = vec![0.0f64; cols];
     for step in 0..draws {
-        let key = RngKey { step, ..KEY };
-        let rounding = Rounding::Stochastic(key);
+        let rounding = stochastic(step, 0);
         let q = quantize(&cpu, (&x, 1, cols, 0), None, rounding, ScaleAxis::Row);
         for (mean, &q) in mean.iter_mut().zip(q.q.host().unwrap()) {
             *mean += f64::from(q) / f64::from(draws);
@@ -252,7 +269,7 @@ fn stochastic_rounding_is_unbiased() {
     // Neighbours must not be rounded alike: the variance of the row sum is the sum of variances.
     let sums: Vec<f64> = (0..draws)
         .map(|step| {
-            let rounding = Rounding::Stochastic(RngKey { step, ..KEY });
+            let rounding = stochastic(step, 0);
             let q = quantize(&cpu, (&x, 1, cols, 0), None, rounding, ScaleAxis::Row);
             q.q.host().unwrap()[1..].iter().map(|&q| f64::from(q)).sum()
         })
@@ -267,52 +284,6 @@ fn stochastic_rounding_is_unbiased() {
     // The variance of a sample variance of n normal draws is 2 / n: five standard deviations.
     let bound = 5.0 * (2.0 / f64::from(draws)).sqrt();
     assert!((variance / want - 1.0).abs() < bound, "variance {variance}, expected {want}");
-}
-
-/// New scales are inputs: twice as coarse, the same, too fine (saturates), and zero; per row and per column.
-#[test]
-fn requantize_follows_its_formula() {
-    let (rows, cols) = (9, 300);
-    let x = TestRng::new(5).normals(rows * cols, 1.0);
-    for cpu in cpus() {
-        for axis in [ScaleAxis::Row, ScaleAxis::Column, ScaleAxis::Group(50)] {
-            let from = quantize(&cpu, (&x, rows, cols, 0), None, Rounding::Nearest, axis);
-            for out_axis in [ScaleAxis::Row, ScaleAxis::Column, ScaleAxis::Group(7)] {
-                for rounding in ROUNDINGS {
-                    let mut to = alloc(&cpu, (rows, cols), out_axis);
-                    let scales: Vec<f32> = (0..out_axis.scales(rows, cols))
-                        .map(|i| [0.04, 0.02, 0.001, 0.0][i % 4])
-                        .collect();
-                    to.scale.upload(&cpu, 0, &scales).unwrap();
-                    cpu.requantize(Requantize { x: &from, rounding, out: &mut to }).unwrap();
-                    let (ints, old) = (from.q.host().unwrap(), from.scale.host().unwrap());
-                    for (i, &got) in to.q.host().unwrap().iter().enumerate() {
-                        let (r, c) = (i / cols, i % cols);
-                        let new = scales[scale_index(out_axis, cols, r, c)];
-                        let value = f32::from(ints[i]) * old[scale_index(axis, cols, r, c)];
-                        let offset = match rounding {
-                            Rounding::Nearest => 0.0,
-                            Rounding::Stochastic(key) => {
-                                let block = r * blocks_per_row(cols) + c / HALF_BLOCK;
-                                let words = Philox::new(key).block(block as u32);
-                                rounding_offsets(&words)[c % HALF_BLOCK] - 0.5
-                            }
-                        };
-                        let want = if new == 0.0 { 0.0 } else { value / new + offset };
-                        let want = want.round_ties_even().clamp(-127.0, 127.0) as i8;
-                        assert_eq!(got, want, "{cpu:?} {axis:?} {out_axis:?} {rounding:?} {i}");
-                    }
-                    assert_eq!(to.scale.host().unwrap(), scales, "the new scales are inputs");
-                }
-            }
-            // In its own scales a matrix stays as it is.
-            let mut same = alloc(&cpu, (rows, cols), axis);
-            same.scale.upload(&cpu, 0, from.scale.host().unwrap()).unwrap();
-            let rounding = Rounding::Nearest;
-            cpu.requantize(Requantize { x: &from, rounding, out: &mut same }).unwrap();
-            assert_eq!(bits(&same), bits(&from));
-        }
-    }
 }
 
 #[test]
@@ -336,7 +307,6 @@ fn wrong_shapes_are_errors() {
         cols(&mut by_col, (4, 3), None),
         cols(&mut by_row, (3, 4), None),
         cols(&mut by_col, (3, 4), Some(fold.all())),
-        QMatrix::alloc(&cpu, Owner::Workspace, "q", (2, 2), ScaleAxis::Group(0)).map(drop),
     ] {
         assert!(matches!(result, Err(Error::ShapeMismatch { .. })), "{result:?}");
     }

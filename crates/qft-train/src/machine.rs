@@ -43,29 +43,27 @@ impl Machine {
     /// Errors: there is no such device here, or it cannot be used.
     pub fn open(options: MachineOptions) -> Result<Self> {
         let threads = options.threads.unwrap_or(0);
-        // Weights are quantized by rayon's own threads, whatever the device; an earlier machine of this process has
-        // decided how many these are.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        let host = CpuConfig { threads, ..CpuConfig::detect()? };
         let memory_limit = options.memory_limit;
         match options.device {
             DeviceChoice::Cpu => {
-                let cpu = Cpu::new(CpuConfig { threads, ..CpuConfig::detect()? })?;
+                let cpu = Cpu::new(host)?;
                 let kind = Kind::Cpu { isa: cpu.isa(), threads: cpu.threads() };
                 Ok(Self { ops: Arc::new(cpu), kind, memory_limit })
             }
-            DeviceChoice::Cuda(index) => Self::open_cuda(index, memory_limit),
+            DeviceChoice::Cuda(index) => Self::open_cuda(index, host, memory_limit),
         }
     }
 
     #[cfg(feature = "cuda")]
-    fn open_cuda(index: usize, memory_limit: Option<Size>) -> Result<Self> {
-        let gpu = Arc::new(cuda::open(index)?);
+    fn open_cuda(index: usize, host: CpuConfig, memory_limit: Option<Size>) -> Result<Self> {
+        let gpu = Arc::new(cuda::open(index, host)?);
         let ops = Arc::clone(&gpu) as Arc<dyn TrainOps>;
         Ok(Self { ops, kind: Kind::Cuda(gpu), memory_limit })
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn open_cuda(index: usize, _: Option<Size>) -> Result<Self> {
+    fn open_cuda(index: usize, _: CpuConfig, _: Option<Size>) -> Result<Self> {
         crate::error::bail!(
             "--device cuda:{index}: this program was built without the feature `cuda`; use --device cpu"
         )

@@ -82,7 +82,7 @@ fn step(model: &str, states: States, shape: StepShape) -> BTreeMap<&'static str,
     let config = LlamaConfig::preset(model).unwrap();
     let setup = state_options(states).setup(&lion(), 0, Recompute::Block);
     let driver = Arc::new(Nothing::new());
-    let device = Cuda::new(Arc::clone(&driver) as Arc<dyn Driver>).unwrap();
+    let device = Cuda::new(Arc::clone(&driver) as Arc<dyn Driver>, common::host()).unwrap();
     let model = Model::plan(&device, &config, setup.format).unwrap();
     let mut trainer =
         Trainer::new(&device, model, setup.optimizer, setup.pass, setup.gradients).unwrap();

@@ -26,7 +26,7 @@ const ALL_STATES: [States; 5] =
 const BYTES: u64 = 1 << 30;
 
 fn emulator() -> Cuda {
-    Cuda::new(Arc::new(Emulator::new(BYTES, 1))).unwrap()
+    Cuda::new(Arc::new(Emulator::new(BYTES, 1)), common::host()).unwrap()
 }
 
 fn format(states: States) -> WeightFormat {

@@ -128,38 +128,70 @@ fn every_trainable_tensor_changes_in_one_step() {
     }
 }
 
-/// The INT8 planes and protected features of a compact model after three steps at `lr`.
-fn planes_after(rounding: WeightRounding, lr: f32) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
-    let cpu = cpu();
-    let windows = Windows::shakespeare(64);
-    let options = StateOptions { rounding, ..state_options(States::Compact) };
-    let mut trainer = trainer(&cpu, &options.setup(&lion(), 0, Recompute::None));
-    let planes = |trainer: &Trainer| {
-        let kept = |(name, _): &(String, _)| name.ends_with("/q") || name.ends_with("/outliers");
-        parts(&cpu, trainer).into_iter().filter(kept).map(|(_, bytes)| bytes).collect()
-    };
-    let before = planes(&trainer);
-    for step in 0..3 {
-        trainer.step(&cpu, &[windows.batch(step, 1)], lr).unwrap();
+/// The state of a compact model before and after three steps at `lr`, and its rows' scales and protected weights.
+struct ThreeSteps {
+    /// INT8 planes and protected features.
+    parts: [Vec<Vec<u8>>; 2],
+    /// Of every row of every matrix: INT8 weights and scale.
+    rows: [Vec<(Vec<i8>, f32)>; 2],
+    /// Protected weights of these rows.
+    protected: Vec<u32>,
+}
+
+impl ThreeSteps {
+    fn of(rounding: WeightRounding, lr: f32) -> Self {
+        let cpu = cpu();
+        let windows = Windows::shakespeare(64);
+        let options = StateOptions { rounding, ..state_options(States::Compact) };
+        let mut trainer = trainer(&cpu, &options.setup(&lion(), 0, Recompute::None));
+        let look = |trainer: &Trainer| {
+            let kept =
+                |(name, _): &(String, _)| name.ends_with("/q") || name.ends_with("/outliers");
+            let parts = parts(&cpu, trainer).into_iter().filter(kept).map(|(_, bytes)| bytes);
+            let mut rows = Vec::new();
+            for (_, weight) in hybrid(&trainer.model) {
+                let planes = weight.q.host().unwrap().chunks_exact(weight.cols());
+                let scales = weight.scale.host().unwrap();
+                rows.extend(planes.zip(scales).map(|(row, scale)| (row.to_vec(), *scale)));
+            }
+            (parts.collect(), rows)
+        };
+        let mut protected = Vec::new();
+        for (_, weight) in hybrid(&trainer.model) {
+            let row_start = weight.outliers.as_ref().unwrap().row_start.host().unwrap();
+            protected.extend(row_start.windows(2).map(|ends| ends[1] - ends[0]));
+        }
+        let before = look(&trainer);
+        for step in 0..3 {
+            trainer.step(&cpu, &[windows.batch(step, 1)], lr).unwrap();
+        }
+        let after = look(&trainer);
+        Self { parts: [before.0, after.0], rows: [before.1, after.1], protected }
     }
-    (before, planes(&trainer))
 }
 
 /// This is why updates are rounded stochastically: at a learning rate of fine-tuning an update is far less than
-/// half a grid step, and rounding to nearest takes every one of them back.
+/// half a grid step, and rounding to nearest takes every one of them back. Rounded stochastically, a step moves a weight by
+/// one of its row's scale with the probability `lr / scale`.
 #[test]
 fn nearest_rounding_moves_nothing_at_a_fine_tuning_rate() {
-    let (before, after) = planes_after(WeightRounding::Nearest, 1e-6);
+    let lr = 1e-6;
+    let [before, after] = ThreeSteps::of(WeightRounding::Nearest, lr).parts;
     assert!(before == after, "rounded to nearest, a weight moved");
-    let (before, after) = planes_after(WeightRounding::Stochastic, 1e-6);
-    let count = |planes: &[Vec<u8>]| planes.iter().map(Vec::len).sum::<usize>();
-    let moved: usize = before
-        .iter()
-        .zip(&after)
-        .map(|(a, b)| a.iter().zip(b).filter(|(a, b)| a != b).count())
-        .sum();
-    println!("stochastically rounded, {moved} of {} bytes moved", count(&before));
-    assert!(moved > 0, "rounded stochastically, no weight moved");
+    let ThreeSteps { rows: [before, after], protected, .. } =
+        ThreeSteps::of(WeightRounding::Stochastic, lr);
+    let (mut moved, mut expected) = (0, 0.0);
+    for (((a, scale), (b, new_scale)), protected) in before.iter().zip(&after).zip(protected) {
+        // A weight that leaves its range has its whole row rounded again.
+        if scale == new_scale {
+            moved += a.iter().zip(b).filter(|(a, b)| a != b).count();
+            expected += 3.0 * (a.len() - protected as usize) as f64 * f64::from(lr / scale);
+        }
+    }
+    println!("stochastically rounded, {moved} weights moved, {expected:.0} were expected to");
+    // Moves are rare and independent, so their variance is their mean: five standard deviations.
+    let bound = 5.0 * expected.sqrt();
+    assert!((moved as f64 - expected).abs() < bound, "{moved} weights moved, not {expected:.0}");
 }
 
 /// The maxima of all momentum blocks, which are proportional to the gradient after one step from zero.

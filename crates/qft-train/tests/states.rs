@@ -3,24 +3,24 @@
 
 mod common;
 
-use common::{INT8_STATES, Windows, cpu, lion, progress, setup, state_options, trainer};
-use qft_autograd::layers::linear::{BLOCK_ELEMENTS, block_rows};
+use common::{INT8_STATES, Windows, cpu, hybrid, lion, progress, setup, state_options, trainer};
+use qft_autograd::layers::linear::{self, BLOCK_ELEMENTS, block_rows};
 use qft_autograd::{Error, GradientSink, Matrix, Vector};
-use qft_llama::model::{Model, WeightFormat};
+use qft_llama::model::{Model, ParamMut, WeightFormat};
 use qft_llama::pass::{self, Recompute};
 use qft_llama::{Batch, LlamaConfig, Synthetic, TensorKind, export};
 use qft_tensor::ledger::block_bytes;
-use qft_tensor::{Buffer, Cpu, CpuConfig, DType, Device, LiveBuffer, Owner};
+use qft_tensor::{Buffer, Cpu, CpuConfig, DType, Device, LiveBuffer, MAX_MICRO_BATCHES, Owner};
 use qft_testing::material;
+use qft_testing::rng::TestRng;
 use qft_train::TrainOps;
 use qft_train::machine::rss;
 use qft_train::memory::{MemoryPlan, StepShape, plan};
 use qft_train::options::States;
 use qft_train::step::Setup;
-use qft_train::step::checkpoint;
 use qft_train::step::optimizer::StepNumbers;
 use qft_train::step::sinks::{ReleasedSink, StoredSink};
-use qft_train::step::trainer::{GradientMode, Trainer};
+use qft_train::step::{GradientMode, Trainer, checkpoint};
 use std::ops::Range;
 
 /// Looks at every live buffer whenever a gradient arrives, in the middle of the backward pass, and passes it on.
@@ -125,6 +125,54 @@ fn no_state_of_a_matrix_is_float() {
     }
     let (seen, _) = watched(&setup(States::F32));
     assert!(!seen.is_empty(), "the reference's float weights are seen, so they would be elsewhere");
+}
+
+/// Random numbers would repeat, so a trainer refuses before it computes anything.
+#[test]
+fn more_micro_batches_than_have_random_numbers_are_refused() {
+    let cpu = cpu();
+    let windows = Windows::shakespeare(2);
+    for states in [States::Full, States::Paper] {
+        let mut trainer = trainer(&cpu, &setup(states));
+        let batches = vec![windows.batch(0, 1); MAX_MICRO_BATCHES + 1];
+        let error = trainer.step(&cpu, &batches, 1e-4).unwrap_err();
+        assert!(error.to_string().contains("micro-batch 4096"), "{states:?}: {error}");
+        assert_eq!(trainer.pass.step, 0);
+    }
+}
+
+/// The same gradient of every matrix, in blocks of `size` rows, through the stack and into the weights.
+fn stored_in_blocks(size: usize) -> Vec<(Vec<i8>, Vec<u32>)> {
+    let cpu = cpu();
+    let mut trainer = trainer(&cpu, &setup(States::Paper));
+    let numbers = StepNumbers { seed: 3, step: 5, lr: 1e-3 };
+    let mut sink = StoredSink::new(&cpu, numbers);
+    let mut rng = TestRng::new(4);
+    for param in trainer.model.params_mut() {
+        let ParamMut::Matrix(matrix) = param else { continue };
+        let (rows, cols) = (matrix.rows(), matrix.cols());
+        let grad = rng.normals(rows * cols, 1e-3);
+        for block in linear::blocks(0..rows, size.min(rows)) {
+            let grad = &grad[block.start * cols..block.end * cols];
+            let grad = Buffer::from_host(&cpu, Owner::Gradients, "block", grad).unwrap();
+            sink.matrix_rows(matrix, block, &grad).unwrap();
+        }
+    }
+    sink.apply(&cpu, &mut trainer.optimizer, &mut trainer.model, numbers).unwrap();
+    let matrices = hybrid(&trainer.model).into_iter();
+    let planes = matrices.map(|(_, matrix)| {
+        let scale = matrix.scale.to_vec(&cpu).unwrap();
+        (matrix.q.to_vec(&cpu).unwrap(), scale.into_iter().map(f32::to_bits).collect())
+    });
+    planes.collect()
+}
+
+#[test]
+fn a_stored_gradient_is_the_same_in_blocks_of_any_size() {
+    let whole = stored_in_blocks(usize::MAX);
+    for size in [1, 48, 100] {
+        assert!(stored_in_blocks(size) == whole, "blocks of {size} rows");
+    }
 }
 
 fn gradient_peak(plan: &MemoryPlan) -> u64 {

@@ -1,11 +1,11 @@
 //! The exponential function, without branches: the same bits on every instruction set.
 
+use qft_tensor::numeric::MAGIC;
+
 /// Below this the result is 0: `exp` would be subnormal.
 const LOWEST: f32 = -87.336_54;
 /// Above this the result stays at its largest value, about 2.4e38.
 const HIGHEST: f32 = 88.376_26;
-/// `2^23 + 2^22`: added to a small float, it leaves the nearest integer in the low bits of the sum.
-const MAGIC: f32 = 12_582_912.0;
 /// `ln 2` in two parts; the first has few bits, so that its multiples are exact.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;

@@ -1,9 +1,7 @@
 //! Sums and maxima over 16 lanes in a fixed order, and scratch memory per thread.
 
+use qft_tensor::numeric::LANES;
 use std::cell::RefCell;
-
-/// Lanes of a partial sum: one vector of the widest instruction set.
-pub(super) const LANES: usize = 16;
 
 /// The sum of the lanes, as a tree: halves onto each other.
 #[inline(always)]

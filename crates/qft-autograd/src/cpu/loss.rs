@@ -1,9 +1,10 @@
 //! Cross-entropy over blocks of the vocabulary on the CPU.
 
 use super::exp::exp;
-use super::lanes::{self, LANES};
+use super::lanes;
 use crate::Error;
 use crate::ops::{LossGradient, LossStats};
+use qft_tensor::numeric::LANES;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 

@@ -1,9 +1,10 @@
 //! RMSNorm on the CPU.
 
-use super::lanes::{self, LANES, with_scratch};
+use super::lanes::{self, with_scratch};
 use super::rows::{self, OutRows};
 use crate::Error;
 use crate::ops::{RmsNormBackward, RmsNormForward};
+use qft_tensor::numeric::LANES;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 

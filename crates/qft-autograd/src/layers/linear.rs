@@ -10,13 +10,12 @@
 //! An input may have [wide channels](qft_tensor::wide), which carry a second digit into the products with it.
 //! Protected features read the same integers and join in float: see `docs/ALGORITHM.md#linear`.
 
-use crate::context::Purpose;
 use crate::rows::Rows;
 use crate::{Context, Error, GradientSink, Matrix, Weight};
 use qft_quant::{DecodeRows, HybridMatrix, Precision, SparseBackward, SparseForward};
 use qft_tensor::{
-    Buffer, GemmF32, GemmI8, Orientation, Owner, QMatrix, QuantizeCols, QuantizeRows, Rounding,
-    ScaleAxis, WideDigits,
+    Buffer, GemmF32, GemmI8, Orientation, Owner, Purpose, QMatrix, QuantizeCols, QuantizeRows,
+    Rounding, ScaleAxis, WideDigits,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -322,6 +321,8 @@ pub fn flush(
 ///
 /// To nearest is unbiased enough for `dx`: both cost nothing measurable there. In `dW` the same small gradients
 /// of many tokens add up, so their rounding is stochastic.
-pub fn rounding(ctx: &Context<'_>, w: &Matrix) -> (Rounding, Rounding) {
-    (Rounding::Nearest, ctx.stochastic(w.id, Purpose::WeightGradient, 0))
+///
+/// Errors: [`qft_tensor::Error::StreamRange`].
+pub fn rounding(ctx: &Context<'_>, w: &Matrix) -> Result<(Rounding, Rounding), Error> {
+    Ok((Rounding::Nearest, ctx.stochastic(w.id, Purpose::WeightGradient, 0)?))
 }

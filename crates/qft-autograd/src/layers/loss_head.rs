@@ -9,11 +9,10 @@
 //! beside the one of its target, which biases everything below.
 
 use super::linear::{self, PendingGradient};
-use crate::context::Purpose;
 use crate::ops::{EmbedBackward, LossGradient, LossStats};
 use crate::rows::Rows;
 use crate::{Context, Error, GradientSink, LayerOps, Matrix};
-use qft_tensor::{Buffer, Owner};
+use qft_tensor::{Buffer, Owner, Purpose};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,11 +54,11 @@ impl VocabularyCut {
 
 /// One micro-batch at the head: positions that have a target.
 #[derive(Debug)]
-pub struct HeadBatch {
+pub struct HeadBatch<'a> {
     /// Normed hidden states `[M, C]`.
     pub x: Arc<Rows>,
     /// Target ids `[M]`.
-    pub targets: Buffer<u32>,
+    pub targets: &'a Buffer<u32>,
     max: Buffer<f32>,
     sum: Buffer<f32>,
     cut: VocabularyCut,
@@ -67,7 +66,7 @@ pub struct HeadBatch {
     logits: VecDeque<Buffer<f32>>,
 }
 
-impl HeadBatch {
+impl<'a> HeadBatch<'a> {
     /// Forward pass; also returns the negative log-likelihood of each position, in nats.
     ///
     /// Shapes: `x` `[M, C]`, `targets` u32 `[M]`, ids below the rows of `head`.
@@ -75,7 +74,7 @@ impl HeadBatch {
         ctx: &Context<'_>,
         head: &Matrix,
         x: Arc<Rows>,
-        targets: Buffer<u32>,
+        targets: &'a Buffer<u32>,
         cut: VocabularyCut,
     ) -> Result<(Self, Vec<f64>), Error> {
         let (ops, m) = (ctx.ops, targets.len());
@@ -93,7 +92,7 @@ impl HeadBatch {
                 logits,
                 start: rows.start,
                 cols: rows.len(),
-                targets: &targets,
+                targets,
                 max: &mut max,
                 sum: &mut sum,
                 target_logit: &mut target_logit,
@@ -114,7 +113,7 @@ impl HeadBatch {
         &self,
         ctx: &Context<'_>,
         head: &Matrix,
-        block: (u32, Range<usize>),
+        block: (usize, Range<usize>),
         weight: f32,
         logits: &mut Buffer<f32>,
         dx: &mut Buffer<f32>,
@@ -124,15 +123,15 @@ impl HeadBatch {
             logits,
             start: rows.start,
             cols: rows.len(),
-            targets: &self.targets,
+            targets: self.targets,
             max: &self.max,
             sum: &self.sum,
             weight,
         })?;
         let n = rows.len();
-        let rounding = ctx.stochastic(head.id, Purpose::InputGradient, index);
+        let rounding = ctx.stochastic(head.id, Purpose::InputGradient, index)?;
         linear::backward_input(ctx, head, rows, logits, rounding, dx, index > 0)?;
-        let rounding = ctx.stochastic(head.id, Purpose::WeightGradient, index);
+        let rounding = ctx.stochastic(head.id, Purpose::WeightGradient, index)?;
         PendingGradient::new(ctx, &self.x, logits, n, rounding)
     }
 }
@@ -156,7 +155,7 @@ pub enum HeadGradient<'a> {
 pub fn backward(
     ctxs: &[Context<'_>],
     head: &mut Matrix,
-    batches: &mut [HeadBatch],
+    batches: &mut [HeadBatch<'_>],
     weight: f32,
     dxs: &mut [Buffer<f32>],
     mut gradient: HeadGradient<'_>,
@@ -177,7 +176,7 @@ pub fn backward(
                     logits
                 }
             };
-            let numbered = (index as u32, rows.clone());
+            let numbered = (index, rows.clone());
             shares.push(batch.backward_block(ctx, head, numbered, weight, &mut logits, dx)?);
             block = (!cut.keep).then_some(logits);
         }

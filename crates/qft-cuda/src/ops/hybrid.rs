@@ -49,6 +49,17 @@ impl Cuda {
             self.read(op, &outliers.row_start)?,
         ])
     }
+
+    /// The same for a kernel that changes the values.
+    pub(super) fn updated_features(
+        &self,
+        op: &'static str,
+        outliers: Option<&mut Outliers>,
+    ) -> Result<[Arg; 4], qft_tensor::Error> {
+        let Some(outliers) = outliers else { return Ok([Arg::NULL; 4]) };
+        let [_, cols, counts, row_start] = self.features(op, Some(&*outliers))?;
+        Ok([self.write(op, &mut outliers.values)?, cols, counts, row_start])
+    }
 }
 
 impl HybridOps for Cuda {

@@ -41,8 +41,8 @@ fn line(
     stats: &mut UpdateStats,
     tensor: u32,
 ) -> Result<Arg, qft_tensor::Error> {
-    let sums = stats.sums.span(2 * tensor as usize..2 * tensor as usize + 2)?;
-    cuda.read_span(op, sums)
+    let first = 2 * tensor as usize;
+    cuda.write_span(op, &mut stats.sums, first..first + 2)
 }
 
 /// Adds `count` partial results to a line of the statistics.
@@ -130,8 +130,8 @@ impl OptimOps for Cuda {
             self.write(OP, &mut momentum.q)?,
             self.write(OP, &mut momentum.scale)?,
         ];
-        planes.extend(self.features(OP, weight.outliers.as_ref())?);
-        let line = line(self, OP, stats, key.tensor)?;
+        planes.extend(self.updated_features(OP, weight.outliers.as_mut())?);
+        let line = line(self, OP, stats, key.tensor())?;
         for first in (0..rows.len()).step_by(MOST_ROWS) {
             let count = MOST_ROWS.min(rows.len() - first);
             let grad = grad.row_range(first..first + count)?;
@@ -151,10 +151,10 @@ impl OptimOps for Cuda {
                 Arg::F32(config.beta2),
                 Arg::F32(config.weight_decay),
                 Arg::F32(if rounding == WeightRounding::Stochastic { 1.0 } else { 0.0 }),
-                Arg::U64(key.seed),
-                Arg::U32(key.step),
-                Arg::U32(key.tensor),
-                Arg::U32(key.purpose),
+                Arg::U64(key.seed()),
+                Arg::U32(key.step()),
+                Arg::U32(key.tensor()),
+                Arg::U32(key.purpose_word()),
             ]);
             let launch =
                 Launch::blocks(index(OP, places.blocks)?, WARP * warps).with_shared(shared);
@@ -177,11 +177,11 @@ impl OptimOps for Cuda {
         let scratch = self.scratch(OP, launch.grid[0] as usize * size_of::<f64>())?;
         let squares = scratch.at(0);
         let mut args = vec![
-            self.read_span(OP, weight.span(range.clone())?)?,
-            self.read_span(OP, state.m.span(range.clone())?)?,
+            self.write_span(OP, weight, range.clone())?,
+            self.write_span(OP, &mut state.m, range.clone())?,
         ];
-        if let Some(v) = &state.v {
-            args.push(self.read_span(OP, v.span(range)?)?);
+        if let Some(v) = &mut state.v {
+            args.push(self.write_span(OP, v, range)?);
         }
         args.extend([self.read_span(OP, grad)?, squares, Arg::size(count), Arg::F32(grad_scale)]);
         let kernel = match rule {

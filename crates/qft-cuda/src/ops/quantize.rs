@@ -1,13 +1,13 @@
 //! Quantization on the GPU: `kernels/quantize.cu`.
 
+use super::columns::by_columns;
 use super::dims::index;
 use super::wide;
 use crate::{Arg, Cuda, Launch};
-use qft_tensor::rng::HALF_BLOCK;
 use qft_tensor::wide::WIDE;
 use qft_tensor::{
-    Dequantize, Error, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, Requantize,
-    Rounding, ScaleAxis, SelectWide,
+    Dequantize, Error, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, Rounding, ScaleAxis,
+    SelectWide,
 };
 
 const WARP: u32 = 32;
@@ -18,37 +18,24 @@ const WARPS: u32 = 8;
 /// Columns of a row for which a warp is worth while.
 const COLS_PER_WARP: usize = 512;
 
-/// Columns of a block in `dequantize` and `requantize`: STRETCH in the kernel.
+/// Columns of a block in `dequantize`: STRETCH in the kernel.
 const STRETCH: usize = 1024;
 
-/// Rows of a block in the column kernels, unless there are too many rows for the grid.
-const STRIP: usize = 64;
-
-/// The largest grid in y.
-const MAX_GRID_Y: usize = 65_535;
-
-/// Whether to round stochastically, and the stream: the last arguments of a kernel that rounds.
-fn rounding_args(rounding: Rounding) -> [Arg; 5] {
-    match rounding {
-        Rounding::Nearest => [Arg::U32(0), Arg::U64(0), Arg::U32(0), Arg::U32(0), Arg::U32(0)],
-        Rounding::Stochastic(key) => [
+/// Whether to round stochastically, the stream, and the row of its first bits: the last arguments of a kernel that
+/// rounds.
+fn rounding_args(op: &'static str, rounding: Rounding) -> Result<[Arg; 6], Error> {
+    let zero = Arg::U32(0);
+    Ok(match rounding {
+        Rounding::Nearest => [zero, Arg::U64(0), zero, zero, zero, zero],
+        Rounding::Stochastic { key, first_row } => [
             Arg::U32(1),
-            Arg::U64(key.seed),
-            Arg::U32(key.step),
-            Arg::U32(key.tensor),
-            Arg::U32(key.purpose),
+            Arg::U64(key.seed()),
+            Arg::U32(key.step()),
+            Arg::U32(key.tensor()),
+            Arg::U32(key.purpose_word()),
+            Arg::U32(index(op, first_row)?),
         ],
-    }
-}
-
-/// Where the scale of element `[r, c]` is: `r * scales_per_row + c / group`.
-fn scale_args(op: &'static str, x: &QMatrix) -> Result<[Arg; 2], Error> {
-    let (per_row, group) = match x.axis() {
-        ScaleAxis::Row => (1, x.cols()),
-        ScaleAxis::Column => (0, 1),
-        ScaleAxis::Group(group) => (x.cols().div_ceil(group), group.min(x.cols())),
-    };
-    Ok([Arg::U32(index(op, per_row)?), Arg::U32(index(op, group)?)])
+    })
 }
 
 /// A warp per row and stretch of columns.
@@ -58,17 +45,6 @@ fn by_rows(op: &'static str, rows: usize, cols: usize) -> Result<Launch, Error> 
         grid: [blocks, index(op, cols.div_ceil(STRETCH))?, 1],
         ..Launch::blocks(1, WARP * WARPS)
     })
-}
-
-/// A block per 128 columns and strip of rows, and the rows of a strip.
-pub(super) fn by_columns(
-    op: &'static str,
-    rows: usize,
-    cols: usize,
-) -> Result<(Launch, usize), Error> {
-    let strip = STRIP.max(rows.div_ceil(MAX_GRID_Y));
-    let grid = [index(op, cols.div_ceil(HALF_BLOCK))?, index(op, rows.div_ceil(strip))?, 1];
-    Ok((Launch { grid, ..Launch::blocks(1, WARP * WARPS) }, strip))
 }
 
 impl QuantizeOps for Cuda {
@@ -81,12 +57,7 @@ impl QuantizeOps for Cuda {
             out.scale.fill_zero(self)?;
             return out.wide.iter_mut().try_for_each(|wide| wide.high.fill_zero(self));
         }
-        let group = match out.axis() {
-            ScaleAxis::Group(group) => group.min(cols),
-            _ => cols,
-        };
-        let warps = group.div_ceil(COLS_PER_WARP).min(WARPS as usize) as u32;
-        let blocks = index(OP, rows.saturating_mul(cols.div_ceil(group)))?;
+        let warps = cols.div_ceil(COLS_PER_WARP).min(WARPS as usize) as u32;
         let mut args = vec![
             self.read_mat(OP, x)?,
             Arg::size(x.stride()),
@@ -94,10 +65,10 @@ impl QuantizeOps for Cuda {
             self.write(OP, &mut out.q)?,
             self.write(OP, &mut out.scale)?,
             Arg::U32(index(OP, cols)?),
-            Arg::U32(index(OP, group)?),
         ];
-        args.extend(rounding_args(rounding));
-        self.launch(OP, "quantize_rows_f32_i8", Launch::blocks(blocks, WARP * warps), &args)?;
+        args.extend(rounding_args(OP, rounding)?);
+        let launch = Launch::blocks(index(OP, rows)?, WARP * warps);
+        self.launch(OP, "quantize_rows_f32_i8", launch, &args)?;
         if out.wide.is_none() {
             return Ok(());
         }
@@ -132,7 +103,7 @@ impl QuantizeOps for Cuda {
         let scale = self.write(OP, &mut out.scale)?;
         let q = self.write(OP, &mut out.q)?;
         self.launch(OP, "column_absmax_f32", launch, &[&x[..], &[scale], &shape].concat())?;
-        let args = [&x[..], &[scale, q], &shape, &rounding_args(rounding)].concat();
+        let args = [&x[..], &[scale, q], &shape, &rounding_args(OP, rounding)?].concat();
         self.launch(OP, "quantize_cols_f32_i8", launch, &args)?;
         let launch = Launch::blocks(cols.div_ceil(WARP * WARPS), WARP * WARPS);
         self.launch(OP, "column_scales_f32", launch, &[scale, Arg::U32(cols)])
@@ -146,12 +117,10 @@ impl QuantizeOps for Cuda {
         if rows == 0 || cols == 0 {
             return Ok(());
         }
-        let [per_row, group] = scale_args(OP, x)?;
         let args = [
             self.read(OP, &x.q)?,
             self.read(OP, &x.scale)?,
-            per_row,
-            group,
+            Arg::U32((x.axis() == ScaleAxis::Row).into()),
             self.write_mat(OP, &mut out)?,
             Arg::size(out.stride()),
             Arg::U32(index(OP, rows)?),
@@ -180,22 +149,5 @@ impl QuantizeOps for Cuda {
 
     fn select_wide(&self, op: SelectWide<'_>) -> Result<(), Error> {
         wide::select(self, op)
-    }
-
-    fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {
-        const OP: &str = "requantize";
-        op.check()?;
-        let Requantize { x, rounding, out } = op;
-        let (rows, cols) = (x.rows(), x.cols());
-        if rows == 0 || cols == 0 {
-            return Ok(());
-        }
-        let mut args = vec![self.read(OP, &x.q)?, self.read(OP, &x.scale)?];
-        args.extend(scale_args(OP, x)?);
-        args.extend([self.write(OP, &mut out.q)?, self.read(OP, &out.scale)?]);
-        args.extend(scale_args(OP, out)?);
-        args.extend([Arg::U32(index(OP, rows)?), Arg::U32(index(OP, cols)?)]);
-        args.extend(rounding_args(rounding));
-        self.launch(OP, "requantize_i8_i8", by_rows(OP, rows, cols)?, &args)
     }
 }

@@ -1,7 +1,7 @@
 //! Wide channels on the GPU: `kernels/wide.cu`. The operations that quantize have their digits from `widen.cuh`.
 
+use super::columns::by_columns;
 use super::dims::index;
-use super::quantize::by_columns;
 use crate::{Arg, Cuda, Launch};
 use qft_tensor::{Error, QMatrix, RaiseMaxima, SelectWide};
 

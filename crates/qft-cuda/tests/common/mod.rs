@@ -5,9 +5,9 @@
 use qft_cuda::Cuda;
 use qft_emulator::Emulator;
 use qft_tensor::wide::{NO_CHANNEL, WIDE};
-use qft_tensor::{Buffer, Cpu, CpuConfig, Device, Element, Owner, QMatrix};
+use qft_tensor::{Buffer, Cpu, CpuConfig, Device, Element, Host, Owner, QMatrix};
 use qft_testing::rng::TestRng;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Memory of an emulated device.
 const EMULATED_BYTES: u64 = 4 << 30;
@@ -20,9 +20,18 @@ pub(crate) fn cpu() -> Cpu {
     Cpu::new(CpuConfig::detect().expect("the instruction set is known")).expect("threads start")
 }
 
+/// What works for the devices of a test.
+pub(crate) fn host() -> Arc<Host> {
+    static HOST: LazyLock<Arc<Host>> = LazyLock::new(|| {
+        let config = CpuConfig::detect().expect("the instruction set is known");
+        Arc::new(Host::new(config).expect("threads start"))
+    });
+    Arc::clone(&HOST)
+}
+
 /// An emulated device whose warps are ordered by `seed`.
 pub(crate) fn emulator(seed: u64) -> Cuda {
-    Cuda::new(Arc::new(Emulator::new(EMULATED_BYTES, seed))).expect("memory for scratch")
+    Cuda::new(Arc::new(Emulator::new(EMULATED_BYTES, seed)), host()).expect("memory for scratch")
 }
 
 /// What a parity test runs on, with a name for messages: emulators, and the GPU where there is one. With
@@ -30,7 +39,7 @@ pub(crate) fn emulator(seed: u64) -> Cuda {
 pub(crate) fn devices_under_test() -> Vec<(String, Cuda)> {
     let mut devices: Vec<_> =
         SEEDS.map(|seed| (format!("emulator, seed {seed}"), emulator(seed))).into();
-    match qft_cuda::open(0) {
+    match qft_cuda::open(0, host()) {
         Ok(gpu) => devices.push((gpu.driver().properties().name.clone(), gpu)),
         Err(error) if std::env::var_os("QFT_REQUIRE_GPU").is_some_and(|v| v == "1") => {
             panic!("QFT_REQUIRE_GPU is set: {error}")

@@ -4,7 +4,7 @@ use super::{Weights, check_rows, unknown};
 use crate::config::{LlamaConfig, TensorKind, TensorSpec};
 use crate::error::Error;
 use qft_tensor::rng::BLOCK_WORDS;
-use qft_tensor::{Philox, RngKey};
+use qft_tensor::{Philox, Purpose, RngKey};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::f32::consts::TAU;
@@ -12,12 +12,11 @@ use std::ops::Range;
 
 /// The deviation that LLaMA models are initialised with.
 const SIGMA: f32 = 0.02;
-/// Sets this stream apart from those of training with the same seed.
-const PURPOSE: u32 = u32::from_be_bytes(*b"init");
 
 /// An untrained model: matrices are normal with deviation 0.02, norms are 1.
 ///
-/// A row depends only on the seed, the tensor's place in the model and the row's number.
+/// A row depends only on the seed, the tensor's place in the model and the row's number. Rows are made on the threads of the
+/// rayon pool that asks for them: when a model is loaded, that of its device.
 #[derive(Debug, Clone)]
 pub struct Synthetic {
     seed: u64,
@@ -45,7 +44,7 @@ impl Weights for Synthetic {
             out.fill(1.0);
             return Ok(());
         }
-        let key = RngKey { seed: self.seed, step: 0, tensor: *number, purpose: PURPOSE };
+        let key = RngKey::new(self.seed, 0, *number, Purpose::InitialWeights);
         let philox = Philox::new(key);
         let blocks_per_row = spec.cols.div_ceil(BLOCK_WORDS);
         out.par_chunks_exact_mut(spec.cols).zip(rows).for_each(|(values, row)| {

@@ -1,8 +1,9 @@
 //! Lion and AdamW on float parameters.
 
-use super::{LANES, TASK, add_squares, sign};
+use super::{TASK, add_squares, sign};
 use crate::float::AdamWFactors;
 use crate::{Error, FloatRule, FloatUpdate};
+use qft_tensor::numeric::LANES;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 

@@ -1,20 +1,17 @@
 //! Quantized Lion: one pass over the planes, block by block of 128.
 
-use super::{LANES, TASK, add_squares, sign};
-use crate::lion::{GROWN_MAX, MAX_STEP, RESCALE_PURPOSE};
+use super::{TASK, add_squares, sign};
+use crate::lion::{GROWN_MAX, MAX_STEP};
 use crate::{Error, LionUpdate, MomentumCode, WeightRounding, momentum};
 use half::bf16;
 use qft_quant::Residual;
 use qft_quant::fixed_point::{BLOCK, MAX_Q, join_into, split};
 use qft_quant::outlier::{BLOCK_COLS, columns};
+use qft_tensor::numeric::{LANES, MAGIC, nearest, nearest_bf16};
 use qft_tensor::rng::{BLOCK_WORDS, offset_from_bits, rounding_offsets};
-use qft_tensor::{Cpu, Kernel, Philox, RngKey};
+use qft_tensor::{Cpu, Kernel, Philox};
 use rayon::prelude::*;
 use std::iter::Peekable;
-
-/// `2^23 + 2^22`: adding it to a float of magnitude below 2^22 leaves the nearest integer, ties to even, in
-/// the low bits of the sum.
-const MAGIC: f32 = 12_582_912.0;
 
 /// What all rows of an update share.
 #[derive(Clone, Copy)]
@@ -188,11 +185,6 @@ fn update<const SQRT: bool>(
     signs
 }
 
-#[inline(always)]
-fn nearest(x: f32) -> i32 {
-    ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
-}
-
 /// To `-limit..=limit`; NaN becomes `-limit`.
 #[inline(always)]
 fn clamp(x: f32, limit: f32) -> f32 {
@@ -323,7 +315,7 @@ fn update_features<'a>(
         let v = value.to_f32();
         let new = v - step.lr * (signs[e] + step.weight_decay * v);
         *value = if step.dither == 0.0 {
-            bf16::from_f32(new)
+            nearest_bf16(new)
         } else {
             // Adding below the last bit kept and cutting there rounds up with the probability of the fraction.
             let bits = new.to_bits().wrapping_add(words.as_flattened()[e] & 0xFFFF);
@@ -358,7 +350,7 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
         weight_decay: config.weight_decay,
         dither: if rounding == WeightRounding::Stochastic { 1.0 } else { 0.0 },
         philox: Philox::new(key),
-        rescale: Philox::new(RngKey { purpose: key.purpose ^ RESCALE_PURPOSE, ..key }),
+        rescale: Philox::new(key.rescaling()),
         cols,
     };
     let (row_bytes, blocks) = (residual.row_bytes(cols), cols.div_ceil(BLOCK));
@@ -408,7 +400,7 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
         })
         .collect();
     cpu.for_each(tasks.into_par_iter(), |task| isa.run(task));
-    let line = &mut stats.sums.host_mut()?[2 * key.tensor as usize..][..2];
+    let line = &mut stats.sums.host_mut()?[2 * key.tensor() as usize..][..2];
     line[0] += reports.iter().map(|row| row.grad_square).sum::<f64>() as f32;
     line[1] += reports.iter().filter(|row| row.grown).count() as f32;
     Ok(())

@@ -6,7 +6,7 @@ use qft_optim::{
     LionConfig, LionUpdate, Momentum, MomentumCode, OptimOps, UpdateStats, WeightRounding,
 };
 use qft_quant::{DecodeRows, Error, HybridFormat, HybridMatrix, HybridOps, Precision, Residual};
-use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner, RngKey};
+use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner, Purpose, RngKey};
 use std::ops::Range;
 
 pub const RESIDUALS: [Residual; 3] = [Residual::None, Residual::Bits4, Residual::Bits8];
@@ -17,7 +17,7 @@ pub fn cpu() -> Cpu {
 }
 
 pub fn key(seed: u64, step: u32) -> RngKey {
-    RngKey { seed, step, tensor: 0, purpose: 3 }
+    RngKey::new(seed, step, 0, Purpose::Update)
 }
 
 /// All that one update changes.

@@ -6,8 +6,8 @@
 use super::transpose::{Aligned, SIDE, TILE_ROWS, bytes, square};
 use crate::outlier::{OutlierView, RowView};
 use crate::{Error, SparseBackward, SparseForward};
-use half::bf16;
 use qft_tensor::cpu::wide::used;
+use qft_tensor::numeric::widen_bf16;
 use qft_tensor::wide::{WIDE, WIDE_RADIX};
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
@@ -92,7 +92,7 @@ impl Kernel for ForwardTile<'_> {
 fn dot(row: &RowView<'_>, tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKENS] {
     let mut sums = [0.0f32; TOKENS];
     row.for_each(|col, value| {
-        let value = to_f32(value);
+        let value = widen_bf16(value);
         for (sum, &x) in sums.iter_mut().zip(&tile[col].0) {
             *sum = f32::from(x).mul_add(value, *sum);
         }
@@ -110,7 +110,7 @@ fn dot_wide(
 ) -> [f32; TOKENS] {
     let mut sums = [0.0f32; TOKENS];
     row.for_each(|col, value| {
-        let value = to_f32(value);
+        let value = widen_bf16(value);
         let high = &values[usize::from(places[col])];
         for ((sum, &x), &high) in sums.iter_mut().zip(&tile[col].0).zip(high) {
             *sum = (f32::from(x) + high).mul_add(value, *sum);
@@ -162,7 +162,7 @@ impl Columns {
         for (row, n) in rows.enumerate() {
             let inverse = inverse(scale[n]);
             outliers.row(n).for_each(|col, value| {
-                all[next[col]] = Feature { row: row as u32, value: to_f32(value) * inverse };
+                all[next[col]] = Feature { row: row as u32, value: widen_bf16(value) * inverse };
                 next[col] += 1;
             });
         }
@@ -256,12 +256,6 @@ fn dot_column(column: &[Feature], tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKEN
 #[inline(always)]
 fn inverse(scale: f32) -> f32 {
     if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 }
-}
-
-/// Exact; the library's conversion tests for NaN, which a weight is not.
-#[inline(always)]
-fn to_f32(value: bf16) -> f32 {
-    f32::from_bits(u32::from(value.to_bits()) << 16)
 }
 
 pub(super) fn forward(cpu: &Cpu, op: SparseForward<'_>) -> Result<(), Error> {

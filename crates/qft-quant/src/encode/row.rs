@@ -4,16 +4,7 @@ use crate::Residual;
 use crate::fixed_point::{BLOCK, MAX_Q, split};
 use half::bf16;
 use qft_tensor::Kernel;
-
-/// A row whose largest magnitude is below this counts as zero: its inverse scale would overflow.
-const TINY: f32 = 1e-30;
-
-/// `2^23 + 2^22`: adding it to a float of magnitude below 2^22 leaves the nearest integer, ties to even, in
-/// the low bits of the sum.
-const MAGIC: f32 = 12_582_912.0;
-
-/// Float lanes of a sum: the order of additions is part of the result.
-const LANES: usize = 16;
+use qft_tensor::numeric::{LANES, TINY, nearest, nearest_bf16};
 
 /// What happened to a row.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,7 +51,7 @@ fn encode<const LOG_F: u32>(row: EncodeRow<'_>) -> RowReport {
         unprotected = Some(quantize::<LOG_F>(w, range, q, r).1);
         range = row.least_range;
         for (col, value) in protected {
-            *value = bf16::from_f32(w[*col]);
+            *value = nearest_bf16(w[*col]);
             taken_error += (f64::from(w[*col]) - value.to_f64()).powi(2);
             w[*col] = 0.0;
         }
@@ -113,11 +104,6 @@ fn quantize<const LOG_F: u32>(w: &[f32], range: f32, q: &mut [i8], r: &mut [i8])
         }
     }
     (scale, lanes.iter().sum())
-}
-
-#[inline(always)]
-fn nearest(x: f32) -> i32 {
-    ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
 }
 
 /// Largest magnitude; more than any finite number if a weight is not finite.

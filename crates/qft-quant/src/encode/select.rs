@@ -2,7 +2,7 @@
 
 use crate::outlier::{BLOCK_COLS, MAX_PER_BLOCK};
 use qft_tensor::ledger::Registration;
-use qft_tensor::{DType, Isa, Kernel, Ledger, Owner};
+use qft_tensor::{DType, Host, Kernel, Ledger, Owner};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -15,6 +15,10 @@ const BIN_SHIFT: u32 = 15;
 /// Weights handled between two tests of "is there any candidate at all".
 const GROUP: usize = 32;
 
+/// Shares that a block of rows is counted in: fewer than many a machine has threads, but half a megabyte each, and reading
+/// the rows takes longer.
+const SHARES: usize = 4;
+
 #[inline(always)]
 fn magnitude(w: f32) -> u32 {
     w.to_bits() & 0x7FFF_FFFF
@@ -23,7 +27,7 @@ fn magnitude(w: f32) -> u32 {
 /// Counts of the magnitudes of a matrix; small magnitudes are left out once they are sure to be below the
 /// threshold.
 pub(super) struct Histogram {
-    /// One histogram per worker; their sum is meant.
+    /// One histogram per share of a block of rows; their sum is meant.
     parts: Vec<Vec<u64>>,
     /// Features to protect.
     budget: u64,
@@ -48,7 +52,7 @@ impl Threshold {
 
 impl Histogram {
     pub(super) fn new(ledger: &Arc<Ledger>, budget: usize) -> Self {
-        let parts = vec![vec![0; BINS]; rayon::current_num_threads()];
+        let parts = vec![vec![0; BINS]; SHARES];
         let bytes = parts.len() * BINS * size_of::<u64>();
         let registration = ledger.register(Owner::Loading, "magnitudes", DType::U8, bytes);
         // Bin 0 is zero and the smallest subnormals: protecting them gains nothing.
@@ -56,10 +60,11 @@ impl Histogram {
     }
 
     /// Adds some weights of the matrix. Their order does not matter.
-    pub(super) fn add(&mut self, isa: Isa, weights: &[f32]) {
+    pub(super) fn add(&mut self, host: &Host, weights: &[f32]) {
         let share = weights.len().div_ceil(self.parts.len()).max(1);
-        let floor = self.floor;
-        self.parts.par_iter_mut().zip(weights.par_chunks(share)).for_each(|(bins, weights)| {
+        let (floor, isa) = (self.floor, host.isa());
+        let tasks = self.parts.par_iter_mut().zip(weights.par_chunks(share));
+        host.for_each(tasks, |(bins, weights)| {
             isa.run(Count { weights, floor, bins });
         });
         self.floor = self.floor.max(self.threshold().bin);
@@ -173,14 +178,20 @@ impl Candidates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qft_tensor::{CpuConfig, Isa};
+
+    fn host() -> Host {
+        Host::new(CpuConfig { threads: 1, isa: Isa::SCALAR }).unwrap()
+    }
 
     #[test]
     fn the_threshold_leaves_exactly_the_budget() {
         let weights: Vec<f32> = (0..10_000).map(|i| ((i * 7919) % 10_007) as f32).collect();
+        let host = host();
         for budget in [1, 10, 1000, 9999] {
             let mut histogram = Histogram::new(&Arc::default(), budget);
             for part in weights.chunks(777) {
-                histogram.add(Isa::SCALAR, part);
+                histogram.add(&host, part);
             }
             let Threshold { bin, quota } = histogram.threshold();
             let (mut above, mut equal) = (0, 0);
@@ -194,7 +205,7 @@ mod tests {
     fn zeros_are_never_protected() {
         let mut histogram = Histogram::new(&Arc::default(), 5);
         let weights = [0.0, -0.0, 1.0, 0.0, -2.0, 0.0, 0.0];
-        histogram.add(Isa::SCALAR, &weights);
+        histogram.add(&host(), &weights);
         let threshold = histogram.threshold();
         let mut candidates = Candidates::default();
         Collect { row: &weights, threshold, into: &mut candidates }.run();

@@ -26,7 +26,7 @@ pub fn encode(
         out.copy_from_slice(&w[range.start * cols..range.end * cols]);
         Ok(())
     };
-    cpu.install(|| HybridMatrix::encode(cpu, (rows, cols), format, read))
+    HybridMatrix::encode(cpu, (rows, cols), format, read)
 }
 
 pub fn decode(

@@ -1,34 +1,14 @@
 //! Quantization on the CPU.
 
 use super::wide;
+use crate::numeric::{absmax, nearest_i8, scale_of};
 use crate::rng::{HALF_BLOCK, blocks_per_row, rounding_offsets};
 use crate::wide::{WIDE, WIDE_RADIX, select};
 use crate::{
     Cpu, Dequantize, Error, Kernel, Philox, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima,
-    Requantize, Rounding, ScaleAxis, SelectWide,
+    Rounding, ScaleAxis, SelectWide,
 };
 use rayon::prelude::*;
-use std::ops::Range;
-
-/// Below this absmax a group counts as zero: its inverse scale would overflow.
-const TINY: f32 = 1e-30;
-
-/// `2^23 + 2^22`: adding it to a float of magnitude below 2^22 leaves the nearest integer, ties to even, in
-/// the low bits of the sum.
-const MAGIC: f32 = 12_582_912.0;
-
-/// The nearest INT8, ties to even; NaN gives 0.
-#[inline(always)]
-pub fn nearest_i8(x: f32) -> i8 {
-    let x = if x.is_nan() { 0.0 } else { x.clamp(-127.0, 127.0) };
-    (x + MAGIC).to_bits() as i8
-}
-
-/// Maps a group's absmax to `(scale, inverse scale)`.
-#[inline(always)]
-pub fn scale_of(absmax: f32) -> (f32, f32) {
-    if absmax > TINY { (absmax / 127.0, 127.0 / absmax) } else { (0.0, 0.0) }
-}
 
 /// The offsets `u - 1/2` of 128 elements, or zeros for rounding to nearest.
 #[inline(always)]
@@ -45,62 +25,12 @@ fn offsets(philox: Option<&Philox>, block: usize) -> [f32; HALF_BLOCK] {
     }
 }
 
-fn philox(rounding: Rounding) -> Option<Philox> {
+/// The stream of a rounding, and the row of its random bits that belongs to the operation's first row.
+fn stream(rounding: Rounding) -> (Option<Philox>, usize) {
     match rounding {
-        Rounding::Nearest => None,
-        Rounding::Stochastic(key) => Some(Philox::new(key)),
+        Rounding::Nearest => (None, 0),
+        Rounding::Stochastic { key, first_row } => (Some(Philox::new(key)), first_row),
     }
-}
-
-/// Largest magnitude of `x * fold`, or of `x`; order-free, so lanes may be combined at will.
-#[inline(always)]
-pub(super) fn absmax(x: &[f32], fold: Option<&[f32]>) -> f32 {
-    const LANES: usize = 16;
-    let mut lanes = [0.0f32; LANES];
-    let (head, tail) = x.as_chunks::<LANES>();
-    match fold {
-        None => {
-            for chunk in head {
-                raise(&mut lanes, *chunk);
-            }
-            raise(&mut lanes, padded(tail, |i| tail[i]));
-        }
-        Some(fold) => {
-            let (fold_head, fold_tail) = fold.as_chunks::<LANES>();
-            for (chunk, folds) in head.iter().zip(fold_head) {
-                let mut product = *chunk;
-                for (x, &f) in product.iter_mut().zip(folds) {
-                    *x *= f;
-                }
-                raise(&mut lanes, product);
-            }
-            raise(&mut lanes, padded(tail, |i| tail[i] * fold_tail[i]));
-        }
-    }
-    lanes.iter().fold(0.0, |a, &b| a.max(b))
-}
-
-/// Raises each lane to the magnitude beside it. A comparison, not `f32::max`, whose care for NaN costs ten times
-/// the rest; a NaN raises nothing either way.
-#[inline(always)]
-fn raise(lanes: &mut [f32; 16], values: [f32; 16]) {
-    let mut magnitudes = values;
-    for x in &mut magnitudes {
-        *x = x.abs();
-    }
-    for (lane, x) in lanes.iter_mut().zip(magnitudes) {
-        *lane = if x > *lane { x } else { *lane };
-    }
-}
-
-/// A chunk from a remainder, zero beyond its end.
-#[inline(always)]
-fn padded(tail: &[f32], at: impl Fn(usize) -> f32) -> [f32; 16] {
-    let mut chunk = [0.0; 16];
-    for (i, x) in chunk.iter_mut().enumerate().take(tail.len()) {
-        *x = at(i);
-    }
-    chunk
 }
 
 /// Rows per task: enough work to outweigh handing it over.
@@ -110,8 +40,8 @@ struct RowsTask<'a> {
     x: &'a [f32],
     stride: usize,
     cols: usize,
-    first_row: usize,
-    group: usize,
+    /// Where random bits begin: the row of the tensor that is first here.
+    random_row: usize,
     fold: Option<&'a [f32]>,
     philox: Option<Philox>,
     q: &'a mut [i8],
@@ -123,37 +53,21 @@ impl Kernel for RowsTask<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let groups = self.cols.div_ceil(self.group);
-        for (r, (q_row, scale_row)) in
-            self.q.chunks_exact_mut(self.cols).zip(self.scale.chunks_exact_mut(groups)).enumerate()
-        {
+        let rows = self.q.chunks_exact_mut(self.cols).zip(self.scale);
+        for (r, (q_row, scale)) in rows.enumerate() {
             let x_row = &self.x[r * self.stride..][..self.cols];
-            let first_block = (self.first_row + r) * blocks_per_row(self.cols);
-            let (mut u, mut u_block) = ([0.0; HALF_BLOCK], usize::MAX);
-            for (g, scale) in scale_row.iter_mut().enumerate() {
-                let end = ((g + 1) * self.group).min(self.cols);
-                let mut start = g * self.group;
-                let fold = |range: Range<usize>| self.fold.map(|f| &f[range]);
-                let inverse;
-                (*scale, inverse) = scale_of(absmax(&x_row[start..end], fold(start..end)));
-                // Groups need not align with random blocks: go from border to border of either.
-                while start < end {
-                    let block = start / HALF_BLOCK;
-                    let stop = end.min((block + 1) * HALF_BLOCK);
-                    let (x, q) = (&x_row[start..stop], &mut q_row[start..stop]);
-                    match &self.philox {
-                        None => quantize_nearest(x, fold(start..stop), inverse, q),
-                        Some(philox) => {
-                            if block != u_block {
-                                u = offsets(Some(philox), first_block + block);
-                                u_block = block;
-                            }
-                            let u = &u[start % HALF_BLOCK..];
-                            quantize_offset(x, fold(start..stop), inverse, u, q);
-                        }
-                    }
-                    start = stop;
-                }
+            let inverse;
+            (*scale, inverse) = scale_of(absmax(x_row, self.fold));
+            let Some(philox) = &self.philox else {
+                quantize_nearest(x_row, self.fold, inverse, q_row);
+                continue;
+            };
+            let first_block = (self.random_row + r) * blocks_per_row(self.cols);
+            for (block, q) in q_row.chunks_mut(HALF_BLOCK).enumerate() {
+                let range = block * HALF_BLOCK..block * HALF_BLOCK + q.len();
+                let u = offsets(Some(philox), first_block + block);
+                let fold = self.fold.map(|f| &f[range.clone()]);
+                quantize_offset(&x_row[range], fold, inverse, &u, q);
             }
         }
     }
@@ -209,7 +123,7 @@ impl Kernel for ColumnMax<'_> {
             let row = &self.x[r * self.stride..][..self.cols];
             let fold = self.fold.map_or(1.0, |f| f[r]);
             for (max, &x) in self.max.iter_mut().zip(row) {
-                // As in `raise`: a NaN raises nothing.
+                // A comparison, as in `absmax`: a NaN raises nothing.
                 let magnitude = (x * fold).abs();
                 *max = if magnitude > *max { magnitude } else { *max };
             }
@@ -221,7 +135,8 @@ struct ColsTask<'a> {
     x: &'a [f32],
     stride: usize,
     cols: usize,
-    first_row: usize,
+    /// As in [`RowsTask`].
+    random_row: usize,
     fold: Option<&'a [f32]>,
     inverse: &'a [f32],
     philox: Option<Philox>,
@@ -236,7 +151,7 @@ impl Kernel for ColsTask<'_> {
         for (r, q_row) in self.q.chunks_exact_mut(self.cols).enumerate() {
             let x_row = &self.x[r * self.stride..][..self.cols];
             let fold = self.fold.map_or(1.0, |f| f[r]);
-            let first_block = (self.first_row + r) * blocks_per_row(self.cols);
+            let first_block = (self.random_row + r) * blocks_per_row(self.cols);
             for (b, ((x, inverse), q)) in x_row
                 .chunks(HALF_BLOCK)
                 .zip(self.inverse.chunks(HALF_BLOCK))
@@ -263,19 +178,10 @@ struct Scaled<'a> {
 
 /// The scales of elements `c0..c0 + out.len()` of row `r`.
 #[inline(always)]
-fn spread(axis: ScaleAxis, scale: &[f32], cols: usize, r: usize, c0: usize, out: &mut [f32]) {
+fn spread(axis: ScaleAxis, scale: &[f32], r: usize, c0: usize, out: &mut [f32]) {
     match axis {
         ScaleAxis::Row => out.fill(scale[r]),
         ScaleAxis::Column => out.copy_from_slice(&scale[c0..][..out.len()]),
-        ScaleAxis::Group(group) => {
-            let row = &scale[r * cols.div_ceil(group)..];
-            let (mut c, end) = (c0, c0 + out.len());
-            while c < end {
-                let stop = end.min((c / group + 1) * group);
-                out[c - c0..stop - c0].fill(row[c / group]);
-                c = stop;
-            }
-        }
     }
 }
 
@@ -299,42 +205,9 @@ impl Kernel for DequantizeTask<'_> {
                 row[..cols].chunks_mut(HALF_BLOCK).zip(q.chunks(HALF_BLOCK)).enumerate()
             {
                 let mut scales = [0.0; HALF_BLOCK];
-                spread(axis, scale, cols, r, b * HALF_BLOCK, &mut scales[..q.len()]);
+                spread(axis, scale, r, b * HALF_BLOCK, &mut scales[..q.len()]);
                 for ((out, &q), scale) in out.iter_mut().zip(q).zip(scales) {
                     *out = f32::from(q) * scale;
-                }
-            }
-        }
-    }
-}
-
-struct RequantizeTask<'a> {
-    x: Scaled<'a>,
-    first_row: usize,
-    philox: Option<Philox>,
-    new_scale: &'a [f32],
-    new_axis: ScaleAxis,
-    out: &'a mut [i8],
-}
-
-impl Kernel for RequantizeTask<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Scaled { q, scale, axis, cols } = self.x;
-        for (r, row) in self.out.chunks_mut(cols).enumerate() {
-            let r = self.first_row + r;
-            let q = &q[r * cols..][..cols];
-            for (b, (out, q)) in row.chunks_mut(HALF_BLOCK).zip(q.chunks(HALF_BLOCK)).enumerate() {
-                let (mut old, mut new) = ([0.0; HALF_BLOCK], [0.0; HALF_BLOCK]);
-                let c0 = b * HALF_BLOCK;
-                spread(axis, scale, cols, r, c0, &mut old[..q.len()]);
-                spread(self.new_axis, self.new_scale, cols, r, c0, &mut new[..q.len()]);
-                let u = offsets(self.philox.as_ref(), r * blocks_per_row(cols) + b);
-                for ((((out, &q), old), new), u) in out.iter_mut().zip(q).zip(old).zip(new).zip(u) {
-                    let value = nearest_i8(f32::from(q) * old / new + u);
-                    *out = if new > TINY { value } else { 0 };
                 }
             }
         }
@@ -351,20 +224,17 @@ impl QuantizeOps for Cpu {
             return wide::zero(out);
         }
         let (data, fold) = (x.host()?, fold.map(|f| f.host()).transpose()?);
-        let group = match out.axis() {
-            ScaleAxis::Group(group) => group,
-            _ => cols,
-        };
-        let philox = philox(rounding);
+        let (philox, random_row) = stream(rounding);
         if wide::any(out)? {
             return wide::quantize_rows(self, data, stride, out);
         }
         let tasks = (out.q.host_mut()?.par_chunks_mut(ROWS * cols))
-            .zip(out.scale.host_mut()?.par_chunks_mut(ROWS * cols.div_ceil(group)));
+            .zip(out.scale.host_mut()?.par_chunks_mut(ROWS));
         self.for_each(tasks.enumerate(), |(task, (q, scale))| {
             let first_row = task * ROWS;
             let x = &data[first_row * stride..];
-            isa.run(RowsTask { x, stride, cols, first_row, group, fold, philox, q, scale });
+            let random_row = random_row + first_row;
+            isa.run(RowsTask { x, stride, cols, random_row, fold, philox, q, scale });
         });
         wide::zero(out)
     }
@@ -389,13 +259,14 @@ impl QuantizeOps for Cpu {
         for (scale, inverse) in scale.iter_mut().zip(&mut inverse) {
             (*scale, *inverse) = scale_of(*scale);
         }
-        let philox = philox(rounding);
+        let (philox, random_row) = stream(rounding);
         let (inverse, tasks) = (&inverse, out.q.host_mut()?.par_chunks_mut(ROWS * cols));
         self.for_each(tasks.enumerate(), |(task, q)| {
             let first_row = task * ROWS;
             let x = &data[first_row * stride..];
             let fold = fold.map(|f| &f[first_row..]);
-            isa.run(ColsTask { x, stride, cols, first_row, fold, inverse, philox, q });
+            let random_row = random_row + first_row;
+            isa.run(ColsTask { x, stride, cols, random_row, fold, inverse, philox, q });
         });
         Ok(())
     }
@@ -422,24 +293,6 @@ impl QuantizeOps for Cpu {
                 row[c] = (i32::from(q[c]) + WIDE_RADIX * i32::from(high)) as f32 * scale;
             }
         }
-        Ok(())
-    }
-
-    fn requantize(&self, op: Requantize<'_>) -> Result<(), Error> {
-        op.check()?;
-        let Requantize { x, rounding, out } = op;
-        let (cols, philox, isa) = (x.cols(), philox(rounding), self.isa());
-        if x.rows() == 0 || cols == 0 {
-            return Ok(());
-        }
-        let x = Scaled { q: x.q.host()?, scale: x.scale.host()?, axis: x.axis(), cols };
-        let new_axis = out.axis();
-        let new_scale = out.scale.host()?;
-        let tasks = out.q.host_mut()?.par_chunks_mut(ROWS * cols);
-        self.for_each(tasks.enumerate(), |(task, out)| {
-            let first_row = task * ROWS;
-            isa.run(RequantizeTask { x, first_row, philox, new_scale, new_axis, out });
-        });
         Ok(())
     }
 

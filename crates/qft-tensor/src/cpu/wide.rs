@@ -1,7 +1,6 @@
 //! Quantization with wide channels on the CPU, and the maxima that choose them.
 
-use super::quantize::absmax;
-use crate::quantize::{nearest_i8, scale_of};
+use crate::numeric::{absmax, nearest_i8, scale_of};
 use crate::wide::{WIDE, WIDE_RADIX, digits, row_absmax};
 use crate::{Cpu, Error, Kernel, QMatrix, RaiseMaxima};
 use rayon::prelude::*;

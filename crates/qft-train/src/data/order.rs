@@ -1,9 +1,6 @@
 //! The order of sequences in training.
 
-use qft_tensor::{Philox, RngKey};
-
-/// What random numbers are drawn for; part of their key, and no number that a layer or an update uses.
-const PURPOSE: u32 = 0x6461_7461;
+use qft_tensor::{Philox, Purpose, RngKey};
 
 /// Gives out sequences, pass after pass, each pass in an order of its own. Where a run is follows from how many
 /// sequences it has taken: nothing needs to be saved.
@@ -55,7 +52,7 @@ fn order(sequences: usize, seed: u64, shuffle: bool, pass: u32) -> Vec<u32> {
     if !shuffle {
         return order;
     }
-    let philox = Philox::new(RngKey { seed, step: pass, tensor: 0, purpose: PURPOSE });
+    let philox = Philox::new(RngKey::new(seed, pass, 0, Purpose::DataOrder));
     let mut words = [0; qft_tensor::rng::BLOCK_WORDS];
     for i in 0..sequences {
         let word = i % words.len();

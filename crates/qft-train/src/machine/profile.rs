@@ -10,8 +10,8 @@ use qft_optim::{FloatUpdate, LionUpdate, OptimOps, SquareSum};
 use qft_quant::{DecodeRows, HybridOps, SparseBackward, SparseForward};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{
-    DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps, Ledger, Orientation, Owner,
-    QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, Requantize, SelectWide,
+    DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps, Host, Ledger, Orientation,
+    Owner, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, SelectWide,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -173,6 +173,10 @@ impl Device for Profiled {
         self.inner.ledger()
     }
 
+    fn host(&self) -> Result<&Host, qft_tensor::Error> {
+        self.inner.host()
+    }
+
     fn alloc_raw(
         &self,
         owner: Owner,
@@ -262,7 +266,6 @@ timed! { QuantizeOps, qft_tensor::Error:
     quantize_rows(QuantizeRows) => Quantize,
     quantize_cols(QuantizeCols) => Quantize,
     dequantize(Dequantize) => Quantize,
-    requantize(Requantize) => Quantize,
     raise_maxima(RaiseMaxima) => Quantize,
     select_wide(SelectWide) => Quantize,
 }

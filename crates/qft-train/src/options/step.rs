@@ -1,6 +1,7 @@
 //! The shape of a step: how many sequences of how many tokens.
 
 use crate::error::{Result, bail, ensure};
+use qft_tensor::MAX_MICRO_BATCHES;
 use serde::{Deserialize, Serialize};
 
 /// The default number of tokens per sequence.
@@ -59,6 +60,11 @@ impl BatchArgs {
         ensure!(accumulate != Some(0), "--accumulate: is 0; give 1 for no accumulation");
         let batch_size = batch_size.unwrap_or(DEFAULT_BATCH_SIZE);
         let accumulate = accumulate.unwrap_or(1);
+        ensure!(
+            accumulate <= MAX_MICRO_BATCHES,
+            "--accumulate: at most {MAX_MICRO_BATCHES} micro-batches have random numbers of their own, {accumulate} were \
+             asked for; raise --batch-size"
+        );
         let tokens = [batch_size, accumulate, seq_len.unwrap_or(DEFAULT_SEQ_LEN)]
             .into_iter()
             .try_fold(1usize, |product, factor| product.checked_mul(factor))

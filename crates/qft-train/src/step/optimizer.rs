@@ -1,13 +1,13 @@
 //! The optimizer of a whole model: its state per tensor.
 
 use super::TrainOps;
-use qft_autograd::{Error as AutogradError, Matrix, Purpose, Vector, Weight};
+use qft_autograd::{Error as AutogradError, Matrix, Vector, Weight};
 use qft_llama::model::{Model, Param};
 use qft_optim::{
     Error, FloatRule, FloatState, FloatUpdate, LionConfig, LionUpdate, Momentum, MomentumCode,
     UpdateStats, WeightRounding,
 };
-use qft_tensor::Buffer;
+use qft_tensor::{Buffer, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -143,12 +143,7 @@ impl Optimizer {
                 lr,
                 config: self.config.lion,
                 rounding: self.config.rounding,
-                key: qft_tensor::RngKey {
-                    seed,
-                    step,
-                    tensor: id.0,
-                    purpose: (Purpose::Update as u32) << 24,
-                },
+                key: RngKey::new(seed, step, id.0, Purpose::Update),
                 stats: &mut self.stats,
             }),
             (Weight::Float(weight), ParamState::Float(state)) => ops.float_update(FloatUpdate {

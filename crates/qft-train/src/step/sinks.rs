@@ -2,12 +2,12 @@
 
 use super::TrainOps;
 use super::optimizer::{Optimizer, StepNumbers, UpdateReport, sink_error};
-use qft_autograd::{
-    Context, Error as AutogradError, GradientSink, Matrix, Purpose, Stack, TensorId, Vector,
-};
+use qft_autograd::{Error as AutogradError, GradientSink, Matrix, Stack, TensorId, Vector};
 use qft_llama::model::{Model, ParamMut};
 use qft_optim::{Error, SquareSum};
-use qft_tensor::{Buffer, Dequantize, Owner, QMatrix, QuantizeRows, ScaleAxis};
+use qft_tensor::{
+    Buffer, Dequantize, Owner, Purpose, QMatrix, QuantizeRows, RngKey, Rounding, ScaleAxis,
+};
 use std::ops::Range;
 
 /// Updates weights the moment a block of gradient arrives: no gradient outlives its block.
@@ -68,21 +68,15 @@ enum StoredGradient {
 /// The whole model's gradient is kept, so clipping is by the exact norm of what is applied.
 #[derive(Debug)]
 pub struct StoredSink<'a> {
-    ctx: Context<'a>,
+    ops: &'a dyn TrainOps,
+    numbers: StepNumbers,
     stack: Stack<StoredGradient>,
 }
 
 impl<'a> StoredSink<'a> {
     /// For one step.
     pub fn new(ops: &'a dyn TrainOps, numbers: StepNumbers) -> Self {
-        let ctx = Context {
-            ops,
-            compute: qft_autograd::Compute::Int8,
-            seed: numbers.seed,
-            step: numbers.step,
-            micro_batch: 0,
-        };
-        Self { ctx, stack: Stack::new("gradient") }
+        Self { ops, numbers, stack: Stack::new("gradient") }
     }
 
     /// Pops every gradient and updates its parameter; ends the step.
@@ -153,11 +147,12 @@ impl GradientSink for StoredSink<'_> {
         rows: Range<usize>,
         grad: &Buffer<f32>,
     ) -> Result<(), AutogradError> {
-        let (ops, shape) = (self.ctx.ops, (rows.len(), matrix.cols()));
+        let (ops, shape) = (self.ops, (rows.len(), matrix.cols()));
         let mut out =
             QMatrix::alloc(ops, Owner::Gradients, "stored gradient", shape, ScaleAxis::Row)?;
-        let block = (rows.start / rows.len().max(1)) as u32;
-        let rounding = self.ctx.stochastic(matrix.id, Purpose::StoredGradient, block);
+        let StepNumbers { seed, step, .. } = self.numbers;
+        let key = RngKey::new(seed, step, matrix.id.0, Purpose::StoredGradient);
+        let rounding = Rounding::Stochastic { key, first_row: rows.start };
         let x = grad.mat(shape.0, shape.1)?;
         ops.quantize_rows(QuantizeRows { x, fold: None, rounding, out: &mut out })?;
         self.stack.push(StoredGradient::Rows { id: matrix.id, rows, grad: out });
@@ -165,7 +160,7 @@ impl GradientSink for StoredSink<'_> {
     }
 
     fn vector(&mut self, vector: &mut Vector, grad: &Buffer<f32>) -> Result<(), AutogradError> {
-        let ops = self.ctx.ops;
+        let ops = self.ops;
         let mut kept = Buffer::alloc(ops, Owner::Gradients, "stored gradient", grad.len())?;
         kept.copy_from(ops, 0, grad, 0..grad.len())?;
         self.stack.push(StoredGradient::Vector { id: vector.id, grad: kept });

@@ -8,7 +8,7 @@ use qft_llama::pass::Recompute;
 use qft_llama::{Batch, LlamaConfig, Tokenizer, WeightSource};
 use qft_optim::WeightRounding;
 use qft_quant::HybridMatrix;
-use qft_tensor::{Cpu, CpuConfig};
+use qft_tensor::{Cpu, CpuConfig, Host};
 use qft_testing::material;
 use qft_train::TrainOps;
 use qft_train::options::{OptimizerKind, RecomputeChoice, States};
@@ -17,7 +17,7 @@ use qft_train::step::checkpoint::Progress;
 use qft_train::step::{GradientMode, Setup, Trainer};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// All modes whose matrices are INT8.
 pub(crate) const INT8_STATES: [States; 4] =
@@ -26,6 +26,11 @@ pub(crate) const INT8_STATES: [States; 4] =
 /// The processor with two threads, so that a machine of any size does the same work.
 pub(crate) fn cpu() -> Cpu {
     Cpu::new(CpuConfig { threads: 2, ..CpuConfig::detect().unwrap() }).unwrap()
+}
+
+/// What works for an emulated device, with as many threads.
+pub(crate) fn host() -> Arc<Host> {
+    Arc::new(Host::new(CpuConfig { threads: 2, ..CpuConfig::detect().unwrap() }).unwrap())
 }
 
 /// Lion without warm-up, decay or clipping.

@@ -3,8 +3,9 @@
 use super::{group, score_scale};
 use crate::Error;
 use crate::cpu::exp::exp;
-use crate::cpu::lanes::{self, LANES, with_scratch};
+use crate::cpu::lanes::{self, with_scratch};
 use crate::ops::{AttentionDecode, Heads};
+use qft_tensor::numeric::LANES;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 

@@ -5,6 +5,7 @@
 //! a zero.
 
 use super::product::{self, Left};
+use qft_tensor::numeric::bf16_operand;
 use qft_tensor::simd::bf16_pairs::{Bf16Pairs, PairShape, Strided, StridedMut};
 
 /// A way to store operands.
@@ -51,22 +52,13 @@ pub(super) struct Floats<const BF16: bool>;
 impl<const BF16: bool> Floats<BF16> {
     #[inline(always)]
     fn pair(even: f32, odd: f32) -> [f32; 2] {
-        if BF16 { [bf16(odd), bf16(even)] } else { [even, odd] }
+        if BF16 { [bf16_operand(odd), bf16_operand(even)] } else { [even, odd] }
     }
 }
 
 /// Pairs of bf16 in the bits of a float, the even element below: for processors that multiply these.
 #[derive(Clone, Copy)]
 pub(super) struct Pairs(pub(super) Bf16Pairs);
-
-/// The nearest bf16, ties to even. What hardware would take for zero is zero; NaN stays NaN.
-#[inline(always)]
-fn bf16(x: f32) -> f32 {
-    let bits = x.to_bits();
-    let nearest = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000;
-    let nearest = if x.is_nan() { f32::NAN } else { f32::from_bits(nearest) };
-    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { nearest }
-}
 
 impl<const BF16: bool> Format for Floats<BF16> {
     const PACKED: usize = 1;

@@ -7,8 +7,9 @@ use super::{
 };
 use crate::Error;
 use crate::cpu::exp::exp;
-use crate::cpu::lanes::{LANES, with_scratch};
+use crate::cpu::lanes::with_scratch;
 use crate::ops::{AttentionForward, Heads, Operands};
+use qft_tensor::numeric::LANES;
 use qft_tensor::{Cpu, Isa, Kernel};
 use rayon::prelude::*;
 

@@ -3,7 +3,7 @@
 //! Each element of a result is one chain of fused multiply-adds in order of the contraction, whatever the tile:
 //! tile sizes differ between instruction sets, results do not.
 
-use crate::cpu::lanes::LANES;
+use qft_tensor::numeric::LANES;
 
 type Vector = [f32; LANES];
 

@@ -1,26 +1,10 @@
-// Roundings and random numbers, bit for bit those of crates/qft-tensor/src/{rng,rounding}.rs.
+// Random numbers, bit for bit those of crates/qft-tensor/src/rng.rs.
 #pragma once
-#include "common.cuh"
-
-// The nearest integer, ties to even, of |x| <= 2^22: after adding 1.5 * 2^23 the units of the sum are integers.
-__device__ __forceinline__ float round_nearest(float x) {
-    return __fadd_rn(__fadd_rn(x, 12582912.0f), -12582912.0f);
-}
-
-// bf16 from f32, to nearest, ties to even; NaN stays a quiet NaN.
-__device__ __forceinline__ uint16_t bf16_from_f32(float x) {
-    const uint32_t bits = __float_as_uint(x);
-    const uint32_t rounded = (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
-    return static_cast<uint16_t>(x != x ? (bits >> 16 | 0x40u) : rounded);
-}
-__device__ __forceinline__ float f32_from_bf16(uint16_t bits) {
-    return __uint_as_float(static_cast<uint32_t>(bits) << 16);
-}
+#include "numeric.cuh"
 
 // Words in a block of random numbers, and elements of a row that share one block at 16 bits an element.
 constexpr uint32_t BLOCK_WORDS = 64;
 constexpr uint32_t HALF_BLOCK = 2 * BLOCK_WORDS;
-constexpr uint32_t PHILOX_LANES = 16;
 
 // One stream of random numbers: qft_tensor::Philox. `step`, `tensor` and `purpose` are those of RngKey.
 struct Philox {
