@@ -1,6 +1,7 @@
 //! Text into the model's token ids and back.
 
 mod folder;
+mod growth;
 mod guard;
 mod stream;
 
@@ -8,8 +9,8 @@ pub use stream::TextStream;
 
 use crate::config::LlamaConfig;
 use crate::error::Error;
+use growth::Rules;
 use guard::guarded;
-use serde::de::IgnoredAny;
 use std::path::{Path, PathBuf};
 
 /// The tokenizer of a model's folder.
@@ -38,12 +39,13 @@ impl Tokenizer {
             Error::io("read the tokenizer", &path, remedy, source)
         })?;
         // The library takes it for granted that a file is JSON, and a download may have been cut off.
-        let _: IgnoredAny = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+        let rules: Rules = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
             path: path.clone(),
             expected: "an object with the tokenizer",
             source,
         })?;
         let inner = guarded(&path, "read the file", || {
+            rules.check()?;
             let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
             inner.with_padding(None);
             inner.with_truncation(None)?;
