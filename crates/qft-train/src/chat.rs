@@ -432,8 +432,7 @@ mod tests {
         for part in
             ["[", "(", "-", "not ", "1+", "a.", "a if b else ", "{% if true %}", "{% elif a %}"]
         {
-            for source in
-                ["{{ ", "{% if a %}"].map(|start| start.to_string() + &part.repeat(5000))
+            for source in ["{{ ", "{% if a %}"].map(|start| start.to_string() + &part.repeat(5000))
             {
                 let _ = ChatTemplate::new("t.jinja", &source, special(), 0);
                 let _ = ChatTemplate::new("t.jinja", &format!("{source}a }}}}"), special(), 0);
