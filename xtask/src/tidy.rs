@@ -44,7 +44,11 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in entries {
         let path = entry.path();
         if path.is_dir() {
-            collect(&path, files)?;
+            // What a build or a fuzzer leaves is not ours.
+            let name = entry.file_name();
+            if !["target", "corpus", "artifacts"].iter().any(|skip| name == *skip) {
+                collect(&path, files)?;
+            }
         } else if path.extension().is_some_and(|e| e == "rs" || e == "md") {
             files.push(path);
         }

@@ -1,0 +1,32 @@
+//! A tokenizer that costs nothing: every byte is a token.
+
+use qft_train::Result;
+use qft_train::data::TextEncoder;
+
+/// Bytes as tokens, and two more around a sequence.
+pub(super) struct Bytes;
+
+/// Its vocabulary.
+pub(super) const VOCAB_SIZE: usize = 258;
+
+impl TextEncoder for Bytes {
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(text.bytes().map(u32::from).collect())
+    }
+
+    fn bos(&self) -> Option<u32> {
+        Some(256)
+    }
+
+    fn eos(&self) -> &[u32] {
+        &[257]
+    }
+
+    fn token(&self, id: u32) -> Option<String> {
+        match id {
+            256 => Some("<s>".into()),
+            257 => Some("</s>".into()),
+            byte => char::from_u32(byte).map(String::from),
+        }
+    }
+}

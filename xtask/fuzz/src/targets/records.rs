@@ -1,0 +1,47 @@
+//! Data files: texts and records of every format.
+
+use super::encoder::{Bytes, VOCAB_SIZE};
+use super::{RENDERING, Target, scratch};
+use qft_train::data::{Dataset, Documents, Reader, Source};
+use qft_train::options::{DataFormat, ReadingOptions, TemplateChoice, TrainOn};
+
+/// A data file as text, JSON lines or JSON, down to micro-batches.
+pub const RECORDS: Target = Target { name: "records", run: read, base_bytes: RENDERING };
+
+fn read(bytes: &[u8]) {
+    let folder = scratch::folder("records");
+    for name in ["data.jsonl", "data.txt"] {
+        let path = scratch::write(&folder, name, bytes);
+        for train_on in [TrainOn::Completion, TrainOn::All] {
+            let Ok(source) = Source::read(&path, DataFormat::Auto) else { continue };
+            let options = ReadingOptions {
+                format: DataFormat::Auto,
+                template: TemplateChoice::Auto,
+                train_on,
+            };
+            let reader = Reader {
+                encoder: &Bytes,
+                chat_template: None,
+                options: &options,
+                seq_len: 64,
+                vocab_size: VOCAB_SIZE,
+            };
+            let mut documents = Documents::new(VOCAB_SIZE, 64);
+            if reader.add(&source, &mut documents).is_ok() {
+                check(documents);
+            }
+            let _ = source.split(0.25);
+        }
+    }
+}
+
+fn check(documents: Documents) {
+    let _ = documents.sha256();
+    let (tokens, learned) = (documents.tokens(), documents.target_tokens());
+    assert!(learned <= tokens, "{documents}");
+    for pack in [false, true] {
+        let Ok(data) = Dataset::new(documents.clone(), 64, pack) else { return };
+        assert!(data.longest() <= 64);
+        assert_eq!(data.batches(3).map(|batch| batch.tokens()).sum::<usize>(), tokens);
+    }
+}
