@@ -30,7 +30,8 @@ const ON_ITS_WAY: &str = "model";
 /// would be read with weights that know nothing of it.
 const RULES: FileRules = FileRules { ours: is_model_file, together: is_model_file };
 
-fn is_model_file(name: &str) -> bool {
+/// Whether an export writes files of this name.
+pub fn is_model_file(name: &str) -> bool {
     is_weight_file(name) || name == CONFIG || COMPANIONS.contains(&name)
 }
 
@@ -126,25 +127,6 @@ pub fn export_folder_on(
 /// Errors: [`Error::Files`], for example in a folder that cannot be written.
 pub fn finish_interrupted(dir: &Path) -> Result<(), Error> {
     Ok(finish_install(&Disk::default(), dir, ON_ITS_WAY, RULES)?)
-}
-
-/// Removes the model in `out`: all files of the names that [`export_folder`] writes, and no others.
-///
-/// Errors: [`Error::Io`].
-pub fn remove(out: &Path) -> Result<(), Error> {
-    let remedy = "remove it by hand";
-    let entries = std::fs::read_dir(out)
-        .map_err(|source| Error::io("read the folder", out, remedy, source))?;
-    for entry in entries {
-        let path =
-            entry.map_err(|source| Error::io("read the folder", out, remedy, source))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if is_model_file(name) {
-            std::fs::remove_file(&path)
-                .map_err(|source| Error::io("remove the older model's", &path, remedy, source))?;
-        }
-    }
-    Ok(())
 }
 
 /// Allocates whatever [`export_folder`] takes, and fetches one block of rows: for memory plans.

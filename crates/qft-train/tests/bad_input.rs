@@ -403,18 +403,35 @@ fn folders_that_hold_something_are_not_written_over() {
         let all = tree(out).into_iter().filter(|path| path.is_file());
         all.map(|path| (std::fs::read(&path).unwrap(), path)).collect()
     };
-    // A run: refused until it is named what is to become of it.
-    succeed(&place.args(&["--checkpoint-every=1", "--keep-checkpoints=9"]));
+    // A run that is not done: refused until it is said what is to become of it.
+    succeed(&place.args(&["--steps=4", "--checkpoint-every=1", "--keep-checkpoints=9"]));
+    let summary = place.out().join("summary.json");
+    let done = std::fs::read(&summary).unwrap();
+    std::fs::remove_file(&summary).unwrap();
     let before = files(&place.out());
     let words = ["--out", "already holds a run", "--resume", "--overwrite", "another folder"];
-    check_refusal(&qft(&place.args(&["--seed=7"])), &words);
-    assert!(files(&place.out()) == before, "a refused run changed the output folder");
+    for option in ["--steps=4", "--seed=7"] {
+        check_refusal(&qft(&place.args(&[option])), &words);
+    }
     // Neither does an error of the new run cost the old one.
     let data = format!("--data={}", place.path("nowhere.txt").display());
     check_refusal(&qft(&place.args(&["--overwrite", &data])), &["nowhere.txt"]);
     check_refusal(&qft(&place.args(&["--overwrite", "--lr=1"])), &["ruins"]);
     assert!(files(&place.out()) == before, "a refused run changed the output folder");
-    // What no run wrote stays, and so does nothing that one did.
+    // The same run, done: refused too.
+    std::fs::write(&summary, done).unwrap();
+    let again = ["--out", "already holds this run, and it is done", "--resume", "--overwrite"];
+    check_refusal(&qft(&place.args(&["--steps=4"])), &again);
+    // Another one, done: moved aside, and all of it is still there.
+    let printed = succeed(&place.args(&["--steps=3", "--seed=7"]));
+    assert!(printed.contains("earlier-1"), "{printed}");
+    for (bytes, path) in before {
+        let name = path.strip_prefix(place.out()).unwrap();
+        let now = std::fs::read(place.out().join("earlier-1").join(name));
+        assert!(name == Path::new(".qft.lock") || now.unwrap() == bytes, "{}", name.display());
+    }
+    assert_eq!(common::json_lines(&place.out().join("metrics.jsonl")).len(), 3);
+    // What no run wrote stays, and a run that is to be written over goes with all that it wrote.
     place.write("out/notes.txt", "mine");
     place.write("out/chat_template.jinja", "of another model");
     succeed(&place.args(&["--overwrite", "--steps=1"]));
@@ -423,6 +440,7 @@ fn folders_that_hold_something_are_not_written_over() {
     assert_eq!(common::json_lines(&place.out().join("metrics.jsonl")).len(), 1);
     assert_eq!(std::fs::read(place.out().join("notes.txt")).unwrap(), b"mine");
     assert!(!place.out().join("chat_template.jinja").exists());
+    assert!(place.out().join("earlier-1").exists() && !place.out().join("earlier-2").exists());
     // A model that no run wrote.
     let place = Place::new();
     copy_dir(&place.model(), &place.out());

@@ -56,6 +56,12 @@ impl Observer for Console {
                 digits(rates.range.1)
             )),
             Event::WideChannels(inputs) => wide_channels(inputs),
+            Event::SetAside(to) => {
+                print(format_args!(
+                    "the run that was done there before is now in {}",
+                    to.display()
+                ));
+            }
             Event::Sampled { moment, text } => {
                 print(format_args!("\n--- sample {} ---\n{text}\n---", when(*moment)));
             }

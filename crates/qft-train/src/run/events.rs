@@ -46,6 +46,8 @@ pub enum Event<'a> {
     Rates(&'a FlipRates),
     /// All inputs of linear layers, with their wide channels.
     WideChannels(&'a [WideInput]),
+    /// The output folder held a run that was done, and it was moved to this folder in there.
+    SetAside(&'a Path),
     /// The output folder is there, and is this run's alone. From here on there may be something to lose.
     Started {
         /// The output folder.

@@ -164,6 +164,7 @@ impl<'a> Run<'a> {
         let recipe = Recipe::of(options, &self.folder.tokenizer, &self.schedule, seq_len, data)?;
         let (mut trainer, progress) = match resumed_from(options)? {
             None => {
+                output::check_recipe(&options.files, &recipe)?;
                 let model = self.load(observers)?;
                 (self.setup.trainer(ops, model)?, Progress::new(recipe.to_json()?))
             }
@@ -200,6 +201,9 @@ impl<'a> Run<'a> {
     fn begin(&self, state: &State, observers: &mut Observers<'_, '_>) -> Result<OutputFolder> {
         let files = &self.options.files;
         let folder = OutputFolder::begin(files, self.options.progress.resume.is_some())?;
+        if let Some(aside) = &folder.set_aside {
+            observers.tell(Event::SetAside(aside))?;
+        }
         let (step, steps) = (u64::from(state.progress.step), self.schedule.total);
         observers.tell(Event::Started { out: &files.out, step, steps })?;
         Ok(folder)

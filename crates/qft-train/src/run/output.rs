@@ -1,13 +1,23 @@
 //! The output folder of a run: what may be written there, and what must stay.
+//!
+//! A run that is not done is never written over without being asked to. One that is done makes way for another: it is
+//! moved aside, within the folder.
 
+use super::recipe::Recipe;
+use super::summary::Summary;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::options::FileOptions;
 use crate::step::checkpoint;
 use qft_files::FolderLock;
+use qft_llama::export;
+use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Name of the file of steps, in the output folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
+
+/// Name that a file of steps is given when another takes its place.
+pub const PREVIOUS_METRICS_FILE: &str = "metrics.previous.jsonl";
 
 /// Name of the file of the whole run, in the output folder.
 pub const SUMMARY_FILE: &str = "summary.json";
@@ -15,10 +25,26 @@ pub const SUMMARY_FILE: &str = "summary.json";
 /// Name of the folder of checkpoints, in the output folder.
 const CHECKPOINTS: &str = "checkpoints";
 
+/// Name of a folder for a run that another took the place of, before its number.
+const EARLIER: &str = "earlier-";
+
 /// An output folder that is this run's alone, as long as this value lives.
 #[derive(Debug)]
 pub(super) struct OutputFolder {
     _lock: FolderLock,
+    /// Where the run that was here before has gone.
+    pub(super) set_aside: Option<PathBuf>,
+}
+
+/// What a folder holds of runs.
+#[derive(Debug, PartialEq)]
+enum Held {
+    /// Nothing that would be lost.
+    Nothing,
+    /// A run that has not come to its end; what shows it.
+    Unfinished(String),
+    /// A run that is done, and its last checkpoint.
+    Finished(Option<PathBuf>),
 }
 
 /// Where the checkpoints of a run into `out` are.
@@ -28,8 +54,8 @@ pub fn checkpoints(out: &Path) -> PathBuf {
 
 /// Looks whether a run may begin, or go on, in the output folder. Changes nothing.
 ///
-/// Errors: another run is at work there; a run that begins would write over another run, or over a model that no run
-/// wrote.
+/// Errors: another run is at work there; a run that begins would write over one that is not done, or over a model that
+/// no run wrote.
 pub(super) fn check(files: &FileOptions, resumes: bool) -> Result<()> {
     FolderLock::probe(&files.out).map_err(|error| of_output(error.into()))?;
     check_contents(files, resumes)
@@ -39,9 +65,12 @@ fn of_output(error: Error) -> Error {
     error.of_kind(ErrorKind::Output)
 }
 
+fn refuse(what: String) -> Result<()> {
+    Err(Error::new(ErrorKind::Output, what))
+}
+
 fn check_contents(files: &FileOptions, resumes: bool) -> Result<()> {
     let out = &files.out;
-    let refuse = |what: String| Err(Error::new(ErrorKind::Output, what));
     if let Some(file) = out.ancestors().find(|path| path.is_file()) {
         return refuse(format!(
             "--out: {} is a file, and a folder is needed; give another folder",
@@ -51,58 +80,78 @@ fn check_contents(files: &FileOptions, resumes: bool) -> Result<()> {
     if resumes {
         return Ok(());
     }
-    let run = holds_run(out)?;
-    if let (Some(what), false) = (&run, files.overwrite) {
-        return refuse(format!(
-            "--out: {} already holds a run ({what}); give --resume to go on with it, --overwrite to remove it and begin \
-             anew, or another folder",
+    match held(out)? {
+        Held::Unfinished(what) if !files.overwrite => refuse(format!(
+            "--out: {} already holds a run that is not done ({what}); give --resume to go on with it, --overwrite to \
+             remove it and begin anew, or another folder",
             out.display()
-        ));
+        )),
+        Held::Nothing => match foreign_model(out)? {
+            None => Ok(()),
+            Some(name) => refuse(format!(
+                "--out: {} holds a model that no run wrote ({name}); its files would get mixed with those of the \
+                 result; give another folder",
+                out.display()
+            )),
+        },
+        _ => Ok(()),
     }
-    if run.is_none()
-        && let Some(name) = holds_model(out)?
-    {
-        return refuse(format!(
-            "--out: {} holds a model that no run wrote ({name}); its files would get mixed with those of the result; \
-             give another folder",
-            out.display()
-        ));
-    }
-    Ok(())
 }
 
-/// What of a run would be lost if another began in `out`.
-fn holds_run(out: &Path) -> Result<Option<String>> {
-    if let Some(latest) = checkpoint::latest(&checkpoints(out))? {
-        let name = latest.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return Ok(Some(format!("{CHECKPOINTS}/{name}")));
+/// Looks whether the run that `out` holds is this one, and done.
+///
+/// Errors: it is, so that nothing would come of doing it again.
+pub(super) fn check_recipe(files: &FileOptions, recipe: &Recipe) -> Result<()> {
+    let Held::Finished(Some(last)) = held(&files.out)? else { return Ok(()) };
+    let same = checkpoint::read_progress(&last)
+        .and_then(|progress| Recipe::from_json(&progress.recipe, &last))
+        .is_ok_and(|then| then == *recipe);
+    if !same || files.overwrite {
+        return Ok(());
     }
-    let summary = out.join(SUMMARY_FILE).exists();
-    Ok(summary.then(|| SUMMARY_FILE.to_owned()))
+    refuse(format!(
+        "--out: {} already holds this run, and it is done: another would come to the same bits; give --resume to \
+         evaluate and save it again, --overwrite to remove it and begin anew, or another folder",
+        files.out.display()
+    ))
+}
+
+fn held(out: &Path) -> Result<Held> {
+    let latest = checkpoint::latest(&checkpoints(out))?;
+    let text = std::fs::read_to_string(out.join(SUMMARY_FILE)).ok();
+    let done = text.and_then(|text| serde_json::from_str::<Summary>(&text).ok());
+    let step =
+        |dir: &Path| checkpoint::read_progress(dir).ok().map(|progress| u64::from(progress.step));
+    Ok(match (latest, done) {
+        (None, None) => Held::Nothing,
+        (None, Some(_)) => Held::Finished(None),
+        // A run that was extended has a summary of its first part.
+        (Some(latest), Some(done)) if step(&latest).is_some_and(|step| step <= done.steps) => {
+            Held::Finished(Some(latest))
+        }
+        (Some(latest), _) => {
+            let name = latest.file_name().unwrap_or_default().display().to_string();
+            Held::Unfinished(format!("{CHECKPOINTS}/{name}"))
+        }
+    })
 }
 
 /// A file in `out` that belongs to a model.
-fn holds_model(out: &Path) -> Result<Option<String>> {
-    for name in names(out)? {
-        let weights = [".safetensors", ".bin", ".gguf", ".pt", ".pth"];
-        let model = weights.iter().any(|ending| name.ends_with(ending))
+fn foreign_model(out: &Path) -> Result<Option<String>> {
+    const WEIGHTS: [&str; 5] = [".safetensors", ".bin", ".gguf", ".pt", ".pth"];
+    let of_model = |name: &String| {
+        WEIGHTS.iter().any(|ending| name.ends_with(ending))
             || name == "config.json"
             || name.starts_with("tokenizer")
-            || name.starts_with("adapter");
-        if model {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
+            || name.starts_with("adapter")
+    };
+    Ok(names(out)?.into_iter().find(of_model))
 }
 
 fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(error).with_context(|| format!("--out: cannot read {}", dir.display()));
-        }
+        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("--out: cannot read {}", dir.display()))?,
     };
     let mut names = Vec::new();
     for entry in entries {
@@ -114,8 +163,8 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 }
 
 impl OutputFolder {
-    /// Makes the folder if it is not there, takes it for this run, and with `--overwrite` removes the run that it
-    /// holds.
+    /// Makes the folder if it is not there, takes it for this run, and lets the run make way that it holds: moved aside
+    /// if it is done, removed with `--overwrite`.
     ///
     /// Errors: those of [`check`]; the folder cannot be written.
     pub(super) fn begin(files: &FileOptions, resumes: bool) -> Result<Self> {
@@ -125,30 +174,52 @@ impl OutputFolder {
         let lock = FolderLock::acquire(out).map_err(|error| of_output(error.into()))?;
         // Another run may have come and gone since the options were checked.
         check_contents(files, resumes)?;
-        if !resumes {
-            Self::clear(out)?;
-        }
-        Ok(Self { _lock: lock })
+        let set_aside = match held(out)? {
+            Held::Nothing => None,
+            _ if resumes => None,
+            _ if files.overwrite => clear(out).map(|()| None)?,
+            _ => Some(set_aside(out)?),
+        };
+        Ok(Self { _lock: lock, set_aside })
     }
+}
 
-    /// Removes an earlier run. The names of its checkpoints vanish before their contents.
-    fn clear(out: &Path) -> Result<()> {
-        if holds_run(out)?.is_none() {
-            return Ok(());
-        }
-        tracing::info!("removing the run in {}", out.display());
-        checkpoint::remove_all(&checkpoints(out))?;
-        qft_llama::export::remove(out)?;
-        for name in [METRICS_FILE, SUMMARY_FILE] {
-            let path = out.join(name);
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error)
-                        .with_context(|| format!("--overwrite: cannot remove {}", path.display()));
-                }
-                _ => {}
+/// What a run leaves besides its model, the sign that it is done last.
+const OF_A_RUN: [&str; 4] = [CHECKPOINTS, METRICS_FILE, PREVIOUS_METRICS_FILE, SUMMARY_FILE];
+
+/// Moves a run that is done to a folder of its own. After a crash in between, the next run moves what is left.
+fn set_aside(out: &Path) -> Result<PathBuf> {
+    let numbers = (1..).map(|number: u32| out.join(format!("{EARLIER}{number}")));
+    let aside =
+        numbers.into_iter().find(|path| !path.exists()).unwrap_or_else(|| out.join(EARLIER));
+    let context = || format!("--out: cannot move the earlier run to {}", aside.display());
+    std::fs::create_dir(&aside).with_context(context)?;
+    let of_model = names(out)?.into_iter().filter(|name| export::is_model_file(name));
+    for name in of_model.chain(OF_A_RUN.map(str::to_owned)) {
+        match std::fs::rename(out.join(&name), aside.join(&name)) {
+            Err(error) if error.kind() != IoErrorKind::NotFound => {
+                return Err(error).with_context(context);
             }
+            _ => {}
         }
-        Ok(())
     }
+    Ok(aside)
+}
+
+/// Removes a run: the names of its checkpoints vanish before their contents.
+fn clear(out: &Path) -> Result<()> {
+    checkpoint::remove_all(&checkpoints(out))?;
+    let of_model = names(out)?.into_iter().filter(|name| export::is_model_file(name));
+    let files = OF_A_RUN.into_iter().filter(|&name| name != CHECKPOINTS).map(str::to_owned);
+    for name in of_model.chain(files) {
+        let path = out.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != IoErrorKind::NotFound => {
+                let context = || format!("--overwrite: cannot remove {}", path.display());
+                return Err(error).with_context(context);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
