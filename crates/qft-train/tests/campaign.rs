@@ -1,6 +1,6 @@
 //! Runs that are killed at random moments, again and again, end with the bits of one that never was.
 //!
-//! `QFT_CAMPAIGN=1000 cargo test --release -p qft-train --test campaign -- --nocapture` kills a thousand times.
+//! `QFT_CAMPAIGN=1000 cargo test -p qft-train --test campaign -- --nocapture` kills a thousand times.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

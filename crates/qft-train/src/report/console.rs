@@ -6,6 +6,7 @@ use crate::run::{Event, Moment, Observer};
 use qft_llama::wide::WideInput;
 use std::fmt;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// Writes a line to standard output. Whoever read it may have gone away; that ends nothing.
 pub fn print(line: impl fmt::Display) {
@@ -14,7 +15,10 @@ pub fn print(line: impl fmt::Display) {
 
 /// Says on standard output what happens in a run, apart from its steps.
 #[derive(Debug, Default)]
-pub struct Console;
+pub struct Console {
+    /// The folder of the saved model: said last.
+    saved: Option<PathBuf>,
+}
 
 impl Observer for Console {
     fn on(&mut self, event: &Event<'_>) -> Result<()> {
@@ -75,7 +79,7 @@ impl Observer for Console {
             Event::Stopped { step, checkpoint: None } => {
                 print(format_args!("stopped after step {step}; there is nothing to save"));
             }
-            Event::Exported(out) => print(format_args!("saved {}", out.display())),
+            Event::Exported(out) => self.saved = Some(out.to_path_buf()),
             Event::Finished(summary) => {
                 if summary.rescaled_rows > 0 {
                     print(format_args!(
@@ -85,6 +89,9 @@ impl Observer for Console {
                 }
                 if let Some(profile) = &summary.profile {
                     print(format_args!("\n{profile}"));
+                }
+                if let Some(out) = &self.saved {
+                    print(format_args!("saved {}", out.display()));
                 }
             }
             _ => {}
