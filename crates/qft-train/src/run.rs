@@ -5,6 +5,7 @@ pub mod finetune;
 pub mod folder;
 mod guard;
 pub mod output;
+mod prepare;
 pub mod recipe;
 pub mod sample;
 pub mod summary;

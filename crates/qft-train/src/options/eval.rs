@@ -1,7 +1,7 @@
 //! The options of `qft eval`.
 
 use super::data::{ReadingArgs, ReadingOptions};
-use super::machine::{MachineArgs, MachineOptions};
+use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{StateOptions, WeightArgs};
 use super::step::{AccumulateArgs, BatchArgs, StepOptions};
 use crate::error::{Result, ensure};
@@ -74,7 +74,7 @@ impl EvalArgs {
             reading: self.reading.resolve(),
             step: self.batch.resolve(AccumulateArgs::default())?,
             state: self.weights.resolve_reading()?,
-            machine: self.machine.resolve()?,
+            machine: self.machine.resolve(MemoryArgs::default())?,
             profile: self.profile,
             limit: self.limit,
             json: self.json,

@@ -2,7 +2,7 @@
 
 use super::data::{LayoutArgs, LayoutOptions, ReadingArgs, ReadingOptions};
 use super::files::{FileArgs, FileOptions, HeldOut};
-use super::machine::{MachineArgs, MachineOptions};
+use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::progress::{ProgressArgs, ProgressOptions};
 use super::settings;
 use super::states::{BackwardArgs, StateArgs, StateOptions, UpdateArgs, WeightArgs};
@@ -60,6 +60,10 @@ pub struct FinetuneArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub machine: MachineArgs,
+    /// How much memory it may take.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub memory: MemoryArgs,
     /// What it says and keeps on its way.
     #[command(flatten)]
     #[serde(flatten)]
@@ -114,7 +118,7 @@ impl FinetuneArgs {
             layout: self.layout.resolve(),
             step: self.batch.resolve(self.accumulate)?,
             state: states.resolve(training.optimizer.kind)?,
-            machine: self.machine.resolve()?,
+            machine: self.machine.resolve(self.memory)?,
             files,
             training,
             progress,

@@ -1,7 +1,7 @@
 //! The options of `qft generate`.
 
 use super::data::TemplateChoice;
-use super::machine::{MachineArgs, MachineOptions};
+use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{StateOptions, WeightArgs};
 use super::value::number;
 use crate::error::{Result, ensure};
@@ -94,7 +94,7 @@ impl GenerateArgs {
             top_p,
             seed: self.seed.unwrap_or(0),
             state: self.weights.resolve_reading()?,
-            machine: self.machine.resolve()?,
+            machine: self.machine.resolve(MemoryArgs::default())?,
         })
     }
 }

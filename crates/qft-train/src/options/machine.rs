@@ -15,6 +15,12 @@ pub struct MachineArgs {
     /// CPU threads [default: all cores]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Machine")]
     pub threads: Option<usize>,
+}
+
+/// How much memory a run may take, as given.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct MemoryArgs {
     /// Memory that may be used, such as 24GB or 16GiB [default: what is free]
     #[arg(long, value_name = "SIZE", help_heading = "Machine")]
     pub memory_limit: Option<Size>,
@@ -35,8 +41,9 @@ impl MachineArgs {
     /// Fills in the defaults and checks the whole.
     ///
     /// Errors: no threads.
-    pub fn resolve(self) -> Result<MachineOptions> {
-        let Self { device, threads, memory_limit } = self;
+    pub fn resolve(self, memory: MemoryArgs) -> Result<MachineOptions> {
+        let Self { device, threads } = self;
+        let MemoryArgs { memory_limit } = memory;
         ensure!(
             threads != Some(0),
             "--threads: is 0; give at least 1, or leave it out for all cores"

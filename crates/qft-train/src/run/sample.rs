@@ -9,6 +9,9 @@ use qft_llama::pass::PassOptions;
 use qft_llama::sampling::Sampler;
 use std::ops::ControlFlow;
 
+/// Tokens of a sample that is shown before and after training.
+pub(super) const SAMPLE_TOKENS: usize = 64;
+
 /// BOS, if the tokenizer has one, and the text.
 pub fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
     let mut ids: Vec<u32> = tokenizer.bos().into_iter().collect();
