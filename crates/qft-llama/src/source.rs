@@ -32,12 +32,7 @@ const ADVICE: Advice = Advice {
 /// Where a model's weights come from. Every tensor of [`LlamaConfig::tensors`] can be read, in any order and
 /// repeatedly, with the same result.
 pub trait Weights: Send + Sync {
-    /// Rows and columns of a tensor; a vector has one row.
-    ///
-    /// Errors: [`Error::NoSuchRows`] for an unknown name.
-    fn shape(&self, name: &str) -> Result<(usize, usize), Error>;
-
-    /// Reads whole rows.
+    /// Reads whole rows; a vector is one row.
     ///
     /// Shapes: `out` f32 `[rows, cols]`.
     /// Errors: [`Error::NoSuchRows`] if the rows do not exist or do not fill `out`; [`Error::NotFinite`] for a
@@ -50,7 +45,6 @@ pub trait Weights: Send + Sync {
 pub struct WeightSource {
     files: Vec<TensorFile>,
     tensors: HashMap<String, Entry>,
-    unused: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -149,12 +143,7 @@ impl WeightSource {
                 "weights: {dir}: {count} tensors that the model does not use: {first} ..."
             );
         }
-        Ok(Self { files, tensors, unused })
-    }
-
-    /// Stored tensors that are no part of the model, sorted by name; opening has logged a warning.
-    pub fn unused(&self) -> &[String] {
-        &self.unused
+        Ok(Self { files, tensors })
     }
 
     fn entry(&self, name: &str) -> Option<&Entry> {
@@ -163,11 +152,6 @@ impl WeightSource {
 }
 
 impl Weights for WeightSource {
-    fn shape(&self, name: &str) -> Result<(usize, usize), Error> {
-        let entry = self.entry(name).ok_or_else(|| unknown(name))?;
-        Ok((entry.spec.rows, entry.spec.cols))
-    }
-
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let entry = self.entry(name).ok_or_else(|| unknown(name))?;
         check_rows(&entry.spec, &rows, out)?;
