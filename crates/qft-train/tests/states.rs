@@ -190,7 +190,7 @@ fn waiting_bytes(tokens: usize, n: usize) -> u64 {
     block_bytes(DType::I8, tokens * n) + block_bytes(DType::F32, n)
 }
 
-/// What exists of a released gradient: one block of rows in f32, at most 16 MiB, and the INT8 output gradients of
+/// What exists of a released gradient: one block of rows in f32, at most 36 MiB, and the INT8 output gradients of
 /// the layers that read the same input: gate and up. Neither depends on depth; the second is a byte per token
 /// and feature, as the activations are.
 #[test]
