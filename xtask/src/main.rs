@@ -5,6 +5,7 @@ mod bench_memory;
 mod bench_step;
 mod gpu_check;
 mod kernels;
+mod options;
 mod repository;
 mod tidy;
 
@@ -27,6 +28,8 @@ enum Task {
     GpuCheck(gpu_check::Args),
     /// Checks the rules of the repository that no compiler knows.
     Tidy,
+    /// Writes docs/OPTIONS.md, the reference of all options, from their definitions.
+    Options,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Task::BenchGemm(args) => bench_gemm::run(&args),
         Task::GpuCheck(args) => gpu_check::run(&args),
         Task::Tidy => tidy::run(),
+        Task::Options => options::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
