@@ -229,9 +229,7 @@ impl Toolkit {
         if let Some(nvcc) = on_path.into_iter().find(|nvcc| is_version(nvcc, &config.compiler)) {
             return Ok(Self::beside(nvcc));
         }
-        let target = env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-        let environment = target.join("kernels-compiler");
+        let environment = environment();
         if let Some(nvcc) =
             installed(&environment).filter(|nvcc| is_version(nvcc, &config.compiler))
         {
@@ -308,6 +306,13 @@ fn without_path(ptx: &str) -> String {
     marks.iter().fold(ptx.to_owned(), |text, mark| {
         text.replace(&format!("{mark}{digits}"), &format!("{mark}00000000"))
     })
+}
+
+/// The virtual environment that a compiler is installed into.
+pub(crate) fn environment() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    target.join("kernels-compiler")
 }
 
 /// nvcc within a virtual environment.

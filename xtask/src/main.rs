@@ -3,6 +3,7 @@
 mod bench_gemm;
 mod bench_memory;
 mod bench_step;
+mod ci;
 mod gpu_check;
 mod kernels;
 mod options;
@@ -30,6 +31,8 @@ enum Task {
     Tidy,
     /// Writes docs/OPTIONS.md, the reference of all options, from their definitions.
     Options,
+    /// Every check of the repository, the cheapest first.
+    Ci(ci::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::GpuCheck(args) => gpu_check::run(&args),
         Task::Tidy => tidy::run(),
         Task::Options => options::run(),
+        Task::Ci(args) => ci::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
