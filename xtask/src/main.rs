@@ -1,5 +1,6 @@
 //! Repository tasks: `cargo xtask <task>`.
 
+mod about;
 mod bench_gemm;
 mod bench_memory;
 mod bench_step;
