@@ -317,6 +317,7 @@ impl RandomModel {
             &dir,
             None,
             config,
+            export::SavedWeights::default(),
             export::DEFAULT_SHARD_BYTES,
             &Arc::default(),
             &mut |t, rows, out| weights.read_rows(&t.name, rows, out),

@@ -7,6 +7,7 @@ mod common;
 use qft_autograd::{Matrix, TensorId, Weight};
 use qft_cuda::Cuda;
 use qft_emulator::Emulator;
+use qft_llama::export::SavedWeights;
 use qft_llama::model::{Model, Param, WeightFormat};
 use qft_llama::{DEFAULT_SHARD_BYTES, LlamaConfig, WeightSource, export_folder};
 use qft_quant::{HybridOps, Outliers};
@@ -74,10 +75,18 @@ fn planes(on: &dyn HybridOps, model: &Model) -> Vec<Vec<u8>> {
 fn exported(on: &dyn HybridOps, model: &Model, out: &Path) -> Vec<u8> {
     let ids: Vec<_> = model.config.tensors().map(|spec| spec.name).collect();
     let config = &model.config;
-    export_folder(out, None, config, DEFAULT_SHARD_BYTES, on.ledger(), &mut |spec, rows, out| {
-        let id = ids.iter().position(|name| *name == spec.name).unwrap();
-        model.read_rows(on, TensorId(id as u32), rows, out)
-    })
+    export_folder(
+        out,
+        None,
+        config,
+        SavedWeights::default(),
+        DEFAULT_SHARD_BYTES,
+        on.ledger(),
+        &mut |spec, rows, out| {
+            let id = ids.iter().position(|name| *name == spec.name).unwrap();
+            model.read_rows(on, TensorId(id as u32), rows, out)
+        },
+    )
     .unwrap();
     std::fs::read(out.join("model.safetensors")).unwrap()
 }

@@ -40,7 +40,11 @@ const OUTSIDE: [(&str, &[&str], &str); 4] = [
     ("anyhow", &["xtask"], "errors of the crates have types"),
     ("cudarc", &["qft-cuda"], "a driver is behind `Driver`"),
     ("tokenizers", &["qft-llama"], "text is behind `Tokenizer`"),
-    ("clap", &["qft-train", "xtask", "qft-autograd", "qft-optim"], "options are the trainer's"),
+    (
+        "clap",
+        &["qft-train", "xtask", "qft-autograd", "qft-llama", "qft-optim"],
+        "options are the trainer's",
+    ),
 ];
 
 /// The modules of qft-train from the top floor down; each uses lower floors only, and none beside it.

@@ -2,6 +2,7 @@
 
 use super::value::{number, one_or_many};
 use crate::error::{Context, Result, bail, ensure};
+use qft_llama::export::WeightType;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,9 @@ pub struct FileArgs {
     /// Output folder
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub out: Option<PathBuf>,
+    /// Type of the weights in the saved model [default: bf16]
+    #[arg(long, value_enum, help_heading = "Files")]
+    pub export_dtype: Option<WeightType>,
     /// Remove the run that the output folder holds, and begin anew
     #[arg(
         long,
@@ -66,6 +70,8 @@ pub struct FileOptions {
     pub held_out: HeldOut,
     /// Output folder.
     pub out: PathBuf,
+    /// Type of the weights in the saved model.
+    pub export_dtype: WeightType,
     /// Whether to remove an earlier run from the output folder.
     pub overwrite: bool,
 }
@@ -84,8 +90,14 @@ impl FileArgs {
             "--out: {} is the model's folder, whose files must stay; choose another folder",
             out.display()
         );
-        let overwrite = self.overwrite.unwrap_or(false);
-        Ok(FileOptions { model, data: self.data, held_out, out, overwrite })
+        Ok(FileOptions {
+            model,
+            data: self.data,
+            held_out,
+            out,
+            export_dtype: self.export_dtype.unwrap_or_default(),
+            overwrite: self.overwrite.unwrap_or(false),
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::step::checkpoint::{self, Progress};
 use crate::step::trainer::StepReport;
 use crate::step::{Setup, Trainer};
 use qft_llama::Batch;
-use qft_llama::export::{self, DEFAULT_SHARD_BYTES, export_folder};
+use qft_llama::export::{self, DEFAULT_SHARD_BYTES, SavedRounding, SavedWeights, export_folder};
 use qft_llama::model::Model;
 use qft_llama::sampling::Sampler;
 use qft_optim::Schedule;
@@ -262,11 +262,14 @@ impl Run<'_> {
     fn export(&self, model: &Model, observers: &mut Observers<'_, '_>) -> Result<()> {
         let (ops, out) = (&*self.ops, &self.options.files.out);
         ops.trim();
+        // To nearest, an update of less than half of what bf16 can tell apart would be lost.
+        let rounding = SavedRounding::Stochastic { seed: self.options.training.seed };
         let mut rows = export::rows_of(model, ops);
         export_folder(
             out,
             Some(self.folder.dir),
             &self.folder.config,
+            SavedWeights { dtype: self.options.files.export_dtype, rounding },
             DEFAULT_SHARD_BYTES,
             ops.ledger(),
             &mut |spec, range, values| {

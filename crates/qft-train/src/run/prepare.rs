@@ -54,6 +54,7 @@ impl<'a> Run<'a> {
             },
             evaluated: held_out.as_ref().map(Dataset::longest),
             sampled: (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS),
+            export_dtype: options.files.export_dtype,
         };
         let fit = fit(options, &machine, &folder.config, shape)?;
         let (states, sequences) = (options.state.states, train.sequences());

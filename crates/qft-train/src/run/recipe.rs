@@ -128,7 +128,15 @@ impl Recipe {
         let FinetuneOptions { files, reading, layout, step, training, state, machine, progress } =
             options;
         // By their contents: `data`, `eval_data` and `model` below.
-        let FileOptions { model, data: _, held_out: _, out: _, overwrite: _ } = files;
+        let FileOptions {
+            model,
+            data: _,
+            held_out: _,
+            out: _,
+            // The model can be saved in any type, again and again.
+            export_dtype: _,
+            overwrite: _,
+        } = files;
         // The format is known by the data; a template is one more thing that a saved model carries.
         let ReadingOptions { format: _, template, train_on } = reading;
         let LayoutOptions { pack, shuffle } = layout;
