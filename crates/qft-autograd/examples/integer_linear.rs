@@ -92,7 +92,7 @@ fn build(cpu: &Cpu, compute: Compute, weights: &[f32]) -> Result<Matrix, Error> 
         }
         return Ok(matrix);
     }
-    let format = HybridFormat { residual: Residual::Bits8, outlier_fraction: 0.0 };
+    let format = HybridFormat { residual: Residual::Bits8, protected_fraction: 0.0 };
     let read = &mut |rows: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&weights[rows.start * INPUTS..rows.end * INPUTS]);
         Ok::<_, qft_quant::Error>(())

@@ -231,8 +231,8 @@ fn hybrid_embedding_reads_all_planes() {
         (600, Residual::Bits8),
     ] {
         let weights = TestRng::new(2).normals(vocab * channels, 1.0);
-        for outlier_fraction in [0.0, 0.01] {
-            let format = HybridFormat { residual, outlier_fraction };
+        for protected_fraction in [0.0, 0.01] {
+            let format = HybridFormat { residual, protected_fraction };
             same(&format!("{channels} channels, {format:?}"), |ops| {
                 let mut read = |rows: Range<usize>, out: &mut [f32]| {
                     out.copy_from_slice(&weights[rows.start * channels..rows.end * channels]);

@@ -148,7 +148,7 @@ const LOAD_ELEMENTS: usize = 1 << 20;
 impl Model {
     /// Allocates a model with unspecified parameters: for checkpoints.
     ///
-    /// Errors: [`qft_tensor::Error::OutOfMemory`], an outlier fraction out of range.
+    /// Errors: [`qft_tensor::Error::OutOfMemory`], a protected fraction out of range.
     pub fn alloc(
         device: &dyn Device,
         config: &LlamaConfig,

@@ -8,7 +8,7 @@
 //! * `dW[n, k] = u_n sum_t U[t, n] X[t, k]`, with `dy[t, n] a_t` quantized per output (`u_n`).
 //!
 //! An input may have [wide channels](qft_tensor::wide), which carry a second digit into the products with it.
-//! Protected features read the same integers and join in float: see `docs/ALGORITHM.md#linear`.
+//! Protected weights read the same integers and join in float: see `docs/ALGORITHM.md#linear`.
 
 use crate::rows::Rows;
 use crate::{Context, Error, GradientSink, Matrix, Weight};
@@ -73,7 +73,7 @@ pub fn forward(
                 accumulate,
                 wide: x.wide_digits()?,
             })?;
-            if weight.outliers.is_some() {
+            if weight.protected.is_some() {
                 let y = y.mat_mut(tokens, rows.len())?;
                 ops.sparse_forward(SparseForward { x, weight, rows, y })?;
             }
@@ -141,7 +141,7 @@ pub fn backward_input(
                 accumulate,
                 wide: None,
             })?;
-            if weight.outliers.is_some() {
+            if weight.protected.is_some() {
                 let dx = dx.mat_mut(tokens, k)?;
                 ops.sparse_backward(SparseBackward { dy: &z, weight, rows, dx })?;
             }

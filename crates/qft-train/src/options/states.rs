@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The largest fraction of protected weights.
-pub const MAX_PROTECTED: f64 = qft_quant::hybrid::MAX_OUTLIER_FRACTION;
+pub const MAX_PROTECTED: f64 = qft_quant::hybrid::MAX_PROTECTED_FRACTION;
 
 /// How weights are stored and multiplied, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -199,7 +199,7 @@ impl States {
             Self::Compact | Self::Paper => Residual::None,
             Self::F32 => return WeightFormat::Float,
         };
-        WeightFormat::Hybrid(HybridFormat { residual, outlier_fraction: protected_fraction })
+        WeightFormat::Hybrid(HybridFormat { residual, protected_fraction })
     }
 
     /// The format of the residual stream: bf16 beside INT8, f32 in the reference.

@@ -136,7 +136,8 @@ impl Quantized {
     /// Adds a matrix.
     pub(super) fn add(&mut self, report: &EncodeReport) {
         let n = self.matrices as f64;
-        self.protected_fraction = (self.protected_fraction * n + report.outlier_rate) / (n + 1.0);
+        self.protected_fraction =
+            (self.protected_fraction * n + report.protected_fraction) / (n + 1.0);
         self.l2_error = self.l2_error.hypot(report.l2_error);
         self.l2_error_unprotected = self.l2_error_unprotected.hypot(report.l2_error_unprotected);
         self.matrices += 1;

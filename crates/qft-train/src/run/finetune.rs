@@ -404,7 +404,7 @@ impl<'a> Run<'a> {
                 "{name}: scale {:.2e} to {:.2e}, {:.2} % protected, L2 error {:.3e} ({:.3e} without)",
                 report.scale_min,
                 report.scale_max,
-                report.outlier_rate * 100.0,
+                report.protected_fraction * 100.0,
                 report.l2_error,
                 report.l2_error_unprotected
             );

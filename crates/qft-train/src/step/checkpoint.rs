@@ -1,6 +1,6 @@
 //! Native checkpoints: every plane of every state, and where the run stands, from which it goes on bit for bit.
 //!
-//! A checkpoint is a folder `step-NNNNNN` with `state.safetensors` (all INT8 planes, scales, protected features
+//! A checkpoint is a folder `step-NNNNNN` with `state.safetensors` (all INT8 planes, scales, protected weights
 //! and momenta, under the parameter's name and a suffix; and the wide channels) and `trainer.json`. A folder of that name
 //! is always whole, on the disk, and read with suspicion: `qft-files` knows how.
 
@@ -121,11 +121,11 @@ fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
                 all.push(tensor(name, "q", &mut matrix.q));
                 all.push(tensor(name, "scale", &mut matrix.scale));
                 all.extend(matrix.residual.iter_mut().map(|r| tensor(name, "residual", r)));
-                if let Some(outliers) = &mut matrix.outliers {
-                    all.push(tensor(name, "outlier_values", &mut outliers.values));
-                    all.push(tensor(name, "outlier_cols", &mut outliers.cols));
-                    all.push(tensor(name, "outlier_counts", &mut outliers.counts));
-                    all.push(tensor(name, "outlier_row_start", &mut outliers.row_start));
+                if let Some(protected) = &mut matrix.protected {
+                    all.push(tensor(name, "protected_values", &mut protected.values));
+                    all.push(tensor(name, "protected_cols", &mut protected.cols));
+                    all.push(tensor(name, "protected_counts", &mut protected.counts));
+                    all.push(tensor(name, "protected_row_start", &mut protected.row_start));
                 }
             }
         }
