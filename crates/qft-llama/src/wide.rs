@@ -5,7 +5,7 @@
 //! when a block is computed again. [`crate::pass::calibrate`] chooses for a model that has not been trained yet.
 
 use crate::config::LlamaConfig;
-use qft_autograd::{Error, LayerOps, Rows};
+use qft_autograd::{Activations, Error, LayerOps};
 use qft_tensor::{Buffer, Device, MatMut, NO_CHANNEL, Owner, RaiseMaxima, SelectWide, Span, WIDE};
 
 /// The inputs of a block's linear layers, in the order of the table.
@@ -136,16 +136,24 @@ impl NextChoice {
     }
 
     /// Sees the inputs of a block for one micro-batch.
-    pub(crate) fn see(&mut self, ops: &dyn LayerOps, inputs: [&Rows; 4]) -> Result<(), Error> {
-        for (rows, maxima) in inputs.into_iter().zip(&mut self.maxima) {
-            raise(ops, rows, maxima)?;
+    pub(crate) fn see(
+        &mut self,
+        ops: &dyn LayerOps,
+        inputs: [&Activations; 4],
+    ) -> Result<(), Error> {
+        for (input, maxima) in inputs.into_iter().zip(&mut self.maxima) {
+            raise(ops, input, maxima)?;
         }
         Ok(())
     }
 
     /// Sees the input of the head for one micro-batch.
-    pub(crate) fn see_head(&mut self, ops: &dyn LayerOps, rows: &Rows) -> Result<(), Error> {
-        raise(ops, rows, &mut self.maxima[0])
+    pub(crate) fn see_head(
+        &mut self,
+        ops: &dyn LayerOps,
+        input: &Activations,
+    ) -> Result<(), Error> {
+        raise(ops, input, &mut self.maxima[0])
     }
 
     /// Chooses for block `index`, whose micro-batches have all been seen.
@@ -166,10 +174,10 @@ impl NextChoice {
     }
 }
 
-fn raise(ops: &dyn LayerOps, rows: &Rows, maxima: &mut Buffer<f32>) -> Result<(), Error> {
-    match rows {
-        Rows::Int8(x) => Ok(ops.raise_maxima(RaiseMaxima { x, maxima })?),
-        Rows::Float { .. } => Ok(()),
+fn raise(ops: &dyn LayerOps, input: &Activations, maxima: &mut Buffer<f32>) -> Result<(), Error> {
+    match input {
+        Activations::Int8(x) => Ok(ops.raise_maxima(RaiseMaxima { x, maxima })?),
+        Activations::Float { .. } => Ok(()),
     }
 }
 
