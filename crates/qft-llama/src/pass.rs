@@ -6,7 +6,7 @@
 
 use crate::block::{PendingBlock, SavedBlock};
 use crate::model::Model;
-use crate::wide::{BlockWide, NextChoice};
+use crate::wide::{BlockWide, NextWideChannels};
 use crate::{Batch, IGNORE};
 use half::bf16;
 use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradient, VocabularyCut};
@@ -182,7 +182,7 @@ pub fn calibrate(
         return Ok(());
     }
     let (ctxs, tokens) = micro_batches(ops, options, batches)?;
-    let mut next = NextChoice::new(ops, &model.config)?;
+    let mut next = NextWideChannels::new(ops, &model.config)?;
     let xs = through_blocks(&ctxs, model, options, &tokens, None, Some(&mut next))?;
     for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
         let (_, normed) = head_inputs(ctx, model, tokens, &x)?;
@@ -293,7 +293,7 @@ fn through_blocks(
     options: &PassOptions,
     tokens: &[Tokens],
     mut stack: Option<&mut Stack<Kept>>,
-    mut next: Option<&mut NextChoice>,
+    mut next: Option<&mut NextWideChannels>,
 ) -> Result<Vec<Buffer<f32>>, Error> {
     let mut xs = Vec::with_capacity(tokens.len());
     for (ctx, tokens) in ctxs.iter().zip(tokens) {
@@ -349,7 +349,7 @@ pub fn train_step(
     let (ctxs, tokens) = micro_batches(ops, options, batches)?;
     let target_tokens: usize = tokens.iter().map(|t| t.targets.len()).sum();
     let mut next = match options.compute {
-        Compute::Int8 => Some(NextChoice::new(ops, &model.config)?),
+        Compute::Int8 => Some(NextWideChannels::new(ops, &model.config)?),
         Compute::Float => None,
     };
 

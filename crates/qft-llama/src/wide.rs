@@ -119,13 +119,13 @@ fn widths(config: &LlamaConfig) -> [usize; BLOCK_INPUTS.len()] {
 }
 
 /// A choice in the making, layer by layer.
-pub(crate) struct NextChoice {
+pub(crate) struct NextWideChannels {
     /// Of the layer that is run now, f32 `[K]` for each of [`BLOCK_INPUTS`]; the first serves the head, too.
     maxima: [Buffer<f32>; BLOCK_INPUTS.len()],
     channels: Buffer<u32>,
 }
 
-impl NextChoice {
+impl NextWideChannels {
     pub(crate) fn new(ops: &dyn LayerOps, config: &LlamaConfig) -> Result<Self, Error> {
         let maxima = |width| Buffer::zeros(ops, Owner::Workspace, "channel maxima", width);
         let [a, b, c, d] = widths(config);
