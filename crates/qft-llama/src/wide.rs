@@ -97,9 +97,10 @@ impl WideTable {
         let rows = channels.as_chunks::<WIDE>().0;
         let widths = widths(config);
         for (index, row) in rows.iter().enumerate() {
-            let width = match index + 1 < rows.len() {
-                true => widths[index % BLOCK_INPUTS.len()],
-                false => config.hidden_size,
+            let width = if index + 1 < rows.len() {
+                widths[index % BLOCK_INPUTS.len()]
+            } else {
+                config.hidden_size
             };
             let used = row.iter().take_while(|&&channel| (channel as usize) < width).count();
             let (channels, unused) = row.split_at(used);

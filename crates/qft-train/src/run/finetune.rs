@@ -232,10 +232,8 @@ impl<'a> Run<'a> {
             }
         }
         // The model is exported even if there is no room for the last checkpoint.
-        let saved = match state.saved < state.progress.step {
-            true => self.save(state, observers),
-            false => Ok(()),
-        };
+        let saved =
+            if state.saved < state.progress.step { self.save(state, observers) } else { Ok(()) };
         state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
         self.sample(state, Moment::After, observers)?;
         self.export(&state.trainer.model, observers)?;
@@ -362,9 +360,10 @@ impl<'a> Run<'a> {
         let mut sampler = TokenSampler::new(0.0, 1.0, 0)?;
         let ended = generation.run(&self.prompt, SAMPLE_TOKENS, &mut sampler, &mut |part| {
             text.push_str(part);
-            match self.stop.load(Ordering::Relaxed) {
-                false => ControlFlow::Continue(()),
-                true => ControlFlow::Break(()),
+            if self.stop.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         })?;
         if ended.is_break() {
