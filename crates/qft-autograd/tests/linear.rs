@@ -1,5 +1,5 @@
 //! The linear layer where its products have to be cut.
-#![allow(clippy::unwrap_used)] // A test may panic.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ops_common;
 

@@ -1,6 +1,6 @@
 //! RMSNorm, SwiGLU, rotary embedding and bf16 against their f64 references, and bit for bit across instruction sets.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ops_common;
 
@@ -155,18 +155,20 @@ fn wide_channels_have_the_digits_of_the_result() {
                 assert!(planes.3.iter().any(|&high| high != 0));
             };
             for int8 in [false, true] {
-                let out = match int8 {
-                    true => ActivationsOut::Int8(&mut fused),
-                    false => ActivationsOut::Float(&mut out),
+                let out = if int8 {
+                    ActivationsOut::Int8(&mut fused)
+                } else {
+                    ActivationsOut::Float(&mut out)
                 };
                 let (x, gain, rstd) = (&x, &gain, &mut rstd);
                 cpu.rmsnorm_forward(RmsNormForward { x, gain, eps: 1e-5, rstd, out }).unwrap();
             }
             check(cpu, &fused, &out);
             for int8 in [false, true] {
-                let out = match int8 {
-                    true => ActivationsOut::Int8(&mut fused),
-                    false => ActivationsOut::Float(&mut out),
+                let out = if int8 {
+                    ActivationsOut::Int8(&mut fused)
+                } else {
+                    ActivationsOut::Float(&mut out)
                 };
                 cpu.swiglu_forward(SwigluForward { gate: &x, up: &up, rows, out }).unwrap();
             }
