@@ -25,16 +25,16 @@ struct Config {
     packages: Vec<String>,
     compiler: String,
     flags: Vec<String>,
-    machine: Machine,
+    machine: Target,
     /// For sources that are not for that machine, by name.
-    only: BTreeMap<String, Machine>,
+    only: BTreeMap<String, Target>,
     spills: BTreeMap<String, String>,
 }
 
 /// What a source is compiled for.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Machine {
+struct Target {
     architecture: String,
     ptx_version: String,
     targets: Vec<String>,
@@ -45,7 +45,7 @@ struct Source {
     name: String,
     path: PathBuf,
     ptx: PathBuf,
-    machine: Machine,
+    machine: Target,
     /// First line of an up-to-date PTX file.
     stamp: String,
 }

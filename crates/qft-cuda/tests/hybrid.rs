@@ -1,6 +1,6 @@
 //! Hybrid matrices against the CPU, bit for bit: sums are fused multiply-adds in the same order.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -104,9 +104,10 @@ pub fn export_folder_on(
     if let Some(source) = source {
         refuse_same(out, source)?;
     }
-    let mut folder = match out.exists() {
-        true => AtomicFolder::into_existing(disk, out, ON_ITS_WAY, RULES)?,
-        false => AtomicFolder::new(disk, out, RULES)?,
+    let mut folder = if out.exists() {
+        AtomicFolder::into_existing(disk, out, ON_ITS_WAY, RULES)?
+    } else {
+        AtomicFolder::new(disk, out, RULES)?
     };
     let shards = Shard::split(config, saved.dtype, max_shard_bytes);
     for (number, shard) in shards.iter().enumerate() {

@@ -44,11 +44,11 @@ pub trait Weights: Send + Sync {
 #[derive(Debug)]
 pub struct WeightSource {
     files: Vec<TensorFile>,
-    tensors: HashMap<String, Entry>,
+    tensors: HashMap<String, PlacedTensor>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct PlacedTensor {
     spec: TensorSpec,
     file: usize,
     stored: StoredTensor,
@@ -127,7 +127,7 @@ impl WeightSource {
                 let got = format!("{:?}", stored.dtype);
                 return Err(Error::TensorType { file: path, tensor, got });
             }
-            tensors.insert(tensor, Entry { spec, file, stored });
+            tensors.insert(tensor, PlacedTensor { spec, file, stored });
         }
         if let Some(tensor) = missing.first() {
             let (dir, tensor) = (dir.to_path_buf(), tensor.clone());
@@ -146,14 +146,14 @@ impl WeightSource {
         Ok(Self { files, tensors })
     }
 
-    fn entry(&self, name: &str) -> Option<&Entry> {
+    fn placed(&self, name: &str) -> Option<&PlacedTensor> {
         self.tensors.get(name)
     }
 }
 
 impl Weights for WeightSource {
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
-        let entry = self.entry(name).ok_or_else(|| unknown(name))?;
+        let entry = self.placed(name).ok_or_else(|| unknown(name))?;
         check_rows(&entry.spec, &rows, out)?;
         let file = &self.files[entry.file];
         let width = entry.stored.dtype.bitsize() / 8;

@@ -1,6 +1,7 @@
 //! The quantized update in weights per second, and in bytes: planes and momentum read and written, gradient read.
 
-#![allow(missing_docs, clippy::unwrap_used)] // Criterion's macros; a bench may stop at any error.
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+#![allow(missing_docs, reason = "made by Criterion's macros")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qft_optim::{

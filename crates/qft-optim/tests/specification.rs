@@ -1,6 +1,6 @@
 //! The update against its documentation, written down once more element by element: every bit must agree.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

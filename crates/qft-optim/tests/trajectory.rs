@@ -1,6 +1,6 @@
 //! What quantized training does over several steps, against Lion in f64.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -21,7 +21,7 @@ use half::bf16;
 use qft_tensor::ledger::Registration;
 use qft_tensor::{DType, Device, Host, Owner, Transfer};
 use rayon::prelude::*;
-use row::{AllFinite, EncodeRow, RowReport};
+use row::{AllFinite, EncodeRow, EncodedRow};
 use select::{Candidates, Collect, Histogram};
 use std::ops::Range;
 
@@ -125,7 +125,7 @@ struct Encoder<'a> {
     device: &'a dyn Device,
     matrix: HybridMatrix,
     threshold: select::Threshold,
-    row_reports: Vec<RowReport>,
+    row_reports: Vec<EncodedRow>,
     row_start: Vec<u32>,
     candidates: Vec<Candidates>,
 }
@@ -159,7 +159,7 @@ impl<'a> Encoder<'a> {
         let (rows, cols) = (self.rows_at_once(), self.matrix.cols());
         let row_bytes = self.matrix.format().residual.row_bytes(cols);
         let ledger = self.device.ledger();
-        let report_bytes = self.matrix.rows() * (size_of::<RowReport>() + size_of::<u32>());
+        let report_bytes = self.matrix.rows() * (size_of::<EncodedRow>() + size_of::<u32>());
         Blocks {
             floats: Transfer::zeroed(ledger, "rows to encode", rows * cols),
             q: Transfer::zeroed(ledger, "encoded rows", rows * cols),
@@ -199,7 +199,7 @@ impl<'a> Encoder<'a> {
     ) -> Result<(), Error> {
         let (cols, isa, residual) = (self.matrix.cols(), host.isa(), self.matrix.format().residual);
         if cols == 0 {
-            self.row_reports.resize(rows.end, RowReport::default());
+            self.row_reports.resize(rows.end, EncodedRow::default());
             return Ok(());
         }
         let mut protected = self.protect(host, rows.len(), block);
@@ -218,7 +218,7 @@ impl<'a> Encoder<'a> {
             .map(|(((w, q), r), protected)| {
                 isa.run(EncodeRow { residual, w, least_range, protected, q, r })
             });
-        let reports: Vec<RowReport> = host.install(|| tasks.collect());
+        let reports: Vec<EncodedRow> = host.install(|| tasks.collect());
         self.row_reports.extend(reports);
         self.matrix.q.upload(self.device, rows.start * cols, q)?;
         if let Some(plane) = &mut self.matrix.residual {
@@ -284,7 +284,7 @@ impl<'a> Encoder<'a> {
         self.matrix.scale.upload(self.device, 0, &scales)?;
         let total: f64 = scales.iter().copied().map(f64::from).sum();
         let l2 =
-            |part: fn(&RowReport) -> f64| self.row_reports.iter().map(part).sum::<f64>().sqrt();
+            |part: fn(&EncodedRow) -> f64| self.row_reports.iter().map(part).sum::<f64>().sqrt();
         let report = EncodeReport {
             scale_min: scales.iter().copied().reduce(f32::min).unwrap_or(0.0),
             scale_mean: (total / rows.max(1) as f64) as f32,

@@ -1,6 +1,6 @@
 //! What encoding keeps, and what it refuses.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Products with protected weights against dense ones, and every path against every other.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -31,7 +31,7 @@ struct Step {
 }
 
 /// Some rows of all planes; offsets count from the first of them.
-struct RowsTask<'a> {
+struct LionTask<'a> {
     step: Step,
     first_row: usize,
     grad: &'a [f32],
@@ -42,7 +42,7 @@ struct RowsTask<'a> {
     m: &'a mut [i8],
     m_scale: &'a mut [bf16],
     protected: ProtectedRows<'a>,
-    reports: &'a mut [RowReport],
+    reports: &'a mut [RowUpdate],
 }
 
 /// Protected weights of some rows; empty if the matrix has none.
@@ -58,12 +58,12 @@ struct ProtectedRows<'a> {
 
 /// What happened to a row.
 #[derive(Clone, Copy, Default)]
-struct RowReport {
+struct RowUpdate {
     grad_square: f64,
     grown: bool,
 }
 
-impl Kernel for RowsTask<'_> {
+impl Kernel for LionTask<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -80,7 +80,7 @@ impl Kernel for RowsTask<'_> {
 }
 
 #[inline(always)]
-fn rows<const LOG_F: u32, const SQRT: bool>(mut task: RowsTask<'_>) {
+fn rows<const LOG_F: u32, const SQRT: bool>(mut task: LionTask<'_>) {
     let step = task.step;
     let cols = step.cols;
     let (blocks, row_bytes) = (cols.div_ceil(BLOCK), step.residual.row_bytes(cols));
@@ -122,7 +122,7 @@ fn rows<const LOG_F: u32, const SQRT: bool>(mut task: RowsTask<'_>) {
             rest = behind;
         }
         let grad_square = squares.iter().copied().map(f64::from).sum();
-        task.reports[row] = RowReport { grad_square, grown };
+        task.reports[row] = RowUpdate { grad_square, grown };
     }
 }
 
@@ -379,12 +379,12 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
     let mut scale = &mut weight.scale.host_mut()?[rows.clone()];
     let mut m = &mut momentum.q.host_mut()?[rows.start * cols..rows.end * cols];
     let mut m_scale = &mut momentum.scale.host_mut()?[rows.start * blocks..rows.end * blocks];
-    let mut reports = vec![RowReport::default(); rows.len()];
+    let mut reports = vec![RowUpdate::default(); rows.len()];
     let task_rows = (TASK / cols).max(1);
-    let tasks: Vec<RowsTask<'_>> = (reports.chunks_mut(task_rows).enumerate())
+    let tasks: Vec<LionTask<'_>> = (reports.chunks_mut(task_rows).enumerate())
         .map(|(task, reports)| {
             let count = reports.len();
-            RowsTask {
+            LionTask {
                 step,
                 first_row: rows.start + task * task_rows,
                 grad: &grad[task * task_rows * stride..],

@@ -1,5 +1,6 @@
 //! What the tests of the quantizer share.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Each test uses its part.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use qft_quant::{
     DecodeRows, EncodeReport, Error, HybridFormat, HybridMatrix, HybridOps, Precision,

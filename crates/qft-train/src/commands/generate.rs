@@ -9,7 +9,7 @@ use crate::run::sample::{Generation, prompt_ids};
 use crate::step::trainer::calibrate;
 use qft_llama::Batch;
 use qft_llama::pass::Recompute;
-use qft_llama::sampling::Sampler;
+use qft_llama::sampling::TokenSampler;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
@@ -36,7 +36,7 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
     let mut model = folder.load(&*ops, &options.state, &never, &mut |_, _| ())?;
     let pass = options.state.pass(options.seed, Recompute::None);
     calibrate(&*ops, &mut model, &pass, &[every_position(&prompt)])?;
-    let mut sampler = Sampler::new(options.temperature, options.top_p, options.seed)?;
+    let mut sampler = TokenSampler::new(options.temperature, options.top_p, options.seed)?;
     // Whoever read the text may have gone away; then there is nobody to write for.
     let mut write = |text: &str| {
         let mut out = std::io::stdout().lock();

@@ -29,21 +29,24 @@ pub fn detect(value: &Value) -> Result<DataFormat> {
         bail!("expected an object, found {}", kind(value));
     };
     let has = |field: &str| map.contains_key(field);
-    Ok(match () {
-        () if has("messages") => DataFormat::Messages,
-        () if has("conversations") => DataFormat::Sharegpt,
-        () if has("instruction") && has("output") => DataFormat::Alpaca,
-        () if has("prompt") && has("completion") => DataFormat::PromptCompletion,
-        () if has("text") => DataFormat::JsonlText,
-        () => {
-            let fields: Vec<&str> = map.keys().map(String::as_str).take(8).collect();
-            bail!(
-                "cannot tell the format of a record with the fields [{}]; known are `text`, `prompt` and \
-                 `completion`, `instruction` and `output`, `conversations`, and `messages`",
-                fields.join(", ")
-            )
-        }
-    })
+    if has("messages") {
+        Ok(DataFormat::Messages)
+    } else if has("conversations") {
+        Ok(DataFormat::Sharegpt)
+    } else if has("instruction") && has("output") {
+        Ok(DataFormat::Alpaca)
+    } else if has("prompt") && has("completion") {
+        Ok(DataFormat::PromptCompletion)
+    } else if has("text") {
+        Ok(DataFormat::JsonlText)
+    } else {
+        let fields: Vec<&str> = map.keys().map(String::as_str).take(8).collect();
+        bail!(
+            "cannot tell the format of a record with the fields [{}]; known are `text`, `prompt` and \
+             `completion`, `instruction` and `output`, `conversations`, and `messages`",
+            fields.join(", ")
+        )
+    }
 }
 
 impl Record {

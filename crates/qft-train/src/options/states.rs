@@ -199,7 +199,7 @@ impl States {
             Self::Compact | Self::Paper => Residual::None,
             Self::F32 => return WeightFormat::Float,
         };
-        WeightFormat::Hybrid(HybridFormat { residual, protected_fraction: protected_fraction })
+        WeightFormat::Hybrid(HybridFormat { residual, protected_fraction })
     }
 
     /// The format of the residual stream: bf16 beside INT8, f32 in the reference.

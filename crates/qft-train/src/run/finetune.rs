@@ -19,7 +19,7 @@ use crate::step::{Setup, Trainer};
 use qft_llama::Batch;
 use qft_llama::export::{self, DEFAULT_SHARD_BYTES, SavedRounding, SavedWeights, export_folder};
 use qft_llama::model::Model;
-use qft_llama::sampling::Sampler;
+use qft_llama::sampling::TokenSampler;
 use qft_optim::Schedule;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -245,7 +245,7 @@ impl Run<'_> {
             tokenizer: &self.folder.tokenizer,
         };
         let mut text = prompt.clone();
-        let mut sampler = Sampler::new(0.0, 1.0, 0)?;
+        let mut sampler = TokenSampler::new(0.0, 1.0, 0)?;
         let ended = generation.run(&self.prompt, SAMPLE_TOKENS, &mut sampler, &mut |part| {
             text.push_str(part);
             if self.stop.load(Ordering::Relaxed) {

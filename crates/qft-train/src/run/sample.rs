@@ -6,7 +6,7 @@ use qft_llama::Tokenizer;
 use qft_llama::generate::Session;
 use qft_llama::model::Model;
 use qft_llama::pass::PassOptions;
-use qft_llama::sampling::Sampler;
+use qft_llama::sampling::TokenSampler;
 use std::ops::ControlFlow;
 
 /// Tokens of a sample that is shown before and after training.
@@ -39,7 +39,7 @@ impl Generation<'_> {
         &self,
         prompt: &[u32],
         most: usize,
-        sampler: &mut Sampler,
+        sampler: &mut TokenSampler,
         write: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let limit = self.model.config.max_position_embeddings;

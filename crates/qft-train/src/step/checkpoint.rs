@@ -120,7 +120,9 @@ fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
             ParamMut::Matrix(Matrix { weight: Weight::Hybrid(matrix), .. }) => {
                 all.push(tensor(name, "q", &mut matrix.q));
                 all.push(tensor(name, "scale", &mut matrix.scale));
-                all.extend(matrix.residual.iter_mut().map(|r| tensor(name, "residual", r)));
+                if let Some(residual) = &mut matrix.residual {
+                    all.push(tensor(name, "residual", residual));
+                }
                 if let Some(protected) = &mut matrix.protected {
                     all.push(tensor(name, "protected_values", &mut protected.values));
                     all.push(tensor(name, "protected_cols", &mut protected.cols));
