@@ -32,7 +32,7 @@ const GEMM: &str = "crates/qft-tensor/src/gemm.rs";
 const WIDE: &str = "crates/qft-tensor/src/wide.rs";
 const PURPOSE: &str = "crates/qft-tensor/src/purpose.rs";
 const MOMENTUM: &str = "crates/qft-optim/src/momentum.rs";
-const OUTLIER: &str = "crates/qft-quant/src/outlier.rs";
+const PROTECTED: &str = "crates/qft-quant/src/protected.rs";
 const ENCODE: &str = "crates/qft-quant/src/encode.rs";
 const SCRATCH: &str = "crates/qft-cuda/src/scratch.rs";
 const CHECKPOINT: &str = "crates/qft-train/src/step/checkpoint.rs";
@@ -57,7 +57,7 @@ const FACTS: [Fact; 22] = [
     Fact(ARCHITECTURE, "at most {} of them", Written::Plain, PURPOSE, "MAX_MICRO_BATCHES"),
     Fact(ALGORITHM, "maximum per block of {}.", Written::Plain, MOMENTUM, "BLOCK"),
     Fact("crates/qft-optim/README.md", "scale per block of {} |", Written::Plain, MOMENTUM, "BLOCK"),
-    Fact("crates/qft-quant/README.md", "1 per {} columns of a row", Written::Plain, OUTLIER, "BLOCK_COLS"),
+    Fact("crates/qft-quant/README.md", "1 per {} columns of a row", Written::Plain, PROTECTED, "BLOCK_COLS"),
     Fact("crates/qft-quant/README.md", "in blocks of {} MiB", Written::FloatsMib, ENCODE, "BLOCK_FLOATS"),
     Fact(ARCHITECTURE, "`max_scratch_bytes`: {} MiB", Written::Mib, BLOCKS, "SHARED_BYTES"),
     Fact(ARCHITECTURE, "MiB and {} KiB per thread", Written::Kib, BLOCKS, "LEAF_BYTES"),

@@ -2,7 +2,7 @@
 
 use crate::scratch::ScratchUse;
 use crate::{Arg, Cuda, Launch};
-use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, Orientation};
+use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, Orientation, WideDigits};
 
 /// What the asynchronous copies need of addresses and strides, in bytes.
 const ALIGNMENT: u64 = 16;
@@ -139,14 +139,14 @@ struct DeviceLimits {
 
 /// How an INT8 product is computed.
 #[derive(Debug)]
-struct ProductPlan {
+struct GemmPlan {
     kernel: &'static str,
     launch: Launch,
     /// Whether the first operand is transposed first.
     transpose: bool,
 }
 
-impl From<(&'static str, Launch)> for ProductPlan {
+impl From<(&'static str, Launch)> for GemmPlan {
     fn from((kernel, launch): (&'static str, Launch)) -> Self {
         Self { kernel, launch, transpose: false }
     }
@@ -160,7 +160,7 @@ fn choose(
     (m, n, k): (usize, usize, usize),
     aligned: bool,
     DeviceLimits { multiprocessors, warpgroups, scratch_bytes }: DeviceLimits,
-) -> ProductPlan {
+) -> GemmPlan {
     if !aligned {
         return UNALIGNED.launch(orientation, m, n).into();
     }
@@ -187,7 +187,7 @@ fn choose(
         let cost = hopper_tiling(orientation).cost(m, n, multiprocessors) + copies;
         if cost * numerator <= best.cost(m, n, multiprocessors) * denominator {
             let (kernel, launch) = hopper(orientation, m, n);
-            return ProductPlan { kernel, launch, transpose };
+            return GemmPlan { kernel, launch, transpose };
         }
     }
     best.launch(orientation, m, n).into()
@@ -252,16 +252,14 @@ impl GemmOps for Cuda {
             warpgroups: self.has_warpgroup_products(),
             scratch_bytes: self.scratch_block().bytes(),
         };
-        let ProductPlan { kernel, launch, transpose } =
+        let GemmPlan { kernel, launch, transpose } =
             choose(orientation, (m, n, k), aligned, limits);
         let (row_scale, col_scale) = (scale(row_scale)?, scale(col_scale)?);
         let (out_arg, out_stride) = (self.write_mat(OP, &mut out)?, Arg::size(out.stride()));
         let digits = match wide {
-            Some(wide) => [
-                self.read_mat(OP, wide.high)?,
-                Arg::size(wide.high.stride()),
-                self.read_span(OP, wide.channels)?,
-            ],
+            Some(WideDigits { high, channels, .. }) => {
+                [self.read_mat(OP, high)?, Arg::size(high.stride()), self.read_span(OP, channels)?]
+            }
             None => [Arg::NULL, Arg::size(0), Arg::NULL],
         };
         // Held until the product that reads it has been started.
@@ -346,7 +344,7 @@ mod tests {
     /// Which result's rows and columns a block computes.
     fn tile(m: usize, n: usize, multiprocessors: u32) -> (u32, u32) {
         let limits = DeviceLimits { multiprocessors, warpgroups: false, scratch_bytes: 0 };
-        let ProductPlan { kernel, .. } = choose(Orientation::Nn, (m, n, 1), true, limits);
+        let GemmPlan { kernel, .. } = choose(Orientation::Nn, (m, n, 1), true, limits);
         let tiling = ALIGNED.iter().find(|tiling| tiling.kernels.contains(&kernel)).unwrap();
         (tiling.rows, tiling.cols)
     }

@@ -116,11 +116,8 @@ impl OptimOps for Cuda {
         let blocks = cols.div_ceil(momentum::BLOCK);
         let warps = blocks.div_ceil(4).min(MAX_WARPS) as u32;
         let padded = blocks * momentum::BLOCK;
-        let (row_bytes, waiting) = if padded > SHARED_COLS {
-            (padded * size_of::<i32>(), 0)
-        } else {
-            (0, padded * size_of::<i32>())
-        };
+        let bytes = padded * size_of::<i32>();
+        let (row_bytes, waiting) = if padded > SHARED_COLS { (bytes, 0) } else { (0, bytes) };
         let marks = if weight.protected.is_some() { padded / 8 } else { 0 };
         let shared = warps * WARP_WORDS * 4 + index(OP, marks + waiting)?;
         let kernel = lion_kernel(weight.format().residual, momentum.code);
