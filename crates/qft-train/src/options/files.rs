@@ -20,7 +20,7 @@ pub struct FileArgs {
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     #[serde(deserialize_with = "one_or_many")]
     pub eval_data: Vec<PathBuf>,
-    /// Hold out this last fraction of the training data instead
+    /// Hold out the last part of the training data instead; 0.05 is 5 %
     #[arg(
         long,
         value_name = "FRACTION",
@@ -32,7 +32,7 @@ pub struct FileArgs {
     /// Output folder
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub out: Option<PathBuf>,
-    /// Remove the run that the output folder holds, and begin anew
+    /// Remove the run in the output folder and start over
     #[arg(
         long,
         value_name = "BOOL",
@@ -101,7 +101,7 @@ fn held_out(files: Vec<PathBuf>, split: Option<f64>) -> Result<HeldOut> {
             Ok(HeldOut::Split(fraction))
         }
         (false, Some(_)) => bail!(
-            "--eval-data and --val-split exclude each other; give a file, or a fraction of the training data"
+            "--eval-data and --val-split cannot be used together; give a file, or a fraction of the training data"
         ),
     }
 }
@@ -109,7 +109,7 @@ fn held_out(files: Vec<PathBuf>, split: Option<f64>) -> Result<HeldOut> {
 /// What to say where an option is missing that there is no default for.
 fn missing(name: &str, value: &str) -> String {
     format!(
-        "--{name}: is missing; give --{name} {value}, or `{name} = \"{value}\"` in the settings file"
+        "--{name} is missing; give --{name} {value}, or `{name} = \"{value}\"` in the settings file"
     )
 }
 

@@ -9,13 +9,13 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct MachineArgs {
-    /// Where to compute: cpu, cuda, cuda:N [default: cpu]
+    /// Where to compute: cpu, cuda or cuda:N [default: cpu]
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     pub device: Option<DeviceChoice>,
     /// CPU threads [default: all cores]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Machine")]
     pub threads: Option<usize>,
-    /// Memory that may be used, such as 24GB or 16GiB [default: what is free]
+    /// Memory to use at most, such as 24GB or 16GiB [default: what is free]
     #[arg(long, value_name = "SIZE", help_heading = "Machine")]
     pub memory_limit: Option<Size>,
 }
@@ -32,14 +32,14 @@ pub struct MachineOptions {
 }
 
 impl MachineArgs {
-    /// Fills in the defaults and checks the whole.
+    /// Fills in the defaults and checks everything.
     ///
     /// Errors: no threads.
     pub fn resolve(self) -> Result<MachineOptions> {
         let Self { device, threads, memory_limit } = self;
         ensure!(
             threads != Some(0),
-            "--threads: is 0; give at least 1, or leave it out for all cores"
+            "--threads is 0; give at least 1, or leave it out for all cores"
         );
         Ok(MachineOptions { device: device.unwrap_or_default(), threads, memory_limit })
     }
@@ -108,7 +108,7 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let problem =
-            || format!("`{text}` is no size; expected a number of bytes, such as 24GB or 16GiB");
+            || format!("`{text}` is not a size; expected a number of bytes, such as 24GB or 16GiB");
         let text = text.trim();
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);

@@ -44,7 +44,7 @@ fn check_contents(files: &FileOptions, resumes: bool) -> Result<()> {
     let refuse = |what: String| Err(Error::new(ErrorKind::Output, what));
     if let Some(file) = out.ancestors().find(|path| path.is_file()) {
         return refuse(format!(
-            "--out: {} is a file, and a folder is needed; give another folder",
+            "--out: {} is a file, but a folder is needed; choose another",
             file.display()
         ));
     }
@@ -54,8 +54,8 @@ fn check_contents(files: &FileOptions, resumes: bool) -> Result<()> {
     let run = holds_run(out)?;
     if let (Some(what), false) = (&run, files.overwrite) {
         return refuse(format!(
-            "--out: {} already holds a run ({what}); give --resume to go on with it, --overwrite to remove it and begin \
-             anew, or another folder",
+            "--out: {} already holds a run ({what}); give --resume to continue it, --overwrite to remove it and start \
+             over, or another folder",
             out.display()
         ));
     }
@@ -63,8 +63,8 @@ fn check_contents(files: &FileOptions, resumes: bool) -> Result<()> {
         && let Some(name) = holds_model(out)?
     {
         return refuse(format!(
-            "--out: {} holds a model that no run wrote ({name}); its files would get mixed with those of the result; \
-             give another folder",
+            "--out: {} holds a model that was not written by a run ({name}); its files would be mixed with those of the \
+             result; choose another folder",
             out.display()
         ));
     }
