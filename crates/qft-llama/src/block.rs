@@ -316,7 +316,10 @@ impl Block {
     /// Backward pass over one micro-batch: `dx` f32 `[T, C]` is the gradient of the output on entry and that of
     /// the input on return. With a sink this is the last micro-batch, and every parameter is flushed as soon as
     /// its old value is needed no more.
-    #[expect(clippy::too_many_arguments, reason = "each is another thing, and there is one caller")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "no two of them belong together, and there is one caller"
+    )]
     pub(crate) fn backward(
         &mut self,
         ctx: &Context<'_>,

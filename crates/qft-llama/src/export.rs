@@ -23,7 +23,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Bytes of a weight file before another is begun, as other tools have it.
+/// Bytes of a weight file before another is begun: what other tools use.
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
 
 /// The name that files on their way into a folder have there, before a suffix.
@@ -214,7 +214,7 @@ fn copy_companions(folder: &mut AtomicFolder, source: &Path) -> Result<(), Error
             Ok(bytes) => folder.write_file(name, &bytes)?,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
-                let remedy = "make it readable; it belongs into the output folder";
+                let remedy = "make it readable; it is to be copied to the output folder";
                 return Err(Error::io("read", &from, remedy, error));
             }
         }

@@ -56,7 +56,7 @@ pub enum ParamMut<'a> {
     Vector(&'a mut Vector),
 }
 
-/// Hears of every matrix that was quantized: its name and what the quantizer did.
+/// Called for every matrix that is quantized, with its name and what the quantizer did.
 pub type Report<'a> = &'a mut dyn FnMut(&str, &EncodeReport);
 
 /// Where the values of parameters come from.

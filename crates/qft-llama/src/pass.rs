@@ -1,6 +1,6 @@
 //! Whole passes over a model: evaluation, and the forward and backward pass of a step.
 //!
-//! A step is run layer by layer: every micro-batch passes a layer before any passes the next. So in the backward
+//! A step is run layer by layer: all micro-batches pass through a layer before any of them enters the next. So in the backward
 //! pass each layer sees the gradient of all micro-batches before its weights are updated: the contraction axis
 //! of a weight gradient is all tokens of the batch, and accumulation is exact although no gradient is kept.
 
@@ -416,7 +416,10 @@ pub fn train_step(
 }
 
 /// Backward through loss, head and final norm: the gradient of each micro-batch's residual stream `[T, C]`.
-#[expect(clippy::too_many_arguments, reason = "each is another thing, and there is one caller")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "no two of them belong together, and there is one caller"
+)]
 fn head_backward(
     ctxs: &[Context<'_>],
     model: &mut Model,

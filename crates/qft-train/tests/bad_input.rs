@@ -246,8 +246,8 @@ fn options_that_exclude_each_other() {
     let place = Place::new();
     let data = format!("--eval-data={}", common::excerpt().display());
     for (options, words) in [
-        (&["--epochs=1"][..], &["--steps and --epochs exclude each other"][..]),
-        (&[&data, "--val-split=0.1"], &["--eval-data and --val-split exclude each other"]),
+        (&["--epochs=1"][..], &["--steps and --epochs cannot be used together"][..]),
+        (&[&data, "--val-split=0.1"], &["--eval-data and --val-split cannot be used together"]),
         (&["--optimizer=adamw"], &["--optimizer adamw", "--states f32"]),
         (&["--states=f32", "--rounding=nearest"], &["--rounding", "--states f32"]),
         (&["--states=f32", "--compute=int8"], &["--compute int8", "--states f32"]),
@@ -446,7 +446,8 @@ fn folders_that_hold_something_are_not_written_over() {
     copy_dir(&place.model(), &place.out());
     let before = files(&place.out());
     for option in ["--steps=2", "--overwrite"] {
-        let words = ["--out", "a model that no run wrote", "config.json", "another folder"];
+        let words =
+            ["--out", "a model that was not written by a run", "config.json", "another folder"];
         check_refusal(&qft(&place.args(&[option])), &words);
     }
     assert!(files(&place.out()) == before);

@@ -71,7 +71,7 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
         ("--batch-size 99999999 --accumulate 4096", "--batch-size"),
         ("--accumulate 4097", "--accumulate: at most 4096 micro-batches"),
         ("--accumulate 0", "--accumulate"),
-        ("--eval-data e.txt --val-split 0.1", "exclude each other"),
+        ("--eval-data e.txt --val-split 0.1", "cannot be used together"),
         ("--val-split 1", "--val-split"),
         ("--warmup 11 --steps 10", "--warmup: 11 steps"),
         ("--beta1 1", "--beta1"),
@@ -94,7 +94,7 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
         ("--batch-size -3", "--batch-size"),
         ("--memory-limit lots", "24GB"),
         ("--memory-limit 0", "no size"),
-        ("--resume --overwrite", "exclude each other"),
+        ("--resume --overwrite", "cannot be used together"),
         ("--device tpu", "cuda:N"),
         ("--states int4", "balanced"),
     ] {
@@ -182,7 +182,7 @@ fn a_wrong_settings_file_is_told_apart() {
         ("warmup = -3", "neither a fraction"),
         ("seed = -1", "`seed`"),
         ("batch-size = -1", "`batch-size`"),
-        ("steps = 3\nepochs = 2", "exclude each other"),
+        ("steps = 3\nepochs = 2", "cannot be used together"),
         ("lr = ", "not valid TOML"),
     ] {
         let error = format!("{:#}", settings(text, "").expect_err(told));

@@ -72,7 +72,7 @@ impl Record {
                 Err(error) => error.to_string(),
             };
             bail!(
-                "is not a record of the format {format} like the file's others: it {other}; \
+                "is not a record of the format {format} like the others in the file: it {other}; \
                  keep records of different formats in different files"
             );
         }
@@ -178,7 +178,7 @@ fn sharegpt(map: &mut Map<String, Value>) -> Result<Record> {
                 None => json!({ "role": "assistant", "content": content }),
             },
             other => bail!(
-                "`conversations[{i}].from`: `{other}` is no known role; known are human, gpt, system, \
+                "`conversations[{i}].from`: `{other}` is not a known role; known are human, gpt, system, \
                  function_call and observation"
             ),
         });
@@ -241,7 +241,7 @@ fn tools(map: &mut Map<String, Value>) -> Result<Option<Value>> {
         Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
         Some(Value::String(text)) => match serde_json::from_str(&text) {
             Ok(tools) => tools,
-            Err(error) => bail!("`tools`: is not valid JSON: {error}"),
+            Err(error) => bail!("`tools` is not valid JSON: {error}"),
         },
         Some(tools) => tools,
     };

@@ -96,7 +96,10 @@ impl Request<'_> {
                 return Ok(lines.concat());
             }
             if seq_len <= SHORTEST {
-                return Ok("  nothing of this model fits: choose a smaller one\n".to_owned());
+                return Ok(
+                    "  this model does not fit in any configuration: choose a smaller one\n"
+                        .to_owned(),
+                );
             }
             seq_len = (seq_len / 2).max(SHORTEST);
         }

@@ -63,11 +63,11 @@ pub struct EvalOptions {
 }
 
 impl EvalArgs {
-    /// Fills in the defaults and checks the whole.
+    /// Fills in the defaults and checks everything.
     ///
     /// Errors: a value out of its range, options that exclude each other.
     pub fn resolve(self) -> Result<EvalOptions> {
-        ensure!(self.limit != Some(0), "--limit: is 0; give at least 1 batch, or leave it out");
+        ensure!(self.limit != Some(0), "--limit is 0; give at least 1 batch, or leave it out");
         Ok(EvalOptions {
             model: self.model,
             data: self.data,

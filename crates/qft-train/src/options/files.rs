@@ -21,7 +21,7 @@ pub struct FileArgs {
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     #[serde(deserialize_with = "one_or_many")]
     pub eval_data: Vec<PathBuf>,
-    /// Hold out this last fraction of the training data instead
+    /// Hold out the last part of the training data instead; 0.05 is 5 %
     #[arg(
         long,
         value_name = "FRACTION",
@@ -36,7 +36,7 @@ pub struct FileArgs {
     /// Type of the weights in the saved model [default: bf16]
     #[arg(long, value_enum, help_heading = "Files")]
     pub export_dtype: Option<WeightType>,
-    /// Remove the run that the output folder holds, and begin anew
+    /// Remove the run in the output folder and start over
     #[arg(
         long,
         value_name = "BOOL",
@@ -113,7 +113,7 @@ fn held_out(files: Vec<PathBuf>, split: Option<f64>) -> Result<HeldOut> {
             Ok(HeldOut::Split(fraction))
         }
         (false, Some(_)) => bail!(
-            "--eval-data and --val-split exclude each other; give a file, or a fraction of the training data"
+            "--eval-data and --val-split cannot be used together; give a file, or a fraction of the training data"
         ),
     }
 }
@@ -121,7 +121,7 @@ fn held_out(files: Vec<PathBuf>, split: Option<f64>) -> Result<HeldOut> {
 /// What to say where an option is missing that there is no default for.
 fn missing(name: &str, value: &str) -> String {
     format!(
-        "--{name}: is missing; give --{name} {value}, or `{name} = \"{value}\"` in the settings file"
+        "--{name} is missing; give --{name} {value}, or `{name} = \"{value}\"` in the settings file"
     )
 }
 

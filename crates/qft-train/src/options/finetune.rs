@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct FinetuneArgs {
-    /// Settings file (TOML) with the same options, without the dashes; options on the command line win
+    /// TOML file with the same options, without the leading dashes; options on the command line win
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub struct FinetuneArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub memory: MemoryArgs,
-    /// What it says and keeps on its way.
+    /// What it reports and keeps along the way.
     #[command(flatten)]
     #[serde(flatten)]
     pub progress: ProgressArgs,
@@ -89,7 +89,7 @@ pub struct FinetuneOptions {
     pub state: StateOptions,
     /// Where to compute.
     pub machine: MachineOptions,
-    /// What it says and keeps on its way.
+    /// What it reports and keeps along the way.
     pub progress: ProgressOptions,
 }
 
@@ -110,7 +110,7 @@ impl FinetuneArgs {
         let progress = self.progress.resolve(files.held_out != HeldOut::None)?;
         ensure!(
             progress.resume.is_none() || !files.overwrite,
-            "--resume and --overwrite exclude each other: one continues the run in the output folder, the other \
+            "--resume and --overwrite cannot be used together: one continues the run in the output folder, the other \
              removes it"
         );
         Ok(FinetuneOptions {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct MachineArgs {
-    /// Where to compute: cpu, cuda, cuda:N [default: cpu]
+    /// Where to compute: cpu, cuda or cuda:N [default: cpu]
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     pub device: Option<DeviceChoice>,
     /// CPU threads [default: all cores]
@@ -21,7 +21,7 @@ pub struct MachineArgs {
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct MemoryArgs {
-    /// Memory that may be used, such as 24GB or 16GiB [default: what is free]
+    /// Memory to use at most, such as 24GB or 16GiB [default: what is free]
     #[arg(long, value_name = "SIZE", help_heading = "Machine")]
     pub memory_limit: Option<Size>,
 }
@@ -38,7 +38,7 @@ pub struct MachineOptions {
 }
 
 impl MachineArgs {
-    /// Fills in the defaults and checks the whole.
+    /// Fills in the defaults and checks everything.
     ///
     /// Errors: no threads.
     pub fn resolve(self, memory: MemoryArgs) -> Result<MachineOptions> {
@@ -46,7 +46,7 @@ impl MachineArgs {
         let MemoryArgs { memory_limit } = memory;
         ensure!(
             threads != Some(0),
-            "--threads: is 0; give at least 1, or leave it out for all cores"
+            "--threads is 0; give at least 1, or leave it out for all cores"
         );
         Ok(MachineOptions { device: device.unwrap_or_default(), threads, memory_limit })
     }
@@ -115,7 +115,7 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let problem =
-            || format!("`{text}` is no size; expected a number of bytes, such as 24GB or 16GiB");
+            || format!("`{text}` is not a size; expected a number of bytes, such as 24GB or 16GiB");
         let text = text.trim();
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);

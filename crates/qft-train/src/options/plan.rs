@@ -56,7 +56,7 @@ pub struct PlanOptions {
 }
 
 impl PlanArgs {
-    /// Fills in the defaults and checks the whole.
+    /// Fills in the defaults and checks everything.
     ///
     /// Errors: a value out of its range, options that exclude each other.
     pub fn resolve(self) -> Result<PlanOptions> {

@@ -27,7 +27,7 @@ const SYNONYMS: [(&str, &str); 13] = [
     ("packing", "pack"),
 ];
 
-/// `flags`, and from their settings file what they leave open.
+/// `flags`, completed by what their settings file gives.
 pub(super) fn merge(flags: FinetuneArgs) -> Result<FinetuneArgs> {
     let Some(path) = flags.config.clone() else { return Ok(flags) };
     let text = std::fs::read_to_string(&path).with_context(|| {
@@ -62,7 +62,7 @@ fn read(path: &Path, text: &str) -> Result<FinetuneArgs> {
             // Alone, so that the message can name it.
             let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
             FinetuneArgs::deserialize(alone)
-                .with_context(|| format!("--config: {place}: `{key}` is not as expected"))?;
+                .with_context(|| format!("--config: {place}: `{key}` has an invalid value"))?;
             continue;
         }
         let near = near_names(key, &known);

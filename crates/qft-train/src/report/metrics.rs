@@ -88,7 +88,7 @@ impl Open {
 
 fn cannot_write(path: &Path) -> String {
     format!(
-        "{}: cannot be written; see to the disk's space and the folder's rights",
+        "{}: cannot be written; check the free space on the disk and the folder's permissions",
         path.display()
     )
 }

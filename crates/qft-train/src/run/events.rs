@@ -104,7 +104,7 @@ pub enum Moment {
     After,
 }
 
-/// Hears of everything that happens in a run.
+/// Is told everything that happens in a run.
 pub trait Observer {
     /// Something happened.
     ///

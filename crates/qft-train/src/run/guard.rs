@@ -39,7 +39,7 @@ impl LossGuard {
             format!(
                 "step {step}: the loss has exploded: {mean:.2} on average over the last {} steps, and {lowest:.2} at \
                  its lowest; earlier checkpoints are kept, and none of this state was saved; choose a lower --lr, \
-                 or --insist to train nevertheless",
+                 or give --insist to train anyway",
                 self.last.len()
             ),
         ))

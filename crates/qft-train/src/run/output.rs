@@ -73,7 +73,7 @@ fn check_contents(files: &FileOptions, resumes: bool) -> Result<()> {
     let out = &files.out;
     if let Some(file) = out.ancestors().find(|path| path.is_file()) {
         return refuse(format!(
-            "--out: {} is a file, and a folder is needed; give another folder",
+            "--out: {} is a file, but a folder is needed; choose another",
             file.display()
         ));
     }
@@ -82,15 +82,15 @@ fn check_contents(files: &FileOptions, resumes: bool) -> Result<()> {
     }
     match held(out)? {
         Held::Unfinished(what) if !files.overwrite => refuse(format!(
-            "--out: {} already holds a run that is not done ({what}); give --resume to go on with it, --overwrite to \
-             remove it and begin anew, or another folder",
+            "--out: {} already holds a run that is not done ({what}); give --resume to continue it, --overwrite to \
+             remove it and start over, or another folder",
             out.display()
         )),
         Held::Nothing => match foreign_model(out)? {
             None => Ok(()),
             Some(name) => refuse(format!(
-                "--out: {} holds a model that no run wrote ({name}); its files would get mixed with those of the \
-                 result; give another folder",
+                "--out: {} holds a model that was not written by a run ({name}); its files would be mixed with \
+                 those of the result; choose another folder",
                 out.display()
             )),
         },
@@ -111,7 +111,7 @@ pub(super) fn check_recipe(files: &FileOptions, recipe: &Recipe) -> Result<()> {
     }
     refuse(format!(
         "--out: {} already holds this run, and it is done: another would come to the same bits; give --resume to \
-         evaluate and save it again, --overwrite to remove it and begin anew, or another folder",
+         evaluate and save it again, --overwrite to remove it and start over, or another folder",
         files.out.display()
     ))
 }

@@ -253,8 +253,8 @@ impl Recipe {
             return Ok(());
         }
         refuse(format!(
-            "--resume: {place} was written with --steps {}, this run has {}: the {done} steps that are done would \
-             have been others, since {}; give the same length. To train on from the result, start a new run from \
+            "--resume: {place} was written with --steps {}, this run has {}: the {done} steps already done would \
+             have been different, since {}; give the same length. To continue from the result, start a new run from \
              the saved model in another folder; a run that is to be extended needs --schedule constant, the \
              same --warmup in steps, and whole steps",
             then.steps,

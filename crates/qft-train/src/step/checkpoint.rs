@@ -1,4 +1,4 @@
-//! Native checkpoints: every plane of every state, and where the run stands, from which it goes on bit for bit.
+//! Native checkpoints: every plane of every state, and where the run stands: enough to continue it bit for bit.
 //!
 //! A checkpoint is a folder `step-NNNNNN` with `state.safetensors` (all INT8 planes, scales, protected weights
 //! and momenta, under the parameter's name and a suffix; and the wide channels) and `trainer.json`. A folder of that name
@@ -314,8 +314,8 @@ pub fn read_progress(dir: &Path) -> Result<Progress> {
     })?;
     ensure!(
         progress.version == VERSION,
-        "{}: checkpoint version {}, this program reads version {VERSION}; start the run anew, or resume it with \
-         the program that wrote it",
+        "{}: checkpoint version {}, this program reads version {VERSION}; start the run over, or resume it with \
+         the version of qft that wrote it",
         path.display(),
         progress.version
     );
