@@ -29,9 +29,8 @@ pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
 /// The name that files on their way into a folder have there, before a suffix.
 const ON_ITS_WAY: &str = "model";
 
-/// The files that an export writes. None of an older model stays beside those of a new one: a tokenizer or a template
-/// would be read with weights that know nothing of it.
-const RULES: FileRules = FileRules { ours: is_model_file, together: is_model_file };
+/// The files that an export writes. Weights of an older model, or in shards of another size, go.
+const RULES: FileRules = FileRules { ours: is_model_file, together: is_weight_file };
 
 /// Whether an export writes files of this name.
 pub fn is_model_file(name: &str) -> bool {

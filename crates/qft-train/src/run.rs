@@ -3,7 +3,6 @@
 pub mod events;
 pub mod finetune;
 pub mod folder;
-mod guard;
 pub mod output;
 mod prepare;
 pub mod recipe;

@@ -394,6 +394,10 @@ fn a_loss_that_explodes_ends_the_run_and_keeps_what_was_saved() {
     assert!(!place.out().join("model.safetensors").exists(), "{}", said(&output));
     let kept = std::fs::read_dir(place.out().join("checkpoints")).unwrap().count();
     assert_eq!(kept, 1, "{}", said(&output));
+    // It is from before the loss rose, or while it did not yet look lost.
+    let dir = qft_train::step::checkpoint::latest(&place.out().join("checkpoints")).unwrap();
+    let progress = qft_train::step::checkpoint::read_progress(&dir.unwrap()).unwrap();
+    assert!(!progress.guard.is_suspect(), "{progress:?}");
 }
 
 #[test]
@@ -433,13 +437,11 @@ fn folders_that_hold_something_are_not_written_over() {
     assert_eq!(common::json_lines(&place.out().join("metrics.jsonl")).len(), 3);
     // What no run wrote stays, and a run that is to be written over goes with all that it wrote.
     place.write("out/notes.txt", "mine");
-    place.write("out/chat_template.jinja", "of another model");
     succeed(&place.args(&["--overwrite", "--steps=1"]));
     let steps: Vec<_> = std::fs::read_dir(place.out().join("checkpoints")).unwrap().collect();
     assert_eq!(steps.len(), 1, "{steps:?}");
     assert_eq!(common::json_lines(&place.out().join("metrics.jsonl")).len(), 1);
     assert_eq!(std::fs::read(place.out().join("notes.txt")).unwrap(), b"mine");
-    assert!(!place.out().join("chat_template.jinja").exists());
     assert!(place.out().join("earlier-1").exists() && !place.out().join("earlier-2").exists());
     // A model that no run wrote.
     let place = Place::new();
@@ -450,7 +452,49 @@ fn folders_that_hold_something_are_not_written_over() {
             ["--out", "a model that was not written by a run", "config.json", "another folder"];
         check_refusal(&qft(&place.args(&[option])), &words);
     }
+    // Nor does a checkpoint that is brought along give a right to what lies there.
+    let other = place.path("other");
+    let run = place.args(&[&format!("--out={}", other.display()), "--checkpoint-every=1"]);
+    succeed(&run);
+    let resume = format!("--resume={}", other.join("checkpoints/step-000002").display());
+    check_refusal(&qft(&place.args(&[&resume])), &["a model that was not written by a run"]);
     assert!(files(&place.out()) == before);
+    // Where there is nothing, it goes on.
+    let third = format!("--out={}", place.path("third").display());
+    succeed(&place.args(&[&resume, &third]));
+    // A file that a model would bring is as good as a model, and a link must lead somewhere.
+    let fourth = place.path("fourth");
+    std::fs::create_dir(&fourth).unwrap();
+    std::fs::write(fourth.join("chat_template.jinja"), "mine").unwrap();
+    let out = format!("--out={}", fourth.display());
+    check_refusal(&qft(&place.args(&[&out])), &["chat_template.jinja", "another folder"]);
+    #[cfg(unix)]
+    {
+        let link = place.path("link");
+        std::os::unix::fs::symlink(place.path("nowhere"), &link).unwrap();
+        let out = format!("--out={}", link.display());
+        check_refusal(&qft(&place.args(&[&out])), &["--out", "a link to what does not exist"]);
+    }
+}
+
+#[test]
+fn a_step_of_too_many_tokens_is_refused_before_it_is_planned() {
+    let place = Place::new();
+    let words =
+        ["--batch-size 100000000", "tokens in a step need more", "make one of them smaller"];
+    place.refuses(&["--batch-size=100000000"], &words);
+    let words = ["takes", "the program itself", "--memory-limit"];
+    place.refuses(&["--memory-limit=3MB"], &words);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let place = Place::new();
+    let options = ["--steps=4", "--checkpoint-every=2", "--keep-checkpoints=9"];
+    succeed(&place.args(&options));
+    damage(&place.out().join("checkpoints/step-000004/trainer.json"), |bytes| bytes.truncate(40));
+    let printed = succeed(&place.args(&[&options[..], &["--resume"]].concat()));
+    assert!(printed.contains("step-000002 after step 2"), "{printed}");
 }
 
 #[test]
@@ -486,9 +530,8 @@ fn resuming_what_does_not_fit() {
         ("--weight-decay=0.1", "--weight-decay 0.0, this run has 0.1"),
         ("--gradients=stored", "--gradients released, this run has stored"),
         ("--train-on=all", "--train-on completion, this run has all"),
-        ("--template=chatml", "--template auto, this run has chatml"),
         ("--pack", "--pack false, this run has true"),
-        ("--val-split=0.5", "--data of "),
+        ("--val-split=0.5", "--val-split not given, this run has 0.5"),
         (&other, "--data of "),
     ] {
         refuses(&[option], &["--resume", "step-000002", word, "give the same options"]);

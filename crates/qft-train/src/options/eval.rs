@@ -4,6 +4,7 @@ use super::data::{ReadingArgs, ReadingOptions};
 use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{StateOptions, WeightArgs};
 use super::step::{AccumulateArgs, BatchArgs, StepOptions};
+use super::value::whole;
 use crate::error::{Result, ensure};
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ pub struct EvalArgs {
     #[arg(long)]
     pub profile: bool,
     /// Use at most this many batches [default: all]
-    #[arg(long, value_name = "BATCHES", allow_negative_numbers = true)]
+    #[arg(long, value_name = "BATCHES", value_parser = whole::<usize>, allow_negative_numbers = true)]
     pub limit: Option<usize>,
     /// Print one JSON object
     #[arg(long)]

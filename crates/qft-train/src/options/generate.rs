@@ -3,7 +3,7 @@
 use super::data::TemplateChoice;
 use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{StateOptions, WeightArgs};
-use super::value::number;
+use super::value::{number, whole};
 use crate::error::{Result, ensure};
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "NAME|FILE", requires = "chat")]
     pub template: Option<TemplateChoice>,
     /// Maximum number of tokens to generate [default: 200]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true)]
     pub max_new_tokens: Option<usize>,
     /// Sampling temperature; 0 takes the likeliest token [default: 0]
     #[arg(long, value_name = "X", value_parser = number::<f32>, allow_negative_numbers = true)]
@@ -32,7 +32,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "P", value_parser = number::<f32>, allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Seed of the sampling [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// How weights are stored and multiplied.
     #[command(flatten)]

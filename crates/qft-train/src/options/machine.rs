@@ -1,9 +1,13 @@
 //! Where to compute, and with how much memory.
 
+use super::value::whole;
 use crate::error::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+
+/// More threads than any machine has cores: a slip.
+const MAX_THREADS: usize = 1024;
 
 /// Where to compute, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -13,7 +17,7 @@ pub struct MachineArgs {
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     pub device: Option<DeviceChoice>,
     /// CPU threads [default: all cores]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Machine")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Machine")]
     pub threads: Option<usize>,
 }
 
@@ -22,7 +26,7 @@ pub struct MachineArgs {
 #[serde(rename_all = "kebab-case", default)]
 pub struct MemoryArgs {
     /// Memory to use at most, such as 24GB or 16GiB [default: what is free]
-    #[arg(long, value_name = "SIZE", help_heading = "Machine")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Machine")]
     pub memory_limit: Option<Size>,
 }
 
@@ -47,6 +51,10 @@ impl MachineArgs {
         ensure!(
             threads != Some(0),
             "--threads is 0; give at least 1, or leave it out for all cores"
+        );
+        ensure!(
+            threads.is_none_or(|threads| threads <= MAX_THREADS),
+            "--threads is more than {MAX_THREADS}; give as many as the machine has cores, or leave it out"
         );
         Ok(MachineOptions { device: device.unwrap_or_default(), threads, memory_limit })
     }

@@ -1,5 +1,6 @@
 //! What a run reports and keeps along the way.
 
+use super::value::whole;
 use crate::error::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -9,10 +10,10 @@ use std::path::PathBuf;
 #[serde(rename_all = "kebab-case", default)]
 pub struct ProgressArgs {
     /// Save a checkpoint every N steps [default: only at the end and when stopped]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Progress")]
     pub checkpoint_every: Option<u64>,
     /// Number of checkpoints to keep [default: 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Progress")]
     pub keep_checkpoints: Option<usize>,
     /// Continue from the latest checkpoint, or from the one in this folder
     #[arg(
@@ -24,10 +25,10 @@ pub struct ProgressArgs {
     )]
     pub resume: Option<String>,
     /// Evaluate on held-out data every N steps [default: only before and after training]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Progress")]
     pub eval_every: Option<u64>,
     /// Evaluate on at most this many batches [default: all]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Progress")]
     pub eval_batches: Option<usize>,
     /// Show where the time of a step goes, and how close it comes to the machine's INT8 peak
     #[arg(

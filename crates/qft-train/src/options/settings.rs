@@ -8,10 +8,12 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Options of which only one may be given: a flag for one of them overrides the other in the file.
-const EXCLUSIVE: [(&str, &str); 2] = [("steps", "epochs"), ("eval-data", "val-split")];
+const EXCLUSIVE: [(&str, &str); 3] =
+    [("steps", "epochs"), ("eval-data", "val-split"), ("resume", "overwrite")];
 
 /// Words that a key of another tool's settings is likely to stand for.
-const SYNONYMS: [(&str, &str); 13] = [
+const SYNONYMS: [(&str, &str); 14] = [
+    ("no-shuffle", "shuffle"),
     ("outliers", "protected"),
     ("learning-rate", "lr"),
     ("num-train-epochs", "epochs"),

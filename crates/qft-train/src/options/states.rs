@@ -167,6 +167,9 @@ pub enum States {
 }
 
 impl States {
+    /// What is proposed where a run does not fit, from the most bytes to the fewest.
+    pub const SMALLER: [Self; 3] = [Self::Full, Self::Balanced, Self::Compact];
+
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! The shape of a step: how many sequences of how many tokens.
 
+use super::value::whole;
 use crate::error::{Result, bail, ensure};
 use qft_tensor::MAX_MICRO_BATCHES;
 use serde::{Deserialize, Serialize};
@@ -15,10 +16,10 @@ pub const DEFAULT_BATCH_SIZE: usize = 4;
 #[serde(rename_all = "kebab-case", default)]
 pub struct BatchArgs {
     /// Tokens per sequence; longer documents are cut [default: 512, or the model's limit if that is less]
-    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true, help_heading = "Data")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Data")]
     pub seq_len: Option<usize>,
     /// Sequences per micro-batch [default: 4]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Training")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Training")]
     pub batch_size: Option<usize>,
 }
 
@@ -27,7 +28,7 @@ pub struct BatchArgs {
 #[serde(rename_all = "kebab-case", default)]
 pub struct AccumulateArgs {
     /// Micro-batches per optimizer step [default: 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Training")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Training")]
     pub accumulate: Option<usize>,
 }
 

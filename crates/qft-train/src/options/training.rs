@@ -1,6 +1,6 @@
 //! How long a run is, and how its weights change.
 
-use super::value::number;
+use super::value::{number, whole};
 use crate::error::{Result, bail, ensure};
 use clap::ValueEnum;
 use qft_optim::{FloatRule, LionConfig, Schedule, ScheduleKind};
@@ -21,7 +21,7 @@ pub struct RuleArgs {
 #[serde(rename_all = "kebab-case", default)]
 pub struct TrainingArgs {
     /// Optimizer steps
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Training")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Training")]
     pub steps: Option<u64>,
     /// Passes over the data; may be a fraction [default: 1]
     #[arg(
@@ -103,7 +103,7 @@ pub struct TrainingArgs {
     )]
     pub max_grad_norm: Option<f64>,
     /// Seed for everything random [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Training")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Training")]
     pub seed: Option<u64>,
     /// Train even at a learning rate that moves no weight or ruins the model
     #[arg(

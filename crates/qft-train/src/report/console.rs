@@ -1,16 +1,29 @@
 //! What a run says on standard output.
 
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::memory::gb;
 use crate::run::{Event, Moment, Observer};
 use qft_llama::wide::WideInput;
 use std::fmt;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 /// Writes a line to standard output. Whoever read it may have gone away; that ends nothing.
 pub fn print(line: impl fmt::Display) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes a line to standard output that is what a command is for. A reader that has gone away ends nothing; another
+/// failure does.
+///
+/// Errors: the line cannot be written, as on a full disk.
+pub fn write(line: impl fmt::Display) -> Result<()> {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Says on standard output what happens in a run, apart from its steps.
@@ -73,7 +86,7 @@ impl Observer for Console {
                 print(format_args!("held-out loss {}: {:.4}", when(*moment), metrics.eval_loss));
             }
             Event::Stopped { step, checkpoint: Some(dir) } => print(format_args!(
-                "stopped after step {step}; saved {}\nto go on: the same command with --resume latest",
+                "stopped after step {step}; saved {}\nto go on: the same command with --resume latest (and without --overwrite)",
                 dir.display()
             )),
             Event::Stopped { step, checkpoint: None } => {

@@ -2,7 +2,6 @@
 
 use super::events::{Event, Moment, Observer, Observers};
 use super::folder::ModelFolder;
-use super::guard::LossGuard;
 use super::output::{self, OutputFolder};
 use super::recipe::Recipe;
 use super::sample::{Generation, SAMPLE_TOKENS};
@@ -22,6 +21,7 @@ use qft_llama::model::Model;
 use qft_llama::sampling::TokenSampler;
 use qft_optim::Schedule;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -52,6 +52,8 @@ pub fn finetune(
 pub(super) struct Run<'a> {
     pub(super) options: &'a FinetuneOptions,
     pub(super) stop: &'a AtomicBool,
+    /// The checkpoint that it goes on from.
+    pub(super) resumed: Option<PathBuf>,
     pub(super) ops: Arc<dyn TrainOps>,
     pub(super) clock: Option<StepClock>,
     pub(super) folder: ModelFolder<'a>,
@@ -75,7 +77,7 @@ pub(super) struct State {
     pub(super) progress: Progress,
     /// The step of the newest checkpoint.
     pub(super) saved: u32,
-    pub(super) guard: LossGuard,
+    pub(super) order: Order,
     pub(super) final_loss: Option<f64>,
     pub(super) final_eval_loss: Option<f64>,
 }
@@ -84,7 +86,7 @@ impl Run<'_> {
     /// Takes the output folder: from here on there is something on the disk.
     fn begin(&self, state: &State, observers: &mut Observers<'_, '_>) -> Result<OutputFolder> {
         let files = &self.options.files;
-        let folder = OutputFolder::begin(files, self.options.progress.resume.is_some())?;
+        let folder = OutputFolder::begin(files, self.resumed.as_deref())?;
         if let Some(aside) = &folder.set_aside {
             observers.tell(Event::SetAside(aside))?;
         }
@@ -105,14 +107,14 @@ impl Run<'_> {
             let metrics = self.step(state)?;
             observers.tell(Event::Stepped(&metrics))?;
             if !self.options.training.insist {
-                state.guard.check(metrics.step, metrics.loss)?;
+                state.progress.guard.check(metrics.step, metrics.loss)?;
             }
             if metrics.step == self.schedule.total {
                 break;
             }
             let due = |every: Option<u64>| every.is_some_and(|every| metrics.step % every == 0);
             // Saved first: what an evaluation is stopped in is not lost.
-            if due(progress.checkpoint_every) {
+            if due(progress.checkpoint_every) && !state.progress.guard.is_suspect() {
                 self.save(state, observers)?;
             }
             if due(progress.eval_every) {
@@ -122,10 +124,19 @@ impl Run<'_> {
         // The model is exported even if there is no room for the last checkpoint.
         let saved =
             if state.saved < state.progress.step { self.save(state, observers) } else { Ok(()) };
+        let exported = self.show_and_export(state, observers);
+        match (saved, exported) {
+            (Err(saved), Err(exported)) if exported.kind() != ErrorKind::Stopped => {
+                Err(exported.context(format!("{saved:#}; and then")))
+            }
+            (saved, exported) => exported.and(saved),
+        }
+    }
+
+    fn show_and_export(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
         state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
         self.sample(state, Moment::After, observers)?;
-        self.export(&state.trainer.model, observers)?;
-        saved
+        self.export(&state.trainer.model, observers)
     }
 
     /// One optimizer step.
@@ -134,7 +145,8 @@ impl Run<'_> {
         if let Some(clock) = &mut self.clock {
             clock.begin();
         }
-        let batches = self.batches(&self.sequences_of(state.progress.step));
+        let sequences = self.take(&mut state.order, state.progress.step);
+        let batches = self.batches(&sequences);
         if let Some(clock) = &self.clock {
             clock.data_ready();
         }
@@ -170,13 +182,18 @@ impl Run<'_> {
         })
     }
 
-    /// The sequences of a step; the last one of a run takes what is left.
-    pub(super) fn sequences_of(&self, step: u32) -> Vec<usize> {
-        let per_step = self.options.step.sequences_per_step();
-        let taken = u64::from(step) * per_step as u64;
-        let left = usize::try_from(self.sequences.saturating_sub(taken)).unwrap_or(usize::MAX);
+    /// The order of the data, where it stands after `step` steps.
+    pub(super) fn order_at(&self, step: u32) -> Order {
+        let taken = u64::from(step) * self.options.step.sequences_per_step() as u64;
         let (seed, shuffle) = (self.options.training.seed, self.options.layout.shuffle);
-        Order::at(self.train.sequences(), seed, shuffle, taken).take(per_step.min(left))
+        Order::at(self.train.sequences(), seed, shuffle, taken)
+    }
+
+    /// The sequences of the step after `step`, the next ones of `order`; the last step of a run takes what is left.
+    pub(super) fn take(&self, order: &mut Order, step: u32) -> Vec<usize> {
+        let per_step = self.options.step.sequences_per_step();
+        let left = self.sequences.saturating_sub(u64::from(step) * per_step as u64);
+        order.take(per_step.min(usize::try_from(left).unwrap_or(usize::MAX)))
     }
 
     /// Sequences as micro-batches.

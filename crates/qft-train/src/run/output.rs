@@ -56,9 +56,16 @@ pub fn checkpoints(out: &Path) -> PathBuf {
 ///
 /// Errors: another run is at work there; a run that begins would write over one that is not done, or over a model that
 /// no run wrote.
-pub(super) fn check(files: &FileOptions, resumes: bool) -> Result<()> {
+pub(super) fn check(files: &FileOptions, resumed: Option<&Path>) -> Result<()> {
     FolderLock::probe(&files.out).map_err(|error| of_output(error.into()))?;
-    check_contents(files, resumes)
+    check_contents(files, resumed)
+}
+
+/// Whether `checkpoint` is one of the run in `out`, and not one that was brought from elsewhere.
+pub(super) fn is_own(out: &Path, checkpoint: &Path) -> bool {
+    let root = checkpoints(out).canonicalize();
+    let parent = checkpoint.canonicalize().ok().and_then(|dir| Some(dir.parent()?.to_path_buf()));
+    matches!((root, parent), (Ok(root), Some(parent)) if root == parent)
 }
 
 fn of_output(error: Error) -> Error {
@@ -69,15 +76,22 @@ fn refuse(what: String) -> Result<()> {
     Err(Error::new(ErrorKind::Output, what))
 }
 
-fn check_contents(files: &FileOptions, resumes: bool) -> Result<()> {
+fn check_contents(files: &FileOptions, resumed: Option<&Path>) -> Result<()> {
     let out = &files.out;
+    if out.is_symlink() && !out.exists() {
+        return refuse(format!(
+            "--out: {} is a link to what does not exist; make the folder, or choose another",
+            out.display()
+        ));
+    }
     if let Some(file) = out.ancestors().find(|path| path.is_file()) {
         return refuse(format!(
             "--out: {} is a file, but a folder is needed; choose another",
             file.display()
         ));
     }
-    if resumes {
+    // A checkpoint from elsewhere gives no right to what lies here.
+    if resumed.is_some_and(|checkpoint| is_own(out, checkpoint)) {
         return Ok(());
     }
     match held(out)? {
@@ -89,8 +103,8 @@ fn check_contents(files: &FileOptions, resumes: bool) -> Result<()> {
         Held::Nothing => match foreign_model(out)? {
             None => Ok(()),
             Some(name) => refuse(format!(
-                "--out: {} holds a model that was not written by a run ({name}); its files would be mixed with \
-                 those of the result; choose another folder",
+                "--out: {} holds a file of a model that was not written by a run ({name}); it would be mixed \
+                 with those of the result; choose another folder",
                 out.display()
             )),
         },
@@ -105,7 +119,7 @@ pub(super) fn check_recipe(files: &FileOptions, recipe: &Recipe) -> Result<()> {
     let Held::Finished(Some(last)) = held(&files.out)? else { return Ok(()) };
     let same = checkpoint::read_progress(&last)
         .and_then(|progress| Recipe::from_json(&progress.recipe, &last))
-        .is_ok_and(|then| then == *recipe);
+        .is_ok_and(|then| recipe.is_same(&then));
     if !same || files.overwrite {
         return Ok(());
     }
@@ -120,19 +134,20 @@ fn held(out: &Path) -> Result<Held> {
     let latest = checkpoint::latest(&checkpoints(out))?;
     let text = std::fs::read_to_string(out.join(SUMMARY_FILE)).ok();
     let done = text.and_then(|text| serde_json::from_str::<Summary>(&text).ok());
-    let step =
-        |dir: &Path| checkpoint::read_progress(dir).ok().map(|progress| u64::from(progress.step));
-    Ok(match (latest, done) {
-        (None, None) => Held::Nothing,
-        (None, Some(_)) => Held::Finished(None),
+    let Some(latest) = latest else {
+        // Its checkpoints and more may have been removed to save space.
+        let was_here = done.is_some() || out.join(METRICS_FILE).exists();
+        let finished = was_here && foreign_model(out)?.is_some();
+        return Ok(if finished || done.is_some() { Held::Finished(None) } else { Held::Nothing });
+    };
+    let name = latest.file_name().unwrap_or_default().display();
+    Ok(match (checkpoint::read_progress(&latest), done) {
+        (Err(_), _) => Held::Unfinished(format!("{CHECKPOINTS}/{name}, which is damaged")),
         // A run that was extended has a summary of its first part.
-        (Some(latest), Some(done)) if step(&latest).is_some_and(|step| step <= done.steps) => {
+        (Ok(progress), Some(done)) if u64::from(progress.step) <= done.steps => {
             Held::Finished(Some(latest))
         }
-        (Some(latest), _) => {
-            let name = latest.file_name().unwrap_or_default().display().to_string();
-            Held::Unfinished(format!("{CHECKPOINTS}/{name}"))
-        }
+        _ => Held::Unfinished(format!("{CHECKPOINTS}/{name}")),
     })
 }
 
@@ -141,7 +156,7 @@ fn foreign_model(out: &Path) -> Result<Option<String>> {
     const WEIGHTS: [&str; 5] = [".safetensors", ".bin", ".gguf", ".pt", ".pth"];
     let of_model = |name: &String| {
         WEIGHTS.iter().any(|ending| name.ends_with(ending))
-            || name == "config.json"
+            || export::is_model_file(name)
             || name.starts_with("tokenizer")
             || name.starts_with("adapter")
     };
@@ -167,16 +182,16 @@ impl OutputFolder {
     /// if it is done, removed with `--overwrite`.
     ///
     /// Errors: those of [`check`]; the folder cannot be written.
-    pub(super) fn begin(files: &FileOptions, resumes: bool) -> Result<Self> {
+    pub(super) fn begin(files: &FileOptions, resumed: Option<&Path>) -> Result<Self> {
         let out = &files.out;
         std::fs::create_dir_all(out)
             .with_context(|| format!("--out: cannot create {}", out.display()))?;
         let lock = FolderLock::acquire(out).map_err(|error| of_output(error.into()))?;
         // Another run may have come and gone since the options were checked.
-        check_contents(files, resumes)?;
+        check_contents(files, resumed)?;
         let set_aside = match held(out)? {
             Held::Nothing => None,
-            _ if resumes => None,
+            _ if resumed.is_some_and(|checkpoint| is_own(out, checkpoint)) => None,
             _ if files.overwrite => clear(out).map(|()| None)?,
             _ => Some(set_aside(out)?),
         };
@@ -187,22 +202,30 @@ impl OutputFolder {
 /// What a run leaves besides its model, the sign that it is done last.
 const OF_A_RUN: [&str; 4] = [CHECKPOINTS, METRICS_FILE, PREVIOUS_METRICS_FILE, SUMMARY_FILE];
 
-/// Moves a run that is done to a folder of its own. After a crash in between, the next run moves what is left.
+/// Moves a run that is done to a folder of its own, which has its name when all is in it. After a crash in between,
+/// the next run goes on with the move.
 fn set_aside(out: &Path) -> Result<PathBuf> {
     let numbers = (1..).map(|number: u32| out.join(format!("{EARLIER}{number}")));
     let aside =
         numbers.into_iter().find(|path| !path.exists()).unwrap_or_else(|| out.join(EARLIER));
+    let partial = aside.with_extension("partial");
     let context = || format!("--out: cannot move the earlier run to {}", aside.display());
-    std::fs::create_dir(&aside).with_context(context)?;
-    let of_model = names(out)?.into_iter().filter(|name| export::is_model_file(name));
-    for name in of_model.chain(OF_A_RUN.map(str::to_owned)) {
-        match std::fs::rename(out.join(&name), aside.join(&name)) {
-            Err(error) if error.kind() != IoErrorKind::NotFound => {
-                return Err(error).with_context(context);
+    let moved = || -> std::io::Result<()> {
+        std::fs::create_dir_all(&partial)?;
+        let of_model =
+            std::fs::read_dir(out)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let of_model: Vec<_> = of_model.filter(|name| export::is_model_file(name)).collect();
+        for name in of_model.into_iter().chain(OF_A_RUN.map(str::to_owned)) {
+            match std::fs::rename(out.join(&name), partial.join(&name)) {
+                Err(error) if error.kind() != IoErrorKind::NotFound => return Err(error),
+                _ => {}
             }
-            _ => {}
         }
-    }
+        std::fs::File::open(&partial)?.sync_all()?;
+        std::fs::rename(&partial, &aside)?;
+        std::fs::File::open(out)?.sync_all()
+    };
+    moved().with_context(context)?;
     Ok(aside)
 }
 

@@ -3,7 +3,6 @@
 use super::events::{Event, Observers, Quantized};
 use super::finetune::{Run, State};
 use super::folder::ModelFolder;
-use super::guard::LossGuard;
 use super::output;
 use super::recipe::Recipe;
 use super::sample::{SAMPLE_TOKENS, prompt_ids};
@@ -27,7 +26,8 @@ impl<'a> Run<'a> {
         stop: &'a AtomicBool,
         observers: &mut Observers<'_, '_>,
     ) -> Result<Self> {
-        output::check(&options.files, options.progress.resume.is_some())?;
+        let resumed = resumed_from(options)?;
+        output::check(&options.files, resumed.as_deref())?;
         let machine = Machine::open(options.machine)?;
         let (ops, clock) = machine.watched(options.progress.profile);
         let folder = ModelFolder::open(&options.files.model)?;
@@ -65,6 +65,7 @@ impl<'a> Run<'a> {
             sequences: training.length.sequences(sequences, per_step),
             options,
             stop,
+            resumed,
             ops,
             clock,
             folder,
@@ -81,38 +82,39 @@ impl<'a> Run<'a> {
     pub(super) fn start(&self, observers: &mut Observers<'_, '_>) -> Result<State> {
         let (options, ops) = (self.options, &*self.ops);
         let data = (&self.train, self.held_out.as_ref());
-        let recipe =
-            Recipe::of(options, &self.folder.tokenizer, &self.schedule, self.seq_len, data)?;
-        let (mut trainer, progress) = match resumed_from(options)? {
+        let recipe = Recipe::of(options, &self.schedule, self.seq_len, data)?;
+        let (mut trainer, progress) = match &self.resumed {
             None => {
                 output::check_recipe(&options.files, &recipe)?;
                 let model = self.load(observers)?;
                 (self.setup.trainer(ops, model)?, Progress::new(recipe.to_json()?))
             }
             Some(dir) => {
-                let progress = checkpoint::read_progress(&dir)?;
-                let then = Recipe::from_json(&progress.recipe, &dir)?;
-                recipe.continues(&then, u64::from(progress.step), &dir)?;
+                let progress = checkpoint::read_progress(dir)?;
+                let then = Recipe::from_json(&progress.recipe, dir)?;
+                recipe.continues(&then, u64::from(progress.step), dir)?;
                 let model = Model::alloc(ops, &self.folder.config, self.setup.format)?;
                 let mut trainer = self.setup.trainer(ops, model)?;
-                checkpoint::load(ops, &mut trainer, &progress, &dir)?;
+                checkpoint::load(ops, &mut trainer, &progress, dir)?;
                 let step = u64::from(progress.step);
-                observers.tell(Event::Resumed { from: &dir, step })?;
+                observers.tell(Event::Resumed { from: dir, step })?;
                 (trainer, Progress { recipe: recipe.to_json()?, ..progress })
             }
         };
         self.check_rates(&trainer.model, observers)?;
         if !trainer.model.wide.chosen {
-            trainer.calibrate(ops, &self.batches(&self.sequences_of(trainer.pass.step)))?;
+            let mut order = self.order_at(trainer.pass.step);
+            let sequences = self.take(&mut order, trainer.pass.step);
+            trainer.calibrate(ops, &self.batches(&sequences))?;
         }
         observers.tell(Event::WideChannels(&trainer.model.wide.inputs(ops)?))?;
-        let own = checkpoint::folder(&output::checkpoints(&options.files.out), progress.step);
+        let own = self.resumed.as_ref().is_some_and(|dir| output::is_own(&options.files.out, dir));
         Ok(State {
             recipe,
-            saved: if own.exists() { progress.step } else { 0 },
+            saved: if own { progress.step } else { 0 },
+            order: self.order_at(progress.step),
             trainer,
             progress,
-            guard: LossGuard::default(),
             final_loss: None,
             final_eval_loss: None,
         })

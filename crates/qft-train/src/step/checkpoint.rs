@@ -5,6 +5,7 @@
 //! is always whole, on the disk, and read with suspicion: `qft-files` knows how.
 
 use super::TrainOps;
+use super::guard::LossGuard;
 use super::optimizer::ParamState;
 use super::trainer::Trainer;
 use crate::error::{Context, Result, bail, ensure};
@@ -42,6 +43,8 @@ pub struct Progress {
     pub initial_eval_loss: Option<f64>,
     /// Global norm of the last gradient: the clipping of the next step needs it.
     pub last_norm: Option<f64>,
+    /// What is known of the loss.
+    pub guard: LossGuard,
     /// What decides the result of the run, for a run that goes on to compare.
     pub recipe: serde_json::Value,
 }
@@ -58,6 +61,7 @@ impl Progress {
             seconds: 0.0,
             initial_eval_loss: None,
             last_norm: None,
+            guard: LossGuard::default(),
             recipe,
         }
     }
@@ -263,7 +267,15 @@ fn list(root: &Path) -> Result<Vec<(u32, PathBuf)>> {
 /// The newest checkpoint below `root`, if there is one. One whose replacement was interrupted gets its name back.
 pub fn latest(root: &Path) -> Result<Option<PathBuf>> {
     restore_folders(&Disk::default(), root, is_checkpoint)?;
-    Ok(list(root)?.pop().map(|(_, path)| path))
+    let all = list(root)?;
+    for (_, dir) in all.iter().rev() {
+        match read_progress(dir) {
+            Ok(_) => return Ok(Some(dir.clone())),
+            Err(error) => tracing::warn!("{} is passed over: {error:#}", dir.display()),
+        }
+    }
+    // Whoever asked for the newest is told what is wrong with it.
+    Ok(all.into_iter().next_back().map(|(_, dir)| dir))
 }
 
 /// Which checkpoints a run may remove: whether the one of this progress is its own.
