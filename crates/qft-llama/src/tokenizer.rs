@@ -1,12 +1,16 @@
 //! Text into the model's token ids and back.
 
 mod folder;
+mod growth;
+mod guard;
 mod stream;
 
 pub use stream::TextStream;
 
 use crate::config::LlamaConfig;
 use crate::error::Error;
+use growth::Rules;
+use guard::guarded;
 use std::path::{Path, PathBuf};
 
 /// The tokenizer of a model's folder.
@@ -34,10 +38,19 @@ impl Tokenizer {
                           AutoTokenizer.from_pretrained(...).save_pretrained(...)";
             Error::io("read the tokenizer", &path, remedy, source)
         })?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|source| failed(&path, "read the file", source))?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|source| failed(&path, "read the file", source))?;
+        // The library takes it for granted that a file is JSON, and a download may have been cut off.
+        let rules: Rules = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+            path: path.clone(),
+            expected: "an object with the tokenizer",
+            source,
+        })?;
+        let inner = guarded(&path, "read the file", || {
+            rules.check()?;
+            let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
+            inner.with_padding(None);
+            inner.with_truncation(None)?;
+            Ok(inner)
+        })?;
 
         let special = folder::special_tokens(dir, config, |text| inner.token_to_id(text))?;
         let chat_template = folder::chat_template(dir)?;
@@ -53,9 +66,8 @@ impl Tokenizer {
     ///
     /// Errors: [`Error::TokenId`] for an id outside the model's vocabulary; [`Error::Tokenizer`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.inner.encode_fast(text, false);
-        let encoding = encoding.map_err(|source| failed(&self.path, "encode a text", source))?;
-        let ids = encoding.get_ids().to_vec();
+        let encode = || self.inner.encode_fast(text, false);
+        let ids = guarded(&self.path, "encode a text", encode)?.get_ids().to_vec();
         self.check(&ids)?;
         Ok(ids)
     }
@@ -77,8 +89,7 @@ impl Tokenizer {
 
     fn decode_with(&self, ids: &[u32], skip_special: bool) -> Result<String, Error> {
         self.check(ids)?;
-        let text = self.inner.decode(ids, skip_special);
-        text.map_err(|source| failed(&self.path, "decode token ids", source))
+        guarded(&self.path, "decode token ids", || self.inner.decode(ids, skip_special))
     }
 
     /// Decodes tokens as they are generated after `prompt`.
@@ -133,8 +144,4 @@ impl Tokenizer {
             vocab_size: self.vocab_size,
         })
     }
-}
-
-fn failed(path: &Path, action: &'static str, source: tokenizers::Error) -> Error {
-    Error::Tokenizer { path: path.to_path_buf(), action, source }
 }

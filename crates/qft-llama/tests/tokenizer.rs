@@ -212,7 +212,16 @@ fn names_files_that_are_absent_or_broken() {
     let error = open();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert!(error.to_string().contains("tokenizer.json"), "{error}");
-    std::fs::write(dir.path().join("tokenizer.json"), "{\"model\"").unwrap();
+    // Cut off where the library would panic, and whole with what it panics at.
+    let four_words = r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#;
+    let dropped = format!(r#"{{"model": {four_words}, "decoder": {{"type": "ByteLevel", "#);
+    for text in ["{\"model\"", &dropped] {
+        std::fs::write(dir.path().join("tokenizer.json"), text).unwrap();
+        let error = open();
+        assert!(matches!(error, Error::Json { .. }), "{error}");
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    }
+    std::fs::write(dir.path().join("tokenizer.json"), "{\"model\": {}}").unwrap();
     let error = open();
     assert!(matches!(error, Error::Tokenizer { .. }), "{error}");
     assert!(error.to_string().contains("tokenizer.json"), "{error}");

@@ -1,16 +1,20 @@
 //! Conversations as text: Jinja chat templates, rendered as `transformers` renders them.
 
 mod builtin;
+mod fuel;
+mod guard;
 mod marks;
+mod methods;
 mod python;
 mod value;
 
-use crate::error::{Context, Result, bail};
+use crate::error::{Context, Error, Result, bail, ensure};
 use crate::options::BuiltIn;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, context};
+use minijinja::{Environment, ErrorKind, context};
 use serde_json::Value;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The date that `strftime_now` gives to templates in training, in seconds since 1970: 26 July 2024, which LLaMA 3's
 /// own template falls back on. A run must not depend on the day on which it is resumed.
@@ -54,6 +58,13 @@ pub struct Rendered {
 /// A compiled chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
+    template: Arc<Template>,
+    /// Built-in templates are known to end soon.
+    built_in: bool,
+}
+
+#[derive(Debug)]
+struct Template {
     env: Environment<'static>,
     name: String,
     special: SpecialTexts,
@@ -63,43 +74,56 @@ pub struct ChatTemplate {
 
 const TEMPLATE: &str = "chat";
 
+/// The longest source that is read: ten times that of any template in use.
+const MAX_SOURCE_BYTES: usize = 256 << 10;
+
+/// Stack for each byte of a source that is compiled: more than twice what `{{ -----1 }}` takes.
+const STACK_PER_SOURCE_BYTE: usize = 1 << 10;
+
 impl ChatTemplate {
     /// Compiles `source`; `name` is what errors call it. `now` is the time for `strftime_now`, in seconds since
     /// 1970; see [`TRAINING_DATE`].
     ///
     /// Errors: the source is not a valid template.
     pub fn new(name: &str, source: &str, special: SpecialTexts, now: u64) -> Result<Self> {
-        let mut env = Environment::new();
-        env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        env.add_filter("tojson", python::to_json);
-        env.add_function("raise_exception", python::raise_exception);
-        env.add_function("strftime_now", move |format: &str| python::strftime(now, format));
+        ensure!(
+            source.len() <= MAX_SOURCE_BYTES,
+            "chat template {name}: has {} bytes, at most {MAX_SOURCE_BYTES} are read; choose another with --template",
+            source.len()
+        );
         let (source, marked) = marks::with_marks(source);
         let calls_tools = source.contains("tool_calls");
-        env.add_template_owned(TEMPLATE, source)
-            .with_context(|| format!("chat template {name}: is not valid Jinja"))?;
-        Ok(Self { env, name: name.to_string(), special, marked, calls_tools })
+        let job = (name.to_string(), source);
+        // Each character may be a level of the parser's recursion.
+        let stack = job.1.len() * STACK_PER_SOURCE_BYTE;
+        let env = fuel::run(name, stack, move || compile(&job.0, job.1, now))?;
+        let template = Template { env, name: name.to_string(), special, marked, calls_tools };
+        Ok(Self { template: Arc::new(template), built_in: false })
     }
 
     /// One of the templates that are built in.
     ///
     /// Errors: none that a built-in template should cause.
     pub fn built_in(template: BuiltIn, special: SpecialTexts) -> Result<Self> {
-        Self::new(template.name(), builtin::source(template), special, TRAINING_DATE)
+        let source = builtin::source(template);
+        let template = Self::new(template.name(), source, special, TRAINING_DATE)?;
+        Ok(Self { built_in: true, ..template })
     }
 
     /// Whether the template knows of calls to tools.
     pub fn calls_tools(&self) -> bool {
-        self.calls_tools
+        self.template.calls_tools
     }
 
     /// The conversation as text; with `add_generation_prompt`, up to where the assistant speaks next.
     ///
-    /// Errors: the template refuses the conversation, or fails.
+    /// Errors: the template refuses the conversation, fails, or takes more than a conversation of this length may.
     pub fn render(&self, talk: &Conversation, add_generation_prompt: bool) -> Result<String> {
-        let text = self.raw(&talk.messages, talk.tools.as_ref(), add_generation_prompt)?;
-        Ok(marks::take_marks(&text).0)
+        self.run(talk, move |template, env, talk| {
+            let tools = talk.tools.as_ref();
+            let text = template.raw(env, &talk.messages, tools, add_generation_prompt)?;
+            Ok(marks::take_marks(&text).0)
+        })
     }
 
     /// The conversation as text, and where the assistant speaks in it.
@@ -110,9 +134,32 @@ impl ChatTemplate {
     /// Errors: those of [`ChatTemplate::render`]; a template that writes earlier turns differently when later ones
     /// follow.
     pub fn render_spans(&self, talk: &Conversation) -> Result<Rendered> {
+        self.run(talk, Template::spans)
+    }
+
+    /// Does `work` with what renderings of a conversation need.
+    fn run<T: Send + 'static>(
+        &self,
+        talk: &Conversation,
+        work: impl FnOnce(&Template, &Environment<'_>, &Conversation) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let fuel = fuel::of(talk);
+        let template = &self.template;
+        if self.built_in {
+            return work(template, &fuel::fill(&template.env, fuel), talk);
+        }
+        let (template, talk) = (Arc::clone(template), talk.clone());
+        fuel::run(&self.template.name, fuel::stack(fuel), move || {
+            work(&template, &fuel::fill(&template.env, fuel), &talk)
+        })
+    }
+}
+
+impl Template {
+    fn spans(&self, env: &Environment<'_>, talk: &Conversation) -> Result<Rendered> {
         let messages = &talk.messages;
         let tools = talk.tools.as_ref();
-        let whole = self.raw(messages, tools, false)?;
+        let whole = self.raw(env, messages, tools, false)?;
         if self.marked {
             let (text, assistant) = marks::take_marks(&whole);
             return Ok(Rendered { text, assistant });
@@ -124,14 +171,14 @@ impl ChatTemplate {
             }
             let before = match i {
                 0 => String::new(),
-                _ => self.raw(&messages[..i], tools, false)?,
+                _ => self.raw(env, &messages[..i], tools, false)?,
             };
-            let prompt = match self.raw(&messages[..i], tools, true) {
+            let prompt = match self.raw(env, &messages[..i], tools, true) {
                 // Most templates cannot render a conversation without any turn.
                 Err(_) if i == 0 => String::new(),
                 prompt => prompt?,
             };
-            let after = self.raw(&messages[..=i], tools, false)?;
+            let after = self.raw(env, &messages[..=i], tools, false)?;
             if !(whole.starts_with(&before) && whole.starts_with(&after)) {
                 bail!(
                     "chat template {}: it writes turn {} differently when more turns follow, so the assistant's \
@@ -158,21 +205,44 @@ impl ChatTemplate {
         if ended { turn.start + said.len() } else { turn.end }
     }
 
-    fn raw(&self, messages: &[Value], tools: Option<&Value>, prompt: bool) -> Result<String> {
-        let template = self.env.get_template(TEMPLATE)?;
+    fn raw(
+        &self,
+        env: &Environment<'_>,
+        messages: &[Value],
+        tools: Option<&Value>,
+        prompt: bool,
+    ) -> Result<String> {
+        let template = env.get_template(TEMPLATE)?;
         let messages: Vec<_> = messages.iter().map(value::from_json).collect();
         let eos = self.special.ends.first().cloned().unwrap_or_default();
-        template
-            .render(context! {
-                messages,
-                tools => tools.map(value::from_json),
-                documents => (),
-                add_generation_prompt => prompt,
-                bos_token => self.special.bos.clone(),
-                eos_token => eos,
-            })
-            .with_context(|| format!("chat template {}: cannot render the conversation", self.name))
+        let rendered = template.render(context! {
+            messages,
+            tools => tools.map(value::from_json),
+            documents => (),
+            add_generation_prompt => prompt,
+            bos_token => self.special.bos.clone(),
+            eos_token => eos,
+        });
+        rendered.map_err(|error| match error.kind() {
+            ErrorKind::OutOfFuel => fuel::too_long(&self.name, Some(error)),
+            _ => Error::from(error)
+                .context(format!("chat template {}: cannot render the conversation", self.name)),
+        })
     }
+}
+
+fn compile(name: &str, source: String, now: u64) -> Result<Environment<'static>> {
+    let mut env = Environment::new();
+    env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    guard::install(&mut env);
+    env.set_unknown_method_callback(methods::call);
+    env.add_filter("tojson", python::to_json);
+    env.add_function("raise_exception", python::raise_exception);
+    env.add_function("strftime_now", move |format: &str| python::strftime(now, format));
+    env.set_fuel(Some(fuel::of(&Conversation::default())));
+    env.add_template_owned(TEMPLATE, source)
+        .with_context(|| format!("chat template {name}: is not valid Jinja"))?;
+    Ok(env)
 }
 
 /// Bytes that both begin with, in whole characters.
@@ -241,7 +311,7 @@ mod tests {
         ] {
             let template = ChatTemplate::built_in(template, special()).unwrap();
             assert_eq!(template.render(&talk(), false).unwrap(), text);
-            assert_eq!(spans(&template), said, "{}", template.name);
+            assert_eq!(spans(&template), said, "{}", template.template.name);
         }
     }
 
@@ -284,6 +354,7 @@ mod tests {
     fn wrong_templates_end_in_errors() {
         for (source, told) in [
             ("{% if %}", "not valid Jinja"),
+            (&" ".repeat(300_000), "has 300000 bytes"),
             ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
             ("{{ nothing.field.deeper }}", "cannot render"),
         ] {
@@ -291,6 +362,105 @@ mod tests {
                 .and_then(|template| template.render(&talk(), false));
             let error = format!("{:#}", result.unwrap_err());
             assert!(error.contains(told), "{error}");
+        }
+    }
+    #[test]
+    fn templates_that_never_end_or_fill_the_memory_are_refused() {
+        let nested = "{% for a in r %}{% for b in r %}{% for c in r %}{{ a }}{% endfor %}{% endfor %}{% endfor %}";
+        let list = "{% set ns = namespace(x=[1]) %}{% for i in range(100) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+        for source in [
+            format!("{{% set r = range(100000) %}}{nested}"),
+            "{% set ns = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}\
+             {% endfor %}{{ ns.x }}"
+                .into(),
+            "{{ 'x' * 100000000000 }}".into(),
+            "{{ 'a\nb'|indent(100000000000) }}".into(),
+            "{{ '%1000000000000d'|format(1) }}".into(),
+            "{{ '{:>1000000000000}'.format(1) }}".into(),
+            "{{ ([0] * 1000000000000)|list }}".into(),
+            "{{ ([0] * 1000000000000)|tojson }}".into(),
+            "{{ ([0] * 1000000000000)|join(',') }}".into(),
+            format!("{list}{{{{ ns.x|tojson }}}}"),
+            format!("{list}{{{{ ns.x }}}}"),
+            "{{ ''.join([0] * 1000000000000) }}".into(),
+            "{{ ([0] * 1000000000000).count(1) }}".into(),
+            format!("{list}{{{{ '{{{{}}}}'.format(ns.x) }}}}"),
+            format!("{list}{{{{ ''.join(ns.x) }}}}"),
+            format!("{list}{{{{ ns.x ~ 'a' }}}}"),
+            format!("{list}{{{{ ns.x|string }}}}"),
+            format!("{list}{{{{ ns.x|join }}}}"),
+            format!("{list}{{{{ ns.x|pprint }}}}"),
+            format!("{list}{{{{ ns.x|urlencode }}}}"),
+            format!("{list}{{{{ raise_exception(ns.x|string) }}}}"),
+            "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}".into(),
+        ] {
+            let template = ChatTemplate::new("t.jinja", &source, special(), 0).unwrap();
+            let error = template.render(&talk(), false).map(|text| text.len()).expect_err(&source);
+            let error = format!("{error:#}");
+            assert!(error.starts_with("chat template t.jinja: "), "{source}: {error}");
+        }
+        let endless =
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+        let template = ChatTemplate::new("t.jinja", endless, special(), 0).unwrap();
+        let error = template.render(&talk(), false).unwrap_err().to_string();
+        assert!(error.contains("takes too long") && error.contains("--template"), "{error}");
+    }
+
+    #[test]
+    fn values_that_a_template_nests_deeply_are_no_danger() {
+        for (start, step, end) in [
+            ("[]", "[ns.x]", ""),
+            ("[]", "[ns.x]", "{{ ns.x }}"),
+            ("[]", "[ns.x]", "{{ ns.x|tojson }}"),
+            ("[]", "[ns.x]", "{{ ns.x == [ns.x] }}"),
+            ("[]", "{'a': ns.x}", ""),
+            ("[]", "(ns.x, 1)", ""),
+            ("[]", "namespace(x=ns.x)", ""),
+            ("[1]", "ns.x|reverse", "{{ ns.x|list }}"),
+            ("[1]", "ns.x|batch(1)", "{{ ns.x|list }}"),
+            ("[1]", "ns.x * 1", "{{ ns.x|list }}"),
+            ("{'a': 1}", "ns.x.items()", ""),
+        ] {
+            let source = format!(
+                "{{% set ns = namespace(x={start}) %}}{{% for i in range(99999) %}}{{% set ns.x = {step} %}}\
+                 {{% endfor %}}{end}"
+            );
+            let template = ChatTemplate::new("t.jinja", &source, special(), 0).unwrap();
+            // The process still lives.
+            let _ = template.render(&talk(), false);
+        }
+        for part in
+            ["[", "(", "-", "not ", "1+", "a.", "a if b else ", "{% if true %}", "{% elif a %}"]
+        {
+            for source in ["{{ ", "{% if a %}"].map(|start| start.to_string() + &part.repeat(5000))
+            {
+                let _ = ChatTemplate::new("t.jinja", &source, special(), 0);
+                let _ = ChatTemplate::new("t.jinja", &format!("{source}a }}}}"), special(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_step_that_never_ends_ends_by_the_clock() {
+        let source = "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}\
+                      {% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}";
+        let template = ChatTemplate::new("t.jinja", source, special(), 0).unwrap();
+        let error = template.render(&talk(), false).unwrap_err().to_string();
+        assert!(error.contains("t.jinja: takes too long"), "{error}");
+    }
+
+    #[test]
+    fn long_conversations_are_rendered() {
+        let turn = |i: usize| {
+            let role = if i.is_multiple_of(2) { "user" } else { "assistant" };
+            json!({"role": role, "content": if i == 0 { "x".repeat(3 << 20) } else { "Yes".into() }})
+        };
+        for count in [1, 20_000] {
+            let talk = Conversation { messages: (0..count).map(turn).collect(), tools: None };
+            for template in BuiltIn::ALL {
+                let template = ChatTemplate::built_in(template, special()).unwrap();
+                assert!(template.render(&talk, false).unwrap().len() > 3 << 20);
+            }
         }
     }
 }

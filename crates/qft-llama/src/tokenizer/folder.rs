@@ -3,6 +3,7 @@
 use crate::config::LlamaConfig;
 use crate::error::Error;
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -47,13 +48,9 @@ pub(super) fn special_tokens(
     }
     bos.extend(config.bos_token_id);
     eos.extend(&config.eos_token_ids);
-    let mut unique = Vec::new();
-    for id in eos {
-        if !unique.contains(&id) {
-            unique.push(id);
-        }
-    }
-    Ok(SpecialTokens { bos: bos.first().copied(), eos: unique })
+    let mut seen = HashSet::new();
+    eos.retain(|&id| seen.insert(id));
+    Ok(SpecialTokens { bos: bos.first().copied(), eos })
 }
 
 /// The chat template: `chat_template.jinja`, or `chat_template` of `tokenizer_config.json`, which is a text or a

@@ -14,8 +14,9 @@ pub(super) fn with_marks(source: &str) -> (String, bool) {
     let mut rest = source;
     let mut marked = false;
     while let Some(start) = rest.find("{%") {
-        let Some(len) = rest[start..].find("%}") else { break };
-        let (tag, after) = (&rest[start + 2..start + len], start + len + 2);
+        // Behind the beginning: `{%}` is not a whole tag.
+        let Some(len) = rest[start + 2..].find("%}") else { break };
+        let (tag, after) = (&rest[start + 2..start + 2 + len], start + 2 + len + 2);
         let name = tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         let (open, mark) = match name {
             "generation" => ("if true", BEGIN),
@@ -62,4 +63,20 @@ pub(super) fn take_marks(text: &str) -> (String, Vec<Range<usize>>) {
         }
     }
     (out, spans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_tags_are_rewritten() {
+        for source in
+            ["", "{%", "{%}", "{%%}", "{%}%}", "a{%}{ b }}{% if c %}", "{% generation", "é{%é"]
+        {
+            assert_eq!(with_marks(source), (source.to_string(), false), "{source}");
+        }
+        let (text, marked) = with_marks("{%}%}{% generation %}a{%- endgeneration +%}");
+        assert!(marked && text.contains(BEGIN), "{text}");
+    }
 }

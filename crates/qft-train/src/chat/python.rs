@@ -1,15 +1,16 @@
 //! What `transformers` adds to Jinja for chat templates.
 
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Error, ErrorKind, Value};
+use minijinja::{Error, ErrorKind, State, Value};
 
 /// Ends the rendering with a message of the template's author.
 pub(super) fn raise_exception(message: &str) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))
 }
 
-/// The filter `tojson`: Python's `json.dumps`, with `indent`, `ensure_ascii`, `sort_keys` and `separators`.
-pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
+/// The filter `tojson`: Python's `json.dumps`, with `indent`, `ensure_ascii`, `sort_keys` and `separators`. What it
+/// writes is charged to the fuel of the rendering: a list that holds itself twice at each level doubles with each.
+pub(super) fn to_json(state: &State, value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent = options.get::<Option<usize>>("indent")?;
     let separators = match options.get::<Option<Vec<String>>>("separators")?.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
@@ -22,7 +23,9 @@ pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
         None => ((if indent.is_some() { "," } else { ", " }).to_string(), ": ".to_string()),
     };
     let mut writer = JsonWriter {
+        state,
         out: String::new(),
+        charged: 0,
         indent,
         separators,
         ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
@@ -36,32 +39,42 @@ pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
 /// Values nested deeper than this are refused.
 const MAX_DEPTH: usize = 128;
 
-struct JsonWriter {
+/// Bytes of JSON for one fuel, as in the engine's own filter.
+const BYTES_PER_FUEL: usize = 4;
+
+struct JsonWriter<'a> {
+    state: &'a State<'a, 'a>,
     out: String,
+    /// Bytes of `out` that are paid for.
+    charged: usize,
     indent: Option<usize>,
     separators: (String, String),
     ascii: bool,
     sorted: bool,
 }
 
-impl JsonWriter {
+impl JsonWriter<'_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > MAX_DEPTH {
             return Err(Error::new(ErrorKind::InvalidOperation, "tojson: nested too deeply"));
         }
+        self.state.consume_fuel(1 + ((self.out.len() - self.charged) / BYTES_PER_FUEL) as u64)?;
+        self.charged = self.out.len();
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.out.push_str(&value.to_string()),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
-                let items: Vec<Value> = value.try_iter()?.collect();
                 self.out.push('[');
-                for (i, item) in items.iter().enumerate() {
-                    self.separate(i, depth + 1);
-                    self.value(item, depth + 1)?;
+                let mut count = 0;
+                // One by one: `[0] * n` is a list that costs its template nothing.
+                for item in value.try_iter()? {
+                    self.separate(count, depth + 1);
+                    self.value(&item, depth + 1)?;
+                    count += 1;
                 }
-                self.close(items.len(), depth, ']');
+                self.close(count, depth, ']');
             }
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
@@ -102,7 +115,7 @@ impl JsonWriter {
     fn new_line(&mut self, depth: usize) {
         if let Some(indent) = self.indent {
             self.out.push('\n');
-            self.out.extend(std::iter::repeat_n(' ', (indent * depth).min(4096)));
+            self.out.extend(std::iter::repeat_n(' ', indent.saturating_mul(depth).min(4096)));
         }
     }
 
@@ -217,8 +230,10 @@ mod tests {
     #[test]
     fn json_as_python_writes_it() {
         let value = from_json(&json!({"z": [1, 2.5, null, true], "a": {}, "t": "<é\"\n\u{1}>"}));
+        let env = minijinja::Environment::new();
+        let state = env.empty_state();
         let dump = |options: &[(&str, Value)]| {
-            to_json(&value, options.iter().map(|(k, v)| (*k, v.clone())).collect())
+            to_json(&state, &value, options.iter().map(|(k, v)| (*k, v.clone())).collect())
                 .unwrap()
                 .to_string()
         };
@@ -231,6 +246,8 @@ mod tests {
             dump(&[("indent", 1.into())]),
             "{\n \"z\": [\n  1,\n  2.5,\n  null,\n  true\n ],\n \"a\": {},\n \"t\": \"<é\\\"\\n\\u0001>\"\n}"
         );
+        // A width that no product of is a number.
+        assert!(dump(&[("indent", u64::MAX.into())]).len() < 50_000);
     }
 
     #[test]

@@ -256,7 +256,18 @@ impl Recipe {
                 self.steps
             ));
         }
-        let same_rates = (0..done).all(|step| self.lr_at(step) == then.lr_at(step));
+        if done > then.steps {
+            return refuse(format!(
+                "--resume: {place} is damaged: it says that {done} steps of {} are done; resume from another \
+                 checkpoint",
+                then.steps
+            ));
+        }
+        // Not step by step where that can be told at once: a file may name any number of them.
+        let flat = self.schedule == ScheduleKind::Constant || self.min_lr_ratio == 1.0;
+        let same_rates = flat
+            || self.steps == then.steps
+            || (0..done).all(|step| self.lr_at(step) == then.lr_at(step));
         let same_data = self.sequences_after(done) == then.sequences_after(done);
         if same_rates && same_data {
             return Ok(());
@@ -345,7 +356,8 @@ impl Recipe {
     }
 
     fn sequences_after(&self, step: u64) -> u64 {
-        let whole = step.saturating_mul((self.batch_size * self.accumulate) as u64);
+        let whole =
+            step.saturating_mul(self.batch_size as u64).saturating_mul(self.accumulate as u64);
         whole.min(self.sequences)
     }
 }
@@ -502,5 +514,15 @@ mod tests {
         let told = refusal(&extended(short.clone()), &short, 100);
         assert!(told.contains("less data"), "{told}");
         extended(short.clone()).continues(&short, 99, Path::new("c")).unwrap();
+    }
+
+    #[test]
+    fn a_checkpoint_with_absurd_numbers_is_no_danger() {
+        let endless = Recipe { steps: u64::MAX, batch_size: usize::MAX, accumulate: 3, ..recipe() };
+        endless.continues(&endless, u64::from(u32::MAX), Path::new("c")).unwrap();
+        let longer = Recipe { steps: u64::MAX - 1, ..endless.clone() };
+        longer.continues(&endless, u64::from(u32::MAX), Path::new("c")).unwrap();
+        let told = refusal(&recipe(), &recipe(), 101);
+        assert!(told.contains("damaged") && told.contains("101 steps of 100"), "{told}");
     }
 }

@@ -1,0 +1,108 @@
+//! What a rendering may cost.
+//!
+//! Fuel: each step of a template takes one, and so does every 64th byte that it makes. A template that loops without
+//! end, or doubles a text again and again, ends with an error and not with the machine's memory. What takes long in
+//! a single step, such as comparing lists that hold themselves twice at each level, ends by the clock.
+
+use super::Conversation;
+use crate::error::{Context, Error, ErrorKind, Result};
+use minijinja::Environment;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::Builder;
+use std::time::Duration;
+
+/// For any conversation: about a million steps, or 64 MiB.
+const BASE: u64 = 1 << 20;
+
+/// For each byte of a conversation: templates copy what is said a few times, and loop over the turns.
+const PER_BYTE: u64 = 16;
+
+/// What a value counts for beside its text.
+const VALUE_BYTES: u64 = 16;
+
+/// The most that a template is given, however long the conversation.
+const MOST: u64 = 1 << 23;
+
+/// Stack for each fuel. A value in a value in a value is dropped level by level, and each level takes five steps or
+/// more to make, and up to some 500 bytes of stack to drop.
+const STACK_PER_FUEL: u64 = 128;
+
+/// Stack for anything.
+const BASE_STACK: usize = 2 << 20;
+
+/// The time for all renderings of a conversation, which take a thousandth of it.
+const MOST_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
+
+/// The fuel for a conversation.
+pub(super) fn of(talk: &Conversation) -> u64 {
+    let bytes: u64 = talk.messages.iter().chain(&talk.tools).map(size).sum();
+    let fuel = BASE.saturating_add(bytes.saturating_mul(PER_BYTE)).min(MOST);
+    // In whole multiples: short conversations, which nearly all are, have the same.
+    fuel.next_multiple_of(BASE)
+}
+
+/// `env` with this fuel for each rendering.
+pub(super) fn fill<'a>(env: &'a Environment<'static>, fuel: u64) -> Cow<'a, Environment<'static>> {
+    if env.fuel() == Some(fuel) {
+        return Cow::Borrowed(env);
+    }
+    let mut env = env.clone();
+    env.set_fuel(Some(fuel));
+    Cow::Owned(env)
+}
+
+/// Bytes of stack on which values that are nested as deeply as `fuel` allows can be dropped.
+pub(super) fn stack(fuel: u64) -> usize {
+    usize::try_from(fuel.saturating_mul(STACK_PER_FUEL)).unwrap_or(usize::MAX)
+}
+
+/// Runs `work` on a stack of `stack` bytes and what anything needs, and waits for it for a limited time. Beyond that
+/// its thread goes on alone; the caller should end the process.
+///
+/// Errors: those of `work`; it takes too long; there is no thread to be had.
+pub(super) fn run<T: Send + 'static>(
+    name: &str,
+    stack: usize,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let stack = stack.saturating_add(BASE_STACK);
+    let (send, receive) = channel();
+    let thread = Builder::new().name("chat template".into()).stack_size(stack).spawn(move || {
+        // Nobody may wait any more.
+        let _ = send.send(work());
+    });
+    let thread = thread.context("cannot start a thread for a chat template")?;
+    match receive.recv_timeout(MOST_TIME) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => Err(too_long(name, None)),
+        Err(RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => Err(too_long(name, None)),
+        },
+    }
+}
+
+/// The error of a template that has used up what it may.
+pub(super) fn too_long(name: &str, cause: Option<minijinja::Error>) -> Error {
+    let what = format!(
+        "chat template {name}: takes too long, or writes too much, for a conversation of this length; choose another \
+         with --template (such as chatml)"
+    );
+    match cause {
+        Some(cause) => Error::from(cause).context(what),
+        None => Error::new(ErrorKind::Other, what),
+    }
+}
+
+/// About the bytes of a value.
+fn size(value: &Value) -> u64 {
+    let inner: u64 = match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(list) => list.iter().map(size).sum(),
+        Value::Object(map) => map.iter().map(|(name, value)| name.len() as u64 + size(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    inner + VALUE_BYTES
+}
