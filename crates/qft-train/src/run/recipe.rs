@@ -249,18 +249,17 @@ impl Recipe {
                 "was written with {difference}; give the same options, or start a new run in another folder"
             ));
         }
+        if done > then.steps {
+            return refuse(format!(
+                "is damaged: it says that {done} steps of {} are done; resume from another checkpoint",
+                then.steps
+            ));
+        }
         if self.steps < done {
             return refuse(format!(
                 "is {done} steps long already, and this run has --steps {}; give more, or resume from an older \
                  checkpoint",
                 self.steps
-            ));
-        }
-        if done > then.steps {
-            return refuse(format!(
-                "--resume: {place} is damaged: it says that {done} steps of {} are done; resume from another \
-                 checkpoint",
-                then.steps
             ));
         }
         // Not step by step where that can be told at once: a file may name any number of them.
