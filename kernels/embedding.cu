@@ -1,7 +1,7 @@
 // Rows by index: embedding lookup and its gradient, gather and scatter.
 //
 // gather: out[i] = src[index[i]]; scatter: dst[index[i]] = src[i]; decode: out[i] = s * ((q * F + r) / F) of the hybrid
-// row index[i], protected features as they are; gradient: grad[v] += sum over t with ids[t] = v of dy[t].
+// row index[i], protected weights as they are; gradient: grad[v] += sum over t with ids[t] = v of dy[t].
 // Shapes: index u32 [count]; rows f32 of `cols`; hybrid planes as crates/qft-quant/src/hybrid.rs says; dy f32
 // [tokens, cols]; grad f32 [rows, cols] with a stride. The host has checked that indices are in range.
 // Grid: gather, scatter and decode one block a row; gradient one block for 8 rows of the table and 1024 columns, each
@@ -10,8 +10,8 @@
 // the CPU's bits. Deterministic. CPU twin: crates/qft-autograd/src/cpu/embedding.rs, crates/qft-quant/src/cpu/decode.rs.
 // Bound: memory. The gradient reads each row of dy once and the ids once for every 8 rows (from L2: 131 MB in all for
 // 2048 tokens, 32,000 rows and 4096 columns); rows without a token cost nothing else.
-#include "features.cuh"
 #include "fixed_point.cuh"
+#include "protected.cuh"
 
 constexpr uint32_t EMBED_THREADS = 256;
 
@@ -71,7 +71,7 @@ embed_hybrid_f32(const uint32_t* __restrict__ ids, const int8_t* __restrict__ q,
     }
     if (values == nullptr) return;
     __syncthreads();
-    for_each_feature(columns, counts, row_start, row, cols, warp_index(), EMBED_THREADS / WARP,
+    for_each_protected(columns, counts, row_start, row, cols, warp_index(), EMBED_THREADS / WARP,
                      [&](uint32_t i, uint32_t col) { to[col] = f32_from_bf16(values[i]); });
 }
 

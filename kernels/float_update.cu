@@ -8,7 +8,7 @@
 // f64 between threads and blocks, in a fixed order: deterministic, but not the CPU's order.
 // CPU twin: crates/qft-optim/src/cpu/float.rs, crates/qft-optim/src/cpu.rs.
 // Bound: memory, 20 bytes an element for Lion, 28 for AdamW, 4 for the sum of squares.
-#include "sums.cuh"
+#include "gradient_sums.cuh"
 
 constexpr uint32_t WARPS = 8;
 constexpr uint32_t THREADS = WARP * WARPS;

@@ -8,7 +8,7 @@
 // the order depends on nothing, so the same inputs give the same bits. CPU twin: crates/qft-tensor/src/cpu/gemm.rs, whose
 // order of summation differs. Bound: arithmetic; per k a thread reads 12 floats from shared memory for 32 fused
 // multiply-adds, and a tile of 128 x 64 reads 192 floats from the L2 cache for 8192 of them.
-#include "raster.cuh"
+#include "tile_order.cuh"
 
 namespace {
 

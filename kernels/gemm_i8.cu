@@ -8,7 +8,7 @@
 // gemm_i8_wide_columns.cu. All orientations read the operands as they are stored: see
 // include/gemm_tile.cuh for the layout in shared memory, why it has no bank conflicts, and how bytes are transposed on
 // their way to the tensor cores.
-// Grid: one block per tile of the result, one-dimensional, in bands (include/raster.cuh). A warp computes 64 x 64 of a
+// Grid: one block per tile of the result, one-dimensional, in bands (include/tile_order.cuh). A warp computes 64 x 64 of a
 // tile of 128 x 256 or 128 x 128, or 32 x 32 of one of 64 x 64. Copies to shared memory run STAGES - 1 tiles of 64 steps
 // of k ahead. Dynamic shared memory: STAGES * 64 * (BM + BN) bytes.
 // Alignment: rows of a and b are 16-byte aligned; the `unaligned` entries take any address and stride, and copy byte by
@@ -16,11 +16,11 @@
 // Accumulator: exact i32, K <= 131,071. Rounding: sum to f32 (nearest), times row_scale, times col_scale, plus out, each
 // rounded to nearest. Deterministic: integer sums do not depend on order. CPU twin: crates/qft-tensor/src/cpu/gemm.rs.
 // Bound: see docs/KERNELS.md. On Hopper: gemm_i8_hopper.cu.
-#include "bytes.cuh"
-#include "gemm_ends.cuh"
+#include "gemm_prologue_epilogue.cuh"
 #include "gemm_tile.cuh"
 #include "mma.cuh"
-#include "raster.cuh"
+#include "packed_bytes.cuh"
+#include "tile_order.cuh"
 
 namespace {
 

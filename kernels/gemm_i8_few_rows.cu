@@ -8,7 +8,7 @@
 // CPU twin: crates/qft-tensor/src/cpu/gemm.rs. Bound: memory. The weight is read once, N K bytes; `a` comes from the
 // caches, M / COLUMNS bytes for each byte of the weight. At M = 8 that is 4 bytes and 8 dp4a for 4 bytes of weight and
 // column, an eighth of what the units of an H100 can do at its memory's speed.
-#include "bytes.cuh"
+#include "packed_bytes.cuh"
 #include "wide.cuh"
 
 namespace {

@@ -10,7 +10,7 @@
 // The instruction takes 8-bit operands that are contiguous along k, the second one from shared memory. nn therefore
 // computes out^T = b^T a^T: a is contiguous along k as it is stored, and b turns on its way to the registers of the first
 // operand. A product a^T b becomes nn by transposing a in memory first (transpose.cu), which is the smaller operand.
-// Grid: one block per 128 x 256 (nt) or 256 x 128 (nn) of the result, one-dimensional, in bands (include/raster.cuh). Two
+// Grid: one block per 128 x 256 (nt) or 256 x 128 (nn) of the result, one-dimensional, in bands (include/tile_order.cuh). Two
 // warpgroups compute 64 x 256 each, in nn of the transposed result. Dynamic shared memory: 4 tiles of 128 steps of k,
 // (128 + 256) * 128 bytes each, and 1024 bytes by which their start is aligned.
 // Pipeline: the products of a step run while those of the next are started, so a tile is free two steps after it was
@@ -18,10 +18,10 @@
 // loaded while the products of the step before run.
 // Accumulator: exact i32, K <= 131,071. Rounding: as gemm_i8.cu. CPU twin: crates/qft-tensor/src/cpu/gemm.rs.
 // Speed: not yet run on a GPU; docs/KERNELS.md says what should bound it.
-#include "bytes.cuh"
-#include "gemm_ends.cuh"
+#include "gemm_prologue_epilogue.cuh"
 #include "gemm_tile.cuh"
-#include "raster.cuh"
+#include "packed_bytes.cuh"
+#include "tile_order.cuh"
 #include "wgmma.cuh"
 
 namespace {

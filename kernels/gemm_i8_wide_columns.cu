@@ -10,7 +10,7 @@
 // Accumulator: exact i32; the groups' sums are added by integer atomics in shared memory, whose order does not matter.
 // Rounding: as in gemm_i8.cu, then times 128 (exact) and one addition. CPU twin: crates/qft-tensor/src/cpu/gemm.rs.
 // Bound: latency; it reads K M bytes once, beside a product that does 2 K M N operations.
-#include "bytes.cuh"
+#include "packed_bytes.cuh"
 #include "wide.cuh"
 
 namespace {

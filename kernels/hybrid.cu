@@ -1,13 +1,13 @@
 // Rows of a hybrid matrix as floats: `w = s (q F + r) / F`, and bf16 values at protected positions.
 //
 // Shapes: q i8 [N, K]; r as many bytes a row as `log_f` asks for, or null to read the high plane alone (`log_f` 0);
-// scale f32 [N]; features as in features.cuh, or null; out f32 [rows, K] with a stride.
-// Grid: a block of 4 warps per row; a lane decodes four weights at a time, then the features overwrite theirs.
+// scale f32 [N]; protected weights as in protected.cuh, or null; out f32 [rows, K] with a stride.
+// Grid: a block of 4 warps per row; a lane decodes four weights at a time, then the protected ones overwrite theirs.
 // Numerics: each step one f32 operation, as the CPU, bit for bit; deterministic.
 // CPU twin: crates/qft-quant/src/cpu/decode.rs.
 // Bound: memory, 5 to 6 bytes a weight.
-#include "features.cuh"
 #include "fixed_point.cuh"
+#include "protected.cuh"
 
 constexpr uint32_t WARPS = 4;
 constexpr uint32_t THREADS = WARP * WARPS;
@@ -28,7 +28,7 @@ __device__ __forceinline__ void decode_row(const int8_t* q_row, const int8_t* r_
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 decode_rows_i8_f32(const int8_t* __restrict__ q, const int8_t* __restrict__ r, const float* __restrict__ scale,
-                   const uint16_t* __restrict__ values, const uint8_t* __restrict__ feature_cols,
+                   const uint16_t* __restrict__ values, const uint8_t* __restrict__ protected_cols,
                    const uint8_t* __restrict__ counts, const uint32_t* __restrict__ row_start, float* __restrict__ out,
                    uint64_t stride, uint32_t first_row, uint32_t cols, uint32_t log_f) {
     const uint32_t n = first_row + blockIdx.x;
@@ -44,6 +44,6 @@ decode_rows_i8_f32(const int8_t* __restrict__ q, const int8_t* __restrict__ r, c
     }
     if (!values) return;
     __syncthreads();
-    for_each_feature(feature_cols, counts, row_start, n, cols, warp_index(), WARPS,
+    for_each_protected(protected_cols, counts, row_start, n, cols, warp_index(), WARPS,
                      [&](uint32_t i, uint32_t col) { out_row[col] = f32_from_bf16(values[i]); });
 }

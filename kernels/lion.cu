@@ -1,9 +1,9 @@
 // Quantized Lion on the INT8 planes of a weight: docs/ALGORITHM.md#quantized-lion, and the operation in
 // crates/qft-optim/src/ops.rs (LionUpdate), which gives every step of the arithmetic.
 //
-// Shapes: q, m i8 [N, K]; r as in fixed_point.cuh; scale f32 [N]; m_scale bf16 [N, ceil(K / 128)]; features as in
-// features.cuh, or null; grad f32 [rows, K] with a stride, for the rows from `first_row` on; squares f64 [rows] and grown
-// u32 [rows] receive each row's sum of squares of the gradient, and whether its scale grew.
+// Shapes: q, m i8 [N, K]; r as in fixed_point.cuh; scale f32 [N]; m_scale bf16 [N, ceil(K / 128)]; protected weights as in
+// protected.cuh, or null; grad f32 [rows, K] with a stride, for the rows from `first_row` on; squares f64 [rows] and grown u32
+// [rows] receive each row's sum of squares of the gradient, and whether its scale grew.
 // Grid: a block per row, of a warp for each 512 columns, 8 at most. A warp takes 128 columns at a time: the block of one
 // momentum scale, whose 128 random words are one counter of Philox per lane. A lane has four neighbours: 16 bytes of the
 // gradient, 4 of each plane, loaded while the block before is computed. Everything is read once and written once: whether a
@@ -14,10 +14,10 @@
 // CPU twin: crates/qft-optim/src/cpu/lion.rs.
 // Entries: lion_update_f32_i8_r{bits of the residual}_{code of the momentum}.
 // Bound: 8 to 10 bytes and about 120 instructions a weight, a sixth of them Philox: docs/KERNELS.md.
-#include "features.cuh"
 #include "fixed_point.cuh"
+#include "gradient_sums.cuh"
+#include "protected.cuh"
 #include "stochastic.cuh"
-#include "sums.cuh"
 
 constexpr uint32_t MAX_WARPS = 8;
 
@@ -113,7 +113,7 @@ __device__ __forceinline__ uint32_t encode_momentum(float m, float inverse, floa
 }
 
 // Updates a protected weight with the 16 bits of its element.
-__device__ __forceinline__ uint16_t update_feature(const Step& step, uint16_t value, float direction, uint32_t bits) {
+__device__ __forceinline__ uint16_t update_protected(const Step& step, uint16_t value, float direction, uint32_t bits) {
     const float v = f32_from_bf16(value);
     const float moved = v - step.lr * (direction + step.weight_decay * v);
     // Adding below the last bit kept and cutting there rounds up with the probability of the fraction.
@@ -144,19 +144,19 @@ struct Planes {
     int8_t *q, *r, *m;
     float* scale;
     uint16_t *m_scale, *values;
-    const uint8_t *feature_cols, *counts;
+    const uint8_t *protected_cols, *counts;
     const uint32_t* row_start;
 };
 
-// Updates the features of row n from the old momentum, and marks their columns.
+// Updates the protected weights of row n from the old momentum, and marks their columns.
 template <bool SQRT>
-__device__ __forceinline__ void update_features(const Step& step, const Planes& planes, const float* grad_row, uint32_t n,
+__device__ __forceinline__ void update_protected_row(const Step& step, const Planes& planes, const float* grad_row, uint32_t n,
                                                 uint32_t* marks) {
     const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK;
     for (uint32_t i = threadIdx.x; i < blocks * (BLOCK / 32); i += blockDim.x) marks[i] = 0;
     __syncthreads();
-    for_each_feature(planes.feature_cols, planes.counts, planes.row_start, n, cols, warp_index(), blockDim.x / WARP,
-                     [&](uint32_t feature, uint32_t col) {
+    for_each_protected(planes.protected_cols, planes.counts, planes.row_start, n, cols, warp_index(), blockDim.x / WARP,
+                     [&](uint32_t index, uint32_t col) {
         const float g = grad_row[col] * step.grad_scale;
         const uint32_t block = n * blocks + col / BLOCK;
         const uint64_t scale_index = static_cast<uint64_t>(n) * blocks + col / BLOCK;
@@ -164,7 +164,7 @@ __device__ __forceinline__ void update_features(const Step& step, const Planes& 
         const float m = decode_momentum<SQRT>(static_cast<float>(planes.m[static_cast<uint64_t>(n) * cols + col]), unit);
         const float direction = sign(step.beta1 * m + (1.0f - step.beta1) * g);
         const uint32_t bits = word_of(step.stream, 2 * block, col % BLOCK) & 0xFFFFu;
-        planes.values[feature] = update_feature(step, planes.values[feature], direction, bits);
+        planes.values[index] = update_protected(step, planes.values[index], direction, bits);
         atomicOr(&marks[col / 32], 1u << col % 32);
     });
     __syncthreads();
@@ -262,7 +262,7 @@ __device__ __forceinline__ void update_row(const Step& step, const Planes& plane
     const Place first = place_in<LOG_F>(row, warp);
     Place place = first;
     Quads next = load_quads<LOG_F>(place, columns_left(place.col, cols), aligned);
-    if (marks) update_features<SQRT>(step, planes, row.grad, n, marks);
+    if (marks) update_protected_row<SQRT>(step, planes, row.grad, n, marks);
     const float scale = planes.scale[n];
     // One lane's value is every lane's; but as a shuffle's result it is not computed anew for each block.
     const float lr_steps = __shfl_sync(FULL_MASK, __fdiv_rn(static_cast<float>(1 << LOG_F) * step.lr, scale), 0);
@@ -347,7 +347,7 @@ template <int LOG_F, bool SQRT>
 __device__ __forceinline__ void update_rows(const Step& step, const Planes& planes, const float* grad, uint64_t stride,
                                             int32_t* long_rows, double* squares, uint32_t* grown, uint32_t first_row,
                                             uint32_t rows) {
-    // Random words of each warp, a bit per column that marks features, and the row's new weights.
+    // Random words of each warp, a bit per column that marks protected weights, and the row's new weights.
     DYN_SHARED(uint32_t, shared);
     const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK, padded = blocks * BLOCK;
     uint32_t* const words = shared + warp_index() * WARP_WORDS;
@@ -371,7 +371,7 @@ __device__ __forceinline__ void update_rows(const Step& step, const Planes& plan
 // What an entry takes, and how it passes it on.
 #define LION_PARAMETERS                                                                                                   \
     int8_t *__restrict__ q, int8_t *__restrict__ r, float *__restrict__ scale, int8_t *__restrict__ m,                    \
-        uint16_t *__restrict__ m_scale, uint16_t *__restrict__ values, const uint8_t *__restrict__ feature_cols,          \
+        uint16_t *__restrict__ m_scale, uint16_t *__restrict__ values, const uint8_t *__restrict__ protected_cols,          \
         const uint8_t *__restrict__ counts, const uint32_t *__restrict__ row_start, const float *__restrict__ grad,       \
         uint64_t stride, int32_t *__restrict__ long_rows, double *__restrict__ squares, uint32_t *__restrict__ grown,     \
         uint32_t first_row, uint32_t rows, uint32_t cols, float grad_scale, float lr, float beta1, float beta2,           \
@@ -379,7 +379,7 @@ __device__ __forceinline__ void update_rows(const Step& step, const Planes& plan
 #define LION_UPDATE(LOG_F, SQRT)                                                                                          \
     update_rows<LOG_F, SQRT>(                                                                                             \
         {grad_scale, lr, beta1, beta2, weight_decay, dither, philox(seed, step, tensor, purpose), cols},                  \
-        {q, r, m, scale, m_scale, values, feature_cols, counts, row_start}, grad, stride, long_rows, squares, grown,      \
+        {q, r, m, scale, m_scale, values, protected_cols, counts, row_start}, grad, stride, long_rows, squares, grown,      \
         first_row, rows)
 
 extern "C" __global__ void __launch_bounds__(WARP * MAX_WARPS, BLOCKS)

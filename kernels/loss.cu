@@ -8,8 +8,8 @@
 // maximum. CPU twin: crates/qft-autograd/src/cpu/loss.rs.
 // Bound: the logits of one block, 8 MiB, come from L2 on cards that hold them: 4 bytes an element for stats, 8 for the
 // gradient, and about 20 instructions.
+#include "activation_rows.cuh"
 #include "exp.cuh"
-#include "rows.cuh"
 
 constexpr uint32_t LOSS_TILE = 2048;
 

@@ -9,8 +9,8 @@
 // Bound: memory. quantize_rows 5 bytes an element and a second read of x that a cache serves (a row of 16384 is 64 KiB);
 // columns 9, since the maximum of a column is known only at its end. Random bits cost about 15 instructions an element.
 #include "numeric.cuh"
+#include "quantize_wide.cuh"
 #include "stochastic.cuh"
-#include "widen.cuh"
 
 constexpr uint32_t WARPS = 8;
 constexpr uint32_t THREADS = WARP * WARPS;
@@ -80,7 +80,7 @@ quantize_widen_f32_i8(const float* __restrict__ x, uint64_t stride, const uint32
                       int8_t* __restrict__ q, float* __restrict__ scale, int8_t* __restrict__ high, uint32_t cols) {
     __shared__ float reduced[WARPS];
     const float* const row = x + blockIdx.x * stride;
-    widen_row<WARPS>(cols, channels, reduced, q + static_cast<uint64_t>(blockIdx.x) * cols, scale + blockIdx.x,
+    quantize_row_wide<WARPS>(cols, channels, reduced, q + static_cast<uint64_t>(blockIdx.x) * cols, scale + blockIdx.x,
                      high + static_cast<uint64_t>(blockIdx.x) * WIDE, [&](uint32_t i) { return row[i]; });
 }
 

@@ -9,7 +9,7 @@
 // Bound: memory. A row is read once from HBM, then again from L1 or L2 (16 KiB at 4096 columns, eight blocks to a
 // multiprocessor): 5 bytes an element forward to INT8, 8 to f32, 16 backward and 8 more for the gain's gradient. The
 // walk over 16 lanes takes about 256 steps at 4096 columns, 1 us, behind other blocks' loads.
-#include "rows.cuh"
+#include "activation_rows.cuh"
 
 constexpr uint32_t FORWARD_TILE = 2048;
 constexpr uint32_t BACKWARD_TILE = 1024;

@@ -7,8 +7,8 @@
 // CPU twin: crates/qft-autograd/src/cpu/swiglu.rs.
 // Bound: memory: 12 bytes an element to f32, 9 to INT8, 20 backward. About 40 instructions an element and pass; to
 // INT8 the row waits in shared memory between the two passes where it fits, else it is computed again.
+#include "activation_rows.cuh"
 #include "exp.cuh"
-#include "rows.cuh"
 
 __device__ __forceinline__ float swiglu(float gate, float up) {
     return __fmul_rn(__fmul_rn(gate, sigmoid_f32(gate)), up);

@@ -7,7 +7,7 @@
 // Grid: 64 rows by 64 columns of `in` per block of 256 threads, rows in x, columns in y. A thread turns 4 x 4 bytes in
 // registers; half a warp reads, and writes, 64 neighbouring bytes.
 // Bound: memory, two bytes an element. CPU twin: none, an index is all there is to it.
-#include "bytes.cuh"
+#include "packed_bytes.cuh"
 
 namespace {
 

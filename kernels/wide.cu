@@ -5,7 +5,7 @@
 // Numerics: one product per element; comparisons, and a product by two. Maxima have no order, so results are the CPU's
 // bit for bit. CPU twins: raise_maxima in crates/qft-tensor/src/cpu/wide.rs, select in crates/qft-tensor/src/wide.rs.
 // Bound: the maxima memory, a byte an element; the choice latency, about 5 us: rounds read the maxima from L1.
-#include "quads.cuh"
+#include "quad_access.cuh"
 #include "wide.cuh"
 
 constexpr uint32_t WARPS = 8;

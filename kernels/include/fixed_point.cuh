@@ -2,7 +2,7 @@
 //
 // k = q * F + r with F = 2^LOG_F; q = (k + F / 2) >> LOG_F, so r is in -F / 2..F / 2.
 #pragma once
-#include "quads.cuh"
+#include "quad_access.cuh"
 
 // Bytes of the residual plane of a row.
 template <int LOG_F>

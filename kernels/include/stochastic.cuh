@@ -3,7 +3,7 @@
 // A lane that computes one counter gets words that lie 16 apart, but handles four consecutive elements: the words change
 // hands in shared memory.
 #pragma once
-#include "quads.cuh"
+#include "quad_access.cuh"
 
 // Words of one warp in shared memory: two random blocks, the second moved by 16 banks so that the stores of both halves of
 // the warp do not collide.

@@ -1,5 +1,6 @@
 //! `cargo xtask bench-gemm`: the INT8 products of a model's layers on any device, in all three orientations.
 
+use crate::about::About;
 use anyhow::Result;
 use qft_llama::LlamaConfig;
 use qft_tensor::Orientation;
@@ -45,6 +46,7 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let about = About::now();
     let config = LlamaConfig::preset(&args.model)?;
     let machine = Machine::open(MachineOptions {
         device: args.device,
@@ -69,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let peak = machine.int8_gops();
     if args.json {
         let json = serde_json::json!({
-            "model": args.model, "tokens": args.tokens, "machine": machine.description(),
+            "about": about, "model": args.model, "tokens": args.tokens, "machine": machine.description(),
             "peak_gops": peak, "products": rows,
         });
         println!("{json}");

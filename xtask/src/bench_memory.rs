@@ -175,8 +175,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn row(args: &Args, model: &str, config: &LlamaConfig, states: States) -> Result<Row> {
-    let seq_len = args.tokens.min(config.max_position_embeddings);
-    let shape = StepShape { seq_len, batch_size: args.tokens.div_ceil(seq_len), accumulate: 1 };
+    let shape = step_shape(config, args.tokens);
     let recompute = match args.recompute {
         Keep::None => Recompute::None,
         Keep::Block => Recompute::Block,
@@ -197,6 +196,19 @@ fn row(args: &Args, model: &str, config: &LlamaConfig, states: States) -> Result
         plan: planned,
         measured,
     })
+}
+
+/// The plan of a preset with block recomputation, as the table of this task has it.
+pub(crate) fn planned(model: &str, states: States, tokens: usize) -> Result<MemoryPlan> {
+    let config = LlamaConfig::preset(model)?;
+    let setup = setup_of(states, None, Recompute::Block)?;
+    Ok(plan(&config, &setup, step_shape(&config, tokens))?)
+}
+
+/// That many tokens, in one sequence if the model allows.
+fn step_shape(config: &LlamaConfig, tokens: usize) -> StepShape {
+    let seq_len = tokens.min(config.max_position_embeddings);
+    StepShape { seq_len, batch_size: tokens.div_ceil(seq_len), accumulate: 1 }
 }
 
 /// The setup of a mode with Lion.
@@ -305,6 +317,7 @@ impl RandomModel {
             &dir,
             None,
             config,
+            export::SavedWeights::default(),
             export::DEFAULT_SHARD_BYTES,
             &Arc::default(),
             &mut |t, rows, out| weights.read_rows(&t.name, rows, out),

@@ -1,5 +1,6 @@
 //! `cargo xtask bench-step`: the speed of optimizer steps of a model of a given shape, and where their time goes.
 
+use crate::about::About;
 use crate::bench_memory::{setup_of, text_like_batch};
 use anyhow::{Result, bail};
 use qft_llama::model::Model;
@@ -53,6 +54,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let about = About::now();
     let config = LlamaConfig::preset(&args.model)?;
     let recompute = if args.recompute { Recompute::Block } else { Recompute::None };
     let setup = setup_of(args.states, args.protected, recompute)?;
@@ -87,7 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let rate = tokens as f64 / seconds;
     if args.json {
         let json = serde_json::json!({
-            "model": args.model, "states": args.states, "machine": machine.description(),
+            "about": about, "model": args.model, "states": args.states, "machine": machine.description(),
             "tokens": tokens, "seconds": seconds, "core_seconds": cores, "tokens_per_second": rate, "loss": loss,
             "profile": profile, "peak_rss_bytes": rss::peak(),
             "peak_device_bytes": ops.ledger().report().peak_reserved_bytes,

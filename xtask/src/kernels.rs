@@ -25,16 +25,16 @@ struct Config {
     packages: Vec<String>,
     compiler: String,
     flags: Vec<String>,
-    machine: Machine,
+    machine: Target,
     /// For sources that are not for that machine, by name.
-    only: BTreeMap<String, Machine>,
+    only: BTreeMap<String, Target>,
     spills: BTreeMap<String, String>,
 }
 
 /// What a source is compiled for.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Machine {
+struct Target {
     architecture: String,
     ptx_version: String,
     targets: Vec<String>,
@@ -45,7 +45,7 @@ struct Source {
     name: String,
     path: PathBuf,
     ptx: PathBuf,
-    machine: Machine,
+    machine: Target,
     /// First line of an up-to-date PTX file.
     stamp: String,
 }
@@ -229,9 +229,7 @@ impl Toolkit {
         if let Some(nvcc) = on_path.into_iter().find(|nvcc| is_version(nvcc, &config.compiler)) {
             return Ok(Self::beside(nvcc));
         }
-        let target = env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-        let environment = target.join("kernels-compiler");
+        let environment = environment();
         if let Some(nvcc) =
             installed(&environment).filter(|nvcc| is_version(nvcc, &config.compiler))
         {
@@ -308,6 +306,13 @@ fn without_path(ptx: &str) -> String {
     marks.iter().fold(ptx.to_owned(), |text, mark| {
         text.replace(&format!("{mark}{digits}"), &format!("{mark}00000000"))
     })
+}
+
+/// The virtual environment that a compiler is installed into.
+pub(crate) fn environment() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    target.join("kernels-compiler")
 }
 
 /// nvcc within a virtual environment.

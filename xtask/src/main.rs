@@ -1,10 +1,13 @@
 //! Repository tasks: `cargo xtask <task>`.
 
+mod about;
 mod bench_gemm;
 mod bench_memory;
 mod bench_step;
+mod ci;
 mod gpu_check;
 mod kernels;
+mod options;
 mod repository;
 mod tidy;
 
@@ -27,6 +30,10 @@ enum Task {
     GpuCheck(gpu_check::Args),
     /// Checks the rules of the repository that no compiler knows.
     Tidy,
+    /// Writes docs/OPTIONS.md, the reference of all options, from their definitions.
+    Options,
+    /// Every check of the repository, the cheapest first.
+    Ci(ci::Args),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +44,8 @@ fn main() -> ExitCode {
         Task::BenchGemm(args) => bench_gemm::run(&args),
         Task::GpuCheck(args) => gpu_check::run(&args),
         Task::Tidy => tidy::run(),
+        Task::Options => options::run(),
+        Task::Ci(args) => ci::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

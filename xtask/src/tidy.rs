@@ -1,86 +1,139 @@
-//! Rules of the repository that no compiler knows: file sizes, module docs, where `unsafe` may stand, links in docs.
+//! `cargo xtask tidy`: rules of the repository that no compiler knows. Each module below holds the table of one kind.
 
-use anyhow::{Result, bail};
+mod docs;
+mod facts;
+mod floors;
+mod memory_table;
+mod source;
+
+use crate::options;
+use crate::repository::repository;
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-/// Lines of a source file without its tests.
-const MAX_LINES: usize = 700;
+/// A text file of the repository.
+pub(super) struct File {
+    /// Where it is, from the root, with slashes.
+    pub(super) path: String,
+    /// What it holds.
+    pub(super) text: String,
+}
 
-/// Folders in which `unsafe` is allowed.
-const UNSAFE: [&str; 3] =
-    ["crates/qft-tensor/src/simd/", "crates/qft-cuda/src/", "crates/qft-emulator/src/"];
+/// The files that the rules are about.
+pub(super) struct Repository {
+    root: PathBuf,
+    files: Vec<File>,
+}
+
+impl Repository {
+    /// Reads sources, documents and manifests.
+    fn read(root: &Path) -> Result<Self> {
+        let mut files = Vec::new();
+        for folder in [".github", "benchmarks", "crates", "docs", "examples", "scripts", "xtask"] {
+            collect(root, &root.join(folder), &mut files)?;
+        }
+        for name in ["Cargo.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"] {
+            files.push(file(root, &root.join(name))?);
+        }
+        Ok(Self { root: root.to_owned(), files })
+    }
+
+    /// The files whose names end so.
+    pub(super) fn ending(&self, ending: &str) -> impl Iterator<Item = &File> {
+        self.files.iter().filter(move |file| file.path.ends_with(ending))
+    }
+
+    /// The text of a file that a rule needs.
+    pub(super) fn text(&self, path: &str) -> Result<&str, String> {
+        let found = self.files.iter().find(|file| file.path == path);
+        found.map(|file| &*file.text).ok_or_else(|| format!("{path}: a rule needs it"))
+    }
+
+    /// Whether there is such a file or folder.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.root.join(path).exists()
+    }
+}
+
+/// What a rule found wrong, a line each.
+pub(super) type Problems = Vec<String>;
+
+/// Looks at the whole repository.
+type Rule = fn(&Repository) -> Problems;
+
+/// Every rule, and what it is about.
+const RULES: [(&str, Rule); 11] = [
+    ("sizes of files", source::sizes),
+    ("module comments", source::comments),
+    ("places of `unsafe`", source::unsafe_places),
+    ("lengths of functions", source::functions),
+    ("floors of crates", floors::crates),
+    ("floors of the trainer", floors::trainer),
+    ("links", docs::links),
+    ("paths in documents", docs::paths),
+    ("paths of machines", docs::machine_paths),
+    ("constants in documents", facts::constants),
+    ("the README's memory table", memory_table::check),
+];
 
 /// Checks every rule and reports all violations at once.
 pub(crate) fn run() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut files = Vec::new();
-    for folder in ["crates", "xtask", "docs"] {
-        collect(&root.join(folder), &mut files)?;
-    }
-    files.extend(["README.md", "CHANGELOG.md"].map(|name| root.join(name)));
-    let mut problems = Vec::new();
-    for file in &files {
-        let shown = file.strip_prefix(&root).unwrap_or(file).display().to_string();
-        let Ok(text) = std::fs::read_to_string(file) else {
-            problems.push(format!("{shown}: cannot be read"));
-            continue;
-        };
-        if shown.ends_with(".rs") {
-            rust(&shown, &text, &mut problems);
-        } else if shown.ends_with(".md") {
-            links(file, &shown, &text, &mut problems);
-        }
-    }
+    let repository = Repository::read(&repository())?;
+    let mut problems: Problems = RULES.iter().flat_map(|(_, rule)| rule(&repository)).collect();
+    problems.extend(options::stale(&repository.root));
     if problems.is_empty() {
-        println!("tidy: {} files follow the rules", files.len());
+        println!("tidy: {} files follow {} rules", repository.files.len(), RULES.len() + 1);
         return Ok(());
     }
     bail!("{}", problems.join("\n"))
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let mut entries: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+fn collect(root: &Path, folder: &Path, files: &mut Vec<File>) -> Result<()> {
+    let mut entries: Vec<_> = std::fs::read_dir(folder)
+        .with_context(|| folder.display().to_string())?
+        .collect::<Result<_, _>>()?;
     entries.sort_by_key(std::fs::DirEntry::path);
     for entry in entries {
         let path = entry.path();
+        let ending = path.extension().and_then(|ending| ending.to_str());
         if path.is_dir() {
             // What a build or a fuzzer leaves is not ours.
             let name = entry.file_name();
             if !["target", "corpus", "artifacts"].iter().any(|skip| name == *skip) {
-                collect(&path, files)?;
+                collect(root, &path, files)?;
             }
-        } else if path.extension().is_some_and(|e| e == "rs" || e == "md") {
-            files.push(path);
+        } else if matches!(ending, Some("rs" | "md" | "toml" | "yml")) {
+            files.push(file(root, &path)?);
         }
     }
     Ok(())
 }
 
-fn rust(shown: &str, text: &str, problems: &mut Vec<String>) {
-    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
-    let lines = code.lines().count();
-    if lines > MAX_LINES && !shown.contains("/tests/") {
-        problems.push(format!("{shown}: {lines} lines, at most {MAX_LINES}: split by concept"));
-    }
-    if !text.starts_with("//!") {
-        problems.push(format!("{shown}: does not begin with a module comment"));
-    }
-    let keyword = ["unsafe ", "{"].concat();
-    if code.contains(&keyword) && !UNSAFE.iter().any(|folder| shown.starts_with(folder)) {
-        problems.push(format!("{shown}: unsafe outside of {UNSAFE:?}"));
+fn file(root: &Path, path: &Path) -> Result<File> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
+    Ok(File { path: shown.replace('\\', "/"), text })
+}
+
+#[cfg(test)]
+impl Repository {
+    /// A repository of these files alone.
+    fn of(files: &[(&str, &str)]) -> Self {
+        let file = |&(path, text): &(&str, &str)| File { path: path.into(), text: text.into() };
+        Self { root: PathBuf::new(), files: files.iter().map(file).collect() }
     }
 }
 
-/// Relative links of a Markdown file must lead somewhere.
-fn links(file: &Path, shown: &str, text: &str, problems: &mut Vec<String>) {
-    for part in text.split("](").skip(1) {
-        let target = part.split([')', '#', ' ']).next().unwrap_or_default();
-        if target.is_empty() || target.contains("://") {
-            continue;
-        }
-        let folder = file.parent().unwrap_or(Path::new("."));
-        if !folder.join(target).exists() {
-            problems.push(format!("{shown}: link to {target}, which does not exist"));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_repository_follows_the_rules() {
+        let repository = Repository::read(&repository()).unwrap();
+        for (about, rule) in RULES {
+            let problems = rule(&repository);
+            assert!(problems.is_empty(), "{about}:\n{}", problems.join("\n"));
         }
     }
 }

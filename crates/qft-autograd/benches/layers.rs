@@ -10,7 +10,7 @@ use qft_autograd::ops::{
     LossGradient, LossStats, Operands, RmsNormBackward, RmsNormForward, Rope, SwigluBackward,
     SwigluForward,
 };
-use qft_autograd::{Heads, LayerOps, RowsOut, Segments, TableRef};
+use qft_autograd::{ActivationsOut, Heads, LayerOps, Segments, TableRef};
 use qft_quant::{HybridFormat, HybridMatrix, Residual};
 use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner, QMatrix, ScaleAxis};
 use qft_testing::rng::TestRng;
@@ -136,7 +136,7 @@ fn rmsnorm(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(8 * len as u64));
     group.bench_function("forward to f32", |b| {
         b.iter(|| {
-            let out = RowsOut::Float(&mut out);
+            let out = ActivationsOut::Float(&mut out);
             let (x, gain, rstd) = (&x, &gain, &mut rstd);
             cpu.rmsnorm_forward(RmsNormForward { x, gain, eps: 1e-5, rstd, out })
         });
@@ -144,7 +144,7 @@ fn rmsnorm(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(5 * len as u64));
     group.bench_function("forward to i8", |b| {
         b.iter(|| {
-            let out = RowsOut::Int8(&mut int8);
+            let out = ActivationsOut::Int8(&mut int8);
             let (x, gain, rstd) = (&x, &gain, &mut rstd);
             cpu.rmsnorm_forward(RmsNormForward { x, gain, eps: 1e-5, rstd, out })
         });
@@ -172,14 +172,14 @@ fn swiglu(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(12 * len as u64));
     group.bench_function("forward to f32", |b| {
         b.iter(|| {
-            let out = RowsOut::Float(&mut out);
+            let out = ActivationsOut::Float(&mut out);
             cpu.swiglu_forward(SwigluForward { gate: &gate, up: &up, rows: ROWS, out })
         });
     });
     group.throughput(Throughput::Bytes(9 * len as u64));
     group.bench_function("forward to i8", |b| {
         b.iter(|| {
-            let out = RowsOut::Int8(&mut int8);
+            let out = ActivationsOut::Int8(&mut int8);
             cpu.swiglu_forward(SwigluForward { gate: &gate, up: &up, rows: ROWS, out })
         });
     });
@@ -212,7 +212,7 @@ fn embedding(c: &mut Criterion) {
     let (cpu, mut rng) = (cpu(2), TestRng::new(7));
     let vocab = 4096;
     let weights = rng.normals(vocab * CHANNELS, 0.02);
-    let format = HybridFormat { residual: Residual::Bits8, outlier_fraction: 0.005 };
+    let format = HybridFormat { residual: Residual::Bits8, protected_fraction: 0.005 };
     let mut read = |rows: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&weights[rows.start * CHANNELS..rows.end * CHANNELS]);
         Ok::<_, qft_quant::Error>(())

@@ -1,7 +1,9 @@
 //! One linear layer learns another by gradient descent: forward and backward in INT8 and in float, side by side.
 
 use qft_autograd::layers::linear::{self, PendingGradient};
-use qft_autograd::{Compute, Context, Error, GradientSink, Matrix, Rows, TensorId, Vector, Weight};
+use qft_autograd::{
+    Activations, Compute, Context, Error, GradientSink, Matrix, TensorId, Vector, Weight,
+};
 use qft_quant::{HybridFormat, HybridMatrix, Residual};
 use qft_tensor::{Buffer, Cpu, CpuConfig, NO_CHANNEL, Owner, WIDE};
 use qft_testing::rng::TestRng;
@@ -55,9 +57,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let device = Buffer::from_host(&cpu, Owner::Activations, "x", &x)?;
             let rows = match compute {
                 Compute::Int8 => {
-                    Rows::quantize(&cpu, "x", &device, (TOKENS, INPUTS), all_alike.all())?
+                    Activations::quantize(&cpu, "x", &device, (TOKENS, INPUTS), all_alike.all())?
                 }
-                Compute::Float => Rows::Float { data: device, rows: TOKENS, cols: INPUTS },
+                Compute::Float => Activations::Float { data: device, rows: TOKENS, cols: INPUTS },
             };
             let mut y = Buffer::zeros(&cpu, Owner::Activations, "y", TOKENS * OUTPUTS)?;
             linear::forward(&ctx, &matrix, 0..OUTPUTS, &rows, &mut y, false)?;
@@ -92,7 +94,7 @@ fn build(cpu: &Cpu, compute: Compute, weights: &[f32]) -> Result<Matrix, Error> 
         }
         return Ok(matrix);
     }
-    let format = HybridFormat { residual: Residual::Bits8, outlier_fraction: 0.0 };
+    let format = HybridFormat { residual: Residual::Bits8, protected_fraction: 0.0 };
     let read = &mut |rows: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&weights[rows.start * INPUTS..rows.end * INPUTS]);
         Ok::<_, qft_quant::Error>(())

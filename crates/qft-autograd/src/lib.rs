@@ -4,22 +4,22 @@
 //! lies on an activation stack; each parameter's gradient is handed to a [`GradientSink`] by blocks of rows, so
 //! a whole gradient need not exist. Operations run on any device that implements [`LayerOps`].
 
+pub mod activations;
 pub mod context;
 pub mod error;
 pub mod layers;
 pub mod ops;
 pub mod param;
-pub mod rows;
 pub mod sink;
 pub mod stack;
 
 mod cpu;
 mod planner;
 
+pub use activations::Activations;
 pub use context::{Compute, Context, TensorId};
 pub use error::Error;
-pub use ops::{Heads, LayerOps, RowsOut, Segments, TableRef};
+pub use ops::{ActivationsOut, Heads, LayerOps, Segments, TableRef};
 pub use param::{Matrix, Vector, Weight};
-pub use rows::Rows;
 pub use sink::GradientSink;
 pub use stack::Stack;

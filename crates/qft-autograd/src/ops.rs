@@ -28,7 +28,7 @@ use qft_tensor::{Buffer, QMatrix, ScaleAxis};
 
 /// Where an operation writes activations that a linear layer will read.
 #[derive(Debug)]
-pub enum RowsOut<'a> {
+pub enum ActivationsOut<'a> {
     /// As f32 `[T, width]`.
     Float(&'a mut Buffer<f32>),
     /// Quantized to nearest with a scale per token, and with wide channels if it has places for them, as
@@ -36,7 +36,7 @@ pub enum RowsOut<'a> {
     Int8(&'a mut QMatrix),
 }
 
-impl RowsOut<'_> {
+impl ActivationsOut<'_> {
     fn check(&self, op: &'static str, rows: usize, cols: usize) -> Result<(), Error> {
         match self {
             Self::Float(out) => expect(op, rows * cols, out.len()),

@@ -10,7 +10,7 @@ use qft_tensor::{Buffer, Device, Owner};
 pub enum Weight {
     /// f32 `[N, K]`: the reference.
     Float(Buffer<f32>),
-    /// INT8 planes with protected features.
+    /// INT8 planes with protected weights.
     Hybrid(HybridMatrix),
 }
 

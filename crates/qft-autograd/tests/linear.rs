@@ -1,11 +1,11 @@
 //! The linear layer where its products have to be cut.
-#![allow(clippy::unwrap_used)] // A test may panic.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ops_common;
 
 use ops_common::{best, garbage, get, put};
 use qft_autograd::layers::linear::PendingGradient;
-use qft_autograd::{Compute, Context, Rows};
+use qft_autograd::{Activations, Compute, Context};
 use qft_tensor::{MAX_K, NO_CHANNEL, Rounding, WIDE};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn gradient(tokens: usize, x: &[f32], dy: &[f32]) -> Vec<f32> {
     channels[0] = 1;
     let (k, n, channels) = (x.len(), dy.len(), put(&cpu, &channels));
     let x = put(&cpu, &x.repeat(tokens));
-    let x = Arc::new(Rows::quantize(&cpu, "x", &x, (tokens, k), channels.all()).unwrap());
+    let x = Arc::new(Activations::quantize(&cpu, "x", &x, (tokens, k), channels.all()).unwrap());
     let dy = put(&cpu, &dy.repeat(tokens));
     let pending = PendingGradient::new(&ctx, &x, &dy, n, Rounding::Nearest).unwrap();
     let mut grad = garbage(&cpu, n * k);

@@ -1,6 +1,6 @@
 //! RMSNorm, SwiGLU, rotary embedding and bf16 against their f64 references, and bit for bit across instruction sets.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ops_common;
 
@@ -9,7 +9,7 @@ use ops_common::{all, best, bits, garbage, get, put};
 use qft_autograd::ops::{
     FromBf16, RmsNormBackward, RmsNormForward, Rope, SwigluBackward, SwigluForward, ToBf16,
 };
-use qft_autograd::{LayerOps, RowsOut};
+use qft_autograd::{ActivationsOut, LayerOps};
 use qft_tensor::{
     Buffer, Cpu, NO_CHANNEL, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding, ScaleAxis, WIDE,
 };
@@ -77,7 +77,7 @@ fn rmsnorm() {
         let got = agree(|cpu| {
             let (x, gain) = (put(cpu, &x), put(cpu, &gain));
             let (mut rstd, mut out) = (garbage(cpu, rows), garbage(cpu, rows * cols));
-            let float = RowsOut::Float(&mut out);
+            let float = ActivationsOut::Float(&mut out);
             cpu.rmsnorm_forward(RmsNormForward {
                 x: &x,
                 gain: &gain,
@@ -93,7 +93,7 @@ fn rmsnorm() {
                 gain: &gain,
                 eps,
                 rstd: &mut fused_rstd,
-                out: RowsOut::Int8(&mut fused),
+                out: ActivationsOut::Int8(&mut fused),
             })
             .unwrap();
             let want = quantized(cpu, &out, (rows, cols), &[]);
@@ -155,18 +155,20 @@ fn wide_channels_have_the_digits_of_the_result() {
                 assert!(planes.3.iter().any(|&high| high != 0));
             };
             for int8 in [false, true] {
-                let out = match int8 {
-                    true => RowsOut::Int8(&mut fused),
-                    false => RowsOut::Float(&mut out),
+                let out = if int8 {
+                    ActivationsOut::Int8(&mut fused)
+                } else {
+                    ActivationsOut::Float(&mut out)
                 };
                 let (x, gain, rstd) = (&x, &gain, &mut rstd);
                 cpu.rmsnorm_forward(RmsNormForward { x, gain, eps: 1e-5, rstd, out }).unwrap();
             }
             check(cpu, &fused, &out);
             for int8 in [false, true] {
-                let out = match int8 {
-                    true => RowsOut::Int8(&mut fused),
-                    false => RowsOut::Float(&mut out),
+                let out = if int8 {
+                    ActivationsOut::Int8(&mut fused)
+                } else {
+                    ActivationsOut::Float(&mut out)
                 };
                 cpu.swiglu_forward(SwigluForward { gate: &x, up: &up, rows, out }).unwrap();
             }
@@ -189,10 +191,11 @@ fn swiglu() {
         let got = agree(|cpu| {
             let (mut gate, mut up) = (put(cpu, &gate), put(cpu, &up));
             let mut out = garbage(cpu, len);
-            let float = RowsOut::Float(&mut out);
+            let float = ActivationsOut::Float(&mut out);
             cpu.swiglu_forward(SwigluForward { gate: &gate, up: &up, rows, out: float }).unwrap();
             let mut fused = int8(cpu, (rows, cols), &[]);
-            let op = SwigluForward { gate: &gate, up: &up, rows, out: RowsOut::Int8(&mut fused) };
+            let op =
+                SwigluForward { gate: &gate, up: &up, rows, out: ActivationsOut::Int8(&mut fused) };
             cpu.swiglu_forward(op).unwrap();
             let want = quantized(cpu, &out, (rows, cols), &[]);
             assert_eq!(planes(&fused), want, "[{rows}, {cols}]");
@@ -287,14 +290,14 @@ fn wrong_shapes_are_errors() {
     let cpu = best();
     let (x, gain) = (garbage(&cpu, 12), garbage(&cpu, 4));
     let (mut rstd, mut out) = (garbage(&cpu, 3), garbage(&cpu, 11));
-    let out = RowsOut::Float(&mut out);
+    let out = ActivationsOut::Float(&mut out);
     let op = RmsNormForward { x: &x, gain: &gain, eps: 0.0, rstd: &mut rstd, out };
     assert!(cpu.rmsnorm_forward(op).is_err());
     let mut by_column =
         QMatrix::alloc(&cpu, Owner::Activations, "test", (3, 4), ScaleAxis::Column).unwrap();
-    let out = RowsOut::Int8(&mut by_column);
+    let out = ActivationsOut::Int8(&mut by_column);
     assert!(cpu.swiglu_forward(SwigluForward { gate: &x, up: &x, rows: 3, out }).is_err());
     let mut turned = int8(&cpu, (4, 3), &[]);
-    let out = RowsOut::Int8(&mut turned);
+    let out = ActivationsOut::Int8(&mut turned);
     assert!(cpu.swiglu_forward(SwigluForward { gate: &x, up: &x, rows: 3, out }).is_err());
 }

@@ -1,6 +1,6 @@
 //! The device: buffers under the ledger, and launches with checked arguments.
 
-use crate::memory::{Block, DeviceBlock};
+use crate::memory::{DeviceBlock, DriverBlock};
 use crate::scratch::{HOPPER_SCRATCH_BYTES, SCRATCH_BYTES, Scratch};
 use crate::{Arg, Driver, Error, Launch};
 use qft_tensor::buffer::RawBuffer;
@@ -28,7 +28,7 @@ pub struct Cuda {
     driver: Arc<dyn Driver>,
     host: Arc<Host>,
     ledger: Arc<Ledger>,
-    free: Arc<FreeBlocks<Block>>,
+    free: Arc<FreeBlocks<DriverBlock>>,
     scratch: Scratch,
     warpgroup_products: bool,
 }
@@ -232,10 +232,12 @@ impl Device for Cuda {
         let registration = self.ledger.register(owner, name, dtype, len);
         let block = self.free.take(&registration, |bytes| {
             let size = usize::try_from(bytes).map_err(|_| Error::OutOfMemory { bytes });
-            size.and_then(|size| Block::new(&self.driver, size)).map_err(|error| match error {
-                Error::OutOfMemory { .. } => qft_tensor::Error::OutOfMemory { name, bytes },
-                other => other.during("alloc"),
-            })
+            size.and_then(|size| DriverBlock::new(&self.driver, size)).map_err(
+                |error| match error {
+                    Error::OutOfMemory { .. } => qft_tensor::Error::OutOfMemory { name, bytes },
+                    other => other.during("alloc"),
+                },
+            )
         })?;
         let block = DeviceBlock::new(block, self.driver.properties().ordinal, dtype, len);
         Ok(RawBuffer::new(Box::new(block), registration, name))

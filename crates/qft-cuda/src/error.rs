@@ -38,7 +38,7 @@ pub enum Error {
         needed: (u32, u32),
     },
     /// The GPU failed the test at its opening.
-    #[error("the GPU cannot be used; take another device")]
+    #[error("the GPU cannot be used; choose another device")]
     SelfTest(#[source] qft_tensor::Error),
     /// A known answer was not given.
     #[error("{device} computes {what} wrongly")]
@@ -57,7 +57,7 @@ pub enum Error {
         message: String,
     },
     /// The device has no memory left.
-    #[error("out of device memory: {bytes} bytes")]
+    #[error("out of device memory: {bytes} bytes were requested")]
     OutOfMemory {
         /// What was asked for.
         bytes: u64,
@@ -79,7 +79,7 @@ pub enum Error {
         got: Vec<Arg>,
     },
     /// A launch is outside of what the kernel or the device allows.
-    #[error("{kernel}: {what} is {got}, at most {max} are possible")]
+    #[error("{kernel}: {what} is {got}, expected at most {max}")]
     Limit {
         /// The kernel.
         kernel: &'static str,

@@ -9,12 +9,12 @@ use std::fmt;
 use std::sync::Arc;
 
 /// One allocation of a driver, given back when dropped.
-pub(crate) struct Block {
+pub(crate) struct DriverBlock {
     driver: Arc<dyn Driver>,
     address: u64,
 }
 
-impl Block {
+impl DriverBlock {
     /// Errors: those of [`Driver::alloc`].
     pub(crate) fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Self, Error> {
         // Empty buffers exist; a driver refuses an allocation of nothing.
@@ -27,22 +27,22 @@ impl Block {
     }
 }
 
-impl Drop for Block {
+impl Drop for DriverBlock {
     fn drop(&mut self) {
         // A failure here is one of an earlier kernel, which the next call reports as well.
         let _ = self.driver.free(self.address);
     }
 }
 
-impl fmt::Debug for Block {
+impl fmt::Debug for DriverBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Block({:#x})", self.address)
+        write!(f, "DriverBlock({:#x})", self.address)
     }
 }
 
 /// The memory behind a buffer of a [`crate::Cuda`].
 pub(crate) struct DeviceBlock {
-    block: PooledBlock<Block>,
+    block: PooledBlock<DriverBlock>,
     ordinal: usize,
     dtype: DType,
     len: usize,
@@ -53,7 +53,12 @@ pub(crate) struct DeviceBlock {
 
 impl DeviceBlock {
     /// Memory for `len` elements, contents unknown.
-    pub(crate) fn new(block: PooledBlock<Block>, ordinal: usize, dtype: DType, len: usize) -> Self {
+    pub(crate) fn new(
+        block: PooledBlock<DriverBlock>,
+        ordinal: usize,
+        dtype: DType,
+        len: usize,
+    ) -> Self {
         Self { block, ordinal, dtype, len, largest: None }
     }
 
@@ -80,7 +85,10 @@ impl DeviceBlock {
 
     /// The address, if the block is memory of `driver`.
     pub(crate) fn address_on(&self, driver: &Arc<dyn Driver>) -> Option<u64> {
-        self.block.get().filter(|block| Arc::ptr_eq(&block.driver, driver)).map(Block::address)
+        self.block
+            .get()
+            .filter(|block| Arc::ptr_eq(&block.driver, driver))
+            .map(DriverBlock::address)
     }
 }
 

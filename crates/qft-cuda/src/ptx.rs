@@ -9,7 +9,7 @@ pub static MODULES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/module
 
 /// One kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct KernelEntry {
     /// The module that holds it, an index into [`MODULES`].
     pub module: usize,
     /// What it takes.
@@ -17,13 +17,13 @@ pub struct Entry {
 }
 
 /// All kernels, by name.
-pub fn entries() -> &'static HashMap<&'static str, Entry> {
-    static ENTRIES: OnceLock<HashMap<&'static str, Entry>> = OnceLock::new();
+pub fn entries() -> &'static HashMap<&'static str, KernelEntry> {
+    static ENTRIES: OnceLock<HashMap<&'static str, KernelEntry>> = OnceLock::new();
     ENTRIES.get_or_init(|| {
         let modules = MODULES.iter().enumerate();
         modules
             .flat_map(|(module, (_, text))| {
-                parse(text).map(move |(name, signature)| (name, Entry { module, signature }))
+                parse(text).map(move |(name, signature)| (name, KernelEntry { module, signature }))
             })
             .collect()
     })
@@ -32,7 +32,7 @@ pub fn entries() -> &'static HashMap<&'static str, Entry> {
 /// The kernel of that name.
 ///
 /// Errors: [`Error::UnknownKernel`].
-pub fn entry(kernel: &str) -> Result<&'static Entry, Error> {
+pub fn entry(kernel: &str) -> Result<&'static KernelEntry, Error> {
     entries().get(kernel).ok_or_else(|| Error::UnknownKernel { kernel: kernel.to_owned() })
 }
 

@@ -1,6 +1,6 @@
 //! The device's fixed scratch block, for reductions across blocks.
 
-use crate::memory::Block;
+use crate::memory::DriverBlock;
 use crate::{Arg, Cuda, Driver, Error};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,13 +13,13 @@ pub(crate) const HOPPER_SCRATCH_BYTES: usize = 128 << 20;
 /// The scratch block. It stands outside of the ledger: it belongs to the device, not to a model.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    block: Mutex<Block>,
+    block: Mutex<DriverBlock>,
     bytes: usize,
 }
 
 impl Scratch {
     pub(crate) fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Self, Error> {
-        Ok(Self { block: Mutex::new(Block::new(driver, bytes)?), bytes })
+        Ok(Self { block: Mutex::new(DriverBlock::new(driver, bytes)?), bytes })
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -29,7 +29,7 @@ impl Scratch {
 
 /// The scratch block while one operation issues its kernels; another thread's operation waits.
 #[derive(Debug)]
-pub(crate) struct ScratchUse<'a>(MutexGuard<'a, Block>);
+pub(crate) struct ScratchUse<'a>(MutexGuard<'a, DriverBlock>);
 
 impl ScratchUse<'_> {
     /// The address of its byte `offset`.
@@ -57,7 +57,7 @@ impl Cuda {
 }
 
 impl Scratch {
-    fn lock(&self) -> MutexGuard<'_, Block> {
+    fn lock(&self) -> MutexGuard<'_, DriverBlock> {
         // The block's address never changes, so a panic elsewhere leaves nothing half done.
         self.block.lock().unwrap_or_else(PoisonError::into_inner)
     }

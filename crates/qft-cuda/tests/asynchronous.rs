@@ -7,7 +7,7 @@ use qft_autograd::ops::{
     AttentionBackward, AttentionForward, EmbedBackward, EmbedForward, GatherRows, Operands,
     RmsNormBackward, RmsNormForward, Rope, ScatterRows,
 };
-use qft_autograd::{Heads, LayerOps, RowsOut, Segments, TableRef};
+use qft_autograd::{ActivationsOut, Heads, LayerOps, Segments, TableRef};
 use qft_cuda::{Arg, Cuda, Driver, Error, Launch, Properties};
 use qft_emulator::Emulator;
 use std::sync::Arc;
@@ -59,7 +59,8 @@ fn no_layer_waits_for_the_device() {
 
     let (gain, mut rstd, mut dgain) = (floats(channels), alloc(ops, tokens), floats(channels));
     let (gain, eps) = (&gain, 1e-5);
-    let norm = RmsNormForward { x: &x, gain, eps, rstd: &mut rstd, out: RowsOut::Float(&mut out) };
+    let norm =
+        RmsNormForward { x: &x, gain, eps, rstd: &mut rstd, out: ActivationsOut::Float(&mut out) };
     ops.rmsnorm_forward(norm).unwrap();
     let (rstd, dy, dx) = (&rstd, &floats(len), &mut out);
     ops.rmsnorm_backward(RmsNormBackward { x: &x, gain, rstd, dy, dx, dgain: &mut dgain }).unwrap();

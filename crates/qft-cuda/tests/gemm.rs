@@ -1,6 +1,6 @@
 //! Matrix products against the CPU: integer ones bit for bit, float ones within the rounding of their sums.
 
-#![allow(clippy::unwrap_used)] // A test may panic.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

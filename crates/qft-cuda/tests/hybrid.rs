@@ -1,6 +1,6 @@
 //! Hybrid matrices against the CPU, bit for bit: sums are fused multiply-adds in the same order.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -15,7 +15,7 @@ use std::ops::Range;
 
 const RESIDUALS: [Residual; 3] = [Residual::None, Residual::Bits4, Residual::Bits8];
 
-/// Around four weights of a lane, 256 columns of a feature block, 512 of a block of threads, and 2048 of a tile.
+/// Around four weights of a lane, 256 columns of a protected block, 512 of a block of threads, and 2048 of a tile.
 const COLS: [usize; 9] = [1, 7, 127, 128, 129, 172, 257, 600, 2100];
 
 /// Weights whose rows are of different sizes, one of zeros, and one with many large ones side by side.
@@ -37,10 +37,10 @@ fn encode(
     on: &dyn HybridOps,
     (rows, cols): (usize, usize),
     residual: Residual,
-    outlier_fraction: f64,
+    protected_fraction: f64,
 ) -> HybridMatrix {
     let w = weights(rows, cols);
-    let format = HybridFormat { residual, outlier_fraction };
+    let format = HybridFormat { residual, protected_fraction };
     let read = &mut |range: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&w[range.start * cols..range.end * cols]);
         Ok::<(), Error>(())
@@ -190,7 +190,7 @@ fn sparse_products_equal_the_cpu() {
     }
 }
 
-/// Enough for large blocks on any GPU; the border of each kind of tile, and more features than one list holds.
+/// Enough for large blocks on any GPU; the border of each kind of tile, and more protected weights than one list holds.
 #[test]
 fn sparse_forward_products_of_many_tokens_equal_the_cpu() {
     let cpu = cpu();

@@ -1,7 +1,7 @@
 //! Norm, SwiGLU, rotary embedding and rows by index against the CPU, bit for bit: the kernels add in the CPU's order and
 //! share its exponential function.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -10,7 +10,7 @@ use qft_autograd::ops::{
     EmbedBackward, EmbedForward, GatherRows, RmsNormBackward, RmsNormForward, Rope, ScatterRows,
     SwigluBackward, SwigluForward,
 };
-use qft_autograd::{Error, LayerOps, RowsOut, TableRef};
+use qft_autograd::{ActivationsOut, Error, LayerOps, TableRef};
 use qft_quant::{HybridFormat, HybridMatrix, Residual};
 use qft_tensor::{Buffer, Owner, QMatrix, ScaleAxis};
 use qft_testing::rng::TestRng;
@@ -93,8 +93,8 @@ fn rmsnorm() {
             let (mut rstd, mut out) = (alloc(ops, rows), alloc(ops, rows * cols));
             let (mut fused, mut fused_rstd) = (int8(ops, (rows, cols)), alloc(ops, rows));
             for (rstd, out) in [
-                (&mut rstd, RowsOut::Float(&mut out)),
-                (&mut fused_rstd, RowsOut::Int8(&mut fused)),
+                (&mut rstd, ActivationsOut::Float(&mut out)),
+                (&mut fused_rstd, ActivationsOut::Int8(&mut fused)),
             ] {
                 ops.rmsnorm_forward(RmsNormForward { x, gain, eps: 1e-5, rstd, out }).unwrap();
             }
@@ -125,7 +125,7 @@ fn swiglu() {
         same(&format!("[{rows}, {cols}]"), |ops| {
             let (mut gate, mut up) = (upload(ops, &gate), upload(ops, &up));
             let (mut out, mut fused) = (alloc(ops, rows * cols), int8(ops, (rows, cols)));
-            for out in [RowsOut::Float(&mut out), RowsOut::Int8(&mut fused)] {
+            for out in [ActivationsOut::Float(&mut out), ActivationsOut::Int8(&mut fused)] {
                 let (gate, up) = (&gate, &up);
                 ops.swiglu_forward(SwigluForward { gate, up, rows, out }).unwrap();
             }
@@ -167,11 +167,11 @@ fn wide_channels_have_two_digits() {
                 let (x, gain) = (&upload(ops, &x), &upload(ops, &gain));
                 let mut normed = wide_alloc(ops, (rows, cols), &channels);
                 let mut rstd = alloc(ops, rows);
-                let (rstd, out) = (&mut rstd, RowsOut::Int8(&mut normed));
+                let (rstd, out) = (&mut rstd, ActivationsOut::Int8(&mut normed));
                 ops.rmsnorm_forward(RmsNormForward { x, gain, eps: 1e-5, rstd, out }).unwrap();
                 let (gate, up) = (&upload(ops, &gate), &upload(ops, &up));
                 let mut activated = wide_alloc(ops, (rows, cols), &channels);
-                let out = RowsOut::Int8(&mut activated);
+                let out = ActivationsOut::Int8(&mut activated);
                 ops.swiglu_forward(SwigluForward { gate, up, rows, out }).unwrap();
                 vec![planes(ops, &normed), planes(ops, &activated)]
             });
@@ -231,8 +231,8 @@ fn hybrid_embedding_reads_all_planes() {
         (600, Residual::Bits8),
     ] {
         let weights = TestRng::new(2).normals(vocab * channels, 1.0);
-        for outlier_fraction in [0.0, 0.01] {
-            let format = HybridFormat { residual, outlier_fraction };
+        for protected_fraction in [0.0, 0.01] {
+            let format = HybridFormat { residual, protected_fraction };
             same(&format!("{channels} channels, {format:?}"), |ops| {
                 let mut read = |rows: Range<usize>, out: &mut [f32]| {
                     out.copy_from_slice(&weights[rows.start * channels..rows.end * channels]);
@@ -338,7 +338,7 @@ fn nothing_to_do_is_no_error() {
     device.embed_forward(op).unwrap();
     let (mut gate, mut up) = (alloc(&device, 0), alloc(&device, 0));
     let mut empty = wide_alloc(&device, (0, 0), &[]);
-    let to = RowsOut::Int8(&mut empty);
+    let to = ActivationsOut::Int8(&mut empty);
     device.swiglu_forward(SwigluForward { gate: &gate, up: &up, rows: 0, out: to }).unwrap();
     let op = SwigluBackward { dy: &out, gate: &mut gate, up: &mut up };
     device.swiglu_backward(op).unwrap();

@@ -1,6 +1,6 @@
 //! Cross-entropy over blocks of the vocabulary against the CPU, bit for bit, and against f64.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Updates against the CPU. Everything that is kept (weights, residuals, protected values, scales, momentum) must have the
 //! CPU's bits; sums of squares are added in another order, and have a bound.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -56,10 +56,10 @@ impl Trained {
         on: &dyn OptimOps,
         (rows, cols): (usize, usize),
         w: &[f32],
-        (residual, outlier_fraction): (Residual, f64),
+        (residual, protected_fraction): (Residual, f64),
         code: MomentumCode,
     ) -> Self {
-        let format = HybridFormat { residual, outlier_fraction };
+        let format = HybridFormat { residual, protected_fraction };
         let read = &mut |range: Range<usize>, out: &mut [f32]| {
             out.copy_from_slice(&w[range.start * cols..range.end * cols]);
             Ok::<(), Error>(())
@@ -104,7 +104,7 @@ impl Trained {
             q: weight.q.to_vec(on).unwrap(),
             r: weight.residual.as_ref().map_or(vec![], |r| r.to_vec(on).unwrap()),
             scale: bits(&weight.scale.to_vec(on).unwrap()),
-            values: weight.outliers.as_ref().map_or(vec![], |o| halves(&o.values)),
+            values: weight.protected.as_ref().map_or(vec![], |o| halves(&o.values)),
             m: momentum.q.to_vec(on).unwrap(),
             m_scale: halves(&momentum.scale),
         }

@@ -1,6 +1,6 @@
 //! Quantization against the CPU, bit for bit: maxima have no order, and every rounding is given.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -5,8 +5,8 @@
 //! the place of another, and for files that join others in a folder. [`remove_folder`] is the reverse.
 //!
 //! What a crash leaves has a suffix of its own. It is put right by [`restore_folder`], [`finish_install`] and
-//! [`clean_folders`], which touch nothing that does not carry a suffix and whose contents [`FileRules::ours`] does not know.
-//! One process at a time writes in a folder, which a [`FolderLock`](crate::FolderLock) sees to.
+//! [`clean_folders`], which touch only what carries such a suffix and holds nothing but files that [`FileRules::ours`] knows.
+//! A [`FolderLock`](crate::FolderLock) makes sure that one process at a time writes in a folder.
 
 mod file;
 mod folder;

@@ -95,7 +95,7 @@ pub enum Error {
         remedy: &'static str,
     },
     /// Another process works in the folder.
-    #[error("{} is in use by another run ({holder}); wait for its end, or choose another folder", dir.display())]
+    #[error("{} is in use by another run ({holder}); wait until it ends, or choose another folder", dir.display())]
     InUse {
         /// The folder.
         dir: PathBuf,

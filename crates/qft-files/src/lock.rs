@@ -64,7 +64,7 @@ impl FolderLock {
             Err(TryLockError::WouldBlock) => {
                 Err(Error::InUse { dir: dir.to_path_buf(), holder: holder(&mut file) })
             }
-            // Unlocked again as the file is closed. Without locks there is nothing to be seen.
+            // Unlocked again as the file is closed. Where there are no locks, none can be found.
             Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
         }
     }

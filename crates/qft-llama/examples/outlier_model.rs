@@ -1,7 +1,7 @@
 //! Writes a model that computes what another one does, but with four outlier channels in every linear layer's
 //! input: `outlier_model DIR OUT`.
 
-use qft_llama::export::{DEFAULT_SHARD_BYTES, export_folder};
+use qft_llama::export::{DEFAULT_SHARD_BYTES, SavedWeights, export_folder};
 use qft_llama::{LlamaConfig, WeightSource, Weights, WithOutliers};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         &out,
         Some(&dir),
         &config,
+        SavedWeights::default(),
         DEFAULT_SHARD_BYTES,
         &ledger,
         &mut |spec, rows, values| weights.read_rows(&spec.name, rows, values),

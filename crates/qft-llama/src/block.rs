@@ -7,7 +7,7 @@ use qft_autograd::ops::{
     AttentionBackward, AttentionDecode, AttentionForward, Operands, Rope, SwigluBackward,
     SwigluForward,
 };
-use qft_autograd::{Compute, Context, Error, GradientSink, Matrix, Rows, Vector};
+use qft_autograd::{Activations, Compute, Context, Error, GradientSink, Matrix, Vector};
 use qft_tensor::{Buffer, Owner};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub struct SavedBlock {
 /// Everything between the input of a block and its last product.
 #[derive(Debug)]
 struct Inner {
-    x_normed: Arc<Rows>,
+    x_normed: Arc<Activations>,
     x_rstd: Buffer<f32>,
     q: Buffer<f32>,
     k: Buffer<f32>,
@@ -57,7 +57,7 @@ struct Inner {
 }
 
 struct Qkv {
-    normed: Rows,
+    normed: Activations,
     rstd: Buffer<f32>,
     q: Buffer<f32>,
     k: Buffer<f32>,
@@ -66,11 +66,11 @@ struct Qkv {
 
 #[derive(Debug)]
 struct Mlp {
-    normed: Arc<Rows>,
+    normed: Arc<Activations>,
     rstd: Buffer<f32>,
     gate: Buffer<f32>,
     up: Buffer<f32>,
-    activated: Arc<Rows>,
+    activated: Arc<Activations>,
 }
 
 /// Keys and values of the tokens that a block has seen, f32 `[capacity, G D]` each.
@@ -83,23 +83,23 @@ pub(crate) struct BlockCache {
 /// The output of attention is read twice: in float by its own backward pass, and by the output projection.
 #[derive(Debug)]
 enum AttentionOutput {
-    Float(Arc<Rows>),
-    Int8 { float: Buffer<f32>, rows: Arc<Rows> },
+    Float(Arc<Activations>),
+    Int8 { float: Buffer<f32>, int8: Arc<Activations> },
 }
 
 impl AttentionOutput {
-    fn rows(&self) -> &Arc<Rows> {
+    fn activations(&self) -> &Arc<Activations> {
         match self {
-            Self::Float(rows) | Self::Int8 { rows, .. } => rows,
+            Self::Float(x) | Self::Int8 { int8: x, .. } => x,
         }
     }
 
     fn float(&self) -> Result<&Buffer<f32>, Error> {
         match self {
             Self::Int8 { float, .. } => Ok(float),
-            Self::Float(rows) => match &**rows {
-                Rows::Float { data, .. } => Ok(data),
-                Rows::Int8(_) => {
+            Self::Float(x) => match &**x {
+                Activations::Float { data, .. } => Ok(data),
+                Activations::Int8(_) => {
                     Err(Error::WrongSaved { layer: "attention", what: "float output was dropped" })
                 }
             },
@@ -122,11 +122,11 @@ pub struct PendingBlock {
 }
 
 /// Is shown the inputs of a block's linear layers, in the order of [`crate::wide::BLOCK_INPUTS`].
-pub(crate) type See<'a> = &'a mut dyn FnMut([&Rows; 4]) -> Result<(), Error>;
+pub(crate) type See<'a> = &'a mut dyn FnMut([&Activations; 4]) -> Result<(), Error>;
 
 impl Inner {
-    fn linear_inputs(&self) -> [&Rows; 4] {
-        [&self.x_normed, self.attention.rows(), &self.mlp.normed, &self.mlp.activated]
+    fn linear_inputs(&self) -> [&Activations; 4] {
+        [&self.x_normed, self.attention.activations(), &self.mlp.normed, &self.mlp.activated]
     }
 }
 
@@ -136,7 +136,7 @@ const SAVED: Owner = Owner::Activations;
 fn project(
     ctx: &Context<'_>,
     w: &Matrix,
-    x: &Rows,
+    x: &Activations,
     name: &'static str,
 ) -> Result<Buffer<f32>, Error> {
     let mut y = Buffer::alloc(ctx.ops, SAVED, name, x.shape().0 * w.rows())?;
@@ -254,15 +254,16 @@ impl Block {
         let rows = out.len() / cols;
         let attention = match self.o.compute(ctx.compute) {
             Compute::Float => {
-                AttentionOutput::Float(Arc::new(Rows::Float { data: out, rows, cols }))
+                AttentionOutput::Float(Arc::new(Activations::Float { data: out, rows, cols }))
             }
             Compute::Int8 => {
                 let wide = geometry.wide[1];
-                let int8 = Rows::quantize(ctx.ops, "attention output", &out, (rows, cols), wide)?;
-                AttentionOutput::Int8 { float: out, rows: Arc::new(int8) }
+                let int8 =
+                    Activations::quantize(ctx.ops, "attention output", &out, (rows, cols), wide)?;
+                AttentionOutput::Int8 { float: out, int8: Arc::new(int8) }
             }
         };
-        linear::forward(ctx, &self.o, 0..self.o.rows(), attention.rows(), x, true)?;
+        linear::forward(ctx, &self.o, 0..self.o.rows(), attention.activations(), x, true)?;
         Ok(attention)
     }
 
@@ -281,7 +282,8 @@ impl Block {
         let up = project(ctx, &self.up, &normed, "up")?;
         let rows = normed.shape().0;
         let shape = (rows, self.down.cols());
-        let mut activated = Rows::alloc(ctx.ops, compute, "activated", shape, geometry.wide[3])?;
+        let mut activated =
+            Activations::alloc(ctx.ops, compute, "activated", shape, geometry.wide[3])?;
         let out = activated.out();
         ctx.ops.swiglu_forward(SwigluForward { gate: &gate, up: &up, rows, out })?;
         Ok(Mlp { normed: Arc::new(normed), rstd, gate, up, activated: Arc::new(activated) })
@@ -314,7 +316,10 @@ impl Block {
     /// Backward pass over one micro-batch: `dx` f32 `[T, C]` is the gradient of the output on entry and that of
     /// the input on return. With a sink this is the last micro-batch, and every parameter is flushed as soon as
     /// its old value is needed no more.
-    #[expect(clippy::too_many_arguments, reason = "each is another thing, and there is one caller")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "no two of them belong together, and there is one caller"
+    )]
     pub(crate) fn backward(
         &mut self,
         ctx: &Context<'_>,
@@ -354,8 +359,8 @@ impl Block {
 
         // Attention.
         let mut dout = workspace("attention gradient", saved.q.len())?;
-        let rows = saved.attention.rows();
-        pending.o.push(linear_backward(ctx, &self.o, rows, dx, &mut dout, false)?);
+        let attention = saved.attention.activations();
+        pending.o.push(linear_backward(ctx, &self.o, attention, dx, &mut dout, false)?);
         if let Some(sink) = sink.as_deref_mut() {
             pending.mlp_norm.flush(&mut self.mlp_norm, sink)?;
             linear::flush(ctx, &mut self.o, &mut pending.o, sink)?;
@@ -407,7 +412,7 @@ impl Block {
 fn linear_backward(
     ctx: &Context<'_>,
     w: &Matrix,
-    x: &Arc<Rows>,
+    x: &Arc<Activations>,
     dy: &Buffer<f32>,
     dx: &mut Buffer<f32>,
     accumulate: bool,

@@ -1,9 +1,12 @@
-//! A trained model as a Hugging Face folder: bf16 safetensors, configuration and tokenizer.
+//! A trained model as a Hugging Face folder: safetensors, configuration and tokenizer.
 //!
 //! Weights pass through in blocks of rows, so the model never exists in memory a second time. Everything is
 //! written beside its destination first and becomes valid, all of it, when it is complete and on the disk.
 
 mod shard;
+mod weights;
+
+pub use weights::{SavedRounding, SavedWeights, WeightType};
 
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
@@ -20,17 +23,17 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Bytes of a weight file before another is begun, as other tools have it.
+/// Bytes of a weight file before another is begun: what other tools use.
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
 
 /// The name that files on their way into a folder have there, before a suffix.
 const ON_ITS_WAY: &str = "model";
 
-/// The files that an export writes. None of an older model stays beside those of a new one: a tokenizer or a template
-/// would be read with weights that know nothing of it.
-const RULES: FileRules = FileRules { ours: is_model_file, together: is_model_file };
+/// The files that an export writes. Weights of an older model, or in shards of another size, go.
+const RULES: FileRules = FileRules { ours: is_model_file, together: is_weight_file };
 
-fn is_model_file(name: &str) -> bool {
+/// Whether an export writes files of this name.
+pub fn is_model_file(name: &str) -> bool {
     is_weight_file(name) || name == CONFIG || COMPANIONS.contains(&name)
 }
 
@@ -61,7 +64,7 @@ pub type FillRows<'a> = dyn FnMut(&TensorSpec, Range<usize>, &mut [f32]) -> Resu
 ///
 /// Memory: blocks of rows, counted in `ledger`.
 ///
-/// Numerics: weights are rounded to the nearest bf16, ties to even.
+/// Numerics: weights are rounded as `saved` says.
 ///
 /// Atomicity: a new folder appears whole. If `out` exists, its other files stay, and the new files become valid
 /// together, when all of them are on the disk: whatever happens, this crate reads the old or the new model from
@@ -74,21 +77,25 @@ pub fn export_folder(
     out: &Path,
     source: Option<&Path>,
     config: &LlamaConfig,
+    saved: SavedWeights,
     max_shard_bytes: u64,
     ledger: &Arc<Ledger>,
     fill: &mut FillRows<'_>,
 ) -> Result<(), Error> {
-    export_folder_on(&Disk::default(), out, source, config, max_shard_bytes, ledger, fill)
+    let disk = Disk::default();
+    export_folder_on(&disk, out, source, config, saved, max_shard_bytes, ledger, fill)
 }
 
 /// [`export_folder`] on a disk that may be watched, or made to fail.
 ///
 /// Errors: as [`export_folder`].
+#[expect(clippy::too_many_arguments, reason = "those of `export_folder`, and a disk")]
 pub fn export_folder_on(
     disk: &Disk,
     out: &Path,
     source: Option<&Path>,
     config: &LlamaConfig,
+    saved: SavedWeights,
     max_shard_bytes: u64,
     ledger: &Arc<Ledger>,
     fill: &mut FillRows<'_>,
@@ -96,14 +103,15 @@ pub fn export_folder_on(
     if let Some(source) = source {
         refuse_same(out, source)?;
     }
-    let mut folder = match out.exists() {
-        true => AtomicFolder::into_existing(disk, out, ON_ITS_WAY, RULES)?,
-        false => AtomicFolder::new(disk, out, RULES)?,
+    let mut folder = if out.exists() {
+        AtomicFolder::into_existing(disk, out, ON_ITS_WAY, RULES)?
+    } else {
+        AtomicFolder::new(disk, out, RULES)?
     };
-    let shards = Shard::split(config, max_shard_bytes);
+    let shards = Shard::split(config, saved.dtype, max_shard_bytes);
     for (number, shard) in shards.iter().enumerate() {
         let name = shard_name(number, shards.len());
-        shard.write(ledger, folder.create(&name)?, fill)?;
+        shard.write(ledger, folder.create(&name)?, saved, fill)?;
     }
     if shards.len() > 1 {
         let text = index(config, &shards);
@@ -112,9 +120,9 @@ pub fn export_folder_on(
     let text = match source {
         Some(source) => {
             copy_companions(&mut folder, source)?;
-            source_config(&source.join(CONFIG))?
+            source_config(&source.join(CONFIG), saved.dtype)?
         }
-        None => config.to_json(),
+        None => config.to_json(saved.dtype.config_name()),
     };
     folder.write_file(CONFIG, text.as_bytes())?;
     Ok(folder.commit()?)
@@ -128,32 +136,14 @@ pub fn finish_interrupted(dir: &Path) -> Result<(), Error> {
     Ok(finish_install(&Disk::default(), dir, ON_ITS_WAY, RULES)?)
 }
 
-/// Removes the model in `out`: all files of the names that [`export_folder`] writes, and no others.
-///
-/// Errors: [`Error::Io`].
-pub fn remove(out: &Path) -> Result<(), Error> {
-    let remedy = "remove it by hand";
-    let entries = std::fs::read_dir(out)
-        .map_err(|source| Error::io("read the folder", out, remedy, source))?;
-    for entry in entries {
-        let path =
-            entry.map_err(|source| Error::io("read the folder", out, remedy, source))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if is_model_file(name) {
-            std::fs::remove_file(&path)
-                .map_err(|source| Error::io("remove the older model's", &path, remedy, source))?;
-        }
-    }
-    Ok(())
-}
-
 /// Allocates whatever [`export_folder`] takes, and fetches one block of rows: for memory plans.
 pub fn plan(
     ledger: &Arc<Ledger>,
     config: &LlamaConfig,
+    dtype: WeightType,
     fill: &mut FillRows<'_>,
 ) -> Result<(), Error> {
-    Shard { tensors: config.tensors().collect() }.plan(ledger, fill)
+    Shard::whole(config, dtype).plan(ledger, fill)
 }
 
 /// Rows of the tensors of `model`, for [`export_folder`].
@@ -182,8 +172,8 @@ fn refuse_same(out: &Path, source: &Path) -> Result<(), Error> {
     })
 }
 
-/// The source's configuration, every key kept, with bfloat16 as the type of the weights.
-fn source_config(path: &Path) -> Result<String, Error> {
+/// The source's configuration, every key kept, with the type that the weights have now.
+fn source_config(path: &Path, dtype: WeightType) -> Result<String, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| {
         let remedy = "restore the model's folder; it is read again when the result is written";
         Error::io("read the model's configuration", path, remedy, source)
@@ -198,7 +188,7 @@ fn source_config(path: &Path) -> Result<String, Error> {
     let keys = ["dtype", "torch_dtype"].map(|key| (key, map.contains_key(key)));
     for (key, present) in keys {
         if present || (key == "torch_dtype" && !keys[0].1) {
-            map.insert(key.into(), "bfloat16".into());
+            map.insert(key.into(), dtype.config_name().into());
         }
     }
     Ok(format!("{:#}\n", Value::Object(map)))
@@ -207,7 +197,7 @@ fn source_config(path: &Path) -> Result<String, Error> {
 fn index(config: &LlamaConfig, shards: &[Shard]) -> String {
     let files = (0..shards.len()).map(|number| shard_name(number, shards.len()));
     let entries = shards.iter().zip(files).flat_map(|(shard, file)| {
-        shard.tensors.iter().map(move |spec| (spec.name.clone(), Value::from(file.as_str())))
+        shard.tensors.iter().map(move |(_, spec)| (spec.name.clone(), Value::from(file.as_str())))
     });
     let weight_map: Map<String, Value> = entries.collect();
     let total_size: u64 = shards.iter().map(Shard::data_bytes).sum();
@@ -223,7 +213,7 @@ fn copy_companions(folder: &mut AtomicFolder, source: &Path) -> Result<(), Error
             Ok(bytes) => folder.write_file(name, &bytes)?,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
-                let remedy = "make it readable; it belongs into the output folder";
+                let remedy = "make it readable; it is to be copied to the output folder";
                 return Err(Error::io("read", &from, remedy, error));
             }
         }

@@ -75,10 +75,10 @@ impl<'a> Session<'a> {
         last.copy_from(ops, 0, &x, x.len() - channels..x.len())?;
         let head = model.head();
         let compute = head.compute(compute);
-        let (rows, _) =
+        let (normed, _) =
             rmsnorm::forward(&ctx, compute, &model.norm, model.eps(), &last, model.wide.head()?)?;
         let mut logits = Buffer::alloc(ops, Owner::Loss, "logits", head.rows())?;
-        linear::forward(&ctx, head, 0..head.rows(), &rows, &mut logits, false)?;
+        linear::forward(&ctx, head, 0..head.rows(), &normed, &mut logits, false)?;
         Ok(logits.to_vec(ops)?)
     }
 }

@@ -17,6 +17,6 @@ pub use batch::{Batch, IGNORE};
 pub use config::{LlamaConfig, PRESETS, Rope, RopeScaling, TensorKind, TensorSpec};
 pub use error::Error;
 pub use export::{DEFAULT_SHARD_BYTES, FillRows, export_folder, export_folder_on};
-pub use sampling::Sampler;
+pub use sampling::TokenSampler;
 pub use source::{Synthetic, WeightSource, Weights, WithOutliers};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -56,7 +56,7 @@ pub enum ParamMut<'a> {
     Vector(&'a mut Vector),
 }
 
-/// Hears of every matrix that was quantized: its name and what the quantizer did.
+/// Called for every matrix that is quantized, with its name and what the quantizer did.
 pub type Report<'a> = &'a mut dyn FnMut(&str, &EncodeReport);
 
 /// Where the values of parameters come from.
@@ -148,7 +148,7 @@ const LOAD_ELEMENTS: usize = 1 << 20;
 impl Model {
     /// Allocates a model with unspecified parameters: for checkpoints.
     ///
-    /// Errors: [`qft_tensor::Error::OutOfMemory`], an outlier fraction out of range.
+    /// Errors: [`qft_tensor::Error::OutOfMemory`], a protected fraction out of range.
     pub fn alloc(
         device: &dyn Device,
         config: &LlamaConfig,

@@ -1,19 +1,21 @@
 //! Whole passes over a model: evaluation, and the forward and backward pass of a step.
 //!
-//! A step is run layer by layer: every micro-batch passes a layer before any passes the next. So in the backward
+//! A step is run layer by layer: all micro-batches pass through a layer before any of them enters the next. So in the backward
 //! pass each layer sees the gradient of all micro-batches before its weights are updated: the contraction axis
 //! of a weight gradient is all tokens of the batch, and accumulation is exact although no gradient is kept.
 
 use crate::block::{PendingBlock, SavedBlock};
 use crate::model::Model;
-use crate::wide::{BlockWide, NextChoice};
+use crate::wide::{BlockWide, NextWideChannels};
 use crate::{Batch, IGNORE};
 use half::bf16;
 use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradient, VocabularyCut};
 use qft_autograd::layers::rmsnorm::{self, PendingGain};
 use qft_autograd::layers::{embedding, linear};
 use qft_autograd::ops::{FromBf16, GatherRows, ScatterRows, ToBf16};
-use qft_autograd::{Compute, Context, Error, GradientSink, Heads, LayerOps, Rows, Segments, Stack};
+use qft_autograd::{
+    Activations, Compute, Context, Error, GradientSink, Heads, LayerOps, Segments, Stack,
+};
 use qft_tensor::{Buffer, Owner, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -180,11 +182,11 @@ pub fn calibrate(
         return Ok(());
     }
     let (ctxs, tokens) = micro_batches(ops, options, batches)?;
-    let mut next = NextChoice::new(ops, &model.config)?;
+    let mut next = NextWideChannels::new(ops, &model.config)?;
     let xs = through_blocks(&ctxs, model, options, &tokens, None, Some(&mut next))?;
     for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
-        let (_, rows) = head_rows(ctx, model, tokens, &x)?;
-        next.see_head(ops, &rows)?;
+        let (_, normed) = head_inputs(ctx, model, tokens, &x)?;
+        next.see_head(ops, &normed)?;
     }
     model.wide = next.finish(ops)?;
     Ok(())
@@ -214,9 +216,9 @@ pub fn evaluate(
     batch: &Batch,
 ) -> Result<Vec<f64>, Error> {
     let (ctx, tokens, x) = infer(ops, model, options, batch)?;
-    let (_, rows) = head_rows(&ctx, model, &tokens, &x)?;
+    let (_, normed) = head_inputs(&ctx, model, &tokens, &x)?;
     let cut = VocabularyCut::forward(tokens.targets.len(), model.head().rows());
-    Ok(head_loss(&ctx, model, &tokens, rows, cut)?.1)
+    Ok(head_loss(&ctx, model, &tokens, normed, cut)?.1)
 }
 
 /// Logits of every position of `batch`, f32 `[T, V]`, for tests and small inputs.
@@ -229,10 +231,10 @@ pub fn logits(
     let (ctx, tokens, x) = infer(ops, model, options, batch)?;
     let head = model.head();
     let compute = head.compute(ctx.compute);
-    let (rows, _) =
+    let (normed, _) =
         rmsnorm::forward(&ctx, compute, &model.norm, model.eps(), &x, model.wide.head()?)?;
     let mut logits = Buffer::alloc(ops, Owner::Loss, "logits", tokens.count() * head.rows())?;
-    linear::forward(&ctx, head, 0..head.rows(), &rows, &mut logits, false)?;
+    linear::forward(&ctx, head, 0..head.rows(), &normed, &mut logits, false)?;
     Ok(logits.to_vec(ops)?)
 }
 
@@ -244,12 +246,12 @@ struct AtHead {
 }
 
 /// The input of the head: the positions with a target, normed.
-fn head_rows(
+fn head_inputs(
     ctx: &Context<'_>,
     model: &Model,
     tokens: &Tokens,
     x: &Buffer<f32>,
-) -> Result<(AtHead, Rows), Error> {
+) -> Result<(AtHead, Activations), Error> {
     let channels = model.norm.data.len();
     let m = tokens.index.len();
     let mut gathered =
@@ -257,18 +259,18 @@ fn head_rows(
     let gather = GatherRows { src: x, index: &tokens.index, channels, out: &mut gathered };
     ctx.ops.gather_rows(gather)?;
     let (compute, wide) = (model.head().compute(ctx.compute), model.wide.head()?);
-    let (rows, rstd) = rmsnorm::forward(ctx, compute, &model.norm, model.eps(), &gathered, wide)?;
-    Ok((AtHead { x: gathered, rstd }, rows))
+    let (normed, rstd) = rmsnorm::forward(ctx, compute, &model.norm, model.eps(), &gathered, wide)?;
+    Ok((AtHead { x: gathered, rstd }, normed))
 }
 
 fn head_loss<'a>(
     ctx: &Context<'_>,
     model: &Model,
     tokens: &'a Tokens,
-    rows: Rows,
+    normed: Activations,
     cut: VocabularyCut,
 ) -> Result<(HeadBatch<'a>, Vec<f64>), Error> {
-    HeadBatch::forward(ctx, model.head(), Arc::new(rows), &tokens.targets, cut)
+    HeadBatch::forward(ctx, model.head(), Arc::new(normed), &tokens.targets, cut)
 }
 
 fn micro_batches<'a>(
@@ -291,7 +293,7 @@ fn through_blocks(
     options: &PassOptions,
     tokens: &[Tokens],
     mut stack: Option<&mut Stack<Kept>>,
-    mut next: Option<&mut NextChoice>,
+    mut next: Option<&mut NextWideChannels>,
 ) -> Result<Vec<Buffer<f32>>, Error> {
     let mut xs = Vec::with_capacity(tokens.len());
     for (ctx, tokens) in ctxs.iter().zip(tokens) {
@@ -302,7 +304,7 @@ fn through_blocks(
         let mut outputs = Vec::with_capacity(xs.len());
         for ((ctx, tokens), mut x) in ctxs.iter().zip(tokens).zip(xs) {
             let input = Stream::round(ctx.ops, options.stream, &mut x)?;
-            let see = &mut |inputs: [&Rows; 4]| match &mut next {
+            let see = &mut |inputs: [&Activations; 4]| match &mut next {
                 Some(next) => next.see(ctx.ops, inputs),
                 None => Ok(()),
             };
@@ -347,7 +349,7 @@ pub fn train_step(
     let (ctxs, tokens) = micro_batches(ops, options, batches)?;
     let target_tokens: usize = tokens.iter().map(|t| t.targets.len()).sum();
     let mut next = match options.compute {
-        Compute::Int8 => Some(NextChoice::new(ops, &model.config)?),
+        Compute::Int8 => Some(NextWideChannels::new(ops, &model.config)?),
         Compute::Float => None,
     };
 
@@ -360,11 +362,11 @@ pub fn train_step(
     let cut = VocabularyCut::training(positions, model.head().rows());
     let (mut at_head, mut heads, mut sum) = (Vec::new(), Vec::new(), 0.0);
     for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
-        let (at, rows) = head_rows(ctx, model, tokens, &x)?;
+        let (at, normed) = head_inputs(ctx, model, tokens, &x)?;
         if let Some(next) = &mut next {
-            next.see_head(ops, &rows)?;
+            next.see_head(ops, &normed)?;
         }
-        let (head, nll) = head_loss(ctx, model, tokens, rows, cut)?;
+        let (head, nll) = head_loss(ctx, model, tokens, normed, cut)?;
         at_head.push(at);
         heads.push(head);
         sum += nll.iter().sum::<f64>();
@@ -414,7 +416,10 @@ pub fn train_step(
 }
 
 /// Backward through loss, head and final norm: the gradient of each micro-batch's residual stream `[T, C]`.
-#[expect(clippy::too_many_arguments, reason = "each is another thing, and there is one caller")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "no two of them belong together, and there is one caller"
+)]
 fn head_backward(
     ctxs: &[Context<'_>],
     model: &mut Model,

@@ -5,7 +5,7 @@ use qft_tensor::{Philox, Purpose, RngKey};
 
 /// Greedy, temperature and nucleus sampling; the same seed and logits give the same tokens.
 #[derive(Debug, Clone)]
-pub struct Sampler {
+pub struct TokenSampler {
     temperature: f32,
     top_p: f32,
     philox: Philox,
@@ -14,7 +14,7 @@ pub struct Sampler {
     candidates: Vec<u32>,
 }
 
-impl Sampler {
+impl TokenSampler {
     /// Temperature 0 takes the most likely token, 1 samples the model's distribution. Of that, `top_p` keeps the
     /// most likely tokens that together reach this probability; 1 keeps all.
     ///
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn draws(temperature: f32, top_p: f32, seed: u64, logits: &[f32], n: usize) -> Vec<u32> {
-        let mut sampler = Sampler::new(temperature, top_p, seed).unwrap();
+        let mut sampler = TokenSampler::new(temperature, top_p, seed).unwrap();
         (0..n).map(|_| sampler.sample(&mut logits.to_vec()).unwrap()).collect()
     }
 
@@ -163,16 +163,16 @@ mod tests {
         assert_eq!(draws(1.0, 1e-6, 0, &[0.0; 10], 3), [0, 0, 0]);
         for logits in [&[][..], &[f32::NEG_INFINITY], &[0.0, f32::NAN], &[f32::INFINITY]] {
             for temperature in [0.0, 1.0] {
-                let mut sampler = Sampler::new(temperature, 0.9, 0).unwrap();
+                let mut sampler = TokenSampler::new(temperature, 0.9, 0).unwrap();
                 let error = sampler.sample(&mut logits.to_vec()).unwrap_err();
                 assert!(error.to_string().contains("logits"), "{error}");
             }
         }
         for (temperature, top_p) in [(-1.0, 1.0), (f32::NAN, 1.0), (f32::INFINITY, 1.0)] {
-            assert!(Sampler::new(temperature, top_p, 0).is_err());
+            assert!(TokenSampler::new(temperature, top_p, 0).is_err());
         }
         for top_p in [0.0, 1.1, f32::NAN] {
-            assert!(Sampler::new(1.0, top_p, 0).is_err());
+            assert!(TokenSampler::new(1.0, top_p, 0).is_err());
         }
     }
 }

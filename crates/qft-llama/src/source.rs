@@ -32,12 +32,7 @@ const ADVICE: Advice = Advice {
 /// Where a model's weights come from. Every tensor of [`LlamaConfig::tensors`] can be read, in any order and
 /// repeatedly, with the same result.
 pub trait Weights: Send + Sync {
-    /// Rows and columns of a tensor; a vector has one row.
-    ///
-    /// Errors: [`Error::NoSuchRows`] for an unknown name.
-    fn shape(&self, name: &str) -> Result<(usize, usize), Error>;
-
-    /// Reads whole rows.
+    /// Reads whole rows; a vector is one row.
     ///
     /// Shapes: `out` f32 `[rows, cols]`.
     /// Errors: [`Error::NoSuchRows`] if the rows do not exist or do not fill `out`; [`Error::NotFinite`] for a
@@ -49,12 +44,11 @@ pub trait Weights: Send + Sync {
 #[derive(Debug)]
 pub struct WeightSource {
     files: Vec<TensorFile>,
-    tensors: HashMap<String, Entry>,
-    unused: Vec<String>,
+    tensors: HashMap<String, PlacedTensor>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct PlacedTensor {
     spec: TensorSpec,
     file: usize,
     stored: StoredTensor,
@@ -133,7 +127,7 @@ impl WeightSource {
                 let got = format!("{:?}", stored.dtype);
                 return Err(Error::TensorType { file: path, tensor, got });
             }
-            tensors.insert(tensor, Entry { spec, file, stored });
+            tensors.insert(tensor, PlacedTensor { spec, file, stored });
         }
         if let Some(tensor) = missing.first() {
             let (dir, tensor) = (dir.to_path_buf(), tensor.clone());
@@ -149,27 +143,17 @@ impl WeightSource {
                 "weights: {dir}: {count} tensors that the model does not use: {first} ..."
             );
         }
-        Ok(Self { files, tensors, unused })
+        Ok(Self { files, tensors })
     }
 
-    /// Stored tensors that are no part of the model, sorted by name; opening has logged a warning.
-    pub fn unused(&self) -> &[String] {
-        &self.unused
-    }
-
-    fn entry(&self, name: &str) -> Option<&Entry> {
+    fn placed(&self, name: &str) -> Option<&PlacedTensor> {
         self.tensors.get(name)
     }
 }
 
 impl Weights for WeightSource {
-    fn shape(&self, name: &str) -> Result<(usize, usize), Error> {
-        let entry = self.entry(name).ok_or_else(|| unknown(name))?;
-        Ok((entry.spec.rows, entry.spec.cols))
-    }
-
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
-        let entry = self.entry(name).ok_or_else(|| unknown(name))?;
+        let entry = self.placed(name).ok_or_else(|| unknown(name))?;
         check_rows(&entry.spec, &rows, out)?;
         let file = &self.files[entry.file];
         let width = entry.stored.dtype.bitsize() / 8;

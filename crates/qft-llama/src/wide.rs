@@ -5,7 +5,7 @@
 //! when a block is computed again. [`crate::pass::calibrate`] chooses for a model that has not been trained yet.
 
 use crate::config::LlamaConfig;
-use qft_autograd::{Error, LayerOps, Rows};
+use qft_autograd::{Activations, Error, LayerOps};
 use qft_tensor::{Buffer, Device, MatMut, NO_CHANNEL, Owner, RaiseMaxima, SelectWide, Span, WIDE};
 
 /// The inputs of a block's linear layers, in the order of the table.
@@ -97,9 +97,10 @@ impl WideTable {
         let rows = channels.as_chunks::<WIDE>().0;
         let widths = widths(config);
         for (index, row) in rows.iter().enumerate() {
-            let width = match index + 1 < rows.len() {
-                true => widths[index % BLOCK_INPUTS.len()],
-                false => config.hidden_size,
+            let width = if index + 1 < rows.len() {
+                widths[index % BLOCK_INPUTS.len()]
+            } else {
+                config.hidden_size
             };
             let used = row.iter().take_while(|&&channel| (channel as usize) < width).count();
             let (channels, unused) = row.split_at(used);
@@ -119,13 +120,13 @@ fn widths(config: &LlamaConfig) -> [usize; BLOCK_INPUTS.len()] {
 }
 
 /// A choice in the making, layer by layer.
-pub(crate) struct NextChoice {
+pub(crate) struct NextWideChannels {
     /// Of the layer that is run now, f32 `[K]` for each of [`BLOCK_INPUTS`]; the first serves the head, too.
     maxima: [Buffer<f32>; BLOCK_INPUTS.len()],
     channels: Buffer<u32>,
 }
 
-impl NextChoice {
+impl NextWideChannels {
     pub(crate) fn new(ops: &dyn LayerOps, config: &LlamaConfig) -> Result<Self, Error> {
         let maxima = |width| Buffer::zeros(ops, Owner::Workspace, "channel maxima", width);
         let [a, b, c, d] = widths(config);
@@ -136,16 +137,24 @@ impl NextChoice {
     }
 
     /// Sees the inputs of a block for one micro-batch.
-    pub(crate) fn see(&mut self, ops: &dyn LayerOps, inputs: [&Rows; 4]) -> Result<(), Error> {
-        for (rows, maxima) in inputs.into_iter().zip(&mut self.maxima) {
-            raise(ops, rows, maxima)?;
+    pub(crate) fn see(
+        &mut self,
+        ops: &dyn LayerOps,
+        inputs: [&Activations; 4],
+    ) -> Result<(), Error> {
+        for (input, maxima) in inputs.into_iter().zip(&mut self.maxima) {
+            raise(ops, input, maxima)?;
         }
         Ok(())
     }
 
     /// Sees the input of the head for one micro-batch.
-    pub(crate) fn see_head(&mut self, ops: &dyn LayerOps, rows: &Rows) -> Result<(), Error> {
-        raise(ops, rows, &mut self.maxima[0])
+    pub(crate) fn see_head(
+        &mut self,
+        ops: &dyn LayerOps,
+        input: &Activations,
+    ) -> Result<(), Error> {
+        raise(ops, input, &mut self.maxima[0])
     }
 
     /// Chooses for block `index`, whose micro-batches have all been seen.
@@ -166,10 +175,10 @@ impl NextChoice {
     }
 }
 
-fn raise(ops: &dyn LayerOps, rows: &Rows, maxima: &mut Buffer<f32>) -> Result<(), Error> {
-    match rows {
-        Rows::Int8(x) => Ok(ops.raise_maxima(RaiseMaxima { x, maxima })?),
-        Rows::Float { .. } => Ok(()),
+fn raise(ops: &dyn LayerOps, input: &Activations, maxima: &mut Buffer<f32>) -> Result<(), Error> {
+    match input {
+        Activations::Int8(x) => Ok(ops.raise_maxima(RaiseMaxima { x, maxima })?),
+        Activations::Float { .. } => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@ mod common;
 use common::{shared_models, tiny_config};
 use half::bf16;
 use qft_files::{Disk, Step};
+use qft_llama::export::SavedWeights;
 use qft_llama::{
     DEFAULT_SHARD_BYTES, Error, LlamaConfig, Synthetic, TensorSpec, Tokenizer, WeightSource,
     Weights, export_folder, export_folder_on,
@@ -58,6 +59,7 @@ fn writes_the_shared_models_so_that_they_load() {
                 &out,
                 Some(&dir),
                 &config,
+                SavedWeights::default(),
                 shard_bytes,
                 &Arc::default(),
                 &mut copy(&source),
@@ -100,7 +102,16 @@ fn writes_what_the_format_demands() {
     let weights = Synthetic::new(&config, 3);
     let parent = tempfile::tempdir().unwrap();
     let out = parent.path().join("out");
-    export_folder(&out, None, &config, 600, &Arc::default(), &mut copy(&weights)).unwrap();
+    export_folder(
+        &out,
+        None,
+        &config,
+        SavedWeights::default(),
+        600,
+        &Arc::default(),
+        &mut copy(&weights),
+    )
+    .unwrap();
     let text = fs::read_to_string(out.join("model.safetensors.index.json")).unwrap();
     let index: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(index["metadata"]["total_size"], 2 * config.parameters());
@@ -135,8 +146,16 @@ fn rounds_to_nearest_even() {
             out.fill(tie(value));
             Ok(())
         };
-        export_folder(&out, None, &config, DEFAULT_SHARD_BYTES, &Arc::default(), &mut fill)
-            .unwrap();
+        export_folder(
+            &out,
+            None,
+            &config,
+            SavedWeights::default(),
+            DEFAULT_SHARD_BYTES,
+            &Arc::default(),
+            &mut fill,
+        )
+        .unwrap();
         let mut row = [0.0; 8];
         let written = WeightSource::open(&out, &config).unwrap();
         written.read_rows("model.embed_tokens.weight", 15..16, &mut row).unwrap();
@@ -156,8 +175,16 @@ fn replaces_a_model_and_keeps_other_files() {
         [DEFAULT_SHARD_BYTES, 600, 1, 600, DEFAULT_SHARD_BYTES].iter().enumerate()
     {
         let weights = &weights[round % 2];
-        export_folder(out, None, &config, *shard_bytes, &Arc::default(), &mut copy(weights))
-            .unwrap();
+        export_folder(
+            out,
+            None,
+            &config,
+            SavedWeights::default(),
+            *shard_bytes,
+            &Arc::default(),
+            &mut copy(weights),
+        )
+        .unwrap();
         assert_rounded(&WeightSource::open(out, &config).unwrap(), weights, &config);
         assert_eq!(fs::read_to_string(out.join("metrics.jsonl")).unwrap(), "kept");
     }
@@ -170,7 +197,16 @@ fn a_failure_leaves_everything_as_it_was() {
     let weights = Synthetic::new(&config, 1);
     let parent = tempfile::tempdir().unwrap();
     let old = parent.path().join("old");
-    export_folder(&old, None, &config, 600, &Arc::default(), &mut copy(&weights)).unwrap();
+    export_folder(
+        &old,
+        None,
+        &config,
+        SavedWeights::default(),
+        600,
+        &Arc::default(),
+        &mut copy(&weights),
+    )
+    .unwrap();
     let contents = |dir: &Path| -> Vec<_> {
         names(dir).into_iter().map(|name| (fs::read(dir.join(&name)).unwrap(), name)).collect()
     };
@@ -188,16 +224,39 @@ fn a_failure_leaves_everything_as_it_was() {
         Ok(())
     };
     for out in [old.clone(), parent.path().join("new")] {
-        let error =
-            export_folder(&out, None, &config, 600, &Arc::default(), &mut stops).unwrap_err();
+        let error = export_folder(
+            &out,
+            None,
+            &config,
+            SavedWeights::default(),
+            600,
+            &Arc::default(),
+            &mut stops,
+        )
+        .unwrap_err();
         assert!(matches!(error, Error::EmptyPrompt));
-        let error =
-            export_folder(&out, None, &config, 600, &Arc::default(), &mut diverges).unwrap_err();
+        let error = export_folder(
+            &out,
+            None,
+            &config,
+            SavedWeights::default(),
+            600,
+            &Arc::default(),
+            &mut diverges,
+        )
+        .unwrap_err();
         assert!(matches!(error, Error::NotFinite { row: 15, col: 2, .. }), "{error}");
         let gone = parent.path().join("gone");
-        let error =
-            export_folder(&out, Some(&gone), &config, 600, &Arc::default(), &mut copy(&weights))
-                .unwrap_err();
+        let error = export_folder(
+            &out,
+            Some(&gone),
+            &config,
+            SavedWeights::default(),
+            600,
+            &Arc::default(),
+            &mut copy(&weights),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("gone"), "{error}");
         assert_eq!(contents(&old), before);
         assert_eq!(names(parent.path()), set(&["old"]));
@@ -214,6 +273,7 @@ fn refuses_places_where_it_must_not_write() {
             out,
             source,
             &config,
+            SavedWeights::default(),
             DEFAULT_SHARD_BYTES,
             &Arc::default(),
             &mut copy(&weights),
@@ -268,6 +328,7 @@ fn a_full_disk_is_reported_with_the_path() {
             &out,
             None,
             &config,
+            SavedWeights::default(),
             DEFAULT_SHARD_BYTES,
             &Arc::default(),
             &mut copy(&weights),
@@ -287,7 +348,16 @@ fn stopped_anywhere_the_old_or_the_new_model_loads() {
     let weights = [Synthetic::new(&models[0], 1), Synthetic::new(&models[1], 2)];
     let export = |disk: &Disk, out: &Path, number: usize, shard_bytes| {
         let fill = &mut copy(&weights[number]);
-        export_folder_on(disk, out, None, &models[number], shard_bytes, &Arc::default(), fill)
+        export_folder_on(
+            disk,
+            out,
+            None,
+            &models[number],
+            SavedWeights::default(),
+            shard_bytes,
+            &Arc::default(),
+            fill,
+        )
     };
     let cases = [(600, 900, true), (600, 900, false), (DEFAULT_SHARD_BYTES, 600, true)];
     for (old_bytes, new_bytes, crash) in cases {

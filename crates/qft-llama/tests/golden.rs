@@ -128,7 +128,7 @@ fn int8_loss_is_within_one_percent() {
         for (residual, p) in
             [(Residual::Bits8, 0.0), (Residual::Bits4, 0.001), (Residual::None, 0.01)]
         {
-            let format = HybridFormat { residual, outlier_fraction: p };
+            let format = HybridFormat { residual, protected_fraction: p };
             let model = load(&cpu, &dir, WeightFormat::Hybrid(format));
             for text in ["story256", "shakespeare256"] {
                 let batch = batch(&golden.ids(&format!("{text}_ids")));
@@ -218,7 +218,7 @@ fn integer_gradients_are_close() {
         let mut exact = Collect::default();
         let mut model = load(&cpu, &dir, WeightFormat::Float);
         pass::train_step(&cpu, &mut model, &FLOAT, &[batch(&ids)], &mut exact).unwrap();
-        let format = HybridFormat { residual: Residual::Bits8, outlier_fraction: 0.01 };
+        let format = HybridFormat { residual: Residual::Bits8, protected_fraction: 0.01 };
         let mut model = load(&cpu, &dir, WeightFormat::Hybrid(format));
         let mut integer = Collect::default();
         pass::train_step(&cpu, &mut model, &INT8, &[batch(&ids)], &mut integer).unwrap();
@@ -247,7 +247,7 @@ fn micro_batches_give_the_gradient_of_one_batch() {
             Compute::Float => WeightFormat::Float,
             Compute::Int8 => WeightFormat::Hybrid(HybridFormat {
                 residual: Residual::Bits8,
-                outlier_fraction: 0.0,
+                protected_fraction: 0.0,
             }),
         };
         let step = |batches: &[Batch]| {

@@ -1,6 +1,7 @@
 //! The quantized update in weights per second, and in bytes: planes and momentum read and written, gradient read.
 
-#![allow(missing_docs, clippy::unwrap_used)] // Criterion's macros; a bench may stop at any error.
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+#![allow(missing_docs, reason = "made by Criterion's macros")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qft_optim::{
@@ -22,8 +23,8 @@ fn lion(criterion: &mut Criterion) {
         let cpu = Cpu::new(CpuConfig { threads, isa: Isa::detect().unwrap() }).unwrap();
         let grad = Buffer::from_host(&cpu, Owner::Gradients, "gradient", &grad).unwrap();
         for residual in [Residual::None, Residual::Bits4, Residual::Bits8] {
-            for outlier_fraction in [0.0, 0.01] {
-                let format = HybridFormat { residual, outlier_fraction };
+            for protected_fraction in [0.0, 0.01] {
+                let format = HybridFormat { residual, protected_fraction };
                 let read = &mut |range: Range<usize>, out: &mut [f32]| {
                     out.copy_from_slice(&w[range.start * cols..range.end * cols]);
                     Ok::<(), Error>(())
@@ -39,7 +40,7 @@ fn lion(criterion: &mut Criterion) {
                     let mut group = criterion.benchmark_group(format!("lion-{unit}"));
                     group.throughput(throughput);
                     let mut step = 0;
-                    let name = format!("{residual:?}-{outlier_fraction}");
+                    let name = format!("{residual:?}-{protected_fraction}");
                     group.bench_function(BenchmarkId::new(name, threads), |bench| {
                         bench.iter(|| {
                             step += 1;

@@ -96,7 +96,7 @@ fn quantized(
     (residual, rounding): (Residual, WeightRounding),
 ) -> Result<f64, Box<dyn Error>> {
     let shape = (OUTPUTS, INPUTS);
-    let format = HybridFormat { residual, outlier_fraction: 0.0 };
+    let format = HybridFormat { residual, protected_fraction: 0.0 };
     let read = &mut |rows: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&start[rows.start * INPUTS..rows.end * INPUTS]);
         Ok::<(), qft_quant::Error>(())

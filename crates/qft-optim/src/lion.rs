@@ -53,9 +53,9 @@ impl LionConfig {
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum WeightRounding {
-    /// Unbiased: an update of a hundredth of a step moves one weight in a hundred by a step.
+    /// Unbiased: an update of a hundredth of a step moves one weight in a hundred by one step.
     #[default]
     Stochastic,
-    /// To nearest: updates below half a step are lost. For experiments.
+    /// To nearest: updates of less than half a step are lost. For experiments.
     Nearest,
 }

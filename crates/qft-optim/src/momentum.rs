@@ -26,8 +26,8 @@ pub fn block_scale(max: f32) -> bf16 {
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum MomentumCode {
-    /// Square-root companding: code `k = 127 sqrt(a)`, value `(k / 127)^2 max`. Small elements keep a relative
-    /// precision beside large ones.
+    /// Square-root companding: code `k = 127 sqrt(a)`, value `(k / 127)^2 max`. Small elements stay precise
+    /// next to large ones.
     #[default]
     Sqrt,
     /// Uniform: `k = 127 a`.

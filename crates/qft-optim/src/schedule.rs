@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 pub enum ScheduleKind {
     /// Stays at the peak.
     Constant,
-    /// Falls along a line to the floor.
+    /// Falls linearly to the floor.
     Linear,
-    /// Falls along half a cosine to the floor.
+    /// Falls to the floor along half a cosine.
     #[default]
     Cosine,
 }

@@ -1,6 +1,6 @@
 //! The momentum's code: how far a value may be off, and that it is right on average.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! The update against its documentation, written down once more element by element: every bit must agree.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -75,7 +75,7 @@ impl Spec {
         let LionConfig { beta1, beta2, weight_decay } = step.config;
         let f = self.residual.steps();
         let blocks = self.cols.div_ceil(128);
-        let mut feature = 0;
+        let mut at = 0;
         for n in 0..self.rows {
             let words = self.words(&philox, n);
             let mut ks = Vec::new();
@@ -94,14 +94,14 @@ impl Spec {
                     moments.push(beta2 * m + (1.0 - beta2) * g);
                     let low = words[c] & 0xFFFF;
                     if self.protected[i] {
-                        let v = planes.values[feature].to_f32();
+                        let v = planes.values[at].to_f32();
                         let new = v - step.lr * (direction + weight_decay * v);
-                        planes.values[feature] = if stochastic {
+                        planes.values[at] = if stochastic {
                             bf16::from_bits(((new.to_bits() + low) >> 16) as u16)
                         } else {
                             bf16::from_f32(new)
                         };
-                        feature += 1;
+                        at += 1;
                         ks.push(0);
                         continue;
                     }

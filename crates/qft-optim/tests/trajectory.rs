@@ -1,6 +1,6 @@
 //! What quantized training does over several steps, against Lion in f64.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -79,7 +79,10 @@ fn trained_weights_follow_float_lion() {
                     let step = f64::from(before[i].abs()) / 128.0;
                     let error = (f64::from(after[i]) - float.w[i]).abs();
                     let spread = (steps as f64 * f64::from(lr) * step).sqrt();
-                    assert!(error < 6.0 * spread + step, "{what}: feature {i} is off by {error}");
+                    assert!(
+                        error < 6.0 * spread + step,
+                        "{what}: protected weight {i} is off by {error}"
+                    );
                     continue;
                 }
                 let error = f64::from(after[i]) - float.w[i];

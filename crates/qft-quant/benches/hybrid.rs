@@ -1,7 +1,8 @@
-//! Encoding in bytes of f32 read per second; sparse products in features times tokens per second (two
+//! Encoding in bytes of f32 read per second; sparse products in protected weights times tokens per second (two
 //! operations each).
 
-#![allow(missing_docs, clippy::unwrap_used)] // Criterion's macros; a bench may stop at any error.
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+#![allow(missing_docs, reason = "made by Criterion's macros")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qft_quant::{
@@ -17,8 +18,8 @@ use std::ops::Range;
 const SHAPE: (usize, usize) = (768, 2048);
 const TOKENS: usize = 1024;
 
-fn matrix(cpu: &Cpu, w: &[f32], residual: Residual, outlier_fraction: f64) -> HybridMatrix {
-    let format = HybridFormat { residual, outlier_fraction };
+fn matrix(cpu: &Cpu, w: &[f32], residual: Residual, protected_fraction: f64) -> HybridMatrix {
+    let format = HybridFormat { residual, protected_fraction };
     let read = &mut |rows: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&w[rows.start * SHAPE.1..rows.end * SHAPE.1]);
         Ok::<(), Error>(())
@@ -82,8 +83,8 @@ fn hybrid(criterion: &mut Criterion) {
         .unwrap();
         let mut dx = Buffer::zeros(&cpu, Owner::Workspace, "dx", TOKENS * cols).unwrap();
         let mut group = criterion.benchmark_group("sparse");
-        let features = weight.outliers.as_ref().map_or(0, |o| o.capacity());
-        group.throughput(Throughput::Elements((features * TOKENS) as u64));
+        let protected = weight.protected.as_ref().map_or(0, |o| o.capacity());
+        group.throughput(Throughput::Elements((protected * TOKENS) as u64));
         group.bench_function(BenchmarkId::new("forward", threads), |bench| {
             bench.iter(|| {
                 let y = y.mat_mut(TOKENS, rows).unwrap();

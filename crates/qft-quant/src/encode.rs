@@ -1,7 +1,7 @@
 //! From float rows to a hybrid matrix.
 //!
 //! Rows are read in blocks of a few megabytes, so a matrix of any size is encoded with constant host memory, on
-//! any device. With protected features they are read twice: the first pass finds the magnitude from which on a
+//! any device. With protected weights they are read twice: the first pass finds the magnitude from which on a
 //! weight is protected. The second one encodes row by row: `s = absmax / 127` over the unprotected weights,
 //! `k = round(F w / s)` to nearest, ties to even, and `k = q F + r`.
 //!
@@ -15,13 +15,13 @@
 mod row;
 mod select;
 
-use crate::outlier::BLOCK_COLS;
+use crate::protected::BLOCK_COLS;
 use crate::{Error, HybridFormat, HybridMatrix};
 use half::bf16;
 use qft_tensor::ledger::Registration;
 use qft_tensor::{DType, Device, Host, Owner, Transfer};
 use rayon::prelude::*;
-use row::{AllFinite, EncodeRow, RowReport};
+use row::{AllFinite, EncodeRow, EncodedRow};
 use select::{Candidates, Collect, Histogram};
 use std::ops::Range;
 
@@ -46,13 +46,13 @@ pub struct EncodeReport {
     pub scale_mean: f32,
     /// Largest row scale.
     pub scale_max: f32,
-    /// Protected features.
-    pub outliers: usize,
-    /// `outliers / (rows * cols)`.
-    pub outlier_rate: f64,
+    /// Number of protected weights.
+    pub protected: usize,
+    /// `protected / (rows * cols)`.
+    pub protected_fraction: f64,
     /// L2 norm of `w - decode(w)` at [`crate::Precision::Compute`], as stored.
     pub l2_error: f64,
-    /// The same if no feature were protected.
+    /// The same if no weight were protected.
     pub l2_error_unprotected: f64,
 }
 
@@ -60,12 +60,12 @@ impl HybridMatrix {
     /// Quantizes a matrix whose rows `read` delivers.
     ///
     /// Shapes: `shape` is `(N, K)`. `read` is called for ranges of rows in rising order that cover the matrix,
-    /// and once more for the same ranges if features are to be protected.
-    /// Numerics: see the module. Protected are the `floor(outlier_fraction N K)` largest magnitudes, where
+    /// and once more for the same ranges if weights are to be protected.
+    /// Numerics: see the module. Protected are the `floor(protected_fraction N K)` largest magnitudes, where
     /// magnitudes that agree in exponent and 8 bits of mantissa count as equal and the first in row-major order
     /// win; fewer only if there are fewer nonzero weights, or if one block of 256 columns would hold more
     /// than 255. The result does not depend on threads, instruction set or device.
-    /// Errors: [`Error::NotFinite`], [`Error::OutlierFraction`], those of `read` and of the device.
+    /// Errors: [`Error::NotFinite`], [`Error::ProtectedFraction`], those of `read` and of the device.
     /// Source: docs/ALGORITHM.md#hybrid-feature-quantizer.
     pub fn encode<E: From<Error>>(
         device: &dyn Device,
@@ -96,7 +96,7 @@ impl HybridMatrix {
 
     /// Allocates a matrix and whatever encoding it takes, without encoding: for memory plans.
     ///
-    /// Errors: those of the device, [`Error::OutlierFraction`].
+    /// Errors: those of the device, [`Error::ProtectedFraction`].
     pub fn plan_encode(
         device: &dyn Device,
         shape: (usize, usize),
@@ -110,7 +110,7 @@ impl HybridMatrix {
     }
 }
 
-/// What encoding holds besides the matrix, whose size is known before. Positions of protected features come to
+/// What encoding holds besides the matrix, whose size is known before. Positions of protected weights come to
 /// it: some 30 bytes for each of those in one block of rows.
 struct Blocks {
     floats: Transfer<f32>,
@@ -125,7 +125,7 @@ struct Encoder<'a> {
     device: &'a dyn Device,
     matrix: HybridMatrix,
     threshold: select::Threshold,
-    row_reports: Vec<RowReport>,
+    row_reports: Vec<EncodedRow>,
     row_start: Vec<u32>,
     candidates: Vec<Candidates>,
 }
@@ -159,7 +159,7 @@ impl<'a> Encoder<'a> {
         let (rows, cols) = (self.rows_at_once(), self.matrix.cols());
         let row_bytes = self.matrix.format().residual.row_bytes(cols);
         let ledger = self.device.ledger();
-        let report_bytes = self.matrix.rows() * (size_of::<RowReport>() + size_of::<u32>());
+        let report_bytes = self.matrix.rows() * (size_of::<EncodedRow>() + size_of::<u32>());
         Blocks {
             floats: Transfer::zeroed(ledger, "rows to encode", rows * cols),
             q: Transfer::zeroed(ledger, "encoded rows", rows * cols),
@@ -169,8 +169,8 @@ impl<'a> Encoder<'a> {
     }
 
     fn histogram(&self) -> Option<Histogram> {
-        let outliers = self.matrix.outliers.as_ref()?;
-        Some(Histogram::new(self.device.ledger(), outliers.capacity()))
+        let protected = self.matrix.protected.as_ref()?;
+        Some(Histogram::new(self.device.ledger(), protected.capacity()))
     }
 
     fn check_finite(&self, host: &Host, first_row: usize, block: &[f32]) -> Result<(), Error> {
@@ -199,7 +199,7 @@ impl<'a> Encoder<'a> {
     ) -> Result<(), Error> {
         let (cols, isa, residual) = (self.matrix.cols(), host.isa(), self.matrix.format().residual);
         if cols == 0 {
-            self.row_reports.resize(rows.end, RowReport::default());
+            self.row_reports.resize(rows.end, EncodedRow::default());
             return Ok(());
         }
         let mut protected = self.protect(host, rows.len(), block);
@@ -218,18 +218,18 @@ impl<'a> Encoder<'a> {
             .map(|(((w, q), r), protected)| {
                 isa.run(EncodeRow { residual, w, least_range, protected, q, r })
             });
-        let reports: Vec<RowReport> = host.install(|| tasks.collect());
+        let reports: Vec<EncodedRow> = host.install(|| tasks.collect());
         self.row_reports.extend(reports);
         self.matrix.q.upload(self.device, rows.start * cols, q)?;
         if let Some(plane) = &mut self.matrix.residual {
             plane.upload(self.device, rows.start * row_bytes, r)?;
         }
-        self.push_outliers(rows, &protected)
+        self.push_protected(rows, &protected)
     }
 
     /// The protected columns of each row of the block; their values are not set yet.
     fn protect(&mut self, host: &Host, rows: usize, block: &[f32]) -> Vec<Vec<(usize, bf16)>> {
-        if self.matrix.outliers.is_none() {
+        if self.matrix.protected.is_none() {
             return vec![Vec::new(); rows];
         }
         let (isa, threshold) = (host.isa(), self.threshold);
@@ -246,13 +246,13 @@ impl<'a> Encoder<'a> {
             .collect()
     }
 
-    fn push_outliers(
+    fn push_protected(
         &mut self,
         rows: Range<usize>,
         protected: &[Vec<(usize, bf16)>],
     ) -> Result<(), Error> {
         let blocks = self.matrix.cols().div_ceil(BLOCK_COLS);
-        let Some(outliers) = &mut self.matrix.outliers else { return Ok(()) };
+        let Some(stored) = &mut self.matrix.protected else { return Ok(()) };
         let mut counts = vec![0u8; rows.len() * blocks];
         let (mut values, mut cols) = (Vec::new(), Vec::new());
         let first = self.row_start[rows.start];
@@ -264,16 +264,16 @@ impl<'a> Encoder<'a> {
             }
             self.row_start.push(first + values.len() as u32);
         }
-        outliers.values.upload(self.device, first as usize, &values)?;
-        outliers.cols.upload(self.device, first as usize, &cols)?;
-        outliers.counts.upload(self.device, rows.start * blocks, &counts).map_err(Error::from)
+        stored.values.upload(self.device, first as usize, &values)?;
+        stored.cols.upload(self.device, first as usize, &cols)?;
+        stored.counts.upload(self.device, rows.start * blocks, &counts).map_err(Error::from)
     }
 
     fn finish(mut self) -> Result<(HybridMatrix, EncodeReport), Error> {
         let (rows, cols) = (self.matrix.rows(), self.matrix.cols());
         let used = *self.row_start.last().unwrap_or(&0) as usize;
-        if let Some(outliers) = &mut self.matrix.outliers {
-            outliers.row_start.upload(self.device, 0, &self.row_start)?;
+        if let Some(protected) = &mut self.matrix.protected {
+            protected.row_start.upload(self.device, 0, &self.row_start)?;
         }
         let own = self.row_reports.iter().map(|row| row.scale).filter(|&scale| scale > 0.0);
         let (count, sum) = own.fold((0, 0.0), |(n, sum), s| (n + 1, sum + f64::from(s)));
@@ -284,13 +284,13 @@ impl<'a> Encoder<'a> {
         self.matrix.scale.upload(self.device, 0, &scales)?;
         let total: f64 = scales.iter().copied().map(f64::from).sum();
         let l2 =
-            |part: fn(&RowReport) -> f64| self.row_reports.iter().map(part).sum::<f64>().sqrt();
+            |part: fn(&EncodedRow) -> f64| self.row_reports.iter().map(part).sum::<f64>().sqrt();
         let report = EncodeReport {
             scale_min: scales.iter().copied().reduce(f32::min).unwrap_or(0.0),
             scale_mean: (total / rows.max(1) as f64) as f32,
             scale_max: scales.iter().copied().reduce(f32::max).unwrap_or(0.0),
-            outliers: used,
-            outlier_rate: used as f64 / (rows * cols).max(1) as f64,
+            protected: used,
+            protected_fraction: used as f64 / (rows * cols).max(1) as f64,
             l2_error: l2(|row| row.squared_error),
             l2_error_unprotected: l2(|row| row.squared_error_unprotected),
         };

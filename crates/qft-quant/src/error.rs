@@ -7,9 +7,9 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] qft_tensor::Error),
-    /// The fraction of protected features is out of range.
-    #[error("outlier fraction {fraction}: expected 0 to {max}", max = crate::hybrid::MAX_OUTLIER_FRACTION)]
-    OutlierFraction {
+    /// The fraction of protected weights is out of range.
+    #[error("fraction of protected weights {fraction}: expected 0 to {max}", max = crate::hybrid::MAX_PROTECTED_FRACTION)]
+    ProtectedFraction {
         /// What was asked for.
         fraction: f64,
     },

@@ -1,11 +1,11 @@
 //! The hybrid matrix: its format, its planes, and how many bytes they take.
 
-use crate::{Error, Outliers};
+use crate::{Error, ProtectedWeights};
 use qft_tensor::{Buffer, Device, Mat, Owner, Span};
 use std::ops::Range;
 
-/// The largest fraction of protected features. Beyond it a float format would be smaller.
-pub const MAX_OUTLIER_FRACTION: f64 = 0.05;
+/// The largest fraction of protected weights. Beyond it a float format would be smaller.
+pub const MAX_PROTECTED_FRACTION: f64 = 0.05;
 
 /// The low-order plane of a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,24 +43,24 @@ impl Residual {
 pub struct HybridFormat {
     /// The low-order plane.
     pub residual: Residual,
-    /// Fraction of the weights kept as protected features, 0 to [`MAX_OUTLIER_FRACTION`].
-    pub outlier_fraction: f64,
+    /// Fraction of the weights that are protected, 0 to [`MAX_PROTECTED_FRACTION`].
+    pub protected_fraction: f64,
 }
 
 impl HybridFormat {
-    /// Checks the outlier fraction.
+    /// Checks the fraction of protected weights.
     ///
-    /// Errors: [`Error::OutlierFraction`].
+    /// Errors: [`Error::ProtectedFraction`].
     pub fn check(&self) -> Result<(), Error> {
-        if (0.0..=MAX_OUTLIER_FRACTION).contains(&self.outlier_fraction) {
+        if (0.0..=MAX_PROTECTED_FRACTION).contains(&self.protected_fraction) {
             return Ok(());
         }
-        Err(Error::OutlierFraction { fraction: self.outlier_fraction })
+        Err(Error::ProtectedFraction { fraction: self.protected_fraction })
     }
 
-    /// Protected features of a `[rows, cols]` matrix.
-    pub fn outliers(&self, rows: usize, cols: usize) -> usize {
-        (self.outlier_fraction * (rows * cols) as f64).floor() as usize
+    /// Number of protected weights of a `[rows, cols]` matrix.
+    pub fn protected_count(&self, rows: usize, cols: usize) -> usize {
+        (self.protected_fraction * (rows * cols) as f64).floor() as usize
     }
 }
 
@@ -73,8 +73,8 @@ pub struct HybridMatrix {
     pub scale: Buffer<f32>,
     /// Low plane, [`Residual::row_bytes`] bytes a row; absent for [`Residual::None`].
     pub residual: Option<Buffer<i8>>,
-    /// Protected features; absent if the format has none.
-    pub outliers: Option<Outliers>,
+    /// Protected weights; absent if the format has none.
+    pub protected: Option<ProtectedWeights>,
     rows: usize,
     cols: usize,
     format: HybridFormat,
@@ -83,7 +83,7 @@ pub struct HybridMatrix {
 impl HybridMatrix {
     /// Allocates the planes with unspecified contents; [`HybridMatrix::encode`] fills them.
     ///
-    /// Errors: [`Error::OutlierFraction`], [`qft_tensor::Error::OutOfMemory`].
+    /// Errors: [`Error::ProtectedFraction`], [`qft_tensor::Error::OutOfMemory`].
     pub fn alloc(
         device: &dyn Device,
         (rows, cols): (usize, usize),
@@ -105,15 +105,15 @@ impl HybridMatrix {
                 rows * kept.row_bytes(cols),
             )?),
         };
-        let outliers = match format.outliers(rows, cols) {
+        let protected = match format.protected_count(rows, cols) {
             0 => None,
-            count => Some(Outliers::alloc(device, rows, cols, count)?),
+            count => Some(ProtectedWeights::alloc(device, rows, cols, count)?),
         };
         Ok(Self {
             q: Buffer::alloc(device, Owner::Weights, "weight", len)?,
             scale: Buffer::alloc(device, Owner::Scales, "weight scale", rows)?,
             residual,
-            outliers,
+            protected,
             rows,
             cols,
             format,

@@ -7,7 +7,7 @@ use std::ops::Range;
 /// Which planes of a weight to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// High plane and protected features: what products compute with.
+    /// High plane and protected weights: what products compute with.
     Compute,
     /// All planes: the weight as the optimizer knows it.
     Full,
@@ -41,12 +41,12 @@ impl DecodeRows<'_> {
     }
 }
 
-/// Adds the sparse part of `y = x W^T`: `y[t, n] += a_t * sum over features (n, k) of x[t, k] * v`.
+/// Adds the sparse part of `y = x W^T`: `y[t, n] += a_t * sum over protected (n, k) of x[t, k] * v`.
 ///
 /// Shapes: `x` `[T, K]` with a scale per row, `y` f32 `[T, rows.len()]`; `x[t, k]` is the integer, of both digits
 /// where channel `k` is [wide](qft_tensor::wide). Numerics: from zero, f32 fused
-/// multiply-adds in feature order, then one product with `a_t`, then one sum. Nothing happens if the matrix has no
-/// features.
+/// multiply-adds in rising column order, then one product with `a_t`, then one sum. Nothing happens if the matrix has no
+/// protected weights.
 #[derive(Debug)]
 pub struct SparseForward<'a> {
     /// Quantized input.
@@ -70,13 +70,13 @@ impl SparseForward<'_> {
     }
 }
 
-/// Adds the sparse part of `dx = dy W`: `dx[t, k] += z_t * sum over features (n, k) of Z[t, n] * (v / s_n)`.
+/// Adds the sparse part of `dx = dy W`: `dx[t, k] += z_t * sum over protected (n, k) of Z[t, n] * (v / s_n)`.
 ///
 /// Shapes: `dy` `[T, rows.len()]` with a scale per row, `dx` f32 `[T, K]`. The integers `Z` of `dy` stand for the
 /// gradient times the row scales of the matrix: `dy[t, n] s_n = z_t Z[t, n]`, as the dense product reads it.
 /// Numerics: `v * (1 / s_n)`, each an f32 operation; from zero, f32 fused multiply-adds in row order, then one product
 /// with `z_t`, then one sum. Rows whose scale is not a normal number add nothing; [`HybridMatrix::encode`] makes
-/// none. Nothing happens if the matrix has no features.
+/// none. Nothing happens if the matrix has no protected weights.
 #[derive(Debug)]
 pub struct SparseBackward<'a> {
     /// Gradient of the output, quantized with the row scales of the matrix folded in.

@@ -1,10 +1,10 @@
 //! What encoding keeps, and what it refuses.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
-use common::{RESIDUALS, cpu, decode, encode, features};
+use common::{RESIDUALS, cpu, decode, encode, protected};
 use half::bf16;
 use proptest::prelude::*;
 use qft_quant::encode::EMPTY_SCALE;
@@ -36,14 +36,18 @@ fn check(shape: (usize, usize), w: &[f32], residual: Residual, fraction: f64) {
     let full = decode(&cpu, &weight, 0..rows, Precision::Full);
     let compute = decode(&cpu, &weight, 0..rows, Precision::Compute);
     let scale = weight.scale.host().unwrap();
-    let mut protected = vec![false; rows * cols];
-    for &(n, c, value) in &features(&weight) {
-        protected[n * cols + c] = true;
-        assert_eq!(value, bf16::from_f32(w[n * cols + c]).to_f32(), "{what}: feature {n}, {c}");
+    let mut is_protected = vec![false; rows * cols];
+    for &(n, c, value) in &protected(&weight) {
+        is_protected[n * cols + c] = true;
+        assert_eq!(
+            value,
+            bf16::from_f32(w[n * cols + c]).to_f32(),
+            "{what}: protected weight [{n}, {c}]"
+        );
     }
     let steps = residual.steps() as f32;
     for (i, &w) in w.iter().enumerate() {
-        if protected[i] {
+        if is_protected[i] {
             assert_eq!(full[i], bf16::from_f32(w).to_f32(), "{what}: protected weight {i}");
             assert_eq!(weight.q.host().unwrap()[i], 0);
         } else {
@@ -56,9 +60,9 @@ fn check(shape: (usize, usize), w: &[f32], residual: Residual, fraction: f64) {
             );
         }
     }
-    let wanted = weight.format().outliers(rows, cols);
+    let wanted = weight.format().protected_count(rows, cols);
     let nonzero = w.iter().filter(|w| **w != 0.0).count();
-    assert_eq!(report.outliers, wanted.min(nonzero), "{what}");
+    assert_eq!(report.protected, wanted.min(nonzero), "{what}");
     let error = |decoded: &[f32]| {
         let squares = w.iter().zip(decoded).map(|(w, d)| (f64::from(*w) - f64::from(*d)).powi(2));
         squares.sum::<f64>().sqrt()
@@ -112,7 +116,7 @@ fn the_largest_are_protected_and_protection_pays() {
         w[at] = 1.0 + i as f32 / 64.0;
     }
     let (weight, report) = encode(&cpu, shape, &w, Residual::Bits8, 0.001).unwrap();
-    let found: Vec<usize> = features(&weight).iter().map(|&(n, c, _)| n * shape.1 + c).collect();
+    let found: Vec<usize> = protected(&weight).iter().map(|&(n, c, _)| n * shape.1 + c).collect();
     assert_eq!(found, planted);
     assert!(report.l2_error < 0.1 * report.l2_error_unprotected, "{report:?}");
 }
@@ -120,16 +124,16 @@ fn the_largest_are_protected_and_protection_pays() {
 #[test]
 fn a_full_block_leaves_its_rest_dense() {
     let cpu = cpu(2, Isa::detect().unwrap());
-    // 5 % of 20 x 512 are 512 features, but all large weights are in the two blocks of row 1.
+    // 5 % of 20 x 512 are 512 weights, but all large weights are in the two blocks of row 1.
     let (shape, mut w) = ((20, 512), vec![1e-3; 20 * 512]);
     w[512..1024].fill(1.0);
     let (weight, report) = encode(&cpu, shape, &w, Residual::Bits8, 0.05).unwrap();
-    let found = features(&weight);
+    let found = protected(&weight);
     assert!(
         found.iter().all(|&(n, ..)| n == 1),
         "the budget of large weights is not spent on small ones"
     );
-    assert_eq!((found.len(), report.outliers), (510, 510));
+    assert_eq!((found.len(), report.protected), (510, 510));
     let decoded = decode(&cpu, &weight, 0..20, Precision::Full);
     assert!((decoded[512 + 255] - 1.0).abs() < 1e-6 && (decoded[1023] - 1.0).abs() < 1e-6);
 }
@@ -150,7 +154,7 @@ fn rows_of_zeros_get_a_scale_that_can_be_trained() {
         let (weight, report) =
             encode(&cpu, shape, &[0.0; 1200], Residual::Bits4, fraction).unwrap();
         assert!(weight.scale.host().unwrap().iter().all(|&scale| scale == EMPTY_SCALE));
-        assert_eq!((report.outliers, report.l2_error), (0, 0.0));
+        assert_eq!((report.protected, report.l2_error), (0, 0.0));
     }
 }
 
@@ -171,7 +175,7 @@ fn what_is_not_finite_is_refused() {
         }
     }
     let fraction = encode(&cpu, (1, 1), &[1.0], Residual::None, 0.06);
-    assert!(matches!(fraction, Err(Error::OutlierFraction { .. })));
+    assert!(matches!(fraction, Err(Error::ProtectedFraction { .. })));
 }
 
 #[test]
@@ -181,17 +185,17 @@ fn sizes_are_as_documented() {
     for (residual, bytes) in [(Residual::None, 0), (Residual::Bits4, 150), (Residual::Bits8, 300)] {
         let (weight, report) = encode(&cpu, shape, &weights(3000, 1), residual, 0.01).unwrap();
         assert_eq!(weight.residual.as_ref().map_or(0, |r| r.len()), 10 * bytes);
-        let outliers = weight.outliers.as_ref().unwrap();
-        assert_eq!((outliers.capacity(), report.outliers), (30, 30));
-        assert_eq!(outliers.counts.len(), 10 * 2);
-        assert_eq!(outliers.row_start.host().unwrap()[10], 30);
+        let protected = weight.protected.as_ref().unwrap();
+        assert_eq!((protected.capacity(), report.protected), (30, 30));
+        assert_eq!(protected.counts.len(), 10 * 2);
+        assert_eq!(protected.row_start.host().unwrap()[10], 30);
         assert_eq!((weight.q.len(), weight.scale.len()), (3000, 10));
         assert_eq!(weight.q.raw().owner(), Owner::Weights);
     }
     let (weight, _) = encode(&cpu, shape, &weights(3000, 1), Residual::None, 0.0).unwrap();
-    assert!(weight.outliers.is_none() && weight.residual.is_none());
+    assert!(weight.protected.is_none() && weight.residual.is_none());
     for shape in [(0, 5), (5, 0), (0, 0)] {
         let (_, report) = encode(&cpu, shape, &[], Residual::Bits8, 0.01).unwrap();
-        assert_eq!(report.outliers, 0, "{shape:?}");
+        assert_eq!(report.protected, 0, "{shape:?}");
     }
 }

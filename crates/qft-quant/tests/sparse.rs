@@ -1,10 +1,10 @@
-//! Products with protected features against dense ones, and every path against every other.
+//! Products with protected weights against dense ones, and every path against every other.
 
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
-use common::{RESIDUALS, cpu, decode, encode, features};
+use common::{RESIDUALS, cpu, decode, encode, protected};
 use qft_quant::{HybridMatrix, HybridOps, Precision, Residual, SparseBackward, SparseForward};
 use qft_tensor::{
     Buffer, Cpu, Dequantize, Isa, NO_CHANNEL, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding,
@@ -114,7 +114,7 @@ fn products_are_those_of_a_dense_matrix() {
         let weight = problem.weight(&cpu, 0.05);
         let (n, k) = shape;
         let mut dense = vec![0.0f64; n * k];
-        for (row, col, value) in features(&weight) {
+        for (row, col, value) in protected(&weight) {
             dense[row * k + col] = f64::from(value);
         }
         let (x, x_scale) = {
@@ -151,7 +151,7 @@ fn products_are_those_of_a_dense_matrix() {
     }
 }
 
-/// Inputs with wide channels: features there meet both digits.
+/// Inputs with wide channels: protected weights there meet both digits.
 #[test]
 fn wide_channels_count_in_full() {
     for (tokens, shape) in [(1, (5, 172)), (65, (17, 257)), (130, (40, 600))] {
@@ -162,7 +162,7 @@ fn wide_channels_count_in_full() {
             row[k - 1] *= 30.0;
         }
         problem.wide = vec![7, k as u32 - 1];
-        // Large weights there, so that some of the features meet the wide channels.
+        // Large weights there, so that some of the protected weights meet the wide channels.
         for row in problem.w.chunks_exact_mut(k) {
             row[7] *= 4.0;
             row[k - 1] *= 4.0;
@@ -172,16 +172,16 @@ fn wide_channels_count_in_full() {
             let cpu = cpu(2, isa);
             let weight = problem.weight(&cpu, 0.05);
             let x = problem.quantized(&cpu);
-            let features = features(&weight);
-            let meets = features.iter().any(|f| problem.wide.contains(&(f.1 as u32)));
-            assert!(tokens == 1 || meets, "no feature meets a wide channel");
+            let protected = protected(&weight);
+            let meets = protected.iter().any(|f| problem.wide.contains(&(f.1 as u32)));
+            assert!(tokens == 1 || meets, "no protected weight meets a wide channel");
             let mut whole = Buffer::zeros(&cpu, Owner::Workspace, "x", tokens * k).unwrap();
             let out = whole.mat_mut(tokens, k).unwrap();
             cpu.dequantize(Dequantize { x: &x, out }).unwrap();
             let whole = whole.to_vec(&cpu).unwrap();
             let y = problem.forward(&cpu, &weight, 0..n);
             let (mut sums, mut sizes) = (vec![0.0f64; tokens * n], vec![0.0f64; tokens * n]);
-            for (row, col, value) in features {
+            for (row, col, value) in protected {
                 for t in 0..tokens {
                     let term = f64::from(whole[t * k + col]) * f64::from(value);
                     sums[t * n + row] += term;
@@ -200,9 +200,9 @@ fn wide_channels_count_in_full() {
     }
 }
 
-/// Rows whose dense part is zero, or tiny: the gradient of their features is read with steps that fit it.
+/// Rows whose dense part is zero, or tiny: the gradient of their protected weights is read with steps that fit it.
 #[test]
-fn features_of_rows_without_a_dense_part_get_their_gradient() {
+fn protected_weights_of_rows_without_a_dense_part_get_their_gradient() {
     let cpu = cpu(1, Isa::detect().unwrap());
     for rest in [0.0, 1e-38, 1e-33, 1e-9] {
         let mut problem = Problem::new(5, (3, 100));
@@ -213,7 +213,7 @@ fn features_of_rows_without_a_dense_part_get_their_gradient() {
         }
         problem.dx.fill(0.0);
         let weight = problem.weight(&cpu, 0.0134);
-        assert_eq!(features(&weight).len(), 4, "{rest}");
+        assert_eq!(protected(&weight).len(), 4, "{rest}");
         let dx = problem.backward(&cpu, &weight, 0..3);
         let scale = weight.scale.to_vec(&cpu).unwrap();
         for t in 0..5 {
@@ -221,11 +221,11 @@ fn features_of_rows_without_a_dense_part_get_their_gradient() {
             // Half a step of the gradient, in which a row counts by its scale; f32 is exact beside that.
             let step =
                 dy.iter().zip(&scale).map(|(dy, s)| (dy * s).abs()).fold(0.0, f32::max) / 127.0;
-            for (row, col, value) in features(&weight) {
+            for (row, col, value) in protected(&weight) {
                 let (got, want) = (dx[t * 100 + col], dy[row] * value);
                 let bound = 0.501 * step / scale[row] * value.abs();
                 assert!((got - want).abs() <= bound, "{rest}: {t} {row}: {got} {want}");
-                // 1/16 of the smallest feature, as 127 steps.
+                // 1/16 of the smallest protected weight, as 127 steps.
                 assert!(scale[row] >= 0.5 / 16.0 / 127.0, "{rest}: {row}");
             }
         }
@@ -254,7 +254,7 @@ fn a_gradient_must_have_a_scale_per_row() {
 }
 
 #[test]
-fn no_features_change_nothing() {
+fn no_protected_weights_change_nothing() {
     let cpu = cpu(1, Isa::detect().unwrap());
     let problem = Problem::new(9, (8, 100));
     let weight = problem.weight(&cpu, 0.0);

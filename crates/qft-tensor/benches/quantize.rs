@@ -2,7 +2,7 @@
 //!
 //! Throughput counts the bytes of the float matrix, or the bytes of random words.
 
-#![allow(clippy::unwrap_used)] // A benchmark may panic.
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qft_tensor::rng::BLOCK_WORDS;

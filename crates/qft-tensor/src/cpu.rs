@@ -8,7 +8,7 @@ pub mod wide;
 use crate::buffer::RawBuffer;
 use crate::pool::FreeBlocks;
 use crate::{CpuConfig, DType, Device, DeviceKind, Error, Host, Isa, Ledger, Owner};
-use memory::{Block, HostBlock};
+use memory::{HostBlock, HostPages};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct Cpu {
     host: Host,
     ledger: Arc<Ledger>,
-    free: Arc<FreeBlocks<Block>>,
+    free: Arc<FreeBlocks<HostPages>>,
 }
 
 impl Cpu {
@@ -80,7 +80,7 @@ impl Device for Cpu {
         let block: HostBlock = self.free.take(&registration, |bytes| {
             usize::try_from(bytes)
                 .ok()
-                .and_then(Block::new)
+                .and_then(HostPages::new)
                 .ok_or(Error::OutOfMemory { name, bytes })
         })?;
         Ok(RawBuffer::new(Box::new(block), registration, name))

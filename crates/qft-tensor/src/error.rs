@@ -70,7 +70,7 @@ pub enum Error {
     },
     /// No stream of random numbers is set apart for a micro-batch or a part of a tensor.
     #[error(
-        "random numbers for {purpose:?}: {what} {got} would repeat those of another, at most {limit} are told apart"
+        "random numbers for {purpose:?}: {what} {got} would repeat those of another; only {limit} have numbers of their own"
     )]
     StreamRange {
         /// What the numbers are for.
@@ -93,7 +93,7 @@ pub enum Error {
         value: f32,
     },
     /// A device that only counts was given something to compute.
-    #[error("{device}: counts memory and computes nothing")]
+    #[error("{device}: only counts memory, and cannot compute")]
     NoHost {
         /// The device.
         device: DeviceKind,

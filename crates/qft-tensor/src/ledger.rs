@@ -13,7 +13,7 @@ pub enum Owner {
     /// The low-order plane of the weights.
     Residual,
     /// Protected weights in 16-bit float, and their indices.
-    Outliers,
+    Protected,
     /// Scales of the weights.
     Scales,
     /// Optimizer momentum and its scales.
@@ -37,7 +37,7 @@ impl Owner {
     pub const ALL: [Self; 11] = [
         Self::Weights,
         Self::Residual,
-        Self::Outliers,
+        Self::Protected,
         Self::Scales,
         Self::Momentum,
         Self::Gradients,
@@ -53,7 +53,7 @@ impl Owner {
         match self {
             Self::Weights => "weights",
             Self::Residual => "residual",
-            Self::Outliers => "outliers",
+            Self::Protected => "outliers",
             Self::Scales => "scales",
             Self::Momentum => "momentum",
             Self::Gradients => "gradients",
@@ -69,7 +69,7 @@ impl Owner {
     pub const fn is_state(self) -> bool {
         matches!(
             self,
-            Self::Weights | Self::Residual | Self::Outliers | Self::Scales | Self::Momentum
+            Self::Weights | Self::Residual | Self::Protected | Self::Scales | Self::Momentum
         )
     }
 

@@ -1,4 +1,4 @@
-//! INT8 tensor primitives: the ground on which `qft` trains.
+//! INT8 tensor primitives: what everything else in `qft` is built on.
 //!
 //! * [`Buffer`]: typed, device-opaque memory; every one is registered in a [`Ledger`] with its owner.
 //! * [`Rounding`]: nearest or stochastic, always explicit; stochastic bits come from [`Philox`].

@@ -31,6 +31,8 @@ pub enum Purpose {
     InitialWeights = u32::from_be_bytes(*b"init"),
     /// The choice of the next token.
     NextToken = u32::from_be_bytes(*b"pick"),
+    /// Trained weights, on the way to a file of fewer bits.
+    SavedWeights = u32::from_be_bytes(*b"save"),
     /// Known answers that a device must give.
     SelfTest = u32::from_be_bytes(*b"test"),
 }
@@ -40,7 +42,7 @@ pub const RESCALING: u32 = 1 << 31;
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Update,
         Self::Rescale,
         Self::InputGradient,
@@ -49,6 +51,7 @@ impl Purpose {
         Self::DataOrder,
         Self::InitialWeights,
         Self::NextToken,
+        Self::SavedWeights,
         Self::SelfTest,
     ];
 
@@ -93,6 +96,7 @@ mod tests {
             0x6461_7461,
             0x696E_6974,
             0x7069_636B,
+            0x7361_7665,
             0x7465_7374,
         ];
         assert_eq!(words, want, "a resumed run and a seed's model need the same bits");

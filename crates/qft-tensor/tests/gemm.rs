@@ -1,7 +1,7 @@
 //! Integer products: every instruction set and thread count gives the bits of the scalar path, and the scalar
 //! path those of 64-bit sums. Float products: against `f64`.
 
-#![allow(clippy::unwrap_used)] // A test may panic.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod product;
 

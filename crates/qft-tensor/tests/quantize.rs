@@ -1,7 +1,7 @@
 //! Quantization: error bounds, borders, statistics of stochastic rounding, and the same bits on every
 //! instruction set and thread count.
 
-#![allow(clippy::unwrap_used)] // A test may panic.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
 use qft_tensor::rng::{HALF_BLOCK, blocks_per_row, rounding_offsets};

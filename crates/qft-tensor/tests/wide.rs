@@ -1,7 +1,7 @@
 //! Wide channels: quantization and products with them against their definitions, on every instruction set and
 //! thread count.
 
-#![allow(clippy::unwrap_used)] // A test may panic.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use qft_tensor::wide::{WIDE_MAX, select};
 use qft_tensor::{

@@ -28,6 +28,6 @@ pub enum Command {
     Eval(EvalArgs),
     /// Continue a text, or answer as the assistant of a conversation
     Generate(GenerateArgs),
-    /// Say how much memory a fine-tune takes, before anything is loaded
+    /// Show how much memory a fine-tune takes, without loading anything
     Plan(PlanArgs),
 }

@@ -193,7 +193,9 @@ macro_rules! bail {
 /// Returns an error unless a condition holds.
 macro_rules! ensure {
     ($condition:expr, $($message:tt)*) => {
-        if !$condition {
+        // A comparison with a number that is none does not hold either.
+        let holds: bool = $condition;
+        if !holds {
             $crate::error::bail!($($message)*);
         }
     };

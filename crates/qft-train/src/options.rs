@@ -1,5 +1,5 @@
-//! The options of a run, a room for each group: what can be given, its rules and defaults, and what comes of it.
-//! What is wrong with them is said here, before anything is loaded.
+//! The options of a run, a module for each group: what can be given, its rules and defaults, and what it becomes.
+//! Whatever is wrong with them is reported here, before anything is loaded.
 
 pub mod data;
 pub mod eval;

@@ -3,8 +3,8 @@
 pub mod events;
 pub mod finetune;
 pub mod folder;
-mod guard;
 pub mod output;
+mod prepare;
 pub mod recipe;
 pub mod sample;
 pub mod summary;

@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod flip_rate;
+pub mod guard;
 pub mod ops;
 pub mod optimizer;
 pub mod setup;

@@ -246,8 +246,8 @@ fn options_that_exclude_each_other() {
     let place = Place::new();
     let data = format!("--eval-data={}", common::excerpt().display());
     for (options, words) in [
-        (&["--epochs=1"][..], &["--steps and --epochs exclude each other"][..]),
-        (&[&data, "--val-split=0.1"], &["--eval-data and --val-split exclude each other"]),
+        (&["--epochs=1"][..], &["--steps and --epochs cannot be used together"][..]),
+        (&[&data, "--val-split=0.1"], &["--eval-data and --val-split cannot be used together"]),
         (&["--optimizer=adamw"], &["--optimizer adamw", "--states f32"]),
         (&["--states=f32", "--rounding=nearest"], &["--rounding", "--states f32"]),
         (&["--states=f32", "--compute=int8"], &["--compute int8", "--states f32"]),
@@ -394,6 +394,10 @@ fn a_loss_that_explodes_ends_the_run_and_keeps_what_was_saved() {
     assert!(!place.out().join("model.safetensors").exists(), "{}", said(&output));
     let kept = std::fs::read_dir(place.out().join("checkpoints")).unwrap().count();
     assert_eq!(kept, 1, "{}", said(&output));
+    // It is from before the loss rose, or while it did not yet look lost.
+    let dir = qft_train::step::checkpoint::latest(&place.out().join("checkpoints")).unwrap();
+    let progress = qft_train::step::checkpoint::read_progress(&dir.unwrap()).unwrap();
+    assert!(!progress.guard.is_suspect(), "{progress:?}");
 }
 
 #[test]
@@ -403,35 +407,94 @@ fn folders_that_hold_something_are_not_written_over() {
         let all = tree(out).into_iter().filter(|path| path.is_file());
         all.map(|path| (std::fs::read(&path).unwrap(), path)).collect()
     };
-    // A run: refused until it is named what is to become of it.
-    succeed(&place.args(&["--checkpoint-every=1", "--keep-checkpoints=9"]));
+    // A run that is not done: refused until it is said what is to become of it.
+    succeed(&place.args(&["--steps=4", "--checkpoint-every=1", "--keep-checkpoints=9"]));
+    let summary = place.out().join("summary.json");
+    let done = std::fs::read(&summary).unwrap();
+    std::fs::remove_file(&summary).unwrap();
     let before = files(&place.out());
     let words = ["--out", "already holds a run", "--resume", "--overwrite", "another folder"];
-    check_refusal(&qft(&place.args(&["--seed=7"])), &words);
-    assert!(files(&place.out()) == before, "a refused run changed the output folder");
+    for option in ["--steps=4", "--seed=7"] {
+        check_refusal(&qft(&place.args(&[option])), &words);
+    }
     // Neither does an error of the new run cost the old one.
     let data = format!("--data={}", place.path("nowhere.txt").display());
     check_refusal(&qft(&place.args(&["--overwrite", &data])), &["nowhere.txt"]);
     check_refusal(&qft(&place.args(&["--overwrite", "--lr=1"])), &["ruins"]);
     assert!(files(&place.out()) == before, "a refused run changed the output folder");
-    // What no run wrote stays, and so does nothing that one did.
+    // The same run, done: refused too.
+    std::fs::write(&summary, done).unwrap();
+    let again = ["--out", "already holds this run, and it is done", "--resume", "--overwrite"];
+    check_refusal(&qft(&place.args(&["--steps=4"])), &again);
+    // Another one, done: moved aside, and all of it is still there.
+    let printed = succeed(&place.args(&["--steps=3", "--seed=7"]));
+    assert!(printed.contains("earlier-1"), "{printed}");
+    for (bytes, path) in before {
+        let name = path.strip_prefix(place.out()).unwrap();
+        let now = std::fs::read(place.out().join("earlier-1").join(name));
+        assert!(name == Path::new(".qft.lock") || now.unwrap() == bytes, "{}", name.display());
+    }
+    assert_eq!(common::json_lines(&place.out().join("metrics.jsonl")).len(), 3);
+    // What no run wrote stays, and a run that is to be written over goes with all that it wrote.
     place.write("out/notes.txt", "mine");
-    place.write("out/chat_template.jinja", "of another model");
     succeed(&place.args(&["--overwrite", "--steps=1"]));
     let steps: Vec<_> = std::fs::read_dir(place.out().join("checkpoints")).unwrap().collect();
     assert_eq!(steps.len(), 1, "{steps:?}");
     assert_eq!(common::json_lines(&place.out().join("metrics.jsonl")).len(), 1);
     assert_eq!(std::fs::read(place.out().join("notes.txt")).unwrap(), b"mine");
-    assert!(!place.out().join("chat_template.jinja").exists());
+    assert!(place.out().join("earlier-1").exists() && !place.out().join("earlier-2").exists());
     // A model that no run wrote.
     let place = Place::new();
     copy_dir(&place.model(), &place.out());
     let before = files(&place.out());
     for option in ["--steps=2", "--overwrite"] {
-        let words = ["--out", "a model that no run wrote", "config.json", "another folder"];
+        let words =
+            ["--out", "a model that was not written by a run", "config.json", "another folder"];
         check_refusal(&qft(&place.args(&[option])), &words);
     }
+    // Nor does a checkpoint that is brought along give a right to what lies there.
+    let other = place.path("other");
+    let run = place.args(&[&format!("--out={}", other.display()), "--checkpoint-every=1"]);
+    succeed(&run);
+    let resume = format!("--resume={}", other.join("checkpoints/step-000002").display());
+    check_refusal(&qft(&place.args(&[&resume])), &["a model that was not written by a run"]);
     assert!(files(&place.out()) == before);
+    // Where there is nothing, it goes on.
+    let third = format!("--out={}", place.path("third").display());
+    succeed(&place.args(&[&resume, &third]));
+    // A file that a model would bring is as good as a model, and a link must lead somewhere.
+    let fourth = place.path("fourth");
+    std::fs::create_dir(&fourth).unwrap();
+    std::fs::write(fourth.join("chat_template.jinja"), "mine").unwrap();
+    let out = format!("--out={}", fourth.display());
+    check_refusal(&qft(&place.args(&[&out])), &["chat_template.jinja", "another folder"]);
+    #[cfg(unix)]
+    {
+        let link = place.path("link");
+        std::os::unix::fs::symlink(place.path("nowhere"), &link).unwrap();
+        let out = format!("--out={}", link.display());
+        check_refusal(&qft(&place.args(&[&out])), &["--out", "a link to what does not exist"]);
+    }
+}
+
+#[test]
+fn a_step_of_too_many_tokens_is_refused_before_it_is_planned() {
+    let place = Place::new();
+    let words =
+        ["--batch-size 100000000", "tokens in a step need more", "make one of them smaller"];
+    place.refuses(&["--batch-size=100000000"], &words);
+    let words = ["takes", "the program itself", "--memory-limit"];
+    place.refuses(&["--memory-limit=3MB"], &words);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let place = Place::new();
+    let options = ["--steps=4", "--checkpoint-every=2", "--keep-checkpoints=9"];
+    succeed(&place.args(&options));
+    damage(&place.out().join("checkpoints/step-000004/trainer.json"), |bytes| bytes.truncate(40));
+    let printed = succeed(&place.args(&[&options[..], &["--resume"]].concat()));
+    assert!(printed.contains("step-000002 after step 2"), "{printed}");
 }
 
 #[test]
@@ -467,9 +530,8 @@ fn resuming_what_does_not_fit() {
         ("--weight-decay=0.1", "--weight-decay 0.0, this run has 0.1"),
         ("--gradients=stored", "--gradients released, this run has stored"),
         ("--train-on=all", "--train-on completion, this run has all"),
-        ("--template=chatml", "--template auto, this run has chatml"),
         ("--pack", "--pack false, this run has true"),
-        ("--val-split=0.5", "--data of "),
+        ("--val-split=0.5", "--val-split not given, this run has 0.5"),
         (&other, "--data of "),
     ] {
         refuses(&[option], &["--resume", "step-000002", word, "give the same options"]);

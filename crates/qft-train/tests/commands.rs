@@ -307,7 +307,7 @@ fn a_closed_output_costs_nothing() {
     run(&finetune(&out, &["--steps=2", "--val-split=0.1", "--sample-prompt=To", "--profile"]));
     check_weights(&out);
     assert!(out.join("summary.json").exists());
-    // The other commands end, and do not panic: with an output that is closed from the start.
+    // The other commands end too, and do not panic; on a full disk they say so.
     let model = format!("--model={}", material::stories260k().display());
     let data = format!("--data={}", common::excerpt().display());
     for args in [
@@ -317,11 +317,15 @@ fn a_closed_output_costs_nothing() {
         vec!["generate", &model, "--prompt=Once", "--max-new-tokens=3"],
     ] {
         let program = command(&args);
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg("exec \"$0\" \"$@\" >/dev/full");
-        shell.arg(program.get_program()).args(program.get_args());
-        let output = shell.current_dir(material::repository()).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        for (output, told) in [("| true", ""), (">/dev/full", "cannot write to standard output")] {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("\"$0\" \"$@\" {output}"));
+            shell.arg(program.get_program()).args(program.get_args());
+            let output = shell.current_dir(material::repository()).output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), told.is_empty(), "{args:?}: {}", said(&output));
+            assert!(stderr.contains(told) && !stderr.contains("panicked"), "{args:?}: {stderr}");
+        }
     }
 }
 

@@ -7,9 +7,10 @@ mod common;
 use qft_autograd::{Matrix, TensorId, Weight};
 use qft_cuda::Cuda;
 use qft_emulator::Emulator;
+use qft_llama::export::SavedWeights;
 use qft_llama::model::{Model, Param, WeightFormat};
 use qft_llama::{DEFAULT_SHARD_BYTES, LlamaConfig, WeightSource, export_folder};
-use qft_quant::{HybridOps, Outliers};
+use qft_quant::{HybridOps, ProtectedWeights};
 use qft_tensor::{Buffer, Device, Element};
 use qft_testing::material;
 use qft_train::TrainOps;
@@ -60,7 +61,9 @@ fn planes(on: &dyn HybridOps, model: &Model) -> Vec<Vec<u8>> {
             Param::Matrix(Matrix { weight: Weight::Hybrid(weight), .. }) => {
                 all.extend([bytes(on, &weight.q), bytes(on, &weight.scale)]);
                 all.extend(weight.residual.as_ref().map(|plane| bytes(on, plane)));
-                if let Some(Outliers { values, cols, counts, row_start }) = &weight.outliers {
+                if let Some(ProtectedWeights { values, cols, counts, row_start }) =
+                    &weight.protected
+                {
                     all.extend([bytes(on, values), bytes(on, cols)]);
                     all.extend([bytes(on, counts), bytes(on, row_start)]);
                 }
@@ -74,10 +77,18 @@ fn planes(on: &dyn HybridOps, model: &Model) -> Vec<Vec<u8>> {
 fn exported(on: &dyn HybridOps, model: &Model, out: &Path) -> Vec<u8> {
     let ids: Vec<_> = model.config.tensors().map(|spec| spec.name).collect();
     let config = &model.config;
-    export_folder(out, None, config, DEFAULT_SHARD_BYTES, on.ledger(), &mut |spec, rows, out| {
-        let id = ids.iter().position(|name| *name == spec.name).unwrap();
-        model.read_rows(on, TensorId(id as u32), rows, out)
-    })
+    export_folder(
+        out,
+        None,
+        config,
+        SavedWeights::default(),
+        DEFAULT_SHARD_BYTES,
+        on.ledger(),
+        &mut |spec, rows, out| {
+            let id = ids.iter().position(|name| *name == spec.name).unwrap();
+            model.read_rows(on, TensorId(id as u32), rows, out)
+        },
+    )
     .unwrap();
     std::fs::read(out.join("model.safetensors")).unwrap()
 }

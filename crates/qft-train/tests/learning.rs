@@ -77,8 +77,8 @@ fn parts(cpu: &Cpu, trainer: &Trainer) -> Vec<(String, Vec<u8>)> {
                     if let Some(residual) = &weight.residual {
                         add("residual", bytes(&residual.to_vec(cpu).unwrap()));
                     }
-                    if let Some(outliers) = &weight.outliers {
-                        add("outliers", bytes(&outliers.values.to_vec(cpu).unwrap()));
+                    if let Some(protected) = &weight.protected {
+                        add("protected", bytes(&protected.values.to_vec(cpu).unwrap()));
                     }
                 }
             },
@@ -130,7 +130,7 @@ fn every_trainable_tensor_changes_in_one_step() {
 
 /// The state of a compact model before and after three steps at `lr`, and its rows' scales and protected weights.
 struct ThreeSteps {
-    /// INT8 planes and protected features.
+    /// INT8 planes and protected weights.
     parts: [Vec<Vec<u8>>; 2],
     /// Of every row of every matrix: INT8 weights and scale.
     rows: [Vec<(Vec<i8>, f32)>; 2],
@@ -146,7 +146,7 @@ impl ThreeSteps {
         let mut trainer = trainer(&cpu, &options.setup(&lion(), 0, Recompute::None));
         let look = |trainer: &Trainer| {
             let kept =
-                |(name, _): &(String, _)| name.ends_with("/q") || name.ends_with("/outliers");
+                |(name, _): &(String, _)| name.ends_with("/q") || name.ends_with("/protected");
             let parts = parts(&cpu, trainer).into_iter().filter(kept).map(|(_, bytes)| bytes);
             let mut rows = Vec::new();
             for (_, weight) in hybrid(&trainer.model) {
@@ -158,7 +158,7 @@ impl ThreeSteps {
         };
         let mut protected = Vec::new();
         for (_, weight) in hybrid(&trainer.model) {
-            let row_start = weight.outliers.as_ref().unwrap().row_start.host().unwrap();
+            let row_start = weight.protected.as_ref().unwrap().row_start.host().unwrap();
             protected.extend(row_start.windows(2).map(|ends| ends[1] - ends[0]));
         }
         let before = look(&trainer);

@@ -115,9 +115,10 @@ fn every_input_of_a_block_has_its_wide_channels() {
     let mut trainer = trainer_of(&cpu, &material::stories260k(), true, &options);
     let batches = [windows.batch(0, 4)];
     for step in [false, true] {
-        match step {
-            false => trainer.calibrate(&cpu, &batches).unwrap(),
-            true => drop(trainer.step(&cpu, &batches, 1e-4).unwrap()),
+        if step {
+            trainer.step(&cpu, &batches, 1e-4).unwrap();
+        } else {
+            trainer.calibrate(&cpu, &batches).unwrap();
         }
         let inputs = trainer.model.wide.inputs(&cpu).unwrap();
         assert_eq!(inputs.len(), 4 * trainer.model.config.num_hidden_layers + 1);

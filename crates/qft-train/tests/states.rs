@@ -6,6 +6,7 @@ mod common;
 use common::{INT8_STATES, Windows, cpu, hybrid, lion, progress, setup, state_options, trainer};
 use qft_autograd::layers::linear::{self, BLOCK_ELEMENTS, block_rows};
 use qft_autograd::{Error, GradientSink, Matrix, Vector};
+use qft_llama::export::SavedWeights;
 use qft_llama::model::{Model, ParamMut, WeightFormat};
 use qft_llama::pass::{self, Recompute};
 use qft_llama::{Batch, LlamaConfig, Synthetic, TensorKind, export};
@@ -190,7 +191,7 @@ fn waiting_bytes(tokens: usize, n: usize) -> u64 {
     block_bytes(DType::I8, tokens * n) + block_bytes(DType::F32, n)
 }
 
-/// What exists of a released gradient: one block of rows in f32, at most 16 MiB, and the INT8 output gradients of
+/// What exists of a released gradient: one block of rows in f32, at most 36 MiB, and the INT8 output gradients of
 /// the layers that read the same input: gate and up. Neither depends on depth; the second is a byte per token
 /// and feature, as the activations are.
 #[test]
@@ -285,7 +286,16 @@ fn save(cpu: &Cpu, trainer: &mut Trainer) {
     checkpoint::load(cpu, trainer, &progress, &saved).unwrap();
     let (model, out) = (&trainer.model, dir.path().join("model"));
     let mut rows = export::rows_of(model, cpu);
-    export::export_folder(&out, None, &model.config, u64::MAX, cpu.ledger(), &mut rows).unwrap();
+    export::export_folder(
+        &out,
+        None,
+        &model.config,
+        SavedWeights::default(),
+        u64::MAX,
+        cpu.ledger(),
+        &mut rows,
+    )
+    .unwrap();
 }
 
 /// Rows of any length, as records have them: what is kept for reuse must not pile up, length by length.

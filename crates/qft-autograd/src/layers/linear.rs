@@ -8,9 +8,9 @@
 //! * `dW[n, k] = u_n sum_t U[t, n] X[t, k]`, with `dy[t, n] a_t` quantized per output (`u_n`).
 //!
 //! An input may have [wide channels](qft_tensor::wide), which carry a second digit into the products with it.
-//! Protected features read the same integers and join in float: see `docs/ALGORITHM.md#linear`.
+//! Protected weights read the same integers and join in float: see `docs/ALGORITHM.md#linear`.
 
-use crate::rows::Rows;
+use crate::activations::Activations;
 use crate::{Context, Error, GradientSink, Matrix, Weight};
 use qft_quant::{DecodeRows, HybridMatrix, Precision, SparseBackward, SparseForward};
 use qft_tensor::{
@@ -54,14 +54,14 @@ pub fn forward(
     ctx: &Context<'_>,
     w: &Matrix,
     rows: Range<usize>,
-    x: &Rows,
+    x: &Activations,
     y: &mut Buffer<f32>,
     accumulate: bool,
 ) -> Result<(), Error> {
     let (tokens, cols) = x.shape();
     let ops = ctx.ops;
     match (x, &w.weight) {
-        (Rows::Int8(x), Weight::Hybrid(weight)) => {
+        (Activations::Int8(x), Weight::Hybrid(weight)) => {
             let (q, scale) = weight.dense(rows.clone())?;
             ops.gemm_i8(GemmI8 {
                 orientation: Orientation::Nt,
@@ -73,19 +73,19 @@ pub fn forward(
                 accumulate,
                 wide: x.wide_digits()?,
             })?;
-            if weight.outliers.is_some() {
+            if weight.protected.is_some() {
                 let y = y.mat_mut(tokens, rows.len())?;
                 ops.sparse_forward(SparseForward { x, weight, rows, y })?;
             }
         }
-        (Rows::Float { data, .. }, Weight::Float(weight)) => ops.gemm_f32(GemmF32 {
+        (Activations::Float { data, .. }, Weight::Float(weight)) => ops.gemm_f32(GemmF32 {
             orientation: Orientation::Nt,
             a: data.mat(tokens, cols)?,
             b: weight.mat(w.rows(), w.cols())?.row_range(rows.clone())?,
             out: y.mat_mut(tokens, rows.len())?,
             accumulate,
         })?,
-        (Rows::Float { data, .. }, Weight::Hybrid(weight)) => {
+        (Activations::Float { data, .. }, Weight::Hybrid(weight)) => {
             for_decoded_blocks(ctx, weight, rows.clone(), |block, decoded| {
                 let out = block.start - rows.start..block.end - rows.start;
                 ctx.ops.gemm_f32(GemmF32 {
@@ -98,7 +98,7 @@ pub fn forward(
                 Ok(())
             })?;
         }
-        (Rows::Int8(_), Weight::Float(_)) => {
+        (Activations::Int8(_), Weight::Float(_)) => {
             return Err(Error::WrongSaved {
                 layer: "linear",
                 what: "INT8 activations cannot be multiplied by float weights",
@@ -141,7 +141,7 @@ pub fn backward_input(
                 accumulate,
                 wide: None,
             })?;
-            if weight.outliers.is_some() {
+            if weight.protected.is_some() {
                 let dx = dx.mat_mut(tokens, k)?;
                 ops.sparse_backward(SparseBackward { dy: &z, weight, rows, dx })?;
             }
@@ -197,7 +197,7 @@ fn for_decoded_blocks(
 /// One micro-batch's share of a weight gradient, not yet multiplied: `dW = dy^T x`.
 #[derive(Debug)]
 pub struct PendingGradient {
-    x: Arc<Rows>,
+    x: Arc<Activations>,
     dy: OutputGradient,
 }
 
@@ -211,20 +211,20 @@ impl PendingGradient {
     /// Keeps the input and the gradient of the output, `dy` f32 `[T, N]`, in the format of the input.
     pub fn new(
         ctx: &Context<'_>,
-        x: &Arc<Rows>,
+        x: &Arc<Activations>,
         dy: &Buffer<f32>,
         n: usize,
         rounding: Rounding,
     ) -> Result<Self, Error> {
         let tokens = x.shape().0;
         let dy = match &**x {
-            Rows::Float { .. } => {
+            Activations::Float { .. } => {
                 let mut kept =
                     Buffer::alloc(ctx.ops, Owner::Gradients, "output gradient", tokens * n)?;
                 kept.copy_from(ctx.ops, 0, dy, 0..tokens * n)?;
                 OutputGradient::Float(kept)
             }
-            Rows::Int8(x) => {
+            Activations::Int8(x) => {
                 let shape = (tokens, n);
                 let mut u = QMatrix::alloc(
                     ctx.ops,
@@ -255,7 +255,7 @@ impl PendingGradient {
     ) -> Result<(), Error> {
         let ((tokens, k), rows) = (self.x.shape(), part.len());
         match (&*self.x, &self.dy) {
-            (Rows::Int8(x), OutputGradient::Int8(u)) => {
+            (Activations::Int8(x), OutputGradient::Int8(u)) => {
                 // At least one product, which sets the gradient of no tokens to zero.
                 for start in (0..tokens.max(1)).step_by(CONTRACTION_TOKENS) {
                     let chunk = start..(start + CONTRACTION_TOKENS).min(tokens);
@@ -277,7 +277,7 @@ impl PendingGradient {
                     })?;
                 }
             }
-            (Rows::Float { data, .. }, OutputGradient::Float(dy)) => {
+            (Activations::Float { data, .. }, OutputGradient::Float(dy)) => {
                 let n = dy.len() / tokens.max(1);
                 ctx.ops.gemm_f32(GemmF32 {
                     orientation: Orientation::Tn,

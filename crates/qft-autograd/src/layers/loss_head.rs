@@ -9,8 +9,8 @@
 //! beside the one of its target, which biases everything below.
 
 use super::linear::{self, PendingGradient};
+use crate::activations::Activations;
 use crate::ops::{EmbedBackward, LossGradient, LossStats};
-use crate::rows::Rows;
 use crate::{Context, Error, GradientSink, LayerOps, Matrix};
 use qft_tensor::{Buffer, Owner, Purpose};
 use std::collections::VecDeque;
@@ -56,7 +56,7 @@ impl VocabularyCut {
 #[derive(Debug)]
 pub struct HeadBatch<'a> {
     /// Normed hidden states `[M, C]`.
-    pub x: Arc<Rows>,
+    pub x: Arc<Activations>,
     /// Target ids `[M]`.
     pub targets: &'a Buffer<u32>,
     max: Buffer<f32>,
@@ -73,7 +73,7 @@ impl<'a> HeadBatch<'a> {
     pub fn forward(
         ctx: &Context<'_>,
         head: &Matrix,
-        x: Arc<Rows>,
+        x: Arc<Activations>,
         targets: &'a Buffer<u32>,
         cut: VocabularyCut,
     ) -> Result<(Self, Vec<f64>), Error> {

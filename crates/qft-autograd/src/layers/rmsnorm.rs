@@ -1,7 +1,7 @@
 //! RMSNorm with a trained gain.
 
+use crate::activations::Activations;
 use crate::ops::{RmsNormBackward, RmsNormForward};
-use crate::rows::Rows;
 use crate::{Compute, Context, Error, GradientSink, Vector};
 use qft_tensor::{Buffer, Owner, Span};
 
@@ -14,14 +14,14 @@ pub fn forward(
     eps: f32,
     x: &Buffer<f32>,
     wide: Span<'_, u32>,
-) -> Result<(Rows, Buffer<f32>), Error> {
+) -> Result<(Activations, Buffer<f32>), Error> {
     let channels = gain.data.len();
     let (tokens, owner) = (x.len() / channels, Owner::Activations);
     let mut rstd = Buffer::alloc(ctx.ops, owner, "rstd", tokens)?;
-    let mut rows = Rows::alloc(ctx.ops, compute, "normed", (tokens, channels), wide)?;
-    let out = rows.out();
+    let mut normed = Activations::alloc(ctx.ops, compute, "normed", (tokens, channels), wide)?;
+    let out = normed.out();
     ctx.ops.rmsnorm_forward(RmsNormForward { x, gain: &gain.data, eps, rstd: &mut rstd, out })?;
-    Ok((rows, rstd))
+    Ok((normed, rstd))
 }
 
 /// The gradient of a gain, summed over micro-batches until it is flushed.

@@ -1,6 +1,6 @@
 //! RMSNorm.
 
-use super::{RowsOut, expect};
+use super::{ActivationsOut, expect};
 use crate::Error;
 use qft_tensor::Buffer;
 
@@ -19,7 +19,7 @@ pub struct RmsNormForward<'a> {
     /// Saved for the backward pass.
     pub rstd: &'a mut Buffer<f32>,
     /// The result.
-    pub out: RowsOut<'a>,
+    pub out: ActivationsOut<'a>,
 }
 
 impl RmsNormForward<'_> {

@@ -1,6 +1,6 @@
 //! SwiGLU.
 
-use super::{RowsOut, expect};
+use super::{ActivationsOut, expect};
 use crate::Error;
 use qft_tensor::Buffer;
 
@@ -16,7 +16,7 @@ pub struct SwigluForward<'a> {
     /// T.
     pub rows: usize,
     /// The result.
-    pub out: RowsOut<'a>,
+    pub out: ActivationsOut<'a>,
 }
 
 impl SwigluForward<'_> {

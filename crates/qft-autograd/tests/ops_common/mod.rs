@@ -1,7 +1,7 @@
 //! What the tests of the layer operations share.
 
 #![allow(dead_code, unreachable_pub)] // Each test file uses a part.
-#![allow(clippy::unwrap_used)] // Helpers of tests.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use qft_autograd::ops::Operands;
 use qft_autograd::{Heads, Segments};

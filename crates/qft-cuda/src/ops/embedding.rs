@@ -57,7 +57,7 @@ fn decode(
         Residual::Bits8 => 8,
     };
     let residual = table.residual.as_ref().map(|plane| cuda.read(op, plane)).transpose()?;
-    let outliers = match &table.outliers {
+    let protected = match &table.protected {
         None => [Arg::NULL; 4],
         Some(o) => [
             cuda.read(op, &o.values)?,
@@ -66,7 +66,7 @@ fn decode(
             cuda.read(op, &o.row_start)?,
         ],
     };
-    let [values, columns, counts, row_start] = outliers;
+    let [values, columns, counts, row_start] = protected;
     let args = [
         cuda.read(op, ids)?,
         cuda.read(op, &table.q)?,

@@ -2,7 +2,7 @@
 
 use crate::scratch::ScratchUse;
 use crate::{Arg, Cuda, Launch};
-use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, Orientation};
+use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, Orientation, WideDigits};
 
 /// What the asynchronous copies need of addresses and strides, in bytes.
 const ALIGNMENT: u64 = 16;
@@ -130,7 +130,7 @@ pub(crate) fn hopper(orientation: Orientation, m: usize, n: usize) -> (&'static 
 
 /// What of a device decides which kernel is the fastest.
 #[derive(Debug, Clone, Copy)]
-struct Machine {
+struct DeviceLimits {
     multiprocessors: u32,
     /// Whether the kernels for Hopper may be used.
     warpgroups: bool,
@@ -139,14 +139,14 @@ struct Machine {
 
 /// How an INT8 product is computed.
 #[derive(Debug)]
-struct Choice {
+struct GemmPlan {
     kernel: &'static str,
     launch: Launch,
     /// Whether the first operand is transposed first.
     transpose: bool,
 }
 
-impl From<(&'static str, Launch)> for Choice {
+impl From<(&'static str, Launch)> for GemmPlan {
     fn from((kernel, launch): (&'static str, Launch)) -> Self {
         Self { kernel, launch, transpose: false }
     }
@@ -159,8 +159,8 @@ fn choose(
     orientation: Orientation,
     (m, n, k): (usize, usize, usize),
     aligned: bool,
-    Machine { multiprocessors, warpgroups, scratch_bytes }: Machine,
-) -> Choice {
+    DeviceLimits { multiprocessors, warpgroups, scratch_bytes }: DeviceLimits,
+) -> GemmPlan {
     if !aligned {
         return UNALIGNED.launch(orientation, m, n).into();
     }
@@ -187,7 +187,7 @@ fn choose(
         let cost = hopper_tiling(orientation).cost(m, n, multiprocessors) + copies;
         if cost * numerator <= best.cost(m, n, multiprocessors) * denominator {
             let (kernel, launch) = hopper(orientation, m, n);
-            return Choice { kernel, launch, transpose };
+            return GemmPlan { kernel, launch, transpose };
         }
     }
     best.launch(orientation, m, n).into()
@@ -247,20 +247,19 @@ impl GemmOps for Cuda {
         let (a_arg, b_arg) = (self.read_mat(OP, a)?, self.read_mat(OP, b)?);
         let scale = |span: Option<_>| span.map_or(Ok(Arg::NULL), |span| self.read_span(OP, span));
         let aligned = is_aligned(a_arg, a.stride()) && is_aligned(b_arg, b.stride());
-        let machine = Machine {
+        let limits = DeviceLimits {
             multiprocessors: self.driver().properties().multiprocessors,
             warpgroups: self.has_warpgroup_products(),
             scratch_bytes: self.scratch_block().bytes(),
         };
-        let Choice { kernel, launch, transpose } = choose(orientation, (m, n, k), aligned, machine);
+        let GemmPlan { kernel, launch, transpose } =
+            choose(orientation, (m, n, k), aligned, limits);
         let (row_scale, col_scale) = (scale(row_scale)?, scale(col_scale)?);
         let (out_arg, out_stride) = (self.write_mat(OP, &mut out)?, Arg::size(out.stride()));
         let digits = match wide {
-            Some(wide) => [
-                self.read_mat(OP, wide.high)?,
-                Arg::size(wide.high.stride()),
-                self.read_span(OP, wide.channels)?,
-            ],
+            Some(WideDigits { high, channels, .. }) => {
+                [self.read_mat(OP, high)?, Arg::size(high.stride()), self.read_span(OP, channels)?]
+            }
             None => [Arg::NULL, Arg::size(0), Arg::NULL],
         };
         // Held until the product that reads it has been started.
@@ -344,8 +343,8 @@ mod tests {
 
     /// Which result's rows and columns a block computes.
     fn tile(m: usize, n: usize, multiprocessors: u32) -> (u32, u32) {
-        let machine = Machine { multiprocessors, warpgroups: false, scratch_bytes: 0 };
-        let Choice { kernel, .. } = choose(Orientation::Nn, (m, n, 1), true, machine);
+        let limits = DeviceLimits { multiprocessors, warpgroups: false, scratch_bytes: 0 };
+        let GemmPlan { kernel, .. } = choose(Orientation::Nn, (m, n, 1), true, limits);
         let tiling = ALIGNED.iter().find(|tiling| tiling.kernels.contains(&kernel)).unwrap();
         (tiling.rows, tiling.cols)
     }
@@ -366,9 +365,9 @@ mod tests {
 
     #[test]
     fn few_rows_and_unaligned_operands_have_their_kernels() {
-        let machine = Machine { multiprocessors: 132, warpgroups: false, scratch_bytes: 0 };
+        let limits = DeviceLimits { multiprocessors: 132, warpgroups: false, scratch_bytes: 0 };
         let name =
-            |orientation, m, aligned| choose(orientation, (m, 500, 64), aligned, machine).kernel;
+            |orientation, m, aligned| choose(orientation, (m, 500, 64), aligned, limits).kernel;
         assert_eq!(name(Orientation::Nt, 1, true), "gemm_i8_f32_nt_rows_1");
         assert_eq!(name(Orientation::Nt, 3, true), "gemm_i8_f32_nt_rows_4");
         assert_eq!(name(Orientation::Nt, 8, true), "gemm_i8_f32_nt_rows_8");
@@ -382,9 +381,9 @@ mod tests {
     #[test]
     fn hopper_takes_products_that_fill_the_device() {
         let scratch_bytes = crate::scratch::HOPPER_SCRATCH_BYTES;
-        let machine = Machine { multiprocessors: 132, warpgroups: true, scratch_bytes };
+        let limits = DeviceLimits { multiprocessors: 132, warpgroups: true, scratch_bytes };
         let is_hopper = |orientation, (m, n, k), aligned| {
-            choose(orientation, (m, n, k), aligned, machine).kernel.ends_with("_hopper")
+            choose(orientation, (m, n, k), aligned, limits).kernel.ends_with("_hopper")
         };
         for (m, n) in [(2048, 4096), (2048, 11_008), (2048, 1024), (32_768, 4096)] {
             for orientation in [Orientation::Nt, Orientation::Nn] {

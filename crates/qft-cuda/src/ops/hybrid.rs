@@ -3,10 +3,10 @@
 use super::dims::index;
 use crate::scratch::SCRATCH_BYTES;
 use crate::{Arg, Cuda, Launch};
-use qft_quant::outlier::BLOCK_COLS;
+use qft_quant::protected::BLOCK_COLS;
 use qft_quant::{
-    DecodeRows, Error, HybridMatrix, HybridOps, Outliers, Precision, Residual, SparseBackward,
-    SparseForward,
+    DecodeRows, Error, HybridMatrix, HybridOps, Precision, ProtectedWeights, Residual,
+    SparseBackward, SparseForward,
 };
 
 /// Threads of a block in `decode_rows`.
@@ -35,30 +35,30 @@ fn log_f(residual: Residual) -> u32 {
 }
 
 impl Cuda {
-    /// Values, columns, counts and row starts of protected features: null if there are none.
-    pub(super) fn features(
+    /// Values, columns, counts and row starts of protected weights: null if there are none.
+    pub(super) fn protected_args(
         &self,
         op: &'static str,
-        outliers: Option<&Outliers>,
+        protected: Option<&ProtectedWeights>,
     ) -> Result<[Arg; 4], qft_tensor::Error> {
-        let Some(outliers) = outliers else { return Ok([Arg::NULL; 4]) };
+        let Some(protected) = protected else { return Ok([Arg::NULL; 4]) };
         Ok([
-            self.read(op, &outliers.values)?,
-            self.read(op, &outliers.cols)?,
-            self.read(op, &outliers.counts)?,
-            self.read(op, &outliers.row_start)?,
+            self.read(op, &protected.values)?,
+            self.read(op, &protected.cols)?,
+            self.read(op, &protected.counts)?,
+            self.read(op, &protected.row_start)?,
         ])
     }
 
     /// The same for a kernel that changes the values.
-    pub(super) fn updated_features(
+    pub(super) fn updated_protected_args(
         &self,
         op: &'static str,
-        outliers: Option<&mut Outliers>,
+        protected: Option<&mut ProtectedWeights>,
     ) -> Result<[Arg; 4], qft_tensor::Error> {
-        let Some(outliers) = outliers else { return Ok([Arg::NULL; 4]) };
-        let [_, cols, counts, row_start] = self.features(op, Some(&*outliers))?;
-        Ok([self.write(op, &mut outliers.values)?, cols, counts, row_start])
+        let Some(protected) = protected else { return Ok([Arg::NULL; 4]) };
+        let [_, cols, counts, row_start] = self.protected_args(op, Some(&*protected))?;
+        Ok([self.write(op, &mut protected.values)?, cols, counts, row_start])
     }
 }
 
@@ -78,7 +78,7 @@ impl HybridOps for Cuda {
             _ => (0, Arg::NULL),
         };
         let mut args = vec![self.read(OP, &weight.q)?, residual, self.read(OP, &weight.scale)?];
-        args.extend(self.features(OP, weight.outliers.as_ref())?);
+        args.extend(self.protected_args(OP, weight.protected.as_ref())?);
         args.extend([
             self.write_mat(OP, &mut out)?,
             Arg::size(out.stride()),
@@ -95,7 +95,7 @@ impl HybridOps for Cuda {
         op.check()?;
         let SparseForward { x, weight, rows, mut y } = op;
         let tokens = x.rows();
-        if weight.outliers.is_none() || rows.is_empty() || tokens == 0 {
+        if weight.protected.is_none() || rows.is_empty() || tokens == 0 {
             return Ok(());
         }
         let grid = |(block_rows, block_tokens, _): (usize, usize, u32)| {
@@ -114,7 +114,7 @@ impl HybridOps for Cuda {
             None => (Arg::NULL, Arg::NULL),
         };
         let mut args = vec![self.read(OP, &x.q)?, self.read(OP, &x.scale)?, channels, high];
-        args.extend(self.features(OP, weight.outliers.as_ref())?);
+        args.extend(self.protected_args(OP, weight.protected.as_ref())?);
         args.extend([self.write_mat(OP, &mut y)?, Arg::size(y.stride())]);
         args.extend(shape(OP, weight, rows.start, rows.len(), tokens)?);
         let launch = Launch {
@@ -129,11 +129,11 @@ impl HybridOps for Cuda {
         op.check()?;
         let SparseBackward { dy, weight, rows, mut dx } = op;
         let (tokens, (block_cols, block_tokens, threads)) = (dy.rows(), BACKWARD);
-        if weight.outliers.is_none() || rows.is_empty() || tokens == 0 {
+        if weight.protected.is_none() || rows.is_empty() || tokens == 0 {
             return Ok(());
         }
-        let [values, feature_cols, counts, row_start] =
-            self.features(OP, weight.outliers.as_ref())?;
+        let [values, protected_cols, counts, row_start] =
+            self.protected_args(OP, weight.protected.as_ref())?;
         let gradient =
             [self.read(OP, &dy.q)?, self.read(OP, &dy.scale)?, self.read(OP, &weight.scale)?];
         let out = [self.write_mat(OP, &mut dx)?, Arg::size(dx.stride())];
@@ -155,9 +155,8 @@ impl HybridOps for Cuda {
 
             let cols = weight.cols().min(end * BLOCK_COLS) - first * BLOCK_COLS;
             let grid = [cols.div_ceil(block_cols), tokens.div_ceil(block_tokens)];
-            let features = [values, feature_cols, places];
-            let args =
-                [&gradient[..], &features, &out, &[first_row, n, first_block, t, k]].concat();
+            let sparse = [values, protected_cols, places];
+            let args = [&gradient[..], &sparse, &out, &[first_row, n, first_block, t, k]].concat();
             let launch = Launch {
                 grid: [index(OP, grid[0])?, index(OP, grid[1])?, 1],
                 ..Launch::blocks(1, threads)

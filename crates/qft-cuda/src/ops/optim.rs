@@ -116,11 +116,9 @@ impl OptimOps for Cuda {
         let blocks = cols.div_ceil(momentum::BLOCK);
         let warps = blocks.div_ceil(4).min(MAX_WARPS) as u32;
         let padded = blocks * momentum::BLOCK;
-        let (row_bytes, waiting) = match padded > SHARED_COLS {
-            true => (padded * size_of::<i32>(), 0),
-            false => (0, padded * size_of::<i32>()),
-        };
-        let marks = if weight.outliers.is_some() { padded / 8 } else { 0 };
+        let bytes = padded * size_of::<i32>();
+        let (row_bytes, waiting) = if padded > SHARED_COLS { (bytes, 0) } else { (0, bytes) };
+        let marks = if weight.protected.is_some() { padded / 8 } else { 0 };
         let shared = warps * WARP_WORDS * 4 + index(OP, marks + waiting)?;
         let kernel = lion_kernel(weight.format().residual, momentum.code);
         let mut planes = vec![
@@ -130,7 +128,7 @@ impl OptimOps for Cuda {
             self.write(OP, &mut momentum.q)?,
             self.write(OP, &mut momentum.scale)?,
         ];
-        planes.extend(self.updated_features(OP, weight.outliers.as_mut())?);
+        planes.extend(self.updated_protected_args(OP, weight.protected.as_mut())?);
         let line = line(self, OP, stats, key.tensor())?;
         for first in (0..rows.len()).step_by(MOST_ROWS) {
             let count = MOST_ROWS.min(rows.len() - first);

@@ -5,7 +5,7 @@ use super::wide;
 use crate::scratch::SCRATCH_BYTES;
 use crate::{Arg, Cuda, Launch};
 use qft_autograd::ops::{RmsNormBackward, RmsNormForward};
-use qft_autograd::{Error, RowsOut};
+use qft_autograd::{ActivationsOut, Error};
 
 /// Threads of a block that owns a row, as in the kernels.
 const ROW_THREADS: u32 = 256;
@@ -31,10 +31,10 @@ pub(super) fn forward(cuda: &Cuda, op: RmsNormForward<'_>) -> Result<(), Error> 
         cuda.launch(OP, "rmsnorm_forward_f32", launch, &args)
     };
     match out {
-        RowsOut::Float(_) if cols == 0 => {}
-        RowsOut::Float(out) => run(cuda.write(OP, out)?, [Arg::NULL; 4])?,
-        RowsOut::Int8(_) if rows == 0 || cols == 0 => {}
-        RowsOut::Int8(out) => {
+        ActivationsOut::Float(_) if cols == 0 => {}
+        ActivationsOut::Float(out) => run(cuda.write(OP, out)?, [Arg::NULL; 4])?,
+        ActivationsOut::Int8(_) if rows == 0 || cols == 0 => {}
+        ActivationsOut::Int8(out) => {
             let (q, scale) = (cuda.write(OP, &mut out.q)?, cuda.write(OP, &mut out.scale)?);
             let [channels, high] = wide::places(cuda, OP, out)?;
             run(Arg::NULL, [q, scale, channels, high])?;

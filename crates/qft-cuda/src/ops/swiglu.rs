@@ -4,7 +4,7 @@ use super::dims;
 use super::wide;
 use crate::{Arg, Cuda, Launch};
 use qft_autograd::ops::{SwigluBackward, SwigluForward};
-use qft_autograd::{Error, RowsOut};
+use qft_autograd::{ActivationsOut, Error};
 
 /// Threads of a block, as in the kernels.
 const THREADS: u32 = 256;
@@ -26,12 +26,12 @@ pub(super) fn forward(cuda: &Cuda, op: SwigluForward<'_>) -> Result<(), Error> {
     let len = gate.len();
     let (gate, up) = (cuda.read(OP, gate)?, cuda.read(OP, up)?);
     match out {
-        RowsOut::Float(out) => {
+        ActivationsOut::Float(out) => {
             let args = [gate, up, cuda.write(OP, out)?, Arg::size(len)];
             cuda.launch(OP, "swiglu_forward_f32", elements(len), &args)?;
         }
-        RowsOut::Int8(_) if len == 0 => {}
-        RowsOut::Int8(out) => {
+        ActivationsOut::Int8(_) if len == 0 => {}
+        ActivationsOut::Int8(out) => {
             let (rows, width) = (dims::index(OP, rows)?, len / rows.max(1));
             let cols = Arg::U32(dims::index(OP, width)?);
             // A row waits in shared memory for its scale, if it fits.

@@ -1,4 +1,4 @@
-//! Wide channels on the GPU: `kernels/wide.cu`. The operations that quantize have their digits from `widen.cuh`.
+//! Wide channels on the GPU: `kernels/wide.cu`. The operations that quantize get their digits from `quantize_wide.cuh`.
 
 use super::columns::by_columns;
 use super::dims::index;

@@ -50,7 +50,7 @@ impl AtomicFile {
         let Some(file) = &self.file else { return Ok(()) };
         file.sync()?;
         let renamed = self.disk.rename(file.path(), &self.target);
-        renamed.map_err(Error::io("put in its place", &self.target, WRITE_REMEDY))?;
+        renamed.map_err(Error::io("move into place", &self.target, WRITE_REMEDY))?;
         self.file = None;
         let folder = parent(&self.target);
         let remedy = "the new file is in place; check the disk, as a power cut may still lose it";

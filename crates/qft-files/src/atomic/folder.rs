@@ -49,7 +49,7 @@ impl AtomicFolder {
     pub fn new(disk: &Disk, target: &Path, rules: FileRules) -> Result<Self, Error> {
         if target.symlink_metadata().is_ok() {
             let remedy = "choose another output folder";
-            return Err(Error::refused(target, "exists, expected nothing", remedy));
+            return Err(Error::refused(target, "already exists", remedy));
         }
         Self::begin(disk, target, target, Goal::New, rules)
     }
@@ -107,7 +107,7 @@ impl AtomicFolder {
             done: others,
             lock: None,
         };
-        made.map_err(Error::io("make the folder", &folder.partial, WRITE_REMEDY))?;
+        made.map_err(Error::io("create the folder", &folder.partial, WRITE_REMEDY))?;
         folder.lock = Some(FolderLock::acquire(&folder.partial)?);
         Ok(folder)
     }
@@ -118,8 +118,12 @@ impl AtomicFolder {
     pub fn create(&mut self, name: &str) -> Result<DiskFile, Error> {
         let path = self.partial.join(name);
         if !(self.rules.ours)(name) {
-            let remedy = "this is a mistake of the program";
-            return Err(Error::refused(&path, "is no name of a file that is written here", remedy));
+            let remedy = "this is a bug in qft";
+            return Err(Error::refused(
+                &path,
+                "is not the name of a file that is written here",
+                remedy,
+            ));
         }
         let file = self.disk.create(&path)?;
         self.names.push(name.to_owned());
@@ -176,7 +180,7 @@ impl AtomicFolder {
     /// Gives the new folder its name.
     fn place(&self) -> Result<(), Error> {
         let placed = self.disk.rename(&self.partial, &self.target);
-        placed.map_err(Error::io("put in its place", &self.target, WRITE_REMEDY))
+        placed.map_err(Error::io("move into place", &self.target, WRITE_REMEDY))
     }
 
     /// Moves the old folder aside and the new one in its place, or the old one back.

@@ -49,7 +49,7 @@ impl Install {
     /// Makes the files in `partial` the valid ones.
     pub(super) fn commit(&self, disk: &Disk, partial: &Path) -> Result<(), Error> {
         let renamed = disk.rename(partial, &self.committed);
-        renamed.map_err(Error::io("put the finished files in", &self.dir, WRITE_REMEDY))
+        renamed.map_err(Error::io("move the finished files into", &self.dir, WRITE_REMEDY))
     }
 
     /// Puts valid files in their place, from wherever an earlier attempt ended.
@@ -68,7 +68,7 @@ impl Install {
             }
             Ok(())
         };
-        forward().map_err(Error::io("put the finished files in", &self.dir, FORWARD_REMEDY))
+        forward().map_err(Error::io("move the finished files into", &self.dir, FORWARD_REMEDY))
     }
 
     /// Removes older files of the kind that is about to come.

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-const BY_HAND: &str = "see to the folder's permissions, or remove it by hand";
+const BY_HAND: &str = "check the folder's permissions, or remove it by hand";
 
 /// Names in a folder that are text; none if there is no folder.
 pub(super) fn names_in(dir: &Path) -> io::Result<Vec<String>> {
@@ -69,12 +69,20 @@ pub(super) fn clear_partial(disk: &Disk, partial: &Path, rules: FileRules) -> Re
     }
     let remedy = "move it away, or choose another output folder";
     if !is_real_folder(partial) {
-        return Err(Error::refused(partial, "is no folder, expected one or nothing", remedy));
+        return Err(Error::refused(
+            partial,
+            "is not a folder, expected a folder or nothing",
+            remedy,
+        ));
     }
     let io = || Error::io("replace the folder", partial, BY_HAND);
     if let Some(path) = foreign(partial, rules).map_err(io())? {
         let name = path.file_name().unwrap_or_default().display().to_string();
-        return Err(Error::refused(partial, format!("holds {name}, which is not ours"), remedy));
+        return Err(Error::refused(
+            partial,
+            format!("holds {name}, which qft did not write"),
+            remedy,
+        ));
     }
     let _lock = FolderLock::acquire(partial)?;
     remove_ours(disk, partial, rules).map_err(io())?;
@@ -113,7 +121,7 @@ pub(super) fn discard(
         remove_ours(disk, &hidden, rules)
     };
     if !remove().map_err(Error::io("remove", path, BY_HAND))? {
-        tracing::warn!("{}: kept, as it holds what is not ours", hidden.display());
+        tracing::warn!("{}: kept, as it holds what qft did not write", hidden.display());
     }
     Ok(())
 }
@@ -128,7 +136,7 @@ pub fn restore_folder(disk: &Disk, target: &Path) -> Result<(), Error> {
     }
     tracing::info!("{}: restored, as its replacement was interrupted", target.display());
     let renamed = disk.rename(&old, target);
-    let remedy = "rename it by hand, without the end of its name";
+    let remedy = "rename it by hand, without the suffix";
     renamed.map_err(Error::io("restore", &old, remedy))?;
     disk.sync_folder(parent(target)).map_err(Error::io("write the folder", parent(target), BY_HAND))
 }

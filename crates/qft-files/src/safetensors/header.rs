@@ -27,7 +27,7 @@ pub struct StoredTensor {
 /// Reads and checks the header of `file`: sizes follow from shapes, data regions lie in the file without gap or
 /// overlap, and the last ends where the file does. Gives the tensors in the order of their data.
 ///
-/// Memory: a few times the bytes of the header, all of which are in the file; no number in it is allocated by.
+/// Memory: a few times the bytes of the header, all of which are in the file; no number in it decides how much is allocated.
 pub(super) fn read(
     path: &Path,
     file: &File,

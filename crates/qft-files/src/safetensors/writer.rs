@@ -44,7 +44,7 @@ impl TensorWriter {
             what,
             expected: expected.into(),
             got,
-            remedy: "this is a mistake of the program",
+            remedy: "this is a bug in qft",
         };
         let mut map = Map::new();
         if !metadata.is_empty() {

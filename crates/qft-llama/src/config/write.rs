@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 impl LlamaConfig {
     /// The text of a `config.json` that transformers reads, in the style that all its versions know, with
-    /// bfloat16 as the type of the weights.
-    pub fn to_json(&self) -> String {
+    /// `dtype` as the type of the weights, such as `bfloat16`.
+    pub fn to_json(&self, dtype: &str) -> String {
         let scaling = match self.rope.scaling {
             RopeScaling::Default => Value::Null,
             RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
@@ -51,7 +51,7 @@ impl LlamaConfig {
             "mlp_bias": false,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos,
-            "torch_dtype": "bfloat16",
+            "torch_dtype": dtype,
         });
         // The alternate form of a `Value` is indented.
         format!("{value:#}\n")

@@ -1,10 +1,9 @@
-//! One safetensors file in bf16.
+//! One safetensors file of weights.
 
-use super::FillRows;
+use super::{FillRows, SavedWeights, WeightType};
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
-use half::bf16;
-use qft_files::{DiskFile, Dtype, TensorInfo, TensorWriter};
+use qft_files::{DiskFile, TensorInfo, TensorWriter};
 use qft_tensor::{Ledger, Transfer};
 use std::sync::Arc;
 
@@ -12,9 +11,12 @@ use std::sync::Arc;
 const BLOCK_ELEMENTS: usize = 1 << 18;
 
 /// The tensors of one file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shard {
-    pub(super) tensors: Vec<TensorSpec>,
+    /// Each with its number in the model.
+    pub(super) tensors: Vec<(u32, TensorSpec)>,
+    /// The type of their weights.
+    pub(super) dtype: WeightType,
 }
 
 /// The name of shard `number`, counted from 0, of `count`.
@@ -35,19 +37,24 @@ pub(super) fn is_weight_file(name: &str) -> bool {
 }
 
 impl Shard {
+    /// A whole model in one file.
+    pub(super) fn whole(config: &LlamaConfig, dtype: WeightType) -> Self {
+        Self { tensors: (0..).zip(config.tensors()).collect(), dtype }
+    }
+
     /// Divides a model into files of at most `max_bytes` of data, or one tensor.
-    pub(super) fn split(config: &LlamaConfig, max_bytes: u64) -> Vec<Self> {
-        let mut shards = vec![Self::default()];
+    pub(super) fn split(config: &LlamaConfig, dtype: WeightType, max_bytes: u64) -> Vec<Self> {
+        let mut shards = vec![Self { tensors: Vec::new(), dtype }];
         let mut bytes = 0;
-        for spec in config.tensors() {
-            let size = tensor_bytes(&spec);
+        for (number, spec) in (0..).zip(config.tensors()) {
+            let size = tensor_bytes(&spec, dtype);
             if bytes > 0 && bytes + size > max_bytes {
-                shards.push(Self::default());
+                shards.push(Self { tensors: Vec::new(), dtype });
                 bytes = 0;
             }
             bytes += size;
             if let Some(last) = shards.last_mut() {
-                last.tensors.push(spec);
+                last.tensors.push((number, spec));
             }
         }
         shards
@@ -55,7 +62,7 @@ impl Shard {
 
     /// Bytes of all tensors.
     pub(super) fn data_bytes(&self) -> u64 {
-        self.tensors.iter().map(tensor_bytes).sum()
+        self.tensors.iter().map(|(_, spec)| tensor_bytes(spec, self.dtype)).sum()
     }
 
     /// Writes header and data, and waits until they are on the disk.
@@ -63,38 +70,38 @@ impl Shard {
         &self,
         ledger: &Arc<Ledger>,
         file: DiskFile,
+        saved: SavedWeights,
         fill: &mut FillRows<'_>,
     ) -> Result<(), Error> {
         let path = file.path().to_path_buf();
-        let infos = self.tensors.iter().map(|spec| TensorInfo {
+        let infos = self.tensors.iter().map(|(_, spec)| TensorInfo {
             name: spec.name.clone(),
-            dtype: Dtype::BF16,
+            dtype: self.dtype.file_type(),
             shape: spec.file_shape(),
         });
         let infos: Vec<_> = infos.collect();
         let mut writer = TensorWriter::begin(file, &[("format", "pt")], &infos)?;
         let (mut values, mut bytes) = self.blocks(ledger);
-        for spec in &self.tensors {
+        for (number, spec) in &self.tensors {
             for start in (0..spec.rows).step_by(block_rows(spec)) {
                 let rows = start..spec.rows.min(start + block_rows(spec));
                 let values = &mut values[..rows.len() * spec.cols];
                 fill(spec, rows, values)?;
-                let bytes = &mut bytes[..size_of_val(values) / 2];
-                for (index, (&value, out)) in values.iter().zip(bytes.as_chunks_mut().0).enumerate()
-                {
-                    let rounded = bf16::from_f32(value);
-                    if !rounded.is_finite() {
-                        return Err(Error::NotFinite {
-                            file: path,
+                let row_bytes = spec.cols * self.dtype.size_bytes();
+                let bytes = &mut bytes[..values.len() / spec.cols * row_bytes];
+                let lines = values.chunks_exact(spec.cols).zip(bytes.chunks_exact_mut(row_bytes));
+                for (row, (values, bytes)) in (start..).zip(lines) {
+                    saved.write_row((*number, row), values, bytes).map_err(|col| {
+                        Error::NotFinite {
+                            file: path.clone(),
                             tensor: spec.name.clone(),
-                            row: start + index / spec.cols,
-                            col: index % spec.cols,
-                            value,
+                            row,
+                            col,
+                            value: values[col],
                             remedy: "training diverged; lower the learning rate and resume from an \
                                      earlier checkpoint",
-                        });
-                    }
-                    *out = rounded.to_le_bytes();
+                        }
+                    })?;
                 }
                 writer.write(bytes)?;
             }
@@ -104,15 +111,16 @@ impl Shard {
 
     /// A block of rows as it comes, and as it is written.
     fn blocks(&self, ledger: &Arc<Ledger>) -> (Transfer<f32>, Transfer<u8>) {
-        let most = self.tensors.iter().map(block_elements).max().unwrap_or(0);
-        let bytes = Transfer::zeroed(ledger, "saved rows", most * size_of::<bf16>());
+        let most = self.tensors.iter().map(|(_, spec)| block_elements(spec)).max().unwrap_or(0);
+        let bytes = Transfer::zeroed(ledger, "saved rows", most * self.dtype.size_bytes());
         (Transfer::zeroed(ledger, "rows to save", most), bytes)
     }
 
     /// Allocates what writing takes and fetches the largest block.
     pub(super) fn plan(&self, ledger: &Arc<Ledger>, fill: &mut FillRows<'_>) -> Result<(), Error> {
         let (mut values, _bytes) = self.blocks(ledger);
-        let Some(spec) = self.tensors.iter().max_by_key(|spec| block_elements(spec)) else {
+        let specs = self.tensors.iter().map(|(_, spec)| spec);
+        let Some(spec) = specs.max_by_key(|spec| block_elements(spec)) else {
             return Ok(());
         };
         fill(spec, 0..block_rows(spec), &mut values[..block_elements(spec)])
@@ -128,8 +136,8 @@ fn block_elements(spec: &TensorSpec) -> usize {
     block_rows(spec) * spec.cols
 }
 
-fn tensor_bytes(spec: &TensorSpec) -> u64 {
-    spec.elements() as u64 * size_of::<bf16>() as u64
+fn tensor_bytes(spec: &TensorSpec, dtype: WeightType) -> u64 {
+    spec.elements() as u64 * dtype.size_bytes() as u64
 }
 
 #[cfg(test)]

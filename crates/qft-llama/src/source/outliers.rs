@@ -43,10 +43,6 @@ impl<'a, W: Weights> WithOutliers<'a, W> {
 }
 
 impl<W: Weights> Weights for WithOutliers<'_, W> {
-    fn shape(&self, name: &str) -> Result<(usize, usize), Error> {
-        self.inner.shape(name)
-    }
-
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let spec = self.specs.get(name).ok_or_else(|| unknown(name))?;
         check_rows(spec, &rows, out)?;

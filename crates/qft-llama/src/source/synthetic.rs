@@ -32,11 +32,6 @@ impl Synthetic {
 }
 
 impl Weights for Synthetic {
-    fn shape(&self, name: &str) -> Result<(usize, usize), Error> {
-        let (_, spec) = self.tensors.get(name).ok_or_else(|| unknown(name))?;
-        Ok((spec.rows, spec.cols))
-    }
-
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let (number, spec) = self.tensors.get(name).ok_or_else(|| unknown(name))?;
         check_rows(spec, &rows, out)?;

@@ -6,7 +6,7 @@ use crate::{Error, LionUpdate, MomentumCode, WeightRounding, momentum};
 use half::bf16;
 use qft_quant::Residual;
 use qft_quant::fixed_point::{BLOCK, MAX_Q, join_into, split};
-use qft_quant::outlier::{BLOCK_COLS, columns};
+use qft_quant::protected::{BLOCK_COLS, columns};
 use qft_tensor::numeric::{LANES, MAGIC, nearest, nearest_bf16};
 use qft_tensor::rng::{BLOCK_WORDS, offset_from_bits, rounding_offsets};
 use qft_tensor::{Cpu, Kernel, Philox};
@@ -31,7 +31,7 @@ struct Step {
 }
 
 /// Some rows of all planes; offsets count from the first of them.
-struct RowsTask<'a> {
+struct LionTask<'a> {
     step: Step,
     first_row: usize,
     grad: &'a [f32],
@@ -41,29 +41,29 @@ struct RowsTask<'a> {
     scale: &'a mut [f32],
     m: &'a mut [i8],
     m_scale: &'a mut [bf16],
-    features: Features<'a>,
-    reports: &'a mut [RowReport],
+    protected: ProtectedRows<'a>,
+    reports: &'a mut [RowUpdate],
 }
 
-/// Protected features of some rows; empty if the matrix has none.
+/// Protected weights of some rows; empty if the matrix has none.
 #[derive(Default)]
-struct Features<'a> {
+struct ProtectedRows<'a> {
     values: &'a mut [bf16],
     cols: &'a [u8],
     counts: &'a [u8],
-    /// Ends of the rows' features, counted like `first`.
+    /// Ends of the rows' protected weights, counted like `first`.
     row_end: &'a [u32],
     first: u32,
 }
 
 /// What happened to a row.
 #[derive(Clone, Copy, Default)]
-struct RowReport {
+struct RowUpdate {
     grad_square: f64,
     grown: bool,
 }
 
-impl Kernel for RowsTask<'_> {
+impl Kernel for LionTask<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -80,13 +80,13 @@ impl Kernel for RowsTask<'_> {
 }
 
 #[inline(always)]
-fn rows<const LOG_F: u32, const SQRT: bool>(mut task: RowsTask<'_>) {
+fn rows<const LOG_F: u32, const SQRT: bool>(mut task: LionTask<'_>) {
     let step = task.step;
     let cols = step.cols;
     let (blocks, row_bytes) = (cols.div_ceil(BLOCK), step.residual.row_bytes(cols));
     let mut fixed = vec![[0; BLOCK]; blocks];
     for row in 0..task.scale.len() {
-        let mut features = task.features.take_rows(1, cols).into_row().peekable();
+        let mut protected = task.protected.take_rows(1, cols).into_row().peekable();
         let grad = &task.grad[row * task.stride..][..cols];
         let q = &mut task.q[row * cols..][..cols];
         let r = &mut task.r[row * row_bytes..][..row_bytes];
@@ -108,7 +108,7 @@ fn rows<const LOG_F: u32, const SQRT: bool>(mut task: RowsTask<'_>) {
             add_squares(grad, step.grad_scale, &mut squares);
             let (codes, m_scale) = (&mut m[range], &mut m_scale[b]);
             let signs = update::<SQRT>(&step, lr_steps, k, grad, &words, codes, m_scale);
-            update_features(&mut features, &step, b, &signs, k, &words);
+            update_protected(&mut protected, &step, b, &signs, k, &words);
             largest = k.iter().fold(largest, |largest, k| largest.max(k.abs()));
         }
         let grown = largest > MAX_Q << LOG_F;
@@ -122,7 +122,7 @@ fn rows<const LOG_F: u32, const SQRT: bool>(mut task: RowsTask<'_>) {
             rest = behind;
         }
         let grad_square = squares.iter().copied().map(f64::from).sum();
-        task.reports[row] = RowReport { grad_square, grown };
+        task.reports[row] = RowUpdate { grad_square, grown };
     }
 }
 
@@ -278,7 +278,7 @@ fn rescale<const LOG_F: u32>(
     grown
 }
 
-impl<'a> Features<'a> {
+impl<'a> ProtectedRows<'a> {
     /// Splits off some rows.
     fn take_rows(&mut self, rows: usize, cols: usize) -> Self {
         let (row_end, ends) = self.row_end.split_at(rows.min(self.row_end.len()));
@@ -299,17 +299,17 @@ impl<'a> Features<'a> {
     }
 }
 
-/// Updates the features of block `b` of a row, and keeps their fixed-point weights at zero.
+/// Updates the protected weights of block `b` of a row, and keeps their fixed-point weights at zero.
 #[inline(always)]
-fn update_features<'a>(
-    features: &mut Peekable<impl Iterator<Item = (usize, &'a mut bf16)>>,
+fn update_protected<'a>(
+    protected: &mut Peekable<impl Iterator<Item = (usize, &'a mut bf16)>>,
     step: &Step,
     b: usize,
     signs: &[f32; BLOCK],
     k: &mut [i32; BLOCK],
     words: &Words,
 ) {
-    while let Some((col, value)) = features.next_if(|(col, _)| *col < (b + 1) * BLOCK) {
+    while let Some((col, value)) = protected.next_if(|(col, _)| *col < (b + 1) * BLOCK) {
         let e = col % BLOCK;
         k[e] = 0;
         let v = value.to_f32();
@@ -355,17 +355,17 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
     };
     let (row_bytes, blocks) = (residual.row_bytes(cols), cols.div_ceil(BLOCK));
     let (grad, stride) = (grad.host()?, grad.stride());
-    let mut features = match &mut weight.outliers {
-        None => Features::default(),
-        Some(outliers) => {
-            let row_start = &outliers.row_start.host()?[rows.start..=rows.end];
-            let feature_blocks = cols.div_ceil(BLOCK_COLS);
+    let mut protected = match &mut weight.protected {
+        None => ProtectedRows::default(),
+        Some(protected) => {
+            let row_start = &protected.row_start.host()?[rows.start..=rows.end];
+            let protected_blocks = cols.div_ceil(BLOCK_COLS);
             let range = row_start[0] as usize..row_start[rows.len()] as usize;
-            Features {
-                values: &mut outliers.values.host_mut()?[range.clone()],
-                cols: &outliers.cols.host()?[range],
-                counts: &outliers.counts.host()?
-                    [rows.start * feature_blocks..rows.end * feature_blocks],
+            ProtectedRows {
+                values: &mut protected.values.host_mut()?[range.clone()],
+                cols: &protected.cols.host()?[range],
+                counts: &protected.counts.host()?
+                    [rows.start * protected_blocks..rows.end * protected_blocks],
                 row_end: &row_start[1..],
                 first: row_start[0],
             }
@@ -379,12 +379,12 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
     let mut scale = &mut weight.scale.host_mut()?[rows.clone()];
     let mut m = &mut momentum.q.host_mut()?[rows.start * cols..rows.end * cols];
     let mut m_scale = &mut momentum.scale.host_mut()?[rows.start * blocks..rows.end * blocks];
-    let mut reports = vec![RowReport::default(); rows.len()];
+    let mut reports = vec![RowUpdate::default(); rows.len()];
     let task_rows = (TASK / cols).max(1);
-    let tasks: Vec<RowsTask<'_>> = (reports.chunks_mut(task_rows).enumerate())
+    let tasks: Vec<LionTask<'_>> = (reports.chunks_mut(task_rows).enumerate())
         .map(|(task, reports)| {
             let count = reports.len();
-            RowsTask {
+            LionTask {
                 step,
                 first_row: rows.start + task * task_rows,
                 grad: &grad[task * task_rows * stride..],
@@ -394,7 +394,7 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
                 scale: take(&mut scale, count),
                 m: take(&mut m, count * cols),
                 m_scale: take(&mut m_scale, count * blocks),
-                features: features.take_rows(count, cols),
+                protected: protected.take_rows(count, cols),
                 reports,
             }
         })

@@ -1,5 +1,6 @@
 //! What the tests of the optimizer share.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Each test uses its part.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use half::bf16;
 use qft_optim::{
@@ -61,10 +62,10 @@ impl Trained {
         (rows, cols): (usize, usize),
         w: &[f32],
         residual: Residual,
-        outlier_fraction: f64,
+        protected_fraction: f64,
         code: MomentumCode,
     ) -> Self {
-        let format = HybridFormat { residual, outlier_fraction };
+        let format = HybridFormat { residual, protected_fraction };
         let read = &mut |range: Range<usize>, out: &mut [f32]| {
             out.copy_from_slice(&w[range.start * cols..range.end * cols]);
             Ok::<(), Error>(())
@@ -118,7 +119,7 @@ impl Trained {
             q: weight.q.host().unwrap().to_vec(),
             r: weight.residual.as_ref().map_or(vec![], |r| r.host().unwrap().to_vec()),
             scale: weight.scale.host().unwrap().to_vec(),
-            values: weight.outliers.as_ref().map_or(vec![], |o| o.values.host().unwrap().to_vec()),
+            values: weight.protected.as_ref().map_or(vec![], |o| o.values.host().unwrap().to_vec()),
             m: self.momentum.q.host().unwrap().to_vec(),
             m_scale: self.momentum.scale.host().unwrap().to_vec(),
         }
@@ -128,8 +129,8 @@ impl Trained {
     pub fn protected(&self) -> Vec<bool> {
         let (rows, cols) = (self.weight.rows(), self.weight.cols());
         let mut out = vec![false; rows * cols];
-        if let Some(outliers) = &self.weight.outliers {
-            let view = qft_quant::OutlierView::new(outliers, cols).unwrap();
+        if let Some(protected) = &self.weight.protected {
+            let view = qft_quant::ProtectedView::new(protected, cols).unwrap();
             for n in 0..rows {
                 view.row(n).for_each(|col, _| out[n * cols + col] = true);
             }

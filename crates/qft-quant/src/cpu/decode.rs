@@ -1,7 +1,7 @@
 //! Rows of a hybrid matrix as floats.
 
 use crate::fixed_point::{BLOCK, join};
-use crate::outlier::OutlierView;
+use crate::protected::ProtectedView;
 use crate::{DecodeRows, Error, Precision, Residual};
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
@@ -57,15 +57,15 @@ pub(super) fn decode_rows(cpu: &Cpu, op: DecodeRows<'_>) -> Result<(), Error> {
         _ => (Residual::None, &[][..]),
     };
     let row_bytes = residual.row_bytes(cols);
-    let outliers = weight.outliers.as_ref().map(|o| OutlierView::new(o, cols)).transpose()?;
+    let protected = weight.protected.as_ref().map(|o| ProtectedView::new(o, cols)).transpose()?;
     let tasks = out.host_mut()?.par_chunks_mut(stride).enumerate();
     cpu.for_each(tasks, |(i, out)| {
         let n = rows.start + i;
         let out = &mut out[..cols];
         let (q, r) = (&q[n * cols..][..cols], &r[n * row_bytes..][..row_bytes]);
         isa.run(DecodeRow { residual, q, r, scale: scale[n], out });
-        if let Some(outliers) = &outliers {
-            outliers.row(n).for_each(|col, value| out[col] = value.to_f32());
+        if let Some(protected) = &protected {
+            protected.row(n).for_each(|col, value| out[col] = value.to_f32());
         }
     });
     Ok(())

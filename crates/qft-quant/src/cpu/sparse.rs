@@ -1,10 +1,10 @@
-//! Products with the protected features.
+//! Products with the protected weights.
 //!
-//! Tokens lie along vector lanes: a tile of tokens is transposed, so that one feature meets many tokens at one
+//! Tokens lie along vector lanes: a tile of tokens is transposed, so that one weight meets many tokens at one
 //! address. The sums of a row (forward) or column (backward) stay in registers.
 
 use super::transpose::{Aligned, SIDE, TILE_ROWS, bytes, square};
-use crate::outlier::{OutlierView, RowView};
+use crate::protected::{ProtectedRow, ProtectedView};
 use crate::{Error, SparseBackward, SparseForward};
 use qft_tensor::cpu::wide::used;
 use qft_tensor::numeric::widen_bf16;
@@ -24,7 +24,7 @@ struct ForwardTile<'a> {
     x_scale: &'a [f32],
     /// Second digits, if any channel is wide.
     wide: Option<WideTile<'a>>,
-    outliers: OutlierView<'a>,
+    protected: ProtectedView<'a>,
     rows: Range<usize>,
     y: &'a mut [f32],
     stride: usize,
@@ -65,9 +65,9 @@ impl Kernel for ForwardTile<'_> {
             let count = SIDE.min(self.rows.end - first);
             for (n, sums) in (first..first + count).zip(&mut sums) {
                 sums.0 = match &wide {
-                    None => dot(&self.outliers.row(n), self.tile),
+                    None => dot(&self.protected.row(n), self.tile),
                     Some((places, values)) => {
-                        dot_wide(&self.outliers.row(n), self.tile, places, values)
+                        dot_wide(&self.protected.row(n), self.tile, places, values)
                     }
                 };
             }
@@ -87,9 +87,9 @@ impl Kernel for ForwardTile<'_> {
     }
 }
 
-/// The products of one row's features with all tokens of a tile.
+/// The products of one row's protected weights with all tokens of a tile.
 #[inline(always)]
-fn dot(row: &RowView<'_>, tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKENS] {
+fn dot(row: &ProtectedRow<'_>, tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKENS] {
     let mut sums = [0.0f32; TOKENS];
     row.for_each(|col, value| {
         let value = widen_bf16(value);
@@ -103,7 +103,7 @@ fn dot(row: &RowView<'_>, tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKENS] {
 /// [`dot`] where some channels have second digits; a sum of both digits is exact.
 #[inline(always)]
 fn dot_wide(
-    row: &RowView<'_>,
+    row: &ProtectedRow<'_>,
     tile: &[Aligned<[i8; TOKENS]>],
     places: &[u8],
     values: &[[f32; TOKENS]; WIDE + 1],
@@ -129,40 +129,41 @@ fn turned(rows: &[Aligned<[f32; TOKENS]>; SIDE], first: usize) -> [f32; SIDE * S
     square(&block)
 }
 
-/// A feature, as the backward product reads it.
+/// A protected weight, as the backward product reads it.
 #[derive(Debug, Clone, Copy)]
-struct Feature {
+struct ScaledWeight {
     /// The row, counted from the first one.
     row: u32,
     /// Its value in units of the row's scale.
     value: f32,
 }
 
-/// The features of each column, rows rising; 8 bytes each.
+/// The protected weights of each column, rows rising; 8 bytes each.
 ///
 /// Made once for all tiles.
 struct Columns {
-    all: Vec<Feature>,
+    all: Vec<ScaledWeight>,
     /// Where each column begins, and the end of the last.
     starts: Vec<usize>,
 }
 
 impl Columns {
     /// `scale` f32 `[N]`, of all rows of the matrix.
-    fn new(outliers: &OutlierView<'_>, scale: &[f32], rows: Range<usize>, cols: usize) -> Self {
+    fn new(protected: &ProtectedView<'_>, scale: &[f32], rows: Range<usize>, cols: usize) -> Self {
         let mut starts = vec![0; cols + 1];
         for n in rows.clone() {
-            outliers.row(n).for_each(|col, _| starts[col + 1] += 1);
+            protected.row(n).for_each(|col, _| starts[col + 1] += 1);
         }
         for col in 0..cols {
             starts[col + 1] += starts[col];
         }
         let mut next = starts.clone();
-        let mut all = vec![Feature { row: 0, value: 0.0 }; starts[cols]];
+        let mut all = vec![ScaledWeight { row: 0, value: 0.0 }; starts[cols]];
         for (row, n) in rows.enumerate() {
             let inverse = inverse(scale[n]);
-            outliers.row(n).for_each(|col, value| {
-                all[next[col]] = Feature { row: row as u32, value: widen_bf16(value) * inverse };
+            protected.row(n).for_each(|col, value| {
+                all[next[col]] =
+                    ScaledWeight { row: row as u32, value: widen_bf16(value) * inverse };
                 next[col] += 1;
             });
         }
@@ -170,7 +171,7 @@ impl Columns {
     }
 
     #[inline(always)]
-    fn column(&self, col: usize) -> &[Feature] {
+    fn column(&self, col: usize) -> &[ScaledWeight] {
         &self.all[self.starts[col]..self.starts[col + 1]]
     }
 }
@@ -239,11 +240,11 @@ impl BackwardTile<'_> {
     }
 }
 
-/// The products of one column's features with all tokens of a tile.
+/// The products of one column's protected weights with all tokens of a tile.
 #[inline(always)]
-fn dot_column(column: &[Feature], tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKENS] {
+fn dot_column(column: &[ScaledWeight], tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKENS] {
     let mut sums = [0.0f32; TOKENS];
-    for &Feature { row, value } in column {
+    for &ScaledWeight { row, value } in column {
         for (sum, &dy) in sums.iter_mut().zip(&tile[row as usize].0) {
             *sum = f32::from(dy).mul_add(value, *sum);
         }
@@ -251,8 +252,8 @@ fn dot_column(column: &[Feature], tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKEN
     sums
 }
 
-/// What takes a feature to units of its row's scale. No encoder makes a scale without a finite inverse; the integers of
-/// such a row are zero, and its features must not turn them into NaN.
+/// What takes a protected weight to units of its row's scale. No encoder makes a scale without a finite inverse; the integers of
+/// such a row are zero, and its protected weights must not turn them into NaN.
 #[inline(always)]
 fn inverse(scale: f32) -> f32 {
     if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 }
@@ -261,12 +262,12 @@ fn inverse(scale: f32) -> f32 {
 pub(super) fn forward(cpu: &Cpu, op: SparseForward<'_>) -> Result<(), Error> {
     op.check()?;
     let SparseForward { x, weight, rows, mut y } = op;
-    let Some(outliers) = &weight.outliers else { return Ok(()) };
+    let Some(protected) = &weight.protected else { return Ok(()) };
     if rows.is_empty() || x.rows() == 0 {
         return Ok(());
     }
     let (cols, stride, isa) = (weight.cols(), y.stride(), cpu.isa());
-    let outliers = OutlierView::new(outliers, cols)?;
+    let protected = ProtectedView::new(protected, cols)?;
     let wide = match &x.wide {
         Some(wide) => Some((used(wide.channels.host()?, cols), wide.high.host()?)),
         None => None,
@@ -290,7 +291,7 @@ pub(super) fn forward(cpu: &Cpu, op: SparseForward<'_>) -> Result<(), Error> {
                     places,
                     high: &high[index * TOKENS * WIDE..][..x_scale.len() * WIDE],
                 });
-                isa.run(ForwardTile { tile, x, x_scale, wide, outliers, rows, y, stride });
+                isa.run(ForwardTile { tile, x, x_scale, wide, protected, rows, y, stride });
             },
         );
     });
@@ -300,13 +301,13 @@ pub(super) fn forward(cpu: &Cpu, op: SparseForward<'_>) -> Result<(), Error> {
 pub(super) fn backward(cpu: &Cpu, op: SparseBackward<'_>) -> Result<(), Error> {
     op.check()?;
     let SparseBackward { dy, weight, rows, mut dx } = op;
-    let Some(outliers) = &weight.outliers else { return Ok(()) };
+    let Some(protected) = &weight.protected else { return Ok(()) };
     if rows.is_empty() || dy.rows() == 0 {
         return Ok(());
     }
     let (cols, stride, isa) = (weight.cols(), dx.stride(), cpu.isa());
-    let outliers = OutlierView::new(outliers, cols)?;
-    let columns = Columns::new(&outliers, weight.scale.host()?, rows.clone(), cols);
+    let protected = ProtectedView::new(protected, cols)?;
+    let columns = Columns::new(&protected, weight.scale.host()?, rows.clone(), cols);
     let (dy, dy_scale) = (dy.q.host()?, dy.scale.host()?);
     let tasks = dx.host_mut()?.par_chunks_mut(TOKENS * stride);
     let tasks = tasks.zip(dy.par_chunks(TOKENS * rows.len())).zip(dy_scale.par_chunks(TOKENS));

@@ -8,7 +8,7 @@ use qft_tensor::numeric::{LANES, TINY, nearest, nearest_bf16};
 
 /// What happened to a row.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct RowReport {
+pub(super) struct EncodedRow {
     /// The scale, 0 for a row of zeros.
     pub(super) scale: f32,
     /// Sum of squared errors of what is stored, read at the precision of products.
@@ -30,10 +30,10 @@ pub(super) struct EncodeRow<'a> {
 }
 
 impl Kernel for EncodeRow<'_> {
-    type Output = RowReport;
+    type Output = EncodedRow;
 
     #[inline(always)]
-    fn run(self) -> RowReport {
+    fn run(self) -> EncodedRow {
         match self.residual {
             Residual::None => encode::<0>(self),
             Residual::Bits4 => encode::<4>(self),
@@ -43,7 +43,7 @@ impl Kernel for EncodeRow<'_> {
 }
 
 #[inline(always)]
-fn encode<const LOG_F: u32>(row: EncodeRow<'_>) -> RowReport {
+fn encode<const LOG_F: u32>(row: EncodeRow<'_>) -> EncodedRow {
     let EncodeRow { w, protected, q, r, .. } = row;
     let mut taken_error = 0.0;
     let (mut unprotected, mut range) = (None, 0.0);
@@ -57,7 +57,7 @@ fn encode<const LOG_F: u32>(row: EncodeRow<'_>) -> RowReport {
         }
     }
     let (scale, error) = quantize::<LOG_F>(w, range, q, r);
-    RowReport {
+    EncodedRow {
         scale,
         squared_error: error + taken_error,
         squared_error_unprotected: unprotected.unwrap_or(error),

@@ -1,6 +1,6 @@
 //! Which weights are protected: the largest magnitudes of the matrix, found without sorting it.
 
-use crate::outlier::{BLOCK_COLS, MAX_PER_BLOCK};
+use crate::protected::{BLOCK_COLS, MAX_PER_BLOCK};
 use qft_tensor::ledger::Registration;
 use qft_tensor::{DType, Host, Kernel, Ledger, Owner};
 use rayon::prelude::*;
@@ -29,7 +29,7 @@ fn magnitude(w: f32) -> u32 {
 pub(super) struct Histogram {
     /// One histogram per share of a block of rows; their sum is meant.
     parts: Vec<Vec<u64>>,
-    /// Features to protect.
+    /// Weights to protect.
     budget: u64,
     /// Bins below are out of the race, whatever is still to come.
     floor: u32,

@@ -1,9 +1,10 @@
 //! What the tests of the quantizer share.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Each test uses its part.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use qft_quant::{
-    DecodeRows, EncodeReport, Error, HybridFormat, HybridMatrix, HybridOps, OutlierView, Precision,
-    Residual,
+    DecodeRows, EncodeReport, Error, HybridFormat, HybridMatrix, HybridOps, Precision,
+    ProtectedView, Residual,
 };
 use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner};
 use std::ops::Range;
@@ -19,9 +20,9 @@ pub fn encode(
     (rows, cols): (usize, usize),
     w: &[f32],
     residual: Residual,
-    outlier_fraction: f64,
+    protected_fraction: f64,
 ) -> Result<(HybridMatrix, EncodeReport), Error> {
-    let format = HybridFormat { residual, outlier_fraction };
+    let format = HybridFormat { residual, protected_fraction };
     let read = &mut |range: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&w[range.start * cols..range.end * cols]);
         Ok(())
@@ -42,11 +43,11 @@ pub fn decode(
     out.to_vec(cpu).unwrap()
 }
 
-/// Row, column and value of every protected feature.
-pub fn features(weight: &HybridMatrix) -> Vec<(usize, usize, f32)> {
+/// Row, column and value of every protected weight.
+pub fn protected(weight: &HybridMatrix) -> Vec<(usize, usize, f32)> {
     let mut out = Vec::new();
-    if let Some(outliers) = &weight.outliers {
-        let view = OutlierView::new(outliers, weight.cols()).unwrap();
+    if let Some(protected) = &weight.protected {
+        let view = ProtectedView::new(protected, weight.cols()).unwrap();
         for n in 0..weight.rows() {
             view.row(n).for_each(|col, value| out.push((n, col, value.to_f32())));
         }

@@ -12,12 +12,12 @@ use std::any::Any;
 const MAPPED_BYTES: usize = 1 << 20;
 
 /// The memory of one block.
-pub(super) enum Block {
+pub(super) enum HostPages {
     Heap(Box<[CacheLine]>),
     Mapped(MmapMut),
 }
 
-impl Block {
+impl HostPages {
     /// A block of zeros, or nothing if there is no memory left.
     pub(super) fn new(bytes: usize) -> Option<Self> {
         if bytes < MAPPED_BYTES {
@@ -47,7 +47,7 @@ impl Block {
 }
 
 /// A block of host memory in use.
-pub(super) type HostBlock = PooledBlock<Block>;
+pub(super) type HostBlock = PooledBlock<HostPages>;
 
 impl Storage for HostBlock {
     fn kind(&self) -> DeviceKind {
@@ -60,9 +60,9 @@ impl Storage for HostBlock {
         self
     }
     fn host(&self) -> Option<&[u8]> {
-        self.get().map(Block::bytes)
+        self.get().map(HostPages::bytes)
     }
     fn host_mut(&mut self) -> Option<&mut [u8]> {
-        self.get_mut().map(Block::bytes_mut)
+        self.get_mut().map(HostPages::bytes_mut)
     }
 }

@@ -36,7 +36,7 @@ fn stream(rounding: Rounding) -> (Option<Philox>, usize) {
 /// Rows per task: enough work to outweigh handing it over.
 const ROWS: usize = 8;
 
-struct RowsTask<'a> {
+struct QuantizeTask<'a> {
     x: &'a [f32],
     stride: usize,
     cols: usize,
@@ -48,7 +48,7 @@ struct RowsTask<'a> {
     scale: &'a mut [f32],
 }
 
-impl Kernel for RowsTask<'_> {
+impl Kernel for QuantizeTask<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -135,7 +135,7 @@ struct ColsTask<'a> {
     x: &'a [f32],
     stride: usize,
     cols: usize,
-    /// As in [`RowsTask`].
+    /// As in [`QuantizeTask`].
     random_row: usize,
     fold: Option<&'a [f32]>,
     inverse: &'a [f32],
@@ -234,7 +234,7 @@ impl QuantizeOps for Cpu {
             let first_row = task * ROWS;
             let x = &data[first_row * stride..];
             let random_row = random_row + first_row;
-            isa.run(RowsTask { x, stride, cols, random_row, fold, philox, q, scale });
+            isa.run(QuantizeTask { x, stride, cols, random_row, fold, philox, q, scale });
         });
         wide::zero(out)
     }

@@ -48,7 +48,8 @@ extern "C" fn on_illegal_instruction(
     context: *mut libc::ucontext_t,
 ) {
     // SAFETY: the kernel passes the interrupted thread's context; what its code points at is valid for it.
-    let done = unsafe { Machine::of(&mut *context).and_then(|mut machine| machine.step()) };
+    let done =
+        unsafe { Instruction::of(&mut *context).and_then(|mut instruction| instruction.step()) };
     if done.is_none() {
         eprintln!(
             "an illegal instruction that the emulator does not know or whose operands are wrong"
@@ -59,7 +60,7 @@ extern "C" fn on_illegal_instruction(
 }
 
 /// An instruction with a three-byte VEX prefix, map 0F38, and the thread that it interrupted.
-struct Machine<'a> {
+struct Instruction<'a> {
     context: &'a mut libc::ucontext_t,
     /// 0 none, 1 66, 2 F3, 3 F2.
     prefix: u8,
@@ -75,7 +76,7 @@ struct Machine<'a> {
     end: usize,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> Instruction<'a> {
     /// # Safety
     ///
     /// `context` is that of a thread at an instruction.

@@ -1,6 +1,7 @@
 //! Integer products over plain slices, and their result by definition.
 
-#![allow(unreachable_pub, clippy::unwrap_used)] // Shared by tests, which may panic.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, reason = "shared by test binaries")]
 
 use qft_tensor::simd::gemm_i8::{self, Digits, Operand, Product};
 use qft_tensor::{Cpu, Orientation, WIDE};

@@ -4,7 +4,7 @@ use crate::data::Dataset;
 use crate::error::{Result, ensure};
 use crate::machine::Machine;
 use crate::options::EvalOptions;
-use crate::report::print;
+use crate::report::write;
 use crate::run::ModelFolder;
 use crate::step::trainer::{calibrate, evaluate};
 use qft_llama::pass::Recompute;
@@ -36,15 +36,14 @@ pub fn run(options: &EvalOptions) -> Result<()> {
         if let Some(profile) = profile {
             json["profile"] = serde_json::to_value(profile)?;
         }
-        print(json);
-        return Ok(());
+        return write(json);
     }
-    print(format_args!(
+    write(format_args!(
         "nll {nll:.6} nats per token, perplexity {:.4}, {tokens} tokens",
         nll.exp()
-    ));
-    if let Some(profile) = profile {
-        print(format_args!("\n{profile}"));
+    ))?;
+    match profile {
+        Some(profile) => write(format_args!("\n{profile}")),
+        None => Ok(()),
     }
-    Ok(())
 }

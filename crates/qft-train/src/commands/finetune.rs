@@ -15,7 +15,8 @@ use std::sync::atomic::AtomicBool;
 pub fn run(options: &FinetuneOptions) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut signals = Signals { stop: Arc::clone(&stop), signal: None };
-    let (mut console, mut bar, mut metrics) = (Console, Bar::default(), MetricsLog::default());
+    let (mut console, mut bar, mut metrics) =
+        (Console::default(), Bar::default(), MetricsLog::default());
     // The files first: what is said of a step is in them already.
     let observers: &mut [&mut dyn Observer] =
         &mut [&mut signals, &mut metrics, &mut bar, &mut console];

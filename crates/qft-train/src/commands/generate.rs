@@ -9,8 +9,8 @@ use crate::run::sample::{Generation, prompt_ids};
 use crate::step::trainer::calibrate;
 use qft_llama::Batch;
 use qft_llama::pass::Recompute;
-use qft_llama::sampling::Sampler;
-use std::io::Write;
+use qft_llama::sampling::TokenSampler;
+use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
@@ -36,23 +36,30 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
     let mut model = folder.load(&*ops, &options.state, &never, &mut |_, _| ())?;
     let pass = options.state.pass(options.seed, Recompute::None);
     calibrate(&*ops, &mut model, &pass, &[every_position(&prompt)])?;
-    let mut sampler = Sampler::new(options.temperature, options.top_p, options.seed)?;
-    // Whoever read the text may have gone away; then there is nobody to write for.
+    let mut sampler = TokenSampler::new(options.temperature, options.top_p, options.seed)?;
+    // A reader that has gone away ends the text; another failure is one.
+    let mut failed = None;
     let mut write = |text: &str| {
         let mut out = std::io::stdout().lock();
         match write!(out, "{text}").and_then(|()| out.flush()) {
             Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+            Err(error) => {
+                failed = Some(error).filter(|error| error.kind() != ErrorKind::BrokenPipe);
+                ControlFlow::Break(())
+            }
         }
     };
-    if !options.chat && write(&options.prompt).is_break() {
-        return Ok(());
-    }
+    let prompted = options.chat || write(&options.prompt).is_continue();
     let generation = Generation { ops: &*ops, model: &model, pass, tokenizer: &folder.tokenizer };
-    if generation.run(&prompt, options.max_new_tokens, &mut sampler, &mut write)?.is_continue() {
-        let _ = write("\n");
+    if prompted
+        && generation.run(&prompt, options.max_new_tokens, &mut sampler, &mut write)?.is_continue()
+    {
+        let _ended = write("\n");
     }
-    Ok(())
+    match failed {
+        Some(error) => Err(error).context("cannot write to standard output"),
+        None => Ok(()),
+    }
 }
 
 /// The prompt as a batch whose every position counts: what a model without training data is calibrated on.

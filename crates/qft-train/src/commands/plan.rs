@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::machine::Machine;
 use crate::memory::{Budget, MemoryPlan, Request, RunShape, StepShape, gb};
 use crate::options::{OptimizerOptions, PlanOptions};
-use crate::report::print;
+use crate::report::write;
 use qft_llama::LlamaConfig;
 use qft_llama::pass::Recompute;
 use qft_tensor::Owner;
@@ -50,27 +50,26 @@ pub fn run(options: &PlanOptions) -> Result<()> {
             "available_bytes": budget.free_bytes,
             "fits": fit.fits(),
         });
-        print(serde_json::to_string_pretty(&json)?);
-        return Ok(());
+        return write(serde_json::to_string_pretty(&json)?);
     }
-    table(&fit.plan);
+    table(&fit.plan)?;
     let tokens = shape.seq_len * shape.batch_size * shape.accumulate;
     let again = match fit.recompute {
         Recompute::None => "nothing is computed again in the backward pass",
         Recompute::Block => "blocks are computed again in the backward pass",
     };
-    print(format_args!("\nfor {tokens} tokens a step; {again}"));
-    print(format_args!(
+    write(format_args!("\nfor {tokens} tokens a step; {again}"))?;
+    write(format_args!(
         "with {} for the program itself: {}",
         gb(budget.overhead_bytes),
         gb(fit.need_bytes)
-    ));
+    ))?;
     match (budget.free_bytes, fit.missing_bytes) {
-        (None, _) => print("this machine does not say how much memory is free"),
+        (None, _) => write("this machine does not say how much memory is free"),
         (Some(free), None) => {
-            print(format_args!("fits: {} are free ({})", gb(free), machine.memory_bound()));
+            write(format_args!("fits: {} are free ({})", gb(free), machine.memory_bound()))
         }
-        (Some(free), Some(missing)) => print(format_args!(
+        (Some(free), Some(missing)) => write(format_args!(
             "does not fit: {} are free ({}), {} are missing\n{}",
             gb(free),
             machine.memory_bound(),
@@ -78,24 +77,21 @@ pub fn run(options: &PlanOptions) -> Result<()> {
             request.proposals(budget)?.trim_end()
         )),
     }
-    Ok(())
 }
 
 /// Prints the table of a plan.
-fn table(plan: &MemoryPlan) {
-    print(format_args!(
+fn table(plan: &MemoryPlan) -> Result<()> {
+    write(format_args!(
         "{} parameters, {:.3} bytes each",
         plan.parameters, plan.bytes_per_parameter
-    ));
-    print(format_args!("\n{:<12} {:>12}", "owner", "at the peak"));
+    ))?;
+    write(format_args!("\n{:<12} {:>12}", "owner", "at the peak"))?;
     for owner in plan.owners.iter().filter(|o| o.bytes > 0) {
-        print(format_args!("{:<12} {:>12}", owner.owner, gb(owner.bytes)));
+        write(format_args!("{:<12} {:>12}", owner.owner, gb(owner.bytes)))?;
     }
-    print(format_args!("{:<12} {:>12}", "peak", gb(plan.peak_bytes)));
-    print(format_args!("{:<12} {:>12}", "reserved", gb(plan.reserved_bytes)));
+    write(format_args!("{:<12} {:>12}", "peak", gb(plan.peak_bytes)))?;
+    write(format_args!("{:<12} {:>12}", "reserved", gb(plan.reserved_bytes)))?;
     let loading = plan.owners.iter().find(|o| o.owner == Owner::Loading.name());
-    if let Some(loading) = loading {
-        let bytes = gb(loading.peak_bytes);
-        print(format_args!("loading and saving hold {bytes} at most, apart from steps"));
-    }
+    let bytes = gb(loading.map_or(0, |loading| loading.peak_bytes));
+    write(format_args!("loading and saving hold {bytes} at most, apart from steps"))
 }

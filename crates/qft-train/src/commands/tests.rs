@@ -59,7 +59,7 @@ fn defaults() {
 #[test]
 fn what_excludes_each_other_or_is_out_of_range_is_refused() {
     for (line, told) in [
-        ("--steps 5 --epochs 1", "--steps and --epochs exclude"),
+        ("--steps 5 --epochs 1", "--steps and --epochs cannot be used together"),
         ("--states f32 --gradients stored", "--gradients stored"),
         ("--states f32 --compute int8", "--compute int8"),
         ("--states f32 --rounding nearest", "--rounding"),
@@ -69,9 +69,9 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
         ("--seq-len 0", "--seq-len"),
         ("--batch-size 0", "--batch-size"),
         ("--batch-size 99999999 --accumulate 4096", "--batch-size"),
-        ("--accumulate 4097", "--accumulate: at most 4096 micro-batches"),
+        ("--accumulate 4097", "--accumulate: 4097 is more than the 4096 micro-batches"),
         ("--accumulate 0", "--accumulate"),
-        ("--eval-data e.txt --val-split 0.1", "exclude each other"),
+        ("--eval-data e.txt --val-split 0.1", "cannot be used together"),
         ("--val-split 1", "--val-split"),
         ("--warmup 11 --steps 10", "--warmup: 11 steps"),
         ("--beta1 1", "--beta1"),
@@ -89,12 +89,12 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
         ("--max-grad-norm 0", "--max-grad-norm"),
         ("--min-lr-ratio 2", "--min-lr-ratio"),
         ("--weight-decay=-1", "--weight-decay"),
-        ("--lr -1", "--lr: -1 is not"),
+        ("--lr -1", "--lr: -1 is out of range"),
         ("--beta1 -0.5", "--beta1"),
         ("--batch-size -3", "--batch-size"),
         ("--memory-limit lots", "24GB"),
-        ("--memory-limit 0", "no size"),
-        ("--resume --overwrite", "exclude each other"),
+        ("--memory-limit 0", "not a size"),
+        ("--resume --overwrite", "cannot be used together"),
         ("--device tpu", "cuda:N"),
         ("--states int4", "balanced"),
     ] {
@@ -182,7 +182,7 @@ fn a_wrong_settings_file_is_told_apart() {
         ("warmup = -3", "neither a fraction"),
         ("seed = -1", "`seed`"),
         ("batch-size = -1", "`batch-size`"),
-        ("steps = 3\nepochs = 2", "exclude each other"),
+        ("steps = 3\nepochs = 2", "cannot be used together"),
         ("lr = ", "not valid TOML"),
     ] {
         let error = format!("{:#}", settings(text, "").expect_err(told));

@@ -23,7 +23,7 @@ impl Dataset {
         let count = documents.len();
         ensure!(
             count > 0,
-            "the data has nothing to learn: {documents}; give other data, a larger --seq-len, or --train-on all"
+            "the data contains nothing to learn: {documents}; give other data, a larger --seq-len, or --train-on all"
         );
         ensure!(u32::try_from(count).is_ok(), "the data has {count} documents; split it");
         if !pack {

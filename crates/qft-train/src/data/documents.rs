@@ -26,6 +26,8 @@ pub struct Documents {
     starts: Vec<usize>,
     /// What became of the data.
     pub counts: Counts,
+    /// A SHA-256 of the chat template that they were written with, as hexadecimal digits; absent if there was none.
+    pub template: Option<String>,
     vocab_size: usize,
     seq_len: usize,
 }
@@ -34,7 +36,14 @@ impl Documents {
     /// None yet, for a vocabulary and a largest number of positions.
     pub fn new(vocab_size: usize, seq_len: usize) -> Self {
         let starts = vec![0];
-        Self { tokens: Vec::new(), starts, counts: Counts::default(), vocab_size, seq_len }
+        Self {
+            tokens: Vec::new(),
+            starts,
+            counts: Counts::default(),
+            template: None,
+            vocab_size,
+            seq_len,
+        }
     }
 
     /// Adds a document: its ids, and for each whether the loss counts its prediction. The first is never predicted.
@@ -59,6 +68,22 @@ impl Documents {
         self.tokens.extend(ids[..kept].iter().enumerate().map(marked));
         self.starts.push(self.tokens.len());
         Ok(())
+    }
+
+    /// Notes the text of a template that documents are written with.
+    pub(super) fn add_template(&mut self, source: &str) {
+        let mut hash = Sha256::new();
+        hash.update(source.as_bytes());
+        let new = hash.hex();
+        self.template = Some(match self.template.take() {
+            Some(other) if other != new => {
+                let mut both = Sha256::new();
+                both.update(other.as_bytes());
+                both.update(new.as_bytes());
+                both.hex()
+            }
+            _ => new,
+        });
     }
 
     /// A SHA-256 of all that training sees of the documents, as hexadecimal digits: ids, which of them are learned, and

@@ -83,6 +83,9 @@ impl Reader<'_> {
             }
             Content::Records { format, records } => {
                 let template = self.template(*format)?;
+                if let Some(template) = &template {
+                    documents.add_template(&template.source);
+                }
                 for (place, record) in records {
                     documents.counts.read += 1;
                     self.add_record(record, template.as_ref(), documents)
@@ -119,12 +122,13 @@ impl Reader<'_> {
                 })?;
                 let name = path.display().to_string();
                 let chat = ChatTemplate::new(&name, &source, special, TRAINING_DATE)?;
-                return Ok(Some(Template { chat, needs_bos: false }));
+                return Ok(Some(Template { chat, source, needs_bos: false }));
             }
             TemplateChoice::Auto | TemplateChoice::Model => match self.chat_template {
                 Some(source) => {
                     let chat = ChatTemplate::new("of the model", source, special, TRAINING_DATE)?;
-                    return Ok(Some(Template { chat, needs_bos: false }));
+                    let source = source.to_owned();
+                    return Ok(Some(Template { chat, source, needs_bos: false }));
                 }
                 None if *choice == TemplateChoice::Model => bail!(
                     "--template model: the model's folder has no chat template (no chat_template.jinja, and \
@@ -135,7 +139,7 @@ impl Reader<'_> {
             },
         };
         let chat = ChatTemplate::built_in(built_in, special)?;
-        Ok(Some(Template { chat, needs_bos: true }))
+        Ok(Some(Template { chat, source: built_in.name().to_owned(), needs_bos: true }))
     }
 
     /// The tokens of `talk` up to where the assistant speaks next.
@@ -270,6 +274,8 @@ impl Reader<'_> {
 pub struct Template {
     /// The template.
     pub chat: ChatTemplate,
+    /// Its text, or the name of one that is built in.
+    pub source: String,
     /// Built-in templates leave the first token to the reader; others write it themselves.
     pub needs_bos: bool,
 }

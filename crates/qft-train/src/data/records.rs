@@ -29,21 +29,24 @@ pub fn detect(value: &Value) -> Result<DataFormat> {
         bail!("expected an object, found {}", kind(value));
     };
     let has = |field: &str| map.contains_key(field);
-    Ok(match () {
-        () if has("messages") => DataFormat::Messages,
-        () if has("conversations") => DataFormat::Sharegpt,
-        () if has("instruction") && has("output") => DataFormat::Alpaca,
-        () if has("prompt") && has("completion") => DataFormat::PromptCompletion,
-        () if has("text") => DataFormat::JsonlText,
-        () => {
-            let fields: Vec<&str> = map.keys().map(String::as_str).take(8).collect();
-            bail!(
-                "cannot tell the format of a record with the fields [{}]; known are `text`, `prompt` and \
-                 `completion`, `instruction` and `output`, `conversations`, and `messages`",
-                fields.join(", ")
-            )
-        }
-    })
+    if has("messages") {
+        Ok(DataFormat::Messages)
+    } else if has("conversations") {
+        Ok(DataFormat::Sharegpt)
+    } else if has("instruction") && has("output") {
+        Ok(DataFormat::Alpaca)
+    } else if has("prompt") && has("completion") {
+        Ok(DataFormat::PromptCompletion)
+    } else if has("text") {
+        Ok(DataFormat::JsonlText)
+    } else {
+        let fields: Vec<&str> = map.keys().map(String::as_str).take(8).collect();
+        bail!(
+            "cannot tell the format of a record with the fields [{}]; known are `text`, `prompt` and \
+             `completion`, `instruction` and `output`, `conversations`, and `messages`",
+            fields.join(", ")
+        )
+    }
 }
 
 impl Record {
@@ -69,7 +72,7 @@ impl Record {
                 Err(error) => error.to_string(),
             };
             bail!(
-                "is not a record of the format {format} like the file's others: it {other}; \
+                "is not a record of the format {format} like the others in the file: it {other}; \
                  keep records of different formats in different files"
             );
         }
@@ -175,7 +178,7 @@ fn sharegpt(map: &mut Map<String, Value>) -> Result<Record> {
                 None => json!({ "role": "assistant", "content": content }),
             },
             other => bail!(
-                "`conversations[{i}].from`: `{other}` is no known role; known are human, gpt, system, \
+                "`conversations[{i}].from`: `{other}` is not a known role; known are human, gpt, system, \
                  function_call and observation"
             ),
         });
@@ -238,7 +241,7 @@ fn tools(map: &mut Map<String, Value>) -> Result<Option<Value>> {
         Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
         Some(Value::String(text)) => match serde_json::from_str(&text) {
             Ok(tools) => tools,
-            Err(error) => bail!("`tools`: is not valid JSON: {error}"),
+            Err(error) => bail!("`tools` is not valid JSON: {error}"),
         },
         Some(tools) => tools,
     };

@@ -97,14 +97,14 @@ impl Source {
     /// Errors: nothing would be left on one side.
     pub fn split(self, fraction: f64) -> Result<(Self, Self)> {
         let Self { path, content } = self;
-        let len = match &content {
-            Content::Text(text) => text.chars().count(),
-            Content::Records { records, .. } => records.len(),
+        let (len, parts) = match &content {
+            Content::Text(text) => (text.chars().count(), "characters"),
+            Content::Records { records, .. } => (records.len(), "records"),
         };
         let kept = len - ((len as f64 * fraction).round() as usize).min(len);
         ensure!(
             kept > 0 && kept < len,
-            "--val-split: {fraction} of the {len} parts of {} leaves nothing on one side; \
+            "--val-split: {fraction} of the {len} {parts} of {} leaves nothing on one side; \
              give another fraction, or --eval-data",
             path.display()
         );

@@ -1,4 +1,4 @@
-//! Free memory, as the kernel would give it to this process, and which limit it ends at.
+//! Free memory, as the kernel would give it to this process, and which limit bounds it.
 
 #[cfg(target_os = "linux")]
 mod cgroup;
@@ -40,7 +40,7 @@ impl fmt::Display for Bound {
         match self {
             Self::Machine => f.write_str("memory of the machine"),
             Self::Commitment => {
-                f.write_str("limit of committed memory, for vm.overcommit_memory is 2")
+                f.write_str("limit of committed memory, as vm.overcommit_memory is 2")
             }
             Self::ControlGroup(path) => write!(f, "limit of the control group {path}"),
             Self::AddressSpace => f.write_str("limit of the address space, ulimit -v"),

@@ -32,7 +32,7 @@ pub enum Phase {
     GemmFloat,
     /// Quantization of activations and gradients, apart from what is fused with norm and SwiGLU.
     Quantize,
-    /// Products with protected features.
+    /// Products with protected weights.
     Sparse,
     /// Decoding of weights for float products, embedding and export.
     Decode,

@@ -1,4 +1,4 @@
-//! Bytes for people: in units of a thousand, a million and a billion, everywhere.
+//! Sizes for human readers: in units of a thousand, a million and a billion, everywhere.
 
 /// A number of bytes with three digits, or two behind the point from 10 GB on.
 pub fn gb(bytes: u64) -> String {

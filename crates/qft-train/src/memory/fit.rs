@@ -2,12 +2,16 @@
 
 use super::bytes::gb;
 use super::plan::{MemoryPlan, RunShape, StepShape, plan};
-use crate::error::{Result, bail};
+use crate::error::{Result, bail, ensure};
 use crate::machine::Machine;
 use crate::options::{OptimizerOptions, RecomputeChoice, StateOptions, States};
 use qft_autograd::Compute;
 use qft_llama::LlamaConfig;
 use qft_llama::pass::Recompute;
+use qft_tensor::MAX_MICRO_BATCHES;
+
+/// More than any machine has, where it does not say.
+const MOST_BYTES: u64 = 1 << 44;
 
 /// The shortest sequences that are proposed.
 const SHORTEST: usize = 64;
@@ -63,7 +67,10 @@ impl Fit {
 
 impl Request<'_> {
     /// The first recomputation in the order of preference that fits, or else the last one.
+    ///
+    /// Errors: a step of more tokens than could be planned, let alone trained on.
     pub fn fit(&self, budget: Budget) -> Result<Fit> {
+        self.check_tokens(budget)?;
         let mut last = None;
         for &recompute in self.state.recompute.candidates() {
             let plan =
@@ -87,8 +94,29 @@ impl Request<'_> {
         }
     }
 
+    /// A plan holds the token ids of a step as the run does: a slip of the keyboard must not fill the memory with them.
+    fn check_tokens(&self, budget: Budget) -> Result<()> {
+        let StepShape { seq_len, batch_size, accumulate } = self.shape.step;
+        let tokens = (seq_len * batch_size * accumulate) as u64;
+        // Each leaves its residual stream at one block at least, in two bytes a channel.
+        let least = tokens.saturating_mul(2 * self.config.hidden_size as u64);
+        let free = budget.free_bytes.unwrap_or(u64::MAX).min(MOST_BYTES);
+        ensure!(
+            least <= free,
+            "--batch-size {batch_size} with --accumulate {accumulate} and sequences of {seq_len} tokens: {tokens} \
+             tokens in a step need more than {}, and {} may be used; make one of them smaller",
+            gb(least),
+            gb(free)
+        );
+        Ok(())
+    }
+
     /// What would fit, as text: fewer sequences at a time, other states, and if nothing else helps shorter sequences.
     pub fn proposals(&self, budget: Budget) -> Result<String> {
+        if budget.free_bytes.is_some_and(|free| free <= budget.overhead_bytes) {
+            let own = gb(budget.overhead_bytes);
+            return Ok(format!("  the program itself takes {own}: give it more memory\n"));
+        }
         let mut seq_len = self.shape.step.seq_len;
         loop {
             let lines = self.proposals_of(seq_len, budget)?;
@@ -96,7 +124,10 @@ impl Request<'_> {
                 return Ok(lines.concat());
             }
             if seq_len <= SHORTEST {
-                return Ok("  nothing of this model fits: choose a smaller one\n".to_owned());
+                return Ok(
+                    "  this model does not fit in any configuration: choose a smaller one\n"
+                        .to_owned(),
+                );
             }
             seq_len = (seq_len / 2).max(SHORTEST);
         }
@@ -104,8 +135,7 @@ impl Request<'_> {
 
     fn proposals_of(&self, seq_len: usize, budget: Budget) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        let smaller = [States::Full, States::Balanced, States::Compact];
-        for &states in std::iter::once(&self.state.states).chain(&smaller) {
+        for &states in std::iter::once(&self.state.states).chain(&States::SMALLER) {
             // The float reference has no INT8 options of its own to keep.
             let compute = match self.state.states {
                 States::F32 if states.is_int8() => Compute::Int8,
@@ -118,6 +148,9 @@ impl Request<'_> {
                 // Fewer sequences at a time, the same number a step.
                 let StepShape { batch_size: asked, accumulate, .. } = self.shape.step;
                 let accumulate = accumulate * asked.div_ceil(batch_size);
+                if accumulate > MAX_MICRO_BATCHES {
+                    break;
+                }
                 let shape = StepShape { seq_len, batch_size, accumulate };
                 let evaluated = self.shape.evaluated.map(|tokens| tokens.min(seq_len));
                 let run = RunShape { step: shape, evaluated, ..self.shape };

@@ -2,11 +2,12 @@
 
 use crate::error::Result;
 use crate::step::{GradientMode, Setup, checkpoint};
+use qft_llama::Batch;
 use qft_llama::config::LlamaConfig;
+use qft_llama::export::{self, WeightType};
 use qft_llama::generate::Session;
 use qft_llama::model::Model;
 use qft_llama::pass;
-use qft_llama::{Batch, export};
 use qft_tensor::{Device, MemoryReport, Planner};
 use serde::Serialize;
 
@@ -30,12 +31,14 @@ pub struct RunShape {
     pub evaluated: Option<usize>,
     /// Tokens of a sample, its prompt included; absent if there is none.
     pub sampled: Option<usize>,
+    /// Type of the weights in the saved model.
+    pub export_dtype: WeightType,
 }
 
 impl From<StepShape> for RunShape {
     /// Of a run that trains and saves.
     fn from(step: StepShape) -> Self {
-        Self { step, evaluated: None, sampled: None }
+        Self { step, evaluated: None, sampled: None, export_dtype: WeightType::default() }
     }
 }
 
@@ -110,7 +113,7 @@ fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
 
 /// The memory of a run that trains `config` with `setup`: loading, a step, an evaluation, a sample, and saving.
 pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> Result<MemoryPlan> {
-    let RunShape { step: shape, evaluated, sampled } = shape.into();
+    let RunShape { step: shape, evaluated, sampled, export_dtype } = shape.into();
     let planner = Planner::default();
     let model = Model::plan(&planner, config, setup.format)?;
     let mut trainer = setup.trainer(&planner, model)?;
@@ -128,7 +131,12 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> 
     let batches = vec![full_batch(shape); shape.accumulate];
     trainer.step(&planner, &batches, 0.0)?;
     checkpoint::plan(&planner, &mut trainer);
-    export::plan(planner.ledger(), config, &mut export::rows_of(&trainer.model, &planner))?;
+    export::plan(
+        planner.ledger(),
+        config,
+        export_dtype,
+        &mut export::rows_of(&trainer.model, &planner),
+    )?;
     let report = planner.ledger().report();
     Ok(MemoryPlan::from_report(&report, config, setup.gradients))
 }

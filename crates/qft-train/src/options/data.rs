@@ -13,8 +13,8 @@ pub struct ReadingArgs {
     /// Format of the data [default: auto]
     #[arg(long, value_enum, help_heading = "Data")]
     pub format: Option<DataFormat>,
-    /// Chat template: auto, model, alpaca, chatml, llama2, llama3, none, or a Jinja file [default: auto,
-    /// the model's own; without one alpaca for instructions and chatml for conversations]
+    /// Chat template: auto, model, alpaca, chatml, llama2, llama3, none, or a Jinja file [default: auto: the
+    /// model's own, or else alpaca for instructions and chatml for conversations]
     #[arg(long, value_name = "NAME|FILE", help_heading = "Data")]
     pub template: Option<TemplateChoice>,
     /// Tokens that count in the loss [default: completion]
@@ -26,7 +26,7 @@ pub struct ReadingArgs {
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct LayoutArgs {
-    /// Put several short documents into one sequence; they do not see each other
+    /// Put several short documents into one sequence; they do not attend to each other
     #[arg(
         long,
         value_name = "BOOL",
@@ -36,7 +36,7 @@ pub struct LayoutArgs {
         help_heading = "Data"
     )]
     pub pack: Option<bool>,
-    /// Go through the sequences in a random order [default: true]
+    /// Take the sequences in random order [default: true]
     #[arg(
         long,
         value_name = "BOOL",
@@ -46,7 +46,7 @@ pub struct LayoutArgs {
         help_heading = "Data"
     )]
     pub shuffle: Option<bool>,
-    /// Go through the sequences in the order of the data
+    /// Take the sequences in the order of the data
     #[arg(long, conflicts_with = "shuffle", help_heading = "Data")]
     #[serde(skip)]
     pub no_shuffle: bool,
@@ -97,20 +97,20 @@ impl LayoutArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DataFormat {
-    /// Plain text by the file's name, records by the fields of the first one.
+    /// Text or records by the file's extension, the format of records by the fields of the first one.
     #[default]
     Auto,
     /// Plain text: one long document.
     Text,
-    /// Records with `text`: a document each.
+    /// Records with `text`, each a document.
     JsonlText,
     /// Records with `prompt` and `completion`.
     PromptCompletion,
     /// Records with `instruction`, `input` and `output`.
     Alpaca,
-    /// Records with `conversations` of `from` and `value`.
+    /// Records with `conversations`, a list of `from` and `value`.
     Sharegpt,
-    /// Records with `messages` of `role` and `content`.
+    /// Records with `messages`, a list of `role` and `content`.
     Messages,
 }
 
@@ -125,10 +125,10 @@ impl fmt::Display for DataFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrainOn {
-    /// Those of completions and of the assistant's turns, each with the token that ends it.
+    /// Completions and the assistant's turns, each with the token that ends it.
     #[default]
     Completion,
-    /// All.
+    /// All tokens.
     All,
 }
 

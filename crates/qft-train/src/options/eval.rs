@@ -1,9 +1,10 @@
 //! The options of `qft eval`.
 
 use super::data::{ReadingArgs, ReadingOptions};
-use super::machine::{MachineArgs, MachineOptions};
+use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{StateOptions, WeightArgs};
 use super::step::{AccumulateArgs, BatchArgs, StepOptions};
+use super::value::whole;
 use crate::error::{Result, ensure};
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ pub struct EvalArgs {
     #[arg(long)]
     pub profile: bool,
     /// Use at most this many batches [default: all]
-    #[arg(long, value_name = "BATCHES", allow_negative_numbers = true)]
+    #[arg(long, value_name = "BATCHES", value_parser = whole::<usize>, allow_negative_numbers = true)]
     pub limit: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
@@ -63,18 +64,18 @@ pub struct EvalOptions {
 }
 
 impl EvalArgs {
-    /// Fills in the defaults and checks the whole.
+    /// Fills in the defaults and checks everything.
     ///
     /// Errors: a value out of its range, options that exclude each other.
     pub fn resolve(self) -> Result<EvalOptions> {
-        ensure!(self.limit != Some(0), "--limit: is 0; give at least 1 batch, or leave it out");
+        ensure!(self.limit != Some(0), "--limit is 0; give at least 1 batch, or leave it out");
         Ok(EvalOptions {
             model: self.model,
             data: self.data,
             reading: self.reading.resolve(),
             step: self.batch.resolve(AccumulateArgs::default())?,
             state: self.weights.resolve_reading()?,
-            machine: self.machine.resolve()?,
+            machine: self.machine.resolve(MemoryArgs::default())?,
             profile: self.profile,
             limit: self.limit,
             json: self.json,

@@ -2,6 +2,7 @@
 
 use super::value::{number, one_or_many};
 use crate::error::{Context, Result, bail, ensure};
+use qft_llama::export::WeightType;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ pub struct FileArgs {
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     #[serde(deserialize_with = "one_or_many")]
     pub eval_data: Vec<PathBuf>,
-    /// Hold out this last fraction of the training data instead
+    /// Hold out the last part of the training data instead; 0.05 is 5 %
     #[arg(
         long,
         value_name = "FRACTION",
@@ -32,7 +33,10 @@ pub struct FileArgs {
     /// Output folder
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub out: Option<PathBuf>,
-    /// Remove the run that the output folder holds, and begin anew
+    /// Type of the weights in the saved model [default: bf16]
+    #[arg(long, value_enum, help_heading = "Files")]
+    pub export_dtype: Option<WeightType>,
+    /// Remove the run in the output folder and start over
     #[arg(
         long,
         value_name = "BOOL",
@@ -66,6 +70,8 @@ pub struct FileOptions {
     pub held_out: HeldOut,
     /// Output folder.
     pub out: PathBuf,
+    /// Type of the weights in the saved model.
+    pub export_dtype: WeightType,
     /// Whether to remove an earlier run from the output folder.
     pub overwrite: bool,
 }
@@ -84,8 +90,14 @@ impl FileArgs {
             "--out: {} is the model's folder, whose files must stay; choose another folder",
             out.display()
         );
-        let overwrite = self.overwrite.unwrap_or(false);
-        Ok(FileOptions { model, data: self.data, held_out, out, overwrite })
+        Ok(FileOptions {
+            model,
+            data: self.data,
+            held_out,
+            out,
+            export_dtype: self.export_dtype.unwrap_or_default(),
+            overwrite: self.overwrite.unwrap_or(false),
+        })
     }
 }
 
@@ -101,7 +113,7 @@ fn held_out(files: Vec<PathBuf>, split: Option<f64>) -> Result<HeldOut> {
             Ok(HeldOut::Split(fraction))
         }
         (false, Some(_)) => bail!(
-            "--eval-data and --val-split exclude each other; give a file, or a fraction of the training data"
+            "--eval-data and --val-split cannot be used together; give a file, or a fraction of the training data"
         ),
     }
 }
@@ -109,7 +121,7 @@ fn held_out(files: Vec<PathBuf>, split: Option<f64>) -> Result<HeldOut> {
 /// What to say where an option is missing that there is no default for.
 fn missing(name: &str, value: &str) -> String {
     format!(
-        "--{name}: is missing; give --{name} {value}, or `{name} = \"{value}\"` in the settings file"
+        "--{name} is missing; give --{name} {value}, or `{name} = \"{value}\"` in the settings file"
     )
 }
 

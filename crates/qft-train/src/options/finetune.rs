@@ -2,7 +2,7 @@
 
 use super::data::{LayoutArgs, LayoutOptions, ReadingArgs, ReadingOptions};
 use super::files::{FileArgs, FileOptions, HeldOut};
-use super::machine::{MachineArgs, MachineOptions};
+use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::progress::{ProgressArgs, ProgressOptions};
 use super::settings;
 use super::states::{BackwardArgs, StateArgs, StateOptions, UpdateArgs, WeightArgs};
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct FinetuneArgs {
-    /// Settings file (TOML) with the same options, without the dashes; options on the command line win
+    /// TOML file with the same options, without the leading dashes; options on the command line win
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
@@ -60,7 +60,11 @@ pub struct FinetuneArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub machine: MachineArgs,
-    /// What it says and keeps on its way.
+    /// How much memory it may take.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub memory: MemoryArgs,
+    /// What it reports and keeps along the way.
     #[command(flatten)]
     #[serde(flatten)]
     pub progress: ProgressArgs,
@@ -85,7 +89,7 @@ pub struct FinetuneOptions {
     pub state: StateOptions,
     /// Where to compute.
     pub machine: MachineOptions,
-    /// What it says and keeps on its way.
+    /// What it reports and keeps along the way.
     pub progress: ProgressOptions,
 }
 
@@ -106,7 +110,7 @@ impl FinetuneArgs {
         let progress = self.progress.resolve(files.held_out != HeldOut::None)?;
         ensure!(
             progress.resume.is_none() || !files.overwrite,
-            "--resume and --overwrite exclude each other: one continues the run in the output folder, the other \
+            "--resume and --overwrite cannot be used together: one continues the run in the output folder, the other \
              removes it"
         );
         Ok(FinetuneOptions {
@@ -114,7 +118,7 @@ impl FinetuneArgs {
             layout: self.layout.resolve(),
             step: self.batch.resolve(self.accumulate)?,
             state: states.resolve(training.optimizer.kind)?,
-            machine: self.machine.resolve()?,
+            machine: self.machine.resolve(self.memory)?,
             files,
             training,
             progress,

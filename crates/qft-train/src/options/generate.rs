@@ -1,9 +1,9 @@
 //! The options of `qft generate`.
 
 use super::data::TemplateChoice;
-use super::machine::{MachineArgs, MachineOptions};
+use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{StateOptions, WeightArgs};
-use super::value::number;
+use super::value::{number, whole};
 use crate::error::{Result, ensure};
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ pub struct GenerateArgs {
     /// Model folder: config.json, safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Text to continue, or what the user says with --chat
+    /// Text to continue; with --chat, what the user says
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
     /// Treat the prompt as the user's turn of a conversation
@@ -22,17 +22,17 @@ pub struct GenerateArgs {
     /// Chat template, with --chat: auto, model, alpaca, chatml, llama2, llama3, none, or a Jinja file
     #[arg(long, value_name = "NAME|FILE", requires = "chat")]
     pub template: Option<TemplateChoice>,
-    /// Tokens to generate at most [default: 200]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// Maximum number of tokens to generate [default: 200]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true)]
     pub max_new_tokens: Option<usize>,
     /// Sampling temperature; 0 takes the likeliest token [default: 0]
     #[arg(long, value_name = "X", value_parser = number::<f32>, allow_negative_numbers = true)]
     pub temperature: Option<f32>,
-    /// Sample from the likeliest tokens that make up this probability [default: 1]
+    /// Sample from the likeliest tokens, as many as make up this probability [default: 1]
     #[arg(long, value_name = "P", value_parser = number::<f32>, allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Seed of the sampling [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// How weights are stored and multiplied.
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub struct GenerateOptions {
 }
 
 impl GenerateArgs {
-    /// Fills in the defaults and checks the whole.
+    /// Fills in the defaults and checks everything.
     ///
     /// Errors: a value out of its range, options that exclude each other.
     pub fn resolve(self) -> Result<GenerateOptions> {
@@ -76,12 +76,15 @@ impl GenerateArgs {
         let top_p = self.top_p.unwrap_or(1.0);
         ensure!(
             temperature >= 0.0 && temperature.is_finite(),
-            "--temperature: {temperature} is not 0 or more"
+            "--temperature: {temperature} is out of range; give 0 or more"
         );
-        ensure!(top_p > 0.0 && top_p <= 1.0, "--top-p: {top_p} is not above 0 and at most 1");
+        ensure!(
+            top_p > 0.0 && top_p <= 1.0,
+            "--top-p: {top_p} is out of range; give a number above 0 and at most 1"
+        );
         ensure!(
             top_p == 1.0 || temperature > 0.0,
-            "--top-p: has no effect at temperature 0, which takes the likeliest token; \
+            "--top-p has no effect at temperature 0, which takes the likeliest token; \
              give --temperature as well"
         );
         Ok(GenerateOptions {
@@ -94,7 +97,7 @@ impl GenerateArgs {
             top_p,
             seed: self.seed.unwrap_or(0),
             state: self.weights.resolve_reading()?,
-            machine: self.machine.resolve()?,
+            machine: self.machine.resolve(MemoryArgs::default())?,
         })
     }
 }

@@ -1,22 +1,32 @@
 //! Where to compute, and with how much memory.
 
+use super::value::whole;
 use crate::error::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
+/// More threads than any machine has cores: a slip.
+const MAX_THREADS: usize = 1024;
+
 /// Where to compute, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct MachineArgs {
-    /// Where to compute: cpu, cuda, cuda:N [default: cpu]
+    /// Where to compute: cpu, cuda or cuda:N [default: cpu]
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     pub device: Option<DeviceChoice>,
     /// CPU threads [default: all cores]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Machine")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Machine")]
     pub threads: Option<usize>,
-    /// Memory that may be used, such as 24GB or 16GiB [default: what is free]
-    #[arg(long, value_name = "SIZE", help_heading = "Machine")]
+}
+
+/// How much memory a run may take, as given.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct MemoryArgs {
+    /// Memory to use at most, such as 24GB or 16GiB [default: what is free]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Machine")]
     pub memory_limit: Option<Size>,
 }
 
@@ -32,14 +42,19 @@ pub struct MachineOptions {
 }
 
 impl MachineArgs {
-    /// Fills in the defaults and checks the whole.
+    /// Fills in the defaults and checks everything.
     ///
     /// Errors: no threads.
-    pub fn resolve(self) -> Result<MachineOptions> {
-        let Self { device, threads, memory_limit } = self;
+    pub fn resolve(self, memory: MemoryArgs) -> Result<MachineOptions> {
+        let Self { device, threads } = self;
+        let MemoryArgs { memory_limit } = memory;
         ensure!(
             threads != Some(0),
-            "--threads: is 0; give at least 1, or leave it out for all cores"
+            "--threads is 0; give at least 1, or leave it out for all cores"
+        );
+        ensure!(
+            threads.is_none_or(|threads| threads <= MAX_THREADS),
+            "--threads is more than {MAX_THREADS}; give as many as the machine has cores, or leave it out"
         );
         Ok(MachineOptions { device: device.unwrap_or_default(), threads, memory_limit })
     }
@@ -108,7 +123,7 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let problem =
-            || format!("`{text}` is no size; expected a number of bytes, such as 24GB or 16GiB");
+            || format!("`{text}` is not a size; expected a number of bytes, such as 24GB or 16GiB");
         let text = text.trim();
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);

@@ -1,6 +1,6 @@
 //! The options of `qft plan`.
 
-use super::machine::{MachineArgs, MachineOptions};
+use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{BackwardArgs, StateArgs, StateOptions, UpdateArgs, WeightArgs};
 use super::step::{AccumulateArgs, BatchArgs, StepOptions};
 use super::training::{OptimizerKind, RuleArgs};
@@ -30,6 +30,9 @@ pub struct PlanArgs {
     /// Where to compute.
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// How much memory it may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -53,7 +56,7 @@ pub struct PlanOptions {
 }
 
 impl PlanArgs {
-    /// Fills in the defaults and checks the whole.
+    /// Fills in the defaults and checks everything.
     ///
     /// Errors: a value out of its range, options that exclude each other.
     pub fn resolve(self) -> Result<PlanOptions> {
@@ -65,7 +68,7 @@ impl PlanArgs {
             step: self.batch.resolve(self.accumulate)?,
             optimizer,
             state: states.resolve(optimizer)?,
-            machine: self.machine.resolve()?,
+            machine: self.machine.resolve(self.memory)?,
             json: self.json,
         })
     }

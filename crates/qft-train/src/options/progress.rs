@@ -1,20 +1,21 @@
-//! What a run says and keeps on its way.
+//! What a run reports and keeps along the way.
 
+use super::value::whole;
 use crate::error::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// What a run says and keeps on its way, as given.
+/// What a run reports and keeps along the way, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct ProgressArgs {
     /// Save a checkpoint every N steps [default: only at the end and when stopped]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Progress")]
     pub checkpoint_every: Option<u64>,
-    /// Keep this many checkpoints [default: 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    /// Number of checkpoints to keep [default: 1]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Progress")]
     pub keep_checkpoints: Option<usize>,
-    /// Continue from a checkpoint: the latest one, or this folder
+    /// Continue from the latest checkpoint, or from the one in this folder
     #[arg(
         long,
         value_name = "DIR|latest",
@@ -23,13 +24,13 @@ pub struct ProgressArgs {
         help_heading = "Progress"
     )]
     pub resume: Option<String>,
-    /// Evaluate on held-out data every N steps [default: only before and after]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    /// Evaluate on held-out data every N steps [default: only before and after training]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Progress")]
     pub eval_every: Option<u64>,
     /// Evaluate on at most this many batches [default: all]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Progress")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Progress")]
     pub eval_batches: Option<usize>,
-    /// Show where the time of the steps goes, and how near they come to the machine's INT8 rate
+    /// Show where the time of a step goes, and how close it comes to the machine's INT8 peak
     #[arg(
         long,
         value_name = "BOOL",
@@ -44,7 +45,7 @@ pub struct ProgressArgs {
     pub sample_prompt: Option<String>,
 }
 
-/// What a run says and keeps on its way.
+/// What a run reports and keeps along the way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProgressOptions {
     /// Steps between checkpoints.
@@ -64,19 +65,19 @@ pub struct ProgressOptions {
 }
 
 impl ProgressArgs {
-    /// Fills in the defaults and checks the whole, for a run with or without held-out data.
+    /// Fills in the defaults and checks everything, for a run with or without held-out data.
     ///
     /// Errors: a value out of its range; evaluations of nothing.
     pub fn resolve(self, evaluates: bool) -> Result<ProgressOptions> {
         let Self { checkpoint_every, eval_every, eval_batches, .. } = self;
         for (name, value) in [("checkpoint-every", checkpoint_every), ("eval-every", eval_every)] {
-            ensure!(value != Some(0), "--{name}: is 0; give a number of steps, or leave it out");
+            ensure!(value != Some(0), "--{name} is 0; give a number of steps, or leave it out");
         }
         ensure!(
             self.keep_checkpoints != Some(0),
-            "--keep-checkpoints: is 0; at least 1 checkpoint is kept"
+            "--keep-checkpoints is 0; at least 1 checkpoint is kept"
         );
-        ensure!(eval_batches != Some(0), "--eval-batches: is 0; give at least 1");
+        ensure!(eval_batches != Some(0), "--eval-batches is 0; give at least 1");
         for (name, set) in
             [("eval-every", eval_every.is_some()), ("eval-batches", eval_batches.is_some())]
         {

@@ -8,10 +8,12 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Options of which only one may be given: a flag for one of them overrides the other in the file.
-const EXCLUSIVE: [(&str, &str); 2] = [("steps", "epochs"), ("eval-data", "val-split")];
+const EXCLUSIVE: [(&str, &str); 3] =
+    [("steps", "epochs"), ("eval-data", "val-split"), ("resume", "overwrite")];
 
 /// Words that a key of another tool's settings is likely to stand for.
-const SYNONYMS: [(&str, &str); 13] = [
+const SYNONYMS: [(&str, &str); 14] = [
+    ("no-shuffle", "shuffle"),
     ("outliers", "protected"),
     ("learning-rate", "lr"),
     ("num-train-epochs", "epochs"),
@@ -27,7 +29,7 @@ const SYNONYMS: [(&str, &str); 13] = [
     ("packing", "pack"),
 ];
 
-/// `flags`, and from their settings file what they leave open.
+/// `flags`, completed by what their settings file gives.
 pub(super) fn merge(flags: FinetuneArgs) -> Result<FinetuneArgs> {
     let Some(path) = flags.config.clone() else { return Ok(flags) };
     let text = std::fs::read_to_string(&path).with_context(|| {
@@ -62,7 +64,7 @@ fn read(path: &Path, text: &str) -> Result<FinetuneArgs> {
             // Alone, so that the message can name it.
             let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
             FinetuneArgs::deserialize(alone)
-                .with_context(|| format!("--config: {place}: `{key}` is not as expected"))?;
+                .with_context(|| format!("--config: {place}: `{key}` has an invalid value"))?;
             continue;
         }
         let near = near_names(key, &known);

@@ -14,19 +14,19 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The largest fraction of protected weights.
-pub const MAX_PROTECTED: f64 = qft_quant::hybrid::MAX_OUTLIER_FRACTION;
+pub const MAX_PROTECTED: f64 = qft_quant::hybrid::MAX_PROTECTED_FRACTION;
 
 /// How weights are stored and multiplied, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct WeightArgs {
-    /// How weights and training states are stored [default: full; to eval and generate, f32]
+    /// How weights and training states are stored [default: full; f32 for eval and generate]
     #[arg(long, value_enum, help_heading = "States")]
     pub states: Option<States>,
-    /// Numbers in which linear layers multiply [default: int8, or float with --states f32]
+    /// Arithmetic of the linear layers [default: int8, or float with --states f32]
     #[arg(long, value_enum, help_heading = "States")]
     pub compute: Option<Compute>,
-    /// Fraction of weights that are protected, 0 to 0.05 [default: by --states]
+    /// Fraction of the weights to protect, that is, to keep in bf16: 0 to 0.05 [default: depends on --states]
     #[arg(
         long,
         alias = "outliers",
@@ -42,7 +42,7 @@ pub struct WeightArgs {
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct BackwardArgs {
-    /// What the backward pass computes again [default: auto]
+    /// What the backward pass recomputes instead of keeping [default: auto]
     #[arg(long, value_enum, help_heading = "States")]
     pub recompute: Option<RecomputeChoice>,
     /// What happens to gradients [default: released, or stored with --states paper]
@@ -54,7 +54,7 @@ pub struct BackwardArgs {
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct UpdateArgs {
-    /// Code of the INT8 momentum [default: sqrt]
+    /// Encoding of the INT8 momentum [default: sqrt]
     #[arg(long, value_enum, help_heading = "States")]
     pub momentum_code: Option<MomentumCode>,
     /// Rounding of updated weights; nearest is for experiments [default: stochastic]
@@ -93,7 +93,7 @@ pub struct StateOptions {
 }
 
 impl StateArgs {
-    /// Fills in the defaults and checks the whole, for states that `optimizer` updates.
+    /// Fills in the defaults and checks everything, for states that `optimizer` updates.
     ///
     /// Errors: a value out of its range; options that exclude each other.
     pub fn resolve(self, optimizer: OptimizerKind) -> Result<StateOptions> {
@@ -103,7 +103,7 @@ impl StateArgs {
         let states = states.unwrap_or_default();
         ensure!(
             optimizer == OptimizerKind::Lion || !states.is_int8(),
-            "--optimizer adamw: INT8 states are trained by lion only; \
+            "--optimizer adamw: INT8 states can only be trained with lion; \
              give --optimizer lion, or --states f32 for the float reference"
         );
         if let Some(protected) = protected {
@@ -122,7 +122,7 @@ impl StateArgs {
             ] {
                 ensure!(
                     !set,
-                    "{what}: is about INT8 states, and --states f32 has none; leave it out, or choose \
+                    "{what} is about INT8 states, and --states f32 has none; leave it out, or choose \
                      --states full, balanced, compact or paper"
                 );
             }
@@ -160,13 +160,16 @@ pub enum States {
     Balanced,
     /// INT8 weights, INT8 momentum: at most 2.15 bytes per parameter.
     Compact,
-    /// INT8 weights with protected weights, INT8 momentum, INT8 gradients on a stack: at most 3.4 bytes.
+    /// INT8 weights, some of them protected, INT8 momentum, INT8 gradients on a stack: at most 3.4 bytes.
     Paper,
     /// Float weights and states: the reference.
     F32,
 }
 
 impl States {
+    /// What is proposed where a run does not fit, from the most bytes to the fewest.
+    pub const SMALLER: [Self; 3] = [Self::Full, Self::Balanced, Self::Compact];
+
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
@@ -199,7 +202,7 @@ impl States {
             Self::Compact | Self::Paper => Residual::None,
             Self::F32 => return WeightFormat::Float,
         };
-        WeightFormat::Hybrid(HybridFormat { residual, outlier_fraction: protected_fraction })
+        WeightFormat::Hybrid(HybridFormat { residual, protected_fraction })
     }
 
     /// The format of the residual stream: bf16 beside INT8, f32 in the reference.
@@ -229,12 +232,12 @@ impl fmt::Display for States {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecomputeChoice {
-    /// Decided by the model and the memory there is.
+    /// Decided by the model and the free memory.
     #[default]
     Auto,
     /// Nothing.
     None,
-    /// All of a block but its input.
+    /// Everything in a block but its input.
     Block,
 }
 

@@ -1,5 +1,6 @@
 //! The shape of a step: how many sequences of how many tokens.
 
+use super::value::whole;
 use crate::error::{Result, bail, ensure};
 use qft_tensor::MAX_MICRO_BATCHES;
 use serde::{Deserialize, Serialize};
@@ -14,11 +15,11 @@ pub const DEFAULT_BATCH_SIZE: usize = 4;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct BatchArgs {
-    /// Tokens per sequence; documents are cut there [default: 512, or the model's limit if that is less]
-    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true, help_heading = "Data")]
+    /// Tokens per sequence; longer documents are cut [default: 512, or the model's limit if that is less]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Data")]
     pub seq_len: Option<usize>,
     /// Sequences per micro-batch [default: 4]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Training")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Training")]
     pub batch_size: Option<usize>,
 }
 
@@ -27,7 +28,7 @@ pub struct BatchArgs {
 #[serde(rename_all = "kebab-case", default)]
 pub struct AccumulateArgs {
     /// Micro-batches per optimizer step [default: 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Training")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Training")]
     pub accumulate: Option<usize>,
 }
 
@@ -43,7 +44,7 @@ pub struct StepOptions {
 }
 
 impl BatchArgs {
-    /// Fills in the defaults and checks the whole.
+    /// Fills in the defaults and checks everything.
     ///
     /// Errors: a value out of its range; more tokens in a step than can be counted.
     pub fn resolve(self, accumulate: AccumulateArgs) -> Result<StepOptions> {
@@ -51,19 +52,19 @@ impl BatchArgs {
         let AccumulateArgs { accumulate } = accumulate;
         ensure!(
             seq_len != Some(0),
-            "--seq-len: is 0; give the number of tokens per sequence, such as 512"
+            "--seq-len is 0; give the number of tokens per sequence, such as 512"
         );
         ensure!(
             batch_size != Some(0),
-            "--batch-size: is 0; give at least 1 sequence per micro-batch"
+            "--batch-size is 0; give at least 1 sequence per micro-batch"
         );
-        ensure!(accumulate != Some(0), "--accumulate: is 0; give 1 for no accumulation");
+        ensure!(accumulate != Some(0), "--accumulate is 0; give 1 for no accumulation");
         let batch_size = batch_size.unwrap_or(DEFAULT_BATCH_SIZE);
         let accumulate = accumulate.unwrap_or(1);
         ensure!(
             accumulate <= MAX_MICRO_BATCHES,
-            "--accumulate: at most {MAX_MICRO_BATCHES} micro-batches have random numbers of their own, {accumulate} were \
-             asked for; raise --batch-size"
+            "--accumulate: {accumulate} is more than the {MAX_MICRO_BATCHES} micro-batches that have random numbers of \
+             their own; raise --batch-size instead"
         );
         let tokens = [batch_size, accumulate, seq_len.unwrap_or(DEFAULT_SEQ_LEN)]
             .into_iter()

@@ -1,6 +1,6 @@
 //! How long a run is, and how its weights change.
 
-use super::value::number;
+use super::value::{number, whole};
 use crate::error::{Result, bail, ensure};
 use clap::ValueEnum;
 use qft_optim::{FloatRule, LionConfig, Schedule, ScheduleKind};
@@ -21,7 +21,7 @@ pub struct RuleArgs {
 #[serde(rename_all = "kebab-case", default)]
 pub struct TrainingArgs {
     /// Optimizer steps
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Training")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Training")]
     pub steps: Option<u64>,
     /// Passes over the data; may be a fraction [default: 1]
     #[arg(
@@ -74,7 +74,7 @@ pub struct TrainingArgs {
         help_heading = "Training"
     )]
     pub weight_decay: Option<f64>,
-    /// Weight of the past in the first moment [default: 0.95 for lion, 0.9 for adamw]
+    /// Weight of lion's momentum in an update, or decay of adamw's first moment [default: 0.95 for lion, 0.9 for adamw]
     #[arg(
         long,
         value_name = "X",
@@ -92,7 +92,7 @@ pub struct TrainingArgs {
         help_heading = "Training"
     )]
     pub beta2: Option<f64>,
-    /// Clip gradients to this global norm; with released gradients, by the norm of the step before
+    /// Clip gradients to this global norm; with released gradients, by the norm of the previous step
     /// [default: no clipping]
     #[arg(
         long,
@@ -102,10 +102,10 @@ pub struct TrainingArgs {
         help_heading = "Training"
     )]
     pub max_grad_norm: Option<f64>,
-    /// Seed of everything random [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Training")]
+    /// Seed for everything random [default: 0]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Training")]
     pub seed: Option<u64>,
-    /// Train even where the learning rate moves no weight, or ruins the model
+    /// Train even at a learning rate that moves no weight or ruins the model
     #[arg(
         long,
         value_name = "BOOL",
@@ -154,7 +154,7 @@ pub struct OptimizerOptions {
 }
 
 impl TrainingArgs {
-    /// Fills in the defaults and checks the whole.
+    /// Fills in the defaults and checks everything.
     ///
     /// Errors: a value out of its range; options that exclude each other.
     pub fn resolve(self) -> Result<TrainingOptions> {
@@ -170,27 +170,33 @@ impl TrainingArgs {
             OptimizerKind::AdamW => (2e-5, 0.9, 0.999),
         };
         let lr = self.lr.unwrap_or(lr);
-        ensure!(lr > 0.0 && lr <= 1.0, "--lr: {lr} is not above 0 and at most 1; 1e-5 is usual");
+        ensure!(
+            lr > 0.0 && lr <= 1.0,
+            "--lr: {lr} is out of range; give a number above 0 and at most 1, such as 1e-5"
+        );
         let (beta1, beta2) = (self.beta1.unwrap_or(beta1), self.beta2.unwrap_or(beta2));
         for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
             // Checked as the optimizer will see it: a number just below 1 may round up to it.
             ensure!(
                 (0.0..1.0).contains(&beta) && (beta as f32) < 1.0,
-                "--{name}: {beta} is not at least 0 and below 1; leave it out for the default"
+                "--{name}: {beta} is out of range; give at least 0 and less than 1, or leave it out for the default"
             );
         }
         let weight_decay = self.weight_decay.unwrap_or(0.0);
         ensure!(
             (0.0..=1.0).contains(&weight_decay),
-            "--weight-decay: {weight_decay} is not 0 to 1"
+            "--weight-decay: {weight_decay} is out of range; give 0 to 1"
         );
         let min_lr_ratio = self.min_lr_ratio.unwrap_or(0.0);
         ensure!(
             (0.0..=1.0).contains(&min_lr_ratio),
-            "--min-lr-ratio: {min_lr_ratio} is not 0 to 1"
+            "--min-lr-ratio: {min_lr_ratio} is out of range; give 0 to 1"
         );
         if let Some(norm) = self.max_grad_norm {
-            ensure!(norm > 0.0, "--max-grad-norm: {norm} is not above 0; leave it out not to clip");
+            ensure!(
+                norm > 0.0,
+                "--max-grad-norm: {norm} is not above 0; leave it out to turn clipping off"
+            );
         }
         let warmup = self.warmup.unwrap_or(Warmup::Fraction(0.03));
         if let Length::Steps(steps) = length {
@@ -211,7 +217,7 @@ impl TrainingArgs {
 }
 
 impl OptimizerOptions {
-    /// A rule of which nothing but its memory matters: for plans.
+    /// A rule for plans, where nothing but its memory matters.
     pub fn for_plan(kind: OptimizerKind) -> Self {
         Self {
             kind,
@@ -305,7 +311,7 @@ impl TryFrom<f64> for Warmup {
             v if (0.0..1.0).contains(&v) => Ok(Self::Fraction(v)),
             v if v >= 1.0 && v <= u32::MAX.into() && v.fract() == 0.0 => Ok(Self::Steps(v as u64)),
             v => Err(format!(
-                "warmup: {v} is neither a fraction of the run (0 up to 1) nor a number of steps; \
+                "warmup: {v} is neither a fraction of the run (from 0 to below 1) nor a number of steps; \
                  give 0.03 for 3 % of the run or 20 for 20 steps"
             )),
         }
@@ -343,10 +349,12 @@ impl Length {
     fn resolve(steps: Option<u64>, epochs: Option<f64>) -> Result<Self> {
         match (steps, epochs) {
             (Some(_), Some(_)) => {
-                bail!("--steps and --epochs exclude each other; give one of them")
+                bail!("--steps and --epochs cannot be used together; give only one")
             }
             (Some(0), None) => {
-                bail!("--steps: is 0; give at least 1, or `qft eval` to train nothing")
+                bail!(
+                    "--steps is 0; give at least 1, or use `qft eval` to evaluate without training"
+                )
             }
             (Some(steps), None) if steps > u32::MAX.into() => {
                 bail!("--steps: {steps} is beyond the limit of {}", u32::MAX)
@@ -356,7 +364,7 @@ impl Length {
                 let epochs = epochs.unwrap_or(1.0);
                 ensure!(
                     epochs > 0.0 && epochs <= 1e6,
-                    "--epochs: {epochs} is not a number above 0, up to a million"
+                    "--epochs: {epochs} is out of range; give a number above 0, at most a million"
                 );
                 Ok(Self::Epochs(epochs))
             }

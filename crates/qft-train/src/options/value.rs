@@ -12,6 +12,11 @@ pub(super) fn number<T: FromStr + Copy + Into<f64>>(text: &str) -> Result<T, Str
     }
 }
 
+/// A whole number that is not negative.
+pub(super) fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a whole number that is not negative".into())
+}
+
 /// One path, or a list of them.
 pub(super) fn one_or_many<'de, D>(deserializer: D) -> Result<Vec<PathBuf>, D::Error>
 where

@@ -41,7 +41,7 @@ impl Observer for Bar {
 }
 
 impl Shown {
-    /// Of a run of `steps` steps, of which `done` were done before it was resumed.
+    /// The display of a run of `steps` steps, `done` of which were done before it was resumed.
     fn new(steps: u64, done: u64) -> Self {
         Self { steps, done_before: done, began: Instant::now(), last_line: None, bar: None }
     }

@@ -1,20 +1,37 @@
 //! What a run says on standard output.
 
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::memory::gb;
 use crate::run::{Event, Moment, Observer};
 use qft_llama::wide::WideInput;
 use std::fmt;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 
 /// Writes a line to standard output. Whoever read it may have gone away; that ends nothing.
 pub fn print(line: impl fmt::Display) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
+/// Writes a line to standard output that is what a command is for. A reader that has gone away ends nothing; another
+/// failure does.
+///
+/// Errors: the line cannot be written, as on a full disk.
+pub fn write(line: impl fmt::Display) -> Result<()> {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Says on standard output what happens in a run, apart from its steps.
 #[derive(Debug, Default)]
-pub struct Console;
+pub struct Console {
+    /// The folder of the saved model: said last.
+    saved: Option<PathBuf>,
+}
 
 impl Observer for Console {
     fn on(&mut self, event: &Event<'_>) -> Result<()> {
@@ -56,6 +73,12 @@ impl Observer for Console {
                 digits(rates.range.1)
             )),
             Event::WideChannels(inputs) => wide_channels(inputs),
+            Event::SetAside(to) => {
+                print(format_args!(
+                    "the run that was done there before is now in {}",
+                    to.display()
+                ));
+            }
             Event::Sampled { moment, text } => {
                 print(format_args!("\n--- sample {} ---\n{text}\n---", when(*moment)));
             }
@@ -63,13 +86,13 @@ impl Observer for Console {
                 print(format_args!("held-out loss {}: {:.4}", when(*moment), metrics.eval_loss));
             }
             Event::Stopped { step, checkpoint: Some(dir) } => print(format_args!(
-                "stopped after step {step}; saved {}\nto go on: the same command with --resume latest",
+                "stopped after step {step}; saved {}\nto go on: the same command with --resume latest (and without --overwrite)",
                 dir.display()
             )),
             Event::Stopped { step, checkpoint: None } => {
                 print(format_args!("stopped after step {step}; there is nothing to save"));
             }
-            Event::Exported(out) => print(format_args!("saved {}", out.display())),
+            Event::Exported(out) => self.saved = Some(out.to_path_buf()),
             Event::Finished(summary) => {
                 if summary.rescaled_rows > 0 {
                     print(format_args!(
@@ -79,6 +102,9 @@ impl Observer for Console {
                 }
                 if let Some(profile) = &summary.profile {
                     print(format_args!("\n{profile}"));
+                }
+                if let Some(out) = &self.saved {
+                    print(format_args!("saved {}", out.display()));
                 }
             }
             _ => {}

@@ -1,7 +1,7 @@
 //! What a run leaves to be read: `metrics.jsonl`, an object per step, and `summary.json`.
 
 use crate::error::{Context, Result};
-use crate::run::output::{METRICS_FILE, SUMMARY_FILE};
+use crate::run::output::{METRICS_FILE, PREVIOUS_METRICS_FILE, SUMMARY_FILE};
 use crate::run::{Event, Observer};
 use qft_files::{AtomicFile, Disk};
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,6 @@ use std::path::{Path, PathBuf};
 struct Line {
     step: u64,
 }
-
-/// Name that a file of steps is given when another takes its place.
-const PREVIOUS_FILE: &str = "metrics.previous.jsonl";
 
 /// Writes `metrics.jsonl`, and `summary.json` at the end.
 #[derive(Debug, Default)]
@@ -72,7 +69,7 @@ impl Open {
         }
         if kept != bytes {
             if steps_lost {
-                write_atomically(&out.join(PREVIOUS_FILE), &bytes)?;
+                write_atomically(&out.join(PREVIOUS_METRICS_FILE), &bytes)?;
             }
             write_atomically(&path, &kept)?;
         }
@@ -91,7 +88,7 @@ impl Open {
 
 fn cannot_write(path: &Path) -> String {
     format!(
-        "{}: cannot be written; see to the disk's space and the folder's rights",
+        "{}: cannot be written; check the free space on the disk and the folder's permissions",
         path.display()
     )
 }
@@ -164,7 +161,7 @@ mod tests {
         );
         assert_eq!((&lines[4]["loss"], &lines[4]["grad_norm"]), (&Value::Null, &json!(0.5)));
         // What was taken out can still be read.
-        assert_eq!(std::fs::read(dir.path().join(PREVIOUS_FILE)).unwrap(), before);
+        assert_eq!(std::fs::read(dir.path().join(PREVIOUS_METRICS_FILE)).unwrap(), before);
     }
 
     #[test]
@@ -178,7 +175,7 @@ mod tests {
         // A run from the start begins the file anew, and keeps what was there.
         started(dir.path(), 0).on(&Event::Stepped(&step(1))).unwrap();
         assert_eq!(lines(&path).len(), 1);
-        assert_eq!(lines(&dir.path().join(PREVIOUS_FILE)).len(), 2);
+        assert_eq!(lines(&dir.path().join(PREVIOUS_METRICS_FILE)).len(), 2);
         let out = &dir.path().join("absent");
         let error = MetricsLog::default().on(&Event::Started { out, step: 0, steps: 9 });
         let error = format!("{:#}", error.unwrap_err());

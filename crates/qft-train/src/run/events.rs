@@ -46,6 +46,8 @@ pub enum Event<'a> {
     Rates(&'a FlipRates),
     /// All inputs of linear layers, with their wide channels.
     WideChannels(&'a [WideInput]),
+    /// The output folder held a run that was done, and it was moved to this folder in there.
+    SetAside(&'a Path),
     /// The output folder is there, and is this run's alone. From here on there may be something to lose.
     Started {
         /// The output folder.
@@ -102,7 +104,7 @@ pub enum Moment {
     After,
 }
 
-/// Hears of everything that happens in a run.
+/// Is told everything that happens in a run.
 pub trait Observer {
     /// Something happened.
     ///
@@ -136,7 +138,8 @@ impl Quantized {
     /// Adds a matrix.
     pub(super) fn add(&mut self, report: &EncodeReport) {
         let n = self.matrices as f64;
-        self.protected_fraction = (self.protected_fraction * n + report.outlier_rate) / (n + 1.0);
+        self.protected_fraction =
+            (self.protected_fraction * n + report.protected_fraction) / (n + 1.0);
         self.l2_error = self.l2_error.hypot(report.l2_error);
         self.l2_error_unprotected = self.l2_error_unprotected.hypot(report.l2_error_unprotected);
         self.matrices += 1;

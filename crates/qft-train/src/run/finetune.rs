@@ -1,44 +1,37 @@
 //! The run: what a fine-tune does, from its options to the saved model.
 
-use super::events::{Event, Moment, Observer, Observers, Quantized};
+use super::events::{Event, Moment, Observer, Observers};
 use super::folder::ModelFolder;
-use super::guard::LossGuard;
 use super::output::{self, OutputFolder};
 use super::recipe::Recipe;
-use super::sample::{Generation, prompt_ids};
+use super::sample::{Generation, SAMPLE_TOKENS};
 use super::summary::{EvalMetrics, Owners, StepMetrics, Stopped, Summary};
 use crate::TrainOps;
 use crate::data::{Dataset, Order};
-use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
-use crate::machine::Machine;
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::machine::profile::StepClock;
-use crate::memory::{Budget, Fit, MemoryPlan, Request, RunShape, StepShape, gb};
-use crate::options::{FinetuneOptions, HeldOut, Resume};
+use crate::memory::{Fit, MemoryPlan};
+use crate::options::FinetuneOptions;
 use crate::step::checkpoint::{self, Progress};
-use crate::step::flip_rate::FlipRates;
 use crate::step::trainer::StepReport;
 use crate::step::{Setup, Trainer};
 use qft_llama::Batch;
-use qft_llama::export::{self, DEFAULT_SHARD_BYTES, export_folder};
+use qft_llama::export::{self, DEFAULT_SHARD_BYTES, SavedRounding, SavedWeights, export_folder};
 use qft_llama::model::Model;
-use qft_llama::sampling::Sampler;
+use qft_llama::sampling::TokenSampler;
 use qft_optim::Schedule;
-use qft_quant::EncodeReport;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Tokens of a sample that is shown before and after.
-const SAMPLE_TOKENS: usize = 64;
-
 /// Fine-tunes a model and saves it, as `options` say; `observers` hear of everything that happens.
 ///
 /// When `stop` is set, the run saves a checkpoint and ends within the time of a step; [`Summary::stopped`] says so then.
 ///
-/// Errors: anything wrong with options, files or memory, each with what to do about it. Nothing is left half-written,
-/// and what was saved before stays.
+/// Errors: anything wrong with options, files or memory, each with what to do about it; [`ErrorKind::Stopped`] if the
+/// run was stopped before it had begun. Nothing is left half-written, and what was saved before stays.
 pub fn finetune(
     options: &FinetuneOptions,
     stop: &AtomicBool,
@@ -56,150 +49,47 @@ pub fn finetune(
 }
 
 /// Everything that a run works with and does not change.
-struct Run<'a> {
-    options: &'a FinetuneOptions,
-    stop: &'a AtomicBool,
-    ops: Arc<dyn TrainOps>,
-    clock: Option<StepClock>,
-    folder: ModelFolder<'a>,
-    train: Dataset,
-    held_out: Option<Dataset>,
+pub(super) struct Run<'a> {
+    pub(super) options: &'a FinetuneOptions,
+    pub(super) stop: &'a AtomicBool,
+    /// The checkpoint that it goes on from.
+    pub(super) resumed: Option<PathBuf>,
+    pub(super) ops: Arc<dyn TrainOps>,
+    pub(super) clock: Option<StepClock>,
+    pub(super) folder: ModelFolder<'a>,
+    /// Tokens of a sequence at most.
+    pub(super) seq_len: usize,
+    pub(super) train: Dataset,
+    pub(super) held_out: Option<Dataset>,
     /// Ids of the sample prompt.
-    prompt: Vec<u32>,
+    pub(super) prompt: Vec<u32>,
     /// Sequences that the whole run takes.
-    sequences: u64,
-    schedule: Schedule,
-    fit: Fit,
-    setup: Setup,
+    pub(super) sequences: u64,
+    pub(super) schedule: Schedule,
+    pub(super) fit: Fit,
+    pub(super) setup: Setup,
 }
 
 /// Where a run stands.
-struct State {
-    recipe: Recipe,
-    trainer: Trainer,
-    progress: Progress,
+pub(super) struct State {
+    pub(super) recipe: Recipe,
+    pub(super) trainer: Trainer,
+    pub(super) progress: Progress,
     /// The step of the newest checkpoint.
-    saved: u32,
-    guard: LossGuard,
-    final_loss: Option<f64>,
-    final_eval_loss: Option<f64>,
+    pub(super) saved: u32,
+    pub(super) order: Order,
+    pub(super) final_loss: Option<f64>,
+    pub(super) final_eval_loss: Option<f64>,
 }
 
-impl<'a> Run<'a> {
-    /// Reads all but the weights, and finds out whether the run fits.
-    fn prepare(
-        options: &'a FinetuneOptions,
-        stop: &'a AtomicBool,
-        observers: &mut Observers<'_, '_>,
-    ) -> Result<Self> {
-        output::check(&options.files, options.progress.resume.is_some())?;
-        let machine = Machine::open(options.machine)?;
-        let (ops, clock) = machine.watched(options.progress.profile);
-        let folder = ModelFolder::open(&options.files.model)?;
-        let seq_len = options.step.seq_len(folder.config.max_position_embeddings)?;
-        let (train, held_out) =
-            read_data(options, &folder, seq_len, observers).of_kind(ErrorKind::Data)?;
-        let per_step = options.step.sequences_per_step();
-        let total = options.training.length.steps(train.sequences(), per_step);
-        ensure!(
-            total <= u32::MAX.into(),
-            "--epochs: {total} steps are beyond the limit of {}; give fewer passes, or larger steps",
-            u32::MAX
-        );
-        let schedule = options.training.optimizer.schedule(total)?;
-        let prompt = match &options.progress.sample_prompt {
-            Some(prompt) => prompt_ids(&folder.tokenizer, prompt)?,
-            None => Vec::new(),
-        };
-        let request = Request {
-            config: &folder.config,
-            state: options.state,
-            optimizer: &options.training.optimizer,
-            shape: RunShape {
-                step: StepShape {
-                    seq_len: train.longest(),
-                    batch_size: options.step.batch_size,
-                    accumulate: options.step.accumulate,
-                },
-                evaluated: held_out.as_ref().map(Dataset::longest),
-                sampled: (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS),
-            },
-        };
-        let budget = Budget::of(&machine);
-        let fit = request.fit(budget)?;
-        if let Some(missing) = fit.missing_bytes {
-            let need = format!(
-                "this run needs {}: {} more than are free ({})\n{}",
-                gb(fit.need_bytes),
-                gb(missing),
-                machine.memory_bound(),
-                request.proposals(budget)?
-            );
-            return Err(Error::new(ErrorKind::Memory, need));
-        }
-        let (states, sequences) = (options.state.states, train.sequences());
-        observers.tell(Event::Planned { fit: &fit, states, sequences, steps: total })?;
-        let training = &options.training;
-        Ok(Self {
-            setup: options.state.setup(&training.optimizer, training.seed, fit.recompute),
-            sequences: training.length.sequences(sequences, per_step),
-            options,
-            stop,
-            ops,
-            clock,
-            folder,
-            train,
-            held_out,
-            prompt,
-            schedule,
-            fit,
-        })
-    }
-
-    /// A trainer at its first step, or where the checkpoint is.
-    fn start(&self, observers: &mut Observers<'_, '_>) -> Result<State> {
-        let (options, ops) = (self.options, &*self.ops);
-        let data = (&self.train, self.held_out.as_ref());
-        let seq_len = options.step.seq_len(self.folder.config.max_position_embeddings)?;
-        let recipe = Recipe::of(options, &self.folder.tokenizer, &self.schedule, seq_len, data)?;
-        let (mut trainer, progress) = match resumed_from(options)? {
-            None => {
-                let model = self.load(observers)?;
-                (self.setup.trainer(ops, model)?, Progress::new(recipe.to_json()?))
-            }
-            Some(dir) => {
-                let progress = checkpoint::read_progress(&dir)?;
-                let then = Recipe::from_json(&progress.recipe, &dir)?;
-                recipe.continues(&then, u64::from(progress.step), &dir)?;
-                let model = Model::alloc(ops, &self.folder.config, self.setup.format)?;
-                let mut trainer = self.setup.trainer(ops, model)?;
-                checkpoint::load(ops, &mut trainer, &progress, &dir)?;
-                let step = u64::from(progress.step);
-                observers.tell(Event::Resumed { from: &dir, step })?;
-                (trainer, Progress { recipe: recipe.to_json()?, ..progress })
-            }
-        };
-        self.check_rates(&trainer.model, observers)?;
-        if !trainer.model.wide.chosen {
-            trainer.calibrate(ops, &self.batches(&self.sequences_of(trainer.pass.step)))?;
-        }
-        observers.tell(Event::WideChannels(&trainer.model.wide.inputs(ops)?))?;
-        let own = checkpoint::folder(&output::checkpoints(&options.files.out), progress.step);
-        Ok(State {
-            recipe,
-            saved: if own.exists() { progress.step } else { 0 },
-            trainer,
-            progress,
-            guard: LossGuard::default(),
-            final_loss: None,
-            final_eval_loss: None,
-        })
-    }
-
+impl Run<'_> {
     /// Takes the output folder: from here on there is something on the disk.
     fn begin(&self, state: &State, observers: &mut Observers<'_, '_>) -> Result<OutputFolder> {
         let files = &self.options.files;
-        let folder = OutputFolder::begin(files, self.options.progress.resume.is_some())?;
+        let folder = OutputFolder::begin(files, self.resumed.as_deref())?;
+        if let Some(aside) = &folder.set_aside {
+            observers.tell(Event::SetAside(aside))?;
+        }
         let (step, steps) = (u64::from(state.progress.step), self.schedule.total);
         observers.tell(Event::Started { out: &files.out, step, steps })?;
         Ok(folder)
@@ -217,14 +107,14 @@ impl<'a> Run<'a> {
             let metrics = self.step(state)?;
             observers.tell(Event::Stepped(&metrics))?;
             if !self.options.training.insist {
-                state.guard.check(metrics.step, metrics.loss)?;
+                state.progress.guard.check(metrics.step, metrics.loss)?;
             }
             if metrics.step == self.schedule.total {
                 break;
             }
             let due = |every: Option<u64>| every.is_some_and(|every| metrics.step % every == 0);
             // Saved first: what an evaluation is stopped in is not lost.
-            if due(progress.checkpoint_every) {
+            if due(progress.checkpoint_every) && !state.progress.guard.is_suspect() {
                 self.save(state, observers)?;
             }
             if due(progress.eval_every) {
@@ -232,14 +122,21 @@ impl<'a> Run<'a> {
             }
         }
         // The model is exported even if there is no room for the last checkpoint.
-        let saved = match state.saved < state.progress.step {
-            true => self.save(state, observers),
-            false => Ok(()),
-        };
+        let saved =
+            if state.saved < state.progress.step { self.save(state, observers) } else { Ok(()) };
+        let exported = self.show_and_export(state, observers);
+        match (saved, exported) {
+            (Err(saved), Err(exported)) if exported.kind() != ErrorKind::Stopped => {
+                Err(exported.context(format!("{saved:#}; and then")))
+            }
+            (saved, exported) => exported.and(saved),
+        }
+    }
+
+    fn show_and_export(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
         state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
         self.sample(state, Moment::After, observers)?;
-        self.export(&state.trainer.model, observers)?;
-        saved
+        self.export(&state.trainer.model, observers)
     }
 
     /// One optimizer step.
@@ -248,7 +145,8 @@ impl<'a> Run<'a> {
         if let Some(clock) = &mut self.clock {
             clock.begin();
         }
-        let batches = self.batches(&self.sequences_of(state.progress.step));
+        let sequences = self.take(&mut state.order, state.progress.step);
+        let batches = self.batches(&sequences);
         if let Some(clock) = &self.clock {
             clock.data_ready();
         }
@@ -284,17 +182,22 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The sequences of a step; the last one of a run takes what is left.
-    fn sequences_of(&self, step: u32) -> Vec<usize> {
-        let per_step = self.options.step.sequences_per_step();
-        let taken = u64::from(step) * per_step as u64;
-        let left = usize::try_from(self.sequences.saturating_sub(taken)).unwrap_or(usize::MAX);
+    /// The order of the data, where it stands after `step` steps.
+    pub(super) fn order_at(&self, step: u32) -> Order {
+        let taken = u64::from(step) * self.options.step.sequences_per_step() as u64;
         let (seed, shuffle) = (self.options.training.seed, self.options.layout.shuffle);
-        Order::at(self.train.sequences(), seed, shuffle, taken).take(per_step.min(left))
+        Order::at(self.train.sequences(), seed, shuffle, taken)
+    }
+
+    /// The sequences of the step after `step`, the next ones of `order`; the last step of a run takes what is left.
+    pub(super) fn take(&self, order: &mut Order, step: u32) -> Vec<usize> {
+        let per_step = self.options.step.sequences_per_step();
+        let left = self.sequences.saturating_sub(u64::from(step) * per_step as u64);
+        order.take(per_step.min(usize::try_from(left).unwrap_or(usize::MAX)))
     }
 
     /// Sequences as micro-batches.
-    fn batches(&self, sequences: &[usize]) -> Vec<Batch> {
+    pub(super) fn batches(&self, sequences: &[usize]) -> Vec<Batch> {
         let chunks = sequences.chunks(self.options.step.batch_size);
         chunks.map(|sequences| self.train.batch(sequences)).collect()
     }
@@ -359,13 +262,13 @@ impl<'a> Run<'a> {
             tokenizer: &self.folder.tokenizer,
         };
         let mut text = prompt.clone();
-        let mut sampler = Sampler::new(0.0, 1.0, 0)?;
+        let mut sampler = TokenSampler::new(0.0, 1.0, 0)?;
         let ended = generation.run(&self.prompt, SAMPLE_TOKENS, &mut sampler, &mut |part| {
             text.push_str(part);
-            match self.stop.load(Ordering::Relaxed) {
-                false => ControlFlow::Continue(()),
-                true => ControlFlow::Break(()),
+            if self.stop.load(Ordering::Relaxed) {
+                return ControlFlow::Break(());
             }
+            ControlFlow::Continue(())
         })?;
         if ended.is_break() {
             self.check_stop("sampling")?;
@@ -376,11 +279,14 @@ impl<'a> Run<'a> {
     fn export(&self, model: &Model, observers: &mut Observers<'_, '_>) -> Result<()> {
         let (ops, out) = (&*self.ops, &self.options.files.out);
         ops.trim();
+        // To nearest, an update of less than half of what bf16 can tell apart would be lost.
+        let rounding = SavedRounding::Stochastic { seed: self.options.training.seed };
         let mut rows = export::rows_of(model, ops);
         export_folder(
             out,
             Some(self.folder.dir),
             &self.folder.config,
+            SavedWeights { dtype: self.options.files.export_dtype, rounding },
             DEFAULT_SHARD_BYTES,
             ops.ledger(),
             &mut |spec, range, values| {
@@ -394,35 +300,6 @@ impl<'a> Run<'a> {
             format!("cannot save the model to {}; checkpoints are untouched", out.display())
         })?;
         observers.tell(Event::Exported(out))
-    }
-
-    /// Loads the model, and says what quantizing did to it.
-    fn load(&self, observers: &mut Observers<'_, '_>) -> Result<Model> {
-        let mut quantized = Quantized::default();
-        let report = &mut |name: &str, report: &EncodeReport| {
-            tracing::info!(
-                "{name}: scale {:.2e} to {:.2e}, {:.2} % protected, L2 error {:.3e} ({:.3e} without)",
-                report.scale_min,
-                report.scale_max,
-                report.outlier_rate * 100.0,
-                report.l2_error,
-                report.l2_error_unprotected
-            );
-            quantized.add(report);
-        };
-        let model = self.folder.load(&*self.ops, &self.options.state, self.stop, report)?;
-        observers.tell(Event::Loaded(&quantized))?;
-        Ok(model)
-    }
-
-    /// Whether the learning rate moves weights, and does not ruin them.
-    fn check_rates(&self, model: &Model, observers: &mut Observers<'_, '_>) -> Result<()> {
-        let rates = FlipRates::of(&*self.ops, model, self.options.training.optimizer.lr)?;
-        observers.tell(Event::Rates(&rates))?;
-        if self.options.training.insist {
-            return Ok(());
-        }
-        rates.check(self.options.state.rounding).of_kind(ErrorKind::Options)
     }
 
     /// Ends a run that was asked to stop: what was done since the last checkpoint is saved.
@@ -467,47 +344,6 @@ impl<'a> Run<'a> {
             owners: Owners { planned: owners(&self.fit.plan), measured: owners(&measured) },
             profile: self.clock.as_ref().map(|clock| clock.total.clone()),
             stopped: None,
-        }
-    }
-}
-
-/// Training and held-out data.
-fn read_data(
-    options: &FinetuneOptions,
-    folder: &ModelFolder<'_>,
-    seq_len: usize,
-    observers: &mut Observers<'_, '_>,
-) -> Result<(Dataset, Option<Dataset>)> {
-    let reader = folder.reader(&options.reading, seq_len);
-    let files = &options.files;
-    let (train, held_out) = match &files.held_out {
-        HeldOut::None => (reader.read(&files.data)?, None),
-        HeldOut::Files(held_out) => (reader.read(&files.data)?, Some(reader.read(held_out)?)),
-        HeldOut::Split(fraction) => {
-            let (train, held_out) = reader.read_split(&files.data, *fraction)?;
-            (train, Some(held_out))
-        }
-    };
-    observers.tell(Event::DataRead { train: &train, held_out: held_out.as_ref() })?;
-    let dataset = |documents| Dataset::new(documents, seq_len, options.layout.pack);
-    let held_out = held_out.map(|documents| dataset(documents).context("held-out data"));
-    Ok((dataset(train)?, held_out.transpose()?))
-}
-
-/// The checkpoint to go on from, if one was asked for.
-fn resumed_from(options: &FinetuneOptions) -> Result<Option<PathBuf>> {
-    match &options.progress.resume {
-        None => Ok(None),
-        Some(Resume::Checkpoint(dir)) => Ok(Some(dir.clone())),
-        Some(Resume::Latest) => {
-            let root = output::checkpoints(&options.files.out);
-            let found = checkpoint::latest(&root)?;
-            ensure!(
-                found.is_some(),
-                "--resume latest: there is no checkpoint in {}; start without --resume",
-                root.display()
-            );
-            Ok(found)
         }
     }
 }

@@ -76,10 +76,6 @@ struct Stoppable<'a> {
 }
 
 impl Weights for Stoppable<'_> {
-    fn shape(&self, name: &str) -> Result<(usize, usize), qft_llama::Error> {
-        self.weights.shape(name)
-    }
-
     fn read_rows(
         &self,
         name: &str,

@@ -1,13 +1,23 @@
 //! The output folder of a run: what may be written there, and what must stay.
+//!
+//! A run that is not done is never written over without being asked to. One that is done makes way for another: it is
+//! moved aside, within the folder.
 
+use super::recipe::Recipe;
+use super::summary::Summary;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::options::FileOptions;
 use crate::step::checkpoint;
 use qft_files::FolderLock;
+use qft_llama::export;
+use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Name of the file of steps, in the output folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
+
+/// Name that a file of steps is given when another takes its place.
+pub const PREVIOUS_METRICS_FILE: &str = "metrics.previous.jsonl";
 
 /// Name of the file of the whole run, in the output folder.
 pub const SUMMARY_FILE: &str = "summary.json";
@@ -15,10 +25,26 @@ pub const SUMMARY_FILE: &str = "summary.json";
 /// Name of the folder of checkpoints, in the output folder.
 const CHECKPOINTS: &str = "checkpoints";
 
+/// Name of a folder for a run that another took the place of, before its number.
+const EARLIER: &str = "earlier-";
+
 /// An output folder that is this run's alone, as long as this value lives.
 #[derive(Debug)]
 pub(super) struct OutputFolder {
     _lock: FolderLock,
+    /// Where the run that was here before has gone.
+    pub(super) set_aside: Option<PathBuf>,
+}
+
+/// What a folder holds of runs.
+#[derive(Debug, PartialEq)]
+enum Held {
+    /// Nothing that would be lost.
+    Nothing,
+    /// A run that has not come to its end; what shows it.
+    Unfinished(String),
+    /// A run that is done, and its last checkpoint.
+    Finished(Option<PathBuf>),
 }
 
 /// Where the checkpoints of a run into `out` are.
@@ -28,81 +54,119 @@ pub fn checkpoints(out: &Path) -> PathBuf {
 
 /// Looks whether a run may begin, or go on, in the output folder. Changes nothing.
 ///
-/// Errors: another run is at work there; a run that begins would write over another run, or over a model that no run
-/// wrote.
-pub(super) fn check(files: &FileOptions, resumes: bool) -> Result<()> {
+/// Errors: another run is at work there; a run that begins would write over one that is not done, or over a model that
+/// no run wrote.
+pub(super) fn check(files: &FileOptions, resumed: Option<&Path>) -> Result<()> {
     FolderLock::probe(&files.out).map_err(|error| of_output(error.into()))?;
-    check_contents(files, resumes)
+    check_contents(files, resumed)
+}
+
+/// Whether `checkpoint` is one of the run in `out`, and not one that was brought from elsewhere.
+pub(super) fn is_own(out: &Path, checkpoint: &Path) -> bool {
+    let root = checkpoints(out).canonicalize();
+    let parent = checkpoint.canonicalize().ok().and_then(|dir| Some(dir.parent()?.to_path_buf()));
+    matches!((root, parent), (Ok(root), Some(parent)) if root == parent)
 }
 
 fn of_output(error: Error) -> Error {
     error.of_kind(ErrorKind::Output)
 }
 
-fn check_contents(files: &FileOptions, resumes: bool) -> Result<()> {
+fn refuse(what: String) -> Result<()> {
+    Err(Error::new(ErrorKind::Output, what))
+}
+
+fn check_contents(files: &FileOptions, resumed: Option<&Path>) -> Result<()> {
     let out = &files.out;
-    let refuse = |what: String| Err(Error::new(ErrorKind::Output, what));
+    if out.is_symlink() && !out.exists() {
+        return refuse(format!(
+            "--out: {} is a link to what does not exist; make the folder, or choose another",
+            out.display()
+        ));
+    }
     if let Some(file) = out.ancestors().find(|path| path.is_file()) {
         return refuse(format!(
-            "--out: {} is a file, and a folder is needed; give another folder",
+            "--out: {} is a file, but a folder is needed; choose another",
             file.display()
         ));
     }
-    if resumes {
+    // A checkpoint from elsewhere gives no right to what lies here.
+    if resumed.is_some_and(|checkpoint| is_own(out, checkpoint)) {
         return Ok(());
     }
-    let run = holds_run(out)?;
-    if let (Some(what), false) = (&run, files.overwrite) {
-        return refuse(format!(
-            "--out: {} already holds a run ({what}); give --resume to go on with it, --overwrite to remove it and begin \
-             anew, or another folder",
+    match held(out)? {
+        Held::Unfinished(what) if !files.overwrite => refuse(format!(
+            "--out: {} already holds a run that is not done ({what}); give --resume to continue it, --overwrite to \
+             remove it and start over, or another folder",
             out.display()
-        ));
+        )),
+        Held::Nothing => match foreign_model(out)? {
+            None => Ok(()),
+            Some(name) => refuse(format!(
+                "--out: {} holds a file of a model that was not written by a run ({name}); it would be mixed \
+                 with those of the result; choose another folder",
+                out.display()
+            )),
+        },
+        _ => Ok(()),
     }
-    if run.is_none()
-        && let Some(name) = holds_model(out)?
-    {
-        return refuse(format!(
-            "--out: {} holds a model that no run wrote ({name}); its files would get mixed with those of the result; \
-             give another folder",
-            out.display()
-        ));
-    }
-    Ok(())
 }
 
-/// What of a run would be lost if another began in `out`.
-fn holds_run(out: &Path) -> Result<Option<String>> {
-    if let Some(latest) = checkpoint::latest(&checkpoints(out))? {
-        let name = latest.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return Ok(Some(format!("{CHECKPOINTS}/{name}")));
+/// Looks whether the run that `out` holds is this one, and done.
+///
+/// Errors: it is, so that nothing would come of doing it again.
+pub(super) fn check_recipe(files: &FileOptions, recipe: &Recipe) -> Result<()> {
+    let Held::Finished(Some(last)) = held(&files.out)? else { return Ok(()) };
+    let same = checkpoint::read_progress(&last)
+        .and_then(|progress| Recipe::from_json(&progress.recipe, &last))
+        .is_ok_and(|then| recipe.is_same(&then));
+    if !same || files.overwrite {
+        return Ok(());
     }
-    let summary = out.join(SUMMARY_FILE).exists();
-    Ok(summary.then(|| SUMMARY_FILE.to_owned()))
+    refuse(format!(
+        "--out: {} already holds this run, and it is done: another would come to the same bits; give --resume to \
+         evaluate and save it again, --overwrite to remove it and start over, or another folder",
+        files.out.display()
+    ))
+}
+
+fn held(out: &Path) -> Result<Held> {
+    let latest = checkpoint::latest(&checkpoints(out))?;
+    let text = std::fs::read_to_string(out.join(SUMMARY_FILE)).ok();
+    let done = text.and_then(|text| serde_json::from_str::<Summary>(&text).ok());
+    let Some(latest) = latest else {
+        // Its checkpoints and more may have been removed to save space.
+        let was_here = done.is_some() || out.join(METRICS_FILE).exists();
+        let finished = was_here && foreign_model(out)?.is_some();
+        return Ok(if finished || done.is_some() { Held::Finished(None) } else { Held::Nothing });
+    };
+    let name = latest.file_name().unwrap_or_default().display();
+    Ok(match (checkpoint::read_progress(&latest), done) {
+        (Err(_), _) => Held::Unfinished(format!("{CHECKPOINTS}/{name}, which is damaged")),
+        // A run that was extended has a summary of its first part.
+        (Ok(progress), Some(done)) if u64::from(progress.step) <= done.steps => {
+            Held::Finished(Some(latest))
+        }
+        _ => Held::Unfinished(format!("{CHECKPOINTS}/{name}")),
+    })
 }
 
 /// A file in `out` that belongs to a model.
-fn holds_model(out: &Path) -> Result<Option<String>> {
-    for name in names(out)? {
-        let weights = [".safetensors", ".bin", ".gguf", ".pt", ".pth"];
-        let model = weights.iter().any(|ending| name.ends_with(ending))
-            || name == "config.json"
+fn foreign_model(out: &Path) -> Result<Option<String>> {
+    const WEIGHTS: [&str; 5] = [".safetensors", ".bin", ".gguf", ".pt", ".pth"];
+    let of_model = |name: &String| {
+        WEIGHTS.iter().any(|ending| name.ends_with(ending))
+            || export::is_model_file(name)
             || name.starts_with("tokenizer")
-            || name.starts_with("adapter");
-        if model {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
+            || name.starts_with("adapter")
+    };
+    Ok(names(out)?.into_iter().find(of_model))
 }
 
 fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(error).with_context(|| format!("--out: cannot read {}", dir.display()));
-        }
+        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("--out: cannot read {}", dir.display()))?,
     };
     let mut names = Vec::new();
     for entry in entries {
@@ -114,41 +178,71 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 }
 
 impl OutputFolder {
-    /// Makes the folder if it is not there, takes it for this run, and with `--overwrite` removes the run that it
-    /// holds.
+    /// Makes the folder if it is not there, takes it for this run, and lets the run make way that it holds: moved aside
+    /// if it is done, removed with `--overwrite`.
     ///
     /// Errors: those of [`check`]; the folder cannot be written.
-    pub(super) fn begin(files: &FileOptions, resumes: bool) -> Result<Self> {
+    pub(super) fn begin(files: &FileOptions, resumed: Option<&Path>) -> Result<Self> {
         let out = &files.out;
         std::fs::create_dir_all(out)
             .with_context(|| format!("--out: cannot create {}", out.display()))?;
         let lock = FolderLock::acquire(out).map_err(|error| of_output(error.into()))?;
         // Another run may have come and gone since the options were checked.
-        check_contents(files, resumes)?;
-        if !resumes {
-            Self::clear(out)?;
-        }
-        Ok(Self { _lock: lock })
+        check_contents(files, resumed)?;
+        let set_aside = match held(out)? {
+            Held::Nothing => None,
+            _ if resumed.is_some_and(|checkpoint| is_own(out, checkpoint)) => None,
+            _ if files.overwrite => clear(out).map(|()| None)?,
+            _ => Some(set_aside(out)?),
+        };
+        Ok(Self { _lock: lock, set_aside })
     }
+}
 
-    /// Removes an earlier run. The names of its checkpoints vanish before their contents.
-    fn clear(out: &Path) -> Result<()> {
-        if holds_run(out)?.is_none() {
-            return Ok(());
-        }
-        tracing::info!("removing the run in {}", out.display());
-        checkpoint::remove_all(&checkpoints(out))?;
-        qft_llama::export::remove(out)?;
-        for name in [METRICS_FILE, SUMMARY_FILE] {
-            let path = out.join(name);
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error)
-                        .with_context(|| format!("--overwrite: cannot remove {}", path.display()));
-                }
+/// What a run leaves besides its model, the sign that it is done last.
+const OF_A_RUN: [&str; 4] = [CHECKPOINTS, METRICS_FILE, PREVIOUS_METRICS_FILE, SUMMARY_FILE];
+
+/// Moves a run that is done to a folder of its own, which has its name when all is in it. After a crash in between,
+/// the next run goes on with the move.
+fn set_aside(out: &Path) -> Result<PathBuf> {
+    let numbers = (1..).map(|number: u32| out.join(format!("{EARLIER}{number}")));
+    let aside =
+        numbers.into_iter().find(|path| !path.exists()).unwrap_or_else(|| out.join(EARLIER));
+    let partial = aside.with_extension("partial");
+    let context = || format!("--out: cannot move the earlier run to {}", aside.display());
+    let moved = || -> std::io::Result<()> {
+        std::fs::create_dir_all(&partial)?;
+        let of_model =
+            std::fs::read_dir(out)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let of_model: Vec<_> = of_model.filter(|name| export::is_model_file(name)).collect();
+        for name in of_model.into_iter().chain(OF_A_RUN.map(str::to_owned)) {
+            match std::fs::rename(out.join(&name), partial.join(&name)) {
+                Err(error) if error.kind() != IoErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        Ok(())
+        std::fs::File::open(&partial)?.sync_all()?;
+        std::fs::rename(&partial, &aside)?;
+        std::fs::File::open(out)?.sync_all()
+    };
+    moved().with_context(context)?;
+    Ok(aside)
+}
+
+/// Removes a run: the names of its checkpoints vanish before their contents.
+fn clear(out: &Path) -> Result<()> {
+    checkpoint::remove_all(&checkpoints(out))?;
+    let of_model = names(out)?.into_iter().filter(|name| export::is_model_file(name));
+    let files = OF_A_RUN.into_iter().filter(|&name| name != CHECKPOINTS).map(str::to_owned);
+    for name in of_model.chain(files) {
+        let path = out.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != IoErrorKind::NotFound => {
+                let context = || format!("--overwrite: cannot remove {}", path.display());
+                return Err(error).with_context(context);
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }

@@ -3,14 +3,13 @@
 use crate::data::Dataset;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::options::{
-    FileOptions, FinetuneOptions, LayoutOptions, MachineOptions, OptimizerKind, OptimizerOptions,
-    ProgressOptions, ReadingOptions, StateOptions, States, StepOptions, TemplateChoice, TrainOn,
-    TrainingOptions,
+    DataFormat, FileOptions, FinetuneOptions, HeldOut, LayoutOptions, MachineOptions,
+    OptimizerKind, OptimizerOptions, ProgressOptions, ReadingOptions, StateOptions, States,
+    StepOptions, TemplateChoice, TrainOn, TrainingOptions,
 };
 use crate::step::GradientMode;
 use qft_autograd::Compute;
-use qft_files::{Sha256, sha256_of_file};
-use qft_llama::Tokenizer;
+use qft_files::sha256_of_file;
 use qft_optim::{MomentumCode, Schedule, ScheduleKind, WeightRounding};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,8 +18,8 @@ use std::path::Path;
 
 /// Every option that decides the result, by its name on the command line, and by their contents what the files hold.
 ///
-/// Results do not depend on the machine, its threads and its memory, on what is recomputed, nor on when a run
-/// evaluates and saves.
+/// The result is the trained bits, and the losses that are reported of them. It does not depend on the machine, its
+/// threads and its memory, on what is recomputed, nor on when a run evaluates and saves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Recipe {
@@ -35,14 +34,14 @@ pub struct Recipe {
     schedule: ScheduleKind,
     min_lr_ratio: f64,
     warmup: u64,
-    weight_decay: f32,
-    beta1: f32,
-    beta2: f32,
+    weight_decay: f64,
+    beta1: f64,
+    beta2: f64,
     max_grad_norm: Option<f64>,
     seed: u64,
     train_on: TrainOn,
-    template: TemplateChoice,
-    template_text: Option<String>,
+    /// The text of the template that the data was written with, if there was one.
+    template: Option<TextIdentity>,
     pack: bool,
     shuffle: bool,
     seq_len: usize,
@@ -55,6 +54,23 @@ pub struct Recipe {
     /// Compared by what they mean for the steps that are done: see [`Recipe::continues`].
     steps: u64,
     sequences: u64,
+    /// Not compared: by it a difference of the data is named.
+    asked: Asked,
+}
+
+/// Options that decide through what the data becomes, as they were given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Asked {
+    format: DataFormat,
+    template: TemplateChoice,
+    val_split: Option<f64>,
+}
+
+/// A text, by its hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct TextIdentity {
+    sha256: String,
 }
 
 /// Data, by the tokens that became of it.
@@ -105,10 +121,9 @@ fn cannot_read(path: &Path) -> String {
     format!("cannot read {}; make it readable", path.display())
 }
 
-fn sha256_of_text(text: &str) -> String {
-    let mut hash = Sha256::new();
-    hash.update(text.as_bytes());
-    hash.hex()
+/// The number that an f32 is written as: 0.95, and not the f64 next to it.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 impl Recipe {
@@ -120,7 +135,6 @@ impl Recipe {
     /// Errors: a file that cannot be read.
     pub fn of(
         options: &FinetuneOptions,
-        tokenizer: &Tokenizer,
         schedule: &Schedule,
         seq_len: usize,
         (train, held_out): (&Dataset, Option<&Dataset>),
@@ -128,9 +142,16 @@ impl Recipe {
         let FinetuneOptions { files, reading, layout, step, training, state, machine, progress } =
             options;
         // By their contents: `data`, `eval_data` and `model` below.
-        let FileOptions { model, data: _, held_out: _, out: _, overwrite: _ } = files;
-        // The format is known by the data; a template is one more thing that a saved model carries.
-        let ReadingOptions { format: _, template, train_on } = reading;
+        let FileOptions {
+            model,
+            data: _,
+            held_out: source,
+            out: _,
+            // The model can be saved in any type, again and again.
+            export_dtype: _,
+            overwrite: _,
+        } = files;
+        let ReadingOptions { format, template, train_on } = reading;
         let LayoutOptions { pack, shuffle } = layout;
         // As `seq_len`, the model's limit considered.
         let StepOptions { seq_len: _, batch_size, accumulate } = step;
@@ -170,13 +191,6 @@ impl Recipe {
             profile: _,
             sample_prompt: _,
         } = progress;
-        let template_text = match template {
-            TemplateChoice::File(path) => Some(sha256_of_file(path)?),
-            TemplateChoice::Auto | TemplateChoice::Model => {
-                tokenizer.chat_template().map(sha256_of_text)
-            }
-            TemplateChoice::BuiltIn(_) => None,
-        };
         Ok(Self {
             states: *states,
             compute: *compute,
@@ -189,14 +203,13 @@ impl Recipe {
             schedule: *kind_of_schedule,
             min_lr_ratio: *min_lr_ratio,
             warmup: schedule.warmup,
-            weight_decay: *weight_decay,
-            beta1: *beta1,
-            beta2: *beta2,
+            weight_decay: decimal(*weight_decay),
+            beta1: decimal(*beta1),
+            beta2: decimal(*beta2),
             max_grad_norm: *max_grad_norm,
             seed: *seed,
             train_on: *train_on,
-            template: template.clone(),
-            template_text,
+            template: train.documents().template.clone().map(|sha256| TextIdentity { sha256 }),
             pack: *pack,
             shuffle: *shuffle,
             seq_len,
@@ -208,6 +221,14 @@ impl Recipe {
             model: ModelIdentity::of(model)?,
             steps: schedule.total,
             sequences: length.sequences(train.sequences(), step.sequences_per_step()),
+            asked: Asked {
+                format: *format,
+                template: template.clone(),
+                val_split: match source {
+                    HeldOut::Split(fraction) => Some(*fraction),
+                    HeldOut::None | HeldOut::Files(_) => None,
+                },
+            },
         })
     }
 
@@ -220,30 +241,25 @@ impl Recipe {
     ///
     /// Errors: the option that differs, with both values.
     pub fn continues(&self, then: &Self, done: u64, checkpoint: &Path) -> Result<()> {
-        let refuse = |what: String| Err(Error::new(ErrorKind::Resume, what));
-        let place = checkpoint.display();
-        let (now_map, then_map) = (self.settings()?, then.settings()?);
-        for (name, now) in &now_map {
-            let before = then_map.get(name).unwrap_or(&Value::Null);
-            if before == now {
-                continue;
-            }
-            let option = match name.as_str() {
-                "template-text" => "template",
-                name => name,
-            };
+        let refuse = |what: String| {
+            Err(Error::new(ErrorKind::Resume, format!("--resume: {} {what}", checkpoint.display())))
+        };
+        if let Some(difference) = self.difference(then)? {
             return refuse(format!(
-                "--resume: {place} was written with --{option} {}, this run has {}; give the same options, \
-                 or start a new run in another folder",
-                shown(before),
-                shown(now)
+                "was written with {difference}; give the same options, or start a new run in another folder"
             ));
         }
         if done > then.steps {
             return refuse(format!(
-                "--resume: {place} is damaged: it says that {done} steps of {} are done; resume from another \
-                 checkpoint",
+                "is damaged: it says that {done} steps of {} are done; resume from another checkpoint",
                 then.steps
+            ));
+        }
+        if self.steps < done {
+            return refuse(format!(
+                "is {done} steps long already, and this run has --steps {}; give more, or resume from an older \
+                 checkpoint",
+                self.steps
             ));
         }
         // Not step by step where that can be told at once: a file may name any number of them.
@@ -256,10 +272,10 @@ impl Recipe {
             return Ok(());
         }
         refuse(format!(
-            "--resume: {place} was written with --steps {}, this run has {}: the {done} steps that are done would \
-             have been others, since {}; give the same length. To train on from the result, start a new run from \
-             the saved model in another folder; a run that is to be extended needs --schedule constant, the \
-             same --warmup in steps, and whole steps",
+            "was written with --steps {}, this run has {}: the {done} steps already done would have been different, \
+             since {}; give the same length. To continue from the result, start a new run from the saved model in \
+             another folder; a run that is to be extended needs --schedule constant, the same --warmup in steps, \
+             and whole steps",
             then.steps,
             self.steps,
             if same_rates {
@@ -268,6 +284,43 @@ impl Recipe {
                 "their learning rates depend on the length"
             }
         ))
+    }
+
+    /// Whether a run of this recipe comes to the same bits as one of `other`.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let length = |recipe: &Self| (recipe.steps, recipe.sequences);
+        length(self) == length(other) && self.difference(other).is_ok_and(|found| found.is_none())
+    }
+
+    /// The first option but the length in which this recipe differs from `then`: its name, and both values.
+    fn difference(&self, then: &Self) -> Result<Option<String>> {
+        let (now_map, then_map) = (self.settings()?, then.settings()?);
+        let differs = |(name, now): (&String, &Value)| {
+            let before = then_map.get(name).unwrap_or(&Value::Null);
+            (before != now).then(|| (name.clone(), before.clone(), now.clone()))
+        };
+        let Some((name, before, now)) = now_map.iter().find_map(differs) else { return Ok(None) };
+        let both = |name: &str, before: &Value, now: &Value| {
+            format!("--{name} {}, this run has {}", shown(before), shown(now))
+        };
+        let asked = (serde_json::to_value(&then.asked)?, serde_json::to_value(&self.asked)?);
+        let causes: &[&str] = match name.as_str() {
+            "template" => &["template", "format"],
+            "data" | "eval-data" => &["val-split", "format", "template"],
+            _ => &[],
+        };
+        // What was asked for otherwise says more than that the data is another.
+        if let Some(cause) = causes.iter().find(|&&cause| asked.0[cause] != asked.1[cause]) {
+            return Ok(Some(both(cause, &asked.0[*cause], &asked.1[*cause])));
+        }
+        let mut text = both(&name, &before, &now);
+        if name == "warmup" {
+            text += &format!(
+                " (in steps; a fraction depends on the length of the run): give --warmup {}",
+                shown(&before)
+            );
+        }
+        Ok(Some(text))
     }
 
     /// As a checkpoint keeps it.
@@ -291,7 +344,7 @@ impl Recipe {
         let Value::Object(mut map) = serde_json::to_value(self)? else {
             return Ok(serde_json::Map::new());
         };
-        map.retain(|name, _| !matches!(name.as_str(), "steps" | "sequences"));
+        map.retain(|name, _| !matches!(name.as_str(), "steps" | "sequences" | "asked"));
         Ok(map)
     }
 
@@ -310,23 +363,21 @@ impl Recipe {
 
 /// A value as its user writes it, or for files what they hold.
 fn shown(value: &Value) -> String {
+    let short =
+        |hash: &Value| hash.as_str().and_then(|hash| hash.get(..8)).unwrap_or("?").to_owned();
     match value {
         Value::Null => "not given".into(),
-        Value::String(text) if text.len() == 64 => format!("of other text ({}…)", &text[..8]),
         Value::String(text) => text.clone(),
-        Value::Object(map) => match map.get("sha256").and_then(Value::as_str) {
-            Some(hash) => format!(
-                "of {} documents, {} tokens, {} learned (SHA-256 {}…)",
-                map["documents"],
+        Value::Object(map) => match (map.get("sha256"), map.get("documents")) {
+            (Some(hash), Some(documents)) => format!(
+                "of {documents} documents, {} tokens, {} learned (SHA-256 {}…)",
                 map["tokens"],
                 map["learned"],
-                hash.get(..8).unwrap_or(hash)
+                short(hash)
             ),
-            None => {
-                let files = map.iter().map(|(name, hash)| {
-                    let hash = hash.as_str().unwrap_or_default();
-                    format!("{name} {}…", hash.get(..8).unwrap_or(hash))
-                });
+            (Some(hash), None) => format!("of the text with SHA-256 {}…", short(hash)),
+            (None, _) => {
+                let files = map.iter().map(|(name, hash)| format!("{name} {}…", short(hash)));
                 format!("with the files {}", files.collect::<Vec<_>>().join(", "))
             }
         },
@@ -367,8 +418,7 @@ mod tests {
             max_grad_norm: None,
             seed: 0,
             train_on: TrainOn::Completion,
-            template: TemplateChoice::Auto,
-            template_text: None,
+            template: Some(TextIdentity { sha256: "12".repeat(32) }),
             pack: false,
             shuffle: true,
             seq_len: 512,
@@ -380,6 +430,11 @@ mod tests {
             model: ModelIdentity(BTreeMap::from([("model.safetensors".into(), "ab".repeat(32))])),
             steps: 100,
             sequences: 400,
+            asked: Asked {
+                format: DataFormat::Auto,
+                template: TemplateChoice::Auto,
+                val_split: None,
+            },
         }
     }
 
@@ -406,8 +461,6 @@ mod tests {
                 ("optimizer", _) => "adamw".into(),
                 ("schedule", _) => "cosine".into(),
                 ("train-on", _) => "all".into(),
-                ("template", _) => "chatml".into(),
-                ("template-text", _) => "cd".repeat(32).into(),
                 ("eval-data", _) => Value::Null,
                 (_, Value::Number(n)) => match n.as_u64() {
                     Some(n) => (n + 1).into(),
@@ -425,19 +478,31 @@ mod tests {
             };
             let changed: Recipe = serde_json::from_value(changed).unwrap();
             let told = refusal(&changed, &then, 50);
-            let option = name.strip_suffix("-text").unwrap_or(name);
-            assert!(told.contains(&format!("--{option} ")), "{told}");
+            assert!(told.contains(&format!("--{name} ")), "{told}");
         }
         let told = refusal(&Recipe { lr: 1e-4, ..recipe() }, &then, 50);
         assert!(told.contains("--lr 1e-5, this run has 1e-4"), "{told}");
         let told = refusal(&Recipe { max_grad_norm: Some(1.0), ..recipe() }, &then, 50);
         assert!(told.contains("--max-grad-norm not given, this run has 1.0"), "{told}");
+        let told = refusal(&Recipe { beta1: decimal(0.9), ..recipe() }, &then, 50);
+        assert!(told.contains("--beta1 0.95, this run has 0.9;"), "{told}");
+        let told = refusal(&Recipe { warmup: 6, ..recipe() }, &then, 50);
+        assert!(told.contains("--warmup 3, this run has 6") && told.contains("give --warmup 3"));
+        // By what was asked for otherwise, where the data is another; alone, it makes no difference.
+        let split = Asked { val_split: Some(0.1), ..recipe().asked };
+        let asked = Recipe { asked: split, ..recipe() };
+        asked.continues(&then, 50, Path::new("c")).unwrap();
+        assert!(asked.is_same(&then));
+        let told = refusal(&Recipe { eval_data: None, ..asked }, &then, 50);
+        assert!(told.contains("--val-split not given, this run has 0.1"), "{told}");
     }
 
     #[test]
     fn a_run_at_a_constant_rate_can_be_extended() {
         let extended = |recipe: Recipe| Recipe { steps: 200, sequences: 800, ..recipe };
         extended(recipe()).continues(&recipe(), 100, Path::new("c")).unwrap();
+        let told = refusal(&Recipe { steps: 30, sequences: 120, ..recipe() }, &recipe(), 50);
+        assert!(told.contains("50 steps long already") && told.contains("--steps 30"), "{told}");
         let cosine = Recipe { schedule: ScheduleKind::Cosine, ..recipe() };
         let told = refusal(&extended(cosine.clone()), &cosine, 50);
         assert!(told.contains("--steps 100, this run has 200") && told.contains("rates"), "{told}");

@@ -6,8 +6,11 @@ use qft_llama::Tokenizer;
 use qft_llama::generate::Session;
 use qft_llama::model::Model;
 use qft_llama::pass::PassOptions;
-use qft_llama::sampling::Sampler;
+use qft_llama::sampling::TokenSampler;
 use std::ops::ControlFlow;
+
+/// Tokens of a sample that is shown before and after training.
+pub(super) const SAMPLE_TOKENS: usize = 64;
 
 /// BOS, if the tokenizer has one, and the text.
 pub fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
@@ -36,7 +39,7 @@ impl Generation<'_> {
         &self,
         prompt: &[u32],
         most: usize,
-        sampler: &mut Sampler,
+        sampler: &mut TokenSampler,
         write: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let limit = self.model.config.max_position_embeddings;

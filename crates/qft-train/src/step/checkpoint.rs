@@ -1,10 +1,11 @@
-//! Native checkpoints: every plane of every state, and where the run stands, from which it goes on bit for bit.
+//! Native checkpoints: every plane of every state, and where the run stands: enough to continue it bit for bit.
 //!
-//! A checkpoint is a folder `step-NNNNNN` with `state.safetensors` (all INT8 planes, scales, protected features
+//! A checkpoint is a folder `step-NNNNNN` with `state.safetensors` (all INT8 planes, scales, protected weights
 //! and momenta, under the parameter's name and a suffix; and the wide channels) and `trainer.json`. A folder of that name
 //! is always whole, on the disk, and read with suspicion: `qft-files` knows how.
 
 use super::TrainOps;
+use super::guard::LossGuard;
 use super::optimizer::ParamState;
 use super::trainer::Trainer;
 use crate::error::{Context, Result, bail, ensure};
@@ -42,6 +43,8 @@ pub struct Progress {
     pub initial_eval_loss: Option<f64>,
     /// Global norm of the last gradient: the clipping of the next step needs it.
     pub last_norm: Option<f64>,
+    /// What is known of the loss.
+    pub guard: LossGuard,
     /// What decides the result of the run, for a run that goes on to compare.
     pub recipe: serde_json::Value,
 }
@@ -58,6 +61,7 @@ impl Progress {
             seconds: 0.0,
             initial_eval_loss: None,
             last_norm: None,
+            guard: LossGuard::default(),
             recipe,
         }
     }
@@ -120,12 +124,14 @@ fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
             ParamMut::Matrix(Matrix { weight: Weight::Hybrid(matrix), .. }) => {
                 all.push(tensor(name, "q", &mut matrix.q));
                 all.push(tensor(name, "scale", &mut matrix.scale));
-                all.extend(matrix.residual.iter_mut().map(|r| tensor(name, "residual", r)));
-                if let Some(outliers) = &mut matrix.outliers {
-                    all.push(tensor(name, "outlier_values", &mut outliers.values));
-                    all.push(tensor(name, "outlier_cols", &mut outliers.cols));
-                    all.push(tensor(name, "outlier_counts", &mut outliers.counts));
-                    all.push(tensor(name, "outlier_row_start", &mut outliers.row_start));
+                if let Some(residual) = &mut matrix.residual {
+                    all.push(tensor(name, "residual", residual));
+                }
+                if let Some(protected) = &mut matrix.protected {
+                    all.push(tensor(name, "protected_values", &mut protected.values));
+                    all.push(tensor(name, "protected_cols", &mut protected.cols));
+                    all.push(tensor(name, "protected_counts", &mut protected.counts));
+                    all.push(tensor(name, "protected_row_start", &mut protected.row_start));
                 }
             }
         }
@@ -261,7 +267,15 @@ fn list(root: &Path) -> Result<Vec<(u32, PathBuf)>> {
 /// The newest checkpoint below `root`, if there is one. One whose replacement was interrupted gets its name back.
 pub fn latest(root: &Path) -> Result<Option<PathBuf>> {
     restore_folders(&Disk::default(), root, is_checkpoint)?;
-    Ok(list(root)?.pop().map(|(_, path)| path))
+    let all = list(root)?;
+    for (_, dir) in all.iter().rev() {
+        match read_progress(dir) {
+            Ok(_) => return Ok(Some(dir.clone())),
+            Err(error) => tracing::warn!("{} is passed over: {error:#}", dir.display()),
+        }
+    }
+    // Whoever asked for the newest is told what is wrong with it.
+    Ok(all.into_iter().next_back().map(|(_, dir)| dir))
 }
 
 /// Which checkpoints a run may remove: whether the one of this progress is its own.
@@ -312,8 +326,8 @@ pub fn read_progress(dir: &Path) -> Result<Progress> {
     })?;
     ensure!(
         progress.version == VERSION,
-        "{}: checkpoint version {}, this program reads version {VERSION}; start the run anew, or resume it with \
-         the program that wrote it",
+        "{}: checkpoint version {}, this program reads version {VERSION}; start the run over, or resume it with \
+         the version of qft that wrote it",
         path.display(),
         progress.version
     );

@@ -72,13 +72,13 @@ impl FlipRates {
             *rate >= smallest,
             "--lr: an update moves the weights of {name} by {rate:.2e} of a step, which {why} \
              (at least {smallest:.2e}); use a larger --lr, --rounding stochastic, or states with a residual, \
-             or --insist to train nevertheless"
+             or give --insist to train anyway"
         );
         ensure!(
             self.median_row <= LARGEST,
             "--lr: {} moves half of all weights by {:.0} steps of INT8 or more in a single update, where the largest \
              weight of a row has 127: that ruins the model; give a lower one (up to {:.0e} would pass, 1e-5 is usual), \
-             or --insist to train nevertheless",
+             or give --insist to train anyway",
             self.lr,
             self.median_row,
             self.lr * LARGEST / self.median_row

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GradientMode {
-    /// Each block of rows updates its weights at once, and is gone.
+    /// Each block of rows updates its weights as soon as it is known, and is dropped.
     Released,
     /// The whole gradient is kept in INT8 on a stack, then applied: exact clipping.
     Stored,

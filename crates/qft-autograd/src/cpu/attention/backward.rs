@@ -294,11 +294,11 @@ pub(crate) fn backward(cpu: &Cpu, op: AttentionBackward<'_>) -> Result<(), Error
         };
         let key_value_head = index % key_value;
         with_scratch(scratch_len(size, dk.len()), |scratch| {
-            let run = Run { isa, x, heads, key_value_head, scratch, dq, dk, dv };
+            let work = BackwardWork { isa, x, heads, key_value_head, scratch, dq, dk, dv };
             match (operands, isa.bf16_pairs()) {
-                (Operands::Bf16, Some(pairs)) => run.group(Pairs(pairs)),
-                (Operands::Bf16, None) => run.group(Floats::<true>),
-                (Operands::F32, _) => run.group(Floats::<false>),
+                (Operands::Bf16, Some(pairs)) => work.group(Pairs(pairs)),
+                (Operands::Bf16, None) => work.group(Floats::<true>),
+                (Operands::F32, _) => work.group(Floats::<false>),
             }
         });
     });
@@ -306,7 +306,7 @@ pub(crate) fn backward(cpu: &Cpu, op: AttentionBackward<'_>) -> Result<(), Error
 }
 
 /// A [`Group`] whose format and tile are not chosen yet.
-struct Run<'a, 'r> {
+struct BackwardWork<'a, 'r> {
     isa: Isa,
     x: Inputs<'a>,
     heads: Heads,
@@ -317,7 +317,7 @@ struct Run<'a, 'r> {
     dv: &'a mut [&'r mut [f32]],
 }
 
-impl Run<'_, '_> {
+impl BackwardWork<'_, '_> {
     fn group<F: Format>(self, format: F) {
         let Self { isa, x, heads, key_value_head, scratch, dq, dk, dv } = self;
         if isa.wide() {

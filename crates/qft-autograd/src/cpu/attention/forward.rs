@@ -259,11 +259,11 @@ pub(crate) fn forward(cpu: &Cpu, op: AttentionForward<'_>) -> Result<(), Error> 
     let isa = cpu.isa();
     cpu.for_each(tasks.into_par_iter().with_max_len(1), |task| {
         with_scratch(scratch_len(heads.size), |scratch| {
-            let run = Run { isa, x: (q, k, v), heads, group, scratch };
+            let work = ForwardWork { isa, x: (q, k, v), heads, group, scratch };
             match (operands, isa.bf16_pairs()) {
-                (Operands::Bf16, Some(pairs)) => run.task(Pairs(pairs), task),
-                (Operands::Bf16, None) => run.task(Floats::<true>, task),
-                (Operands::F32, _) => run.task(Floats::<false>, task),
+                (Operands::Bf16, Some(pairs)) => work.task(Pairs(pairs), task),
+                (Operands::Bf16, None) => work.task(Floats::<true>, task),
+                (Operands::F32, _) => work.task(Floats::<false>, task),
             }
         });
     });
@@ -279,7 +279,7 @@ pub(crate) fn forward(cpu: &Cpu, op: AttentionForward<'_>) -> Result<(), Error> 
 }
 
 /// What the tasks of a pass share, and the scratch of one.
-struct Run<'a> {
+struct ForwardWork<'a> {
     isa: Isa,
     x: (&'a [f32], &'a [f32], &'a [f32]),
     heads: Heads,
@@ -287,7 +287,7 @@ struct Run<'a> {
     scratch: &'a mut [f32],
 }
 
-impl Run<'_> {
+impl ForwardWork<'_> {
     fn task<F: Format>(self, format: F, task: Task<'_, '_>) {
         if self.isa.wide() {
             self.tiles::<F, 8, 2>(format, task);

@@ -1,11 +1,11 @@
 //! Activations on their way into a linear layer.
 
-use crate::{Compute, Error, LayerOps, RowsOut};
+use crate::{ActivationsOut, Compute, Error, LayerOps};
 use qft_tensor::{Buffer, Device, Owner, QMatrix, QuantizeRows, Rounding, Span};
 
 /// The input of a linear layer, `[T, K]`: also what its backward pass needs.
 #[derive(Debug)]
-pub enum Rows {
+pub enum Activations {
     /// f32.
     Float {
         /// f32 `[T, K]`.
@@ -19,7 +19,7 @@ pub enum Rows {
     Int8(QMatrix),
 }
 
-impl Rows {
+impl Activations {
     /// Allocates in the format that `compute` needs, contents unspecified; in INT8 with the wide channels that `wide`
     /// names, u32 [`qft_tensor::WIDE`].
     pub fn alloc(
@@ -67,10 +67,10 @@ impl Rows {
     }
 
     /// For an operation to write to.
-    pub fn out(&mut self) -> RowsOut<'_> {
+    pub fn out(&mut self) -> ActivationsOut<'_> {
         match self {
-            Self::Float { data, .. } => RowsOut::Float(data),
-            Self::Int8(x) => RowsOut::Int8(x),
+            Self::Float { data, .. } => ActivationsOut::Float(data),
+            Self::Int8(x) => ActivationsOut::Int8(x),
         }
     }
 }

@@ -1,7 +1,7 @@
 // Rows of activations, one block of ROW_THREADS threads to a row: sums in the order of the CPU backend, and
 // quantization to nearest with one scale.
 #pragma once
-#include "widen.cuh"
+#include "quantize_wide.cuh"
 
 constexpr uint32_t ROW_THREADS = 256;
 constexpr uint32_t ROW_WARPS = ROW_THREADS / WARP;
@@ -54,7 +54,7 @@ template <class Value>
 __device__ __forceinline__ void quantize_row(uint32_t cols, float* shared, int8_t* __restrict__ q, float* scale,
                                              const uint32_t* __restrict__ channels, int8_t* __restrict__ high,
                                              Value value) {
-    if (high != nullptr && widen_row<ROW_WARPS>(cols, channels, shared, q, scale, high, value)) return;
+    if (high != nullptr && quantize_row_wide<ROW_WARPS>(cols, channels, shared, q, scale, high, value)) return;
     float largest = 0.0f;
 #pragma unroll 4
     for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) largest = fmaxf(largest, fabsf(value(i)));

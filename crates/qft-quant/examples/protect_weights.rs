@@ -1,7 +1,7 @@
 //! Quantizes a matrix with a few large weights, with and without protecting them.
 //!
 //! ```text
-//! cargo run --release --package qft-quant --example protect_outliers
+//! cargo run --release --package qft-quant --example protect_weights
 //! ```
 
 use qft_quant::{Error, HybridFormat, HybridMatrix, Residual};
@@ -29,9 +29,9 @@ fn weights() -> Vec<f32> {
 fn main() -> Result<(), Error> {
     let cpu = Cpu::new(CpuConfig::detect()?)?;
     let w = weights();
-    println!("protected   features   mean scale   L2 error   without protection");
-    for outlier_fraction in [0.0, 0.001, 0.01] {
-        let format = HybridFormat { residual: Residual::Bits8, outlier_fraction };
+    println!("protected    weights   mean scale   L2 error   without protection");
+    for protected_fraction in [0.0, 0.001, 0.01] {
+        let format = HybridFormat { residual: Residual::Bits8, protected_fraction };
         let read = &mut |rows: Range<usize>, out: &mut [f32]| {
             out.copy_from_slice(&w[rows.start * COLS..rows.end * COLS]);
             Ok::<(), Error>(())
@@ -39,8 +39,8 @@ fn main() -> Result<(), Error> {
         let (_, report) = HybridMatrix::encode(&cpu, (ROWS, COLS), format, read)?;
         println!(
             "{:8.2} % {:10} {:12.6} {:10.4} {:20.4}",
-            100.0 * report.outlier_rate,
-            report.outliers,
+            100.0 * report.protected_fraction,
+            report.protected,
             report.scale_mean,
             report.l2_error,
             report.l2_error_unprotected,

@@ -10,7 +10,7 @@ constexpr float WIDE_MAX = 127 * WIDE_RADIX + 63;
 // Quantizes the row `value(i)` if there are wide channels, and returns whether there are; see quantize_row. If there are
 // none, `high` receives zeros and the row is left to the caller. A block of WARPS warps; `shared` holds WARPS floats.
 template <uint32_t WARPS, class Value>
-__device__ __forceinline__ bool widen_row(uint32_t cols, const uint32_t* __restrict__ channels, float* shared,
+__device__ __forceinline__ bool quantize_row_wide(uint32_t cols, const uint32_t* __restrict__ channels, float* shared,
                                           int8_t* __restrict__ q, float* scale, int8_t* __restrict__ high,
                                           Value value) {
     uint32_t wide[WIDE];

@@ -1,0 +1,216 @@
+//! What comes before a run: data, a plan that fits, and a trainer at its first step or where a checkpoint is.
+
+use super::events::{Event, Observers, Quantized};
+use super::finetune::{Run, State};
+use super::folder::ModelFolder;
+use super::output;
+use super::recipe::Recipe;
+use super::sample::{SAMPLE_TOKENS, prompt_ids};
+use crate::data::Dataset;
+use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
+use crate::machine::Machine;
+use crate::memory::{Budget, Fit, Request, RunShape, StepShape, gb};
+use crate::options::{FinetuneOptions, HeldOut, Resume};
+use crate::step::checkpoint::{self, Progress};
+use crate::step::flip_rate::FlipRates;
+use qft_llama::LlamaConfig;
+use qft_llama::model::Model;
+use qft_quant::EncodeReport;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+impl<'a> Run<'a> {
+    /// Reads all but the weights, and finds out whether the run fits.
+    pub(super) fn prepare(
+        options: &'a FinetuneOptions,
+        stop: &'a AtomicBool,
+        observers: &mut Observers<'_, '_>,
+    ) -> Result<Self> {
+        let resumed = resumed_from(options)?;
+        output::check(&options.files, resumed.as_deref())?;
+        let machine = Machine::open(options.machine)?;
+        let (ops, clock) = machine.watched(options.progress.profile);
+        let folder = ModelFolder::open(&options.files.model)?;
+        let seq_len = options.step.seq_len(folder.config.max_position_embeddings)?;
+        let (train, held_out) =
+            read_data(options, &folder, seq_len, observers).of_kind(ErrorKind::Data)?;
+        let per_step = options.step.sequences_per_step();
+        let total = options.training.length.steps(train.sequences(), per_step);
+        ensure!(
+            total <= u32::MAX.into(),
+            "--epochs: {total} steps are beyond the limit of {}; give fewer passes, or larger steps",
+            u32::MAX
+        );
+        let schedule = options.training.optimizer.schedule(total)?;
+        let prompt = match &options.progress.sample_prompt {
+            Some(prompt) => prompt_ids(&folder.tokenizer, prompt)?,
+            None => Vec::new(),
+        };
+        let shape = RunShape {
+            step: StepShape {
+                seq_len: train.longest(),
+                batch_size: options.step.batch_size,
+                accumulate: options.step.accumulate,
+            },
+            evaluated: held_out.as_ref().map(Dataset::longest),
+            sampled: (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS),
+            export_dtype: options.files.export_dtype,
+        };
+        let fit = fit(options, &machine, &folder.config, shape)?;
+        let (states, sequences) = (options.state.states, train.sequences());
+        observers.tell(Event::Planned { fit: &fit, states, sequences, steps: total })?;
+        let training = &options.training;
+        Ok(Self {
+            setup: options.state.setup(&training.optimizer, training.seed, fit.recompute),
+            sequences: training.length.sequences(sequences, per_step),
+            options,
+            stop,
+            resumed,
+            ops,
+            clock,
+            folder,
+            seq_len,
+            train,
+            held_out,
+            prompt,
+            schedule,
+            fit,
+        })
+    }
+
+    /// A trainer at its first step, or where the checkpoint is.
+    pub(super) fn start(&self, observers: &mut Observers<'_, '_>) -> Result<State> {
+        let (options, ops) = (self.options, &*self.ops);
+        let data = (&self.train, self.held_out.as_ref());
+        let recipe = Recipe::of(options, &self.schedule, self.seq_len, data)?;
+        let (mut trainer, progress) = match &self.resumed {
+            None => {
+                output::check_recipe(&options.files, &recipe)?;
+                let model = self.load(observers)?;
+                (self.setup.trainer(ops, model)?, Progress::new(recipe.to_json()?))
+            }
+            Some(dir) => {
+                let progress = checkpoint::read_progress(dir)?;
+                let then = Recipe::from_json(&progress.recipe, dir)?;
+                recipe.continues(&then, u64::from(progress.step), dir)?;
+                let model = Model::alloc(ops, &self.folder.config, self.setup.format)?;
+                let mut trainer = self.setup.trainer(ops, model)?;
+                checkpoint::load(ops, &mut trainer, &progress, dir)?;
+                let step = u64::from(progress.step);
+                observers.tell(Event::Resumed { from: dir, step })?;
+                (trainer, Progress { recipe: recipe.to_json()?, ..progress })
+            }
+        };
+        self.check_rates(&trainer.model, observers)?;
+        if !trainer.model.wide.chosen {
+            let mut order = self.order_at(trainer.pass.step);
+            let sequences = self.take(&mut order, trainer.pass.step);
+            trainer.calibrate(ops, &self.batches(&sequences))?;
+        }
+        observers.tell(Event::WideChannels(&trainer.model.wide.inputs(ops)?))?;
+        let own = self.resumed.as_ref().is_some_and(|dir| output::is_own(&options.files.out, dir));
+        Ok(State {
+            recipe,
+            saved: if own { progress.step } else { 0 },
+            order: self.order_at(progress.step),
+            trainer,
+            progress,
+            final_loss: None,
+            final_eval_loss: None,
+        })
+    }
+
+    /// Loads the model, and says what quantizing did to it.
+    fn load(&self, observers: &mut Observers<'_, '_>) -> Result<Model> {
+        let mut quantized = Quantized::default();
+        let report = &mut |name: &str, report: &EncodeReport| {
+            tracing::info!(
+                "{name}: scale {:.2e} to {:.2e}, {:.2} % protected, L2 error {:.3e} ({:.3e} without)",
+                report.scale_min,
+                report.scale_max,
+                report.protected_fraction * 100.0,
+                report.l2_error,
+                report.l2_error_unprotected
+            );
+            quantized.add(report);
+        };
+        let model = self.folder.load(&*self.ops, &self.options.state, self.stop, report)?;
+        observers.tell(Event::Loaded(&quantized))?;
+        Ok(model)
+    }
+
+    /// Whether the learning rate moves weights, and does not ruin them.
+    fn check_rates(&self, model: &Model, observers: &mut Observers<'_, '_>) -> Result<()> {
+        let rates = FlipRates::of(&*self.ops, model, self.options.training.optimizer.lr)?;
+        observers.tell(Event::Rates(&rates))?;
+        if self.options.training.insist {
+            return Ok(());
+        }
+        rates.check(self.options.state.rounding).of_kind(ErrorKind::Options)
+    }
+}
+
+/// How the run fits into the memory of the machine.
+///
+/// Errors: it does not; with what would.
+fn fit(
+    options: &FinetuneOptions,
+    machine: &Machine,
+    config: &LlamaConfig,
+    shape: RunShape,
+) -> Result<Fit> {
+    let optimizer = &options.training.optimizer;
+    let request = Request { config, state: options.state, optimizer, shape };
+    let budget = Budget::of(machine);
+    let fit = request.fit(budget)?;
+    let Some(missing) = fit.missing_bytes else { return Ok(fit) };
+    let need = format!(
+        "this run needs {}: {} more than are free ({})\n{}",
+        gb(fit.need_bytes),
+        gb(missing),
+        machine.memory_bound(),
+        request.proposals(budget)?
+    );
+    Err(Error::new(ErrorKind::Memory, need))
+}
+
+/// Training and held-out data.
+fn read_data(
+    options: &FinetuneOptions,
+    folder: &ModelFolder<'_>,
+    seq_len: usize,
+    observers: &mut Observers<'_, '_>,
+) -> Result<(Dataset, Option<Dataset>)> {
+    let reader = folder.reader(&options.reading, seq_len);
+    let files = &options.files;
+    let (train, held_out) = match &files.held_out {
+        HeldOut::None => (reader.read(&files.data)?, None),
+        HeldOut::Files(held_out) => (reader.read(&files.data)?, Some(reader.read(held_out)?)),
+        HeldOut::Split(fraction) => {
+            let (train, held_out) = reader.read_split(&files.data, *fraction)?;
+            (train, Some(held_out))
+        }
+    };
+    observers.tell(Event::DataRead { train: &train, held_out: held_out.as_ref() })?;
+    let dataset = |documents| Dataset::new(documents, seq_len, options.layout.pack);
+    let held_out = held_out.map(|documents| dataset(documents).context("held-out data"));
+    Ok((dataset(train)?, held_out.transpose()?))
+}
+
+/// The checkpoint to go on from, if one was asked for.
+fn resumed_from(options: &FinetuneOptions) -> Result<Option<PathBuf>> {
+    match &options.progress.resume {
+        None => Ok(None),
+        Some(Resume::Checkpoint(dir)) => Ok(Some(dir.clone())),
+        Some(Resume::Latest) => {
+            let root = output::checkpoints(&options.files.out);
+            let found = checkpoint::latest(&root)?;
+            ensure!(
+                found.is_some(),
+                "--resume latest: there is no checkpoint in {}; start without --resume",
+                root.display()
+            );
+            Ok(found)
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The run as a library: what it tells, and that it can be stopped wherever it is.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use qft_testing::material;
+use qft_train::options::{FinetuneArgs, FinetuneOptions};
+use qft_train::run::{Event, Observer, Summary, finetune};
+use qft_train::{Error, ErrorKind, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Four steps with everything that a run can do on its way.
+fn options(out: &Path, resume: bool) -> FinetuneOptions {
+    let mut args = FinetuneArgs::default();
+    args.files.model = Some(material::stories260k());
+    args.files.data = vec![common::excerpt().to_path_buf()];
+    args.files.out = Some(out.to_path_buf());
+    args.files.val_split = Some(0.1);
+    args.batch.seq_len = Some(32);
+    args.batch.batch_size = Some(2);
+    args.training.steps = Some(4);
+    args.training.lr = Some(5e-4);
+    args.machine.threads = Some(1);
+    args.progress.checkpoint_every = Some(2);
+    args.progress.eval_every = Some(2);
+    args.progress.eval_batches = Some(2);
+    args.progress.sample_prompt = Some("Once".into());
+    args.progress.resume = resume.then(|| "latest".into());
+    args.resolve().unwrap()
+}
+
+/// What an event is, in a word.
+fn name(event: &Event<'_>) -> String {
+    match event {
+        Event::DataRead { .. } => "data".into(),
+        Event::Planned { .. } => "planned".into(),
+        Event::Loaded(_) => "loaded".into(),
+        Event::Resumed { step, .. } => format!("resumed {step}"),
+        Event::Rates(_) => "rates".into(),
+        Event::WideChannels(_) => "wide".into(),
+        Event::Started { .. } => "started".into(),
+        Event::Sampled { moment, .. } => format!("sampled {moment:?}"),
+        Event::Evaluated { moment, metrics } => format!("evaluated {moment:?} {}", metrics.step),
+        Event::Stepped(metrics) => format!("step {}", metrics.step),
+        Event::Saved { step, .. } => format!("saved {step}"),
+        Event::Stopped { step, .. } => format!("stopped {step}"),
+        Event::Exported(_) => "exported".into(),
+        Event::Finished(_) => "finished".into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Writes down what happens, and at one event asks the run to stop or fails.
+#[derive(Default)]
+struct Watcher<'a> {
+    seen: Vec<String>,
+    stop_at: Option<(String, &'a AtomicBool)>,
+    fail_at: Option<String>,
+}
+
+impl Observer for Watcher<'_> {
+    fn on(&mut self, event: &Event<'_>) -> Result<()> {
+        let name = name(event);
+        if let Some((at, stop)) = &self.stop_at
+            && *at == name
+        {
+            stop.store(true, Ordering::Relaxed);
+        }
+        let fails = self.fail_at.as_ref() == Some(&name);
+        self.seen.push(name);
+        if fails { Err(Error::new(ErrorKind::Other, "the observer fails")) } else { Ok(()) }
+    }
+}
+
+fn run(out: &Path, resume: bool) -> (Summary, Vec<String>) {
+    let mut watcher = Watcher::default();
+    let observers: &mut [&mut dyn Observer] = &mut [&mut watcher];
+    let summary = finetune(&options(out, resume), &AtomicBool::new(false), observers).unwrap();
+    (summary, watcher.seen)
+}
+
+/// What a run leaves.
+fn result(out: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let names = ["model.safetensors", "config.json", "checkpoints/step-000004/state.safetensors"];
+    names.iter().map(|name| (name.into(), std::fs::read(out.join(name)).unwrap())).collect()
+}
+
+#[test]
+fn everything_that_happens_is_told_in_order() {
+    let temp = tempfile::tempdir().unwrap();
+    let (summary, seen) = run(temp.path(), false);
+    let expected = [
+        "data",
+        "planned",
+        "loaded",
+        "rates",
+        "wide",
+        "started",
+        "sampled Before",
+        "evaluated Before 0",
+        "step 1",
+        "step 2",
+        "saved 2",
+        "evaluated During 2",
+        "step 3",
+        "step 4",
+        "saved 4",
+        "evaluated After 4",
+        "sampled After",
+        "exported",
+        "finished",
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!((summary.steps, summary.stopped), (4, None));
+    assert!(summary.final_eval_loss.unwrap() < summary.initial_eval_loss.unwrap());
+    // Nobody wrote metrics: there was no observer that does.
+    assert!(!temp.path().join("metrics.jsonl").exists());
+}
+
+#[test]
+fn a_run_can_be_stopped_anywhere_and_goes_on_to_the_same_bits() {
+    let temp = tempfile::tempdir().unwrap();
+    let whole = temp.path().join("whole");
+    run(&whole, false);
+    let expected = result(&whole);
+    for (at, saved) in [
+        ("started", None),
+        ("sampled Before", None),
+        ("evaluated Before 0", None),
+        ("step 1", Some(1)),
+        // Before the checkpoint that is due, and in the evaluation after it.
+        ("step 2", Some(2)),
+        ("saved 2", Some(2)),
+        ("evaluated During 2", Some(2)),
+        ("step 3", Some(3)),
+        // In the last evaluation, in the last sample, and while the model is saved.
+        ("step 4", Some(4)),
+        ("evaluated After 4", Some(4)),
+        ("sampled After", Some(4)),
+    ] {
+        let out = temp.path().join(at);
+        let stop = AtomicBool::new(false);
+        let mut watcher = Watcher { stop_at: Some((at.into(), &stop)), ..Watcher::default() };
+        let observers: &mut [&mut dyn Observer] = &mut [&mut watcher];
+        let summary = finetune(&options(&out, false), &stop, observers).unwrap();
+        let step = saved.unwrap_or(0);
+        assert_eq!(watcher.seen.last().unwrap(), &format!("stopped {step}"), "{at}");
+        let dir = summary.stopped.unwrap().checkpoint;
+        let expected_dir = saved.map(|step| out.join(format!("checkpoints/step-{step:06}")));
+        assert_eq!(dir, expected_dir, "{at}");
+        assert!(!out.join("model.safetensors").exists(), "{at}");
+        let (_, seen) = run(&out, saved.is_some());
+        assert_eq!(seen.contains(&format!("resumed {step}")), saved.is_some(), "{at}: {seen:?}");
+        assert!(result(&out) == expected, "{at}: the bits differ");
+    }
+}
+
+#[test]
+fn stopped_while_it_loads_there_is_nothing_to_save() {
+    let temp = tempfile::tempdir().unwrap();
+    let out = temp.path().join("out");
+    let stop = AtomicBool::new(false);
+    let mut watcher = Watcher { stop_at: Some(("planned".into(), &stop)), ..Watcher::default() };
+    let observers: &mut [&mut dyn Observer] = &mut [&mut watcher];
+    let error = finetune(&options(&out, false), &stop, observers).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped, "{error:#}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn an_observer_that_fails_ends_the_run_and_loses_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let out = temp.path().join("out");
+    let mut watcher = Watcher { fail_at: Some("step 3".into()), ..Watcher::default() };
+    let observers: &mut [&mut dyn Observer] = &mut [&mut watcher];
+    let error = finetune(&options(&out, false), &AtomicBool::new(false), observers).unwrap_err();
+    assert!(format!("{error:#}").contains("the observer fails"), "{error:#}");
+    let (_, seen) = run(&out, true);
+    assert!(seen.contains(&"resumed 2".to_owned()), "{seen:?}");
+}
+
+#[test]
+fn errors_say_what_they_are_about() {
+    let temp = tempfile::tempdir().unwrap();
+    let kind = |change: &dyn Fn(&mut FinetuneOptions)| {
+        let mut options = options(&temp.path().join("out"), false);
+        change(&mut options);
+        finetune(&options, &AtomicBool::new(false), &mut []).unwrap_err().kind()
+    };
+    let nowhere = || temp.path().join("nowhere");
+    assert_eq!(kind(&|o| o.files.model = nowhere()), ErrorKind::Model);
+    assert_eq!(kind(&|o| o.files.data = vec![nowhere()]), ErrorKind::Data);
+    assert_eq!(kind(&|o| o.training.optimizer.lr = 1.0), ErrorKind::Options);
+    assert_eq!(kind(&|o| o.files.out = material::stories260k()), ErrorKind::Output);
+    let limit = |o: &mut FinetuneOptions| o.machine.memory_limit = Some("1MB".parse().unwrap());
+    assert_eq!(kind(&limit), ErrorKind::Memory);
+}
