@@ -14,6 +14,6 @@ fn read(bytes: &[u8]) {
     let counted = elements.fold(0u64, |sum, count| sum.checked_add(count).expect("a count"));
     assert_eq!(config.parameters(), counted);
     assert!(config.inv_freq().iter().all(|frequency| frequency.is_finite()), "{config:?}");
-    let again = LlamaConfig::from_json(&config.to_json());
+    let again = LlamaConfig::from_json(&config.to_json("bfloat16"));
     assert_eq!(again.expect("what is written can be read"), config);
 }
