@@ -1,4 +1,4 @@
-//! The trainer. [`run::finetune`] is a fine-tune as a library call; the rest is what it is made of, from the commands of
+//! The trainer. [`run::finetune()`] is a fine-tune as a library call; the rest is what it is made of, from the commands of
 //! `qft` down to one optimizer step.
 
 pub mod chat;

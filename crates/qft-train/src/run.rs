@@ -1,4 +1,4 @@
-//! A fine-tune, as a library: [`finetune`] runs it, and tells [`Observer`]s what happens.
+//! A fine-tune, as a library: [`finetune()`] runs it, and tells [`Observer`]s what happens.
 
 pub mod events;
 pub mod finetune;
