@@ -1,11 +1,9 @@
 // INT8 product on tensor cores, scaled into float.
 //
-//   out[m, n] (+)= f32(sum_k a(m, k) b(n, k) + 128 sum_j high[m, j] b[n, c_j]) * row_scale[m] * col_scale[n]
+//   out[m, n] (+)= f32(sum_k a(m, k) b(n, k)) * row_scale[m] * col_scale[n]
 //
 // Shapes: nt: a [M, K], b [N, K]; nn: a [M, K], b [K, N]; tn: a [K, M], b [K, N]; out f32 [M, N], row_scale [M],
-// col_scale [N], each scale may be absent; any row strides. high i8 [M, 8] and the channels c u32 [8] are the second digits
-// of wide channels of a, in nt alone, and may be absent: crates/qft-tensor/src/wide.rs; those of b in tn are in
-// gemm_i8_wide_columns.cu. All orientations read the operands as they are stored: see
+// col_scale [N], each scale may be absent; any row strides. All orientations read the operands as they are stored: see
 // include/gemm_tile.cuh for the layout in shared memory, why it has no bank conflicts, and how bytes are transposed on
 // their way to the tensor cores.
 // Grid: one block per tile of the result, one-dimensional, in bands (include/tile_order.cuh). A warp computes 64 x 64 of a
@@ -16,7 +14,7 @@
 // Accumulator: exact i32, K <= 131,071. Rounding: sum to f32 (nearest), times row_scale, times col_scale, plus out, each
 // rounded to nearest. Deterministic: integer sums do not depend on order. CPU twin: crates/qft-tensor/src/cpu/gemm.rs.
 // Bound: see docs/KERNELS.md. On Hopper: gemm_i8_hopper.cu.
-#include "gemm_prologue_epilogue.cuh"
+#include "gemm_epilogue.cuh"
 #include "gemm_tile.cuh"
 #include "mma.cuh"
 #include "packed_bytes.cuh"
@@ -61,32 +59,6 @@ struct Product {
         }
     }
 
-    // Starts the sums with what the second digits of wide channels of `a` add, if there are any.
-    static __device__ __forceinline__ void start(Sums& sums, uint8_t* shared, const WideDigits& digits, const Operand& a,
-                                                 const Operand& b, uint32_t k, uint32_t m0, uint32_t n0, uint32_t warp_m,
-                                                 uint32_t warp_n) {
-        if (!digits.any()) return;
-        int8_t* rows = reinterpret_cast<int8_t*>(shared);
-        int8_t* columns = rows + BM * WIDE;
-        stage_wide_digits<BM, BN, THREADS>(rows, columns, digits, b.data, b.stride, k, m0, a.outer, n0, b.outer);
-        const uint32_t g = lane_index() / 4, t = lane_index() % 4;
-#pragma unroll
-        for (uint32_t j = 0; j < WN / 8; ++j) {
-#pragma unroll
-            for (uint32_t element = 0; element < 2; ++element) {
-                const uint32_t n = warp_n + j / 4 * 32 + B::place(j % 4, 2 * t + element);
-                const uint2 y = *reinterpret_cast<const uint2*>(columns + n * WIDE);
-#pragma unroll
-                for (uint32_t i = 0; i < WM / 8; ++i) {
-                    const uint32_t m = warp_m + i / 4 * 32 + A::place(i % 4, g);
-                    const uint2 x = *reinterpret_cast<const uint2*>(rows + m * WIDE);
-                    sums[i / 2][j][i % 2 * 2 + element] = WIDE_RADIX * dot_bytes(x.y, y.y, dot_bytes(x.x, y.x, 0));
-                }
-            }
-        }
-        __syncthreads();
-    }
-
     // Writes the warp's cells, the first of which is (m0, n0).
     static __device__ __forceinline__ void finish(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
                                                   uint32_t n_end, bool inside) {
@@ -106,8 +78,7 @@ struct Product {
         e.write<4, ROWS * WN / 16>(at, m_end, n_end, inside);
     }
 
-    static __device__ __forceinline__ void run(const Operand& a, const Operand& b, uint32_t k, const Epilogue& e,
-                                               const WideDigits& digits) {
+    static __device__ __forceinline__ void run(const Operand& a, const Operand& b, uint32_t k, const Epilogue& e) {
         DYN_SHARED(uint8_t, shared);
         const TilePlace tile = tile_place((a.outer + BM - 1) / BM, (b.outer + BN - 1) / BN);
         const uint32_t m0 = tile.row * BM, n0 = tile.column * BN;
@@ -122,7 +93,6 @@ struct Product {
 #pragma unroll
         for (uint32_t j = 0; j < B_GROUPS; ++j) b_share[j] = B::share(warp_n + j * 32);
         Sums sums = {};
-        start(sums, shared, digits, a, b, k, m0, n0, warp_m, warp_n);
 
         const uint32_t steps = (k + TILE_K - 1) / TILE_K;
 #pragma unroll 1
@@ -158,88 +128,84 @@ struct Product {
 extern "C" __global__ void __launch_bounds__(256, 1)
 gemm_i8_f32_nt_128x256(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
-                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
-                    const int8_t* __restrict__ high, uint64_t high_stride, const uint32_t* __restrict__ channels) {
+                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 256, 64, 64, 4, true, true, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {high, high_stride, channels});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(256, 1)
 gemm_i8_f32_nn_128x256(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 256, 64, 64, 4, true, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {nullptr, 0, nullptr});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(256, 1)
 gemm_i8_f32_tn_128x256(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 256, 64, 64, 4, false, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {nullptr, 0, nullptr});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
 gemm_i8_f32_nt_128x128(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
-                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
-                    const int8_t* __restrict__ high, uint64_t high_stride, const uint32_t* __restrict__ channels) {
+                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 128, 64, 64, 3, true, true, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {high, high_stride, channels});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
 gemm_i8_f32_nn_128x128(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 128, 64, 64, 3, true, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {nullptr, 0, nullptr});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
 gemm_i8_f32_tn_128x128(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 128, 64, 64, 3, false, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {nullptr, 0, nullptr});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_nt_64x64(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
-                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
-                    const int8_t* __restrict__ high, uint64_t high_stride, const uint32_t* __restrict__ channels) {
+                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 4, true, true, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {high, high_stride, channels});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_nn_64x64(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 4, true, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {nullptr, 0, nullptr});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_tn_64x64(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 4, false, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {nullptr, 0, nullptr});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_nt_unaligned(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
-                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
-                    const int8_t* __restrict__ high, uint64_t high_stride, const uint32_t* __restrict__ channels) {
+                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 2, true, true, false>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {high, high_stride, channels});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_nn_unaligned(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 2, true, false, false>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {nullptr, 0, nullptr});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_tn_unaligned(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 2, false, false, false>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0}, {nullptr, 0, nullptr});
+        {row_scale, col_scale, out, out_stride, accumulate != 0});
 }

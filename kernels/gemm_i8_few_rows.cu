@@ -1,15 +1,14 @@
 // INT8 product with few rows: the forward product of a linear layer while text is generated.
 //
-//   out[m, n] (+)= f32(sum_k a[m, k] b[n, k] + 128 sum_j high[m, j] b[n, c_j]) * row_scale[m] * col_scale[n]
+//   out[m, n] (+)= f32(sum_k a[m, k] b[n, k]) * row_scale[m] * col_scale[n]
 //
-// Shapes: a [M, K], b [N, K], out [M, N], M <= ROWS (1, 2, 4 or 8); high [M, 8] or null; rows of a and b are 16-byte aligned.
+// Shapes: a [M, K], b [N, K], out [M, N], M <= ROWS (1, 2, 4 or 8); rows of a and b are 16-byte aligned.
 // Grid: blocks of 8 warps; a warp computes COLUMNS = 2 neighbouring columns n, its lanes share k in chunks of 16 bytes.
 // Accumulator: exact i32 by dp4a. Rounding: as in gemm_i8.cu. Deterministic: integer sums do not depend on order.
 // CPU twin: crates/qft-tensor/src/cpu/gemm.rs. Bound: memory. The weight is read once, N K bytes; `a` comes from the
 // caches, M / COLUMNS bytes for each byte of the weight. At M = 8 that is 4 bytes and 8 dp4a for 4 bytes of weight and
 // column, an eighth of what the units of an H100 can do at its memory's speed.
 #include "packed_bytes.cuh"
-#include "wide.cuh"
 
 namespace {
 
@@ -22,8 +21,7 @@ __device__ __forceinline__ int32_t dot_chunk(const uint4& a, const uint4& b, int
 template <uint32_t ROWS>
 __device__ __forceinline__ void few_rows(const int8_t* a, uint64_t a_stride, const int8_t* b, uint64_t b_stride,
                                          const float* row_scale, const float* col_scale, float* out, uint64_t out_stride,
-                                         uint32_t m, uint32_t n, uint32_t k, bool accumulate,
-                                         const WideDigits& digits) {
+                                         uint32_t m, uint32_t n, uint32_t k, bool accumulate) {
     const uint32_t first = (blockIdx.x * WARPS + warp_index()) * COLUMNS;
     if (first >= n) return;
     const uint32_t columns = min(n - first, COLUMNS);
@@ -55,19 +53,6 @@ __device__ __forceinline__ void few_rows(const int8_t* a, uint64_t a_stride, con
             for (uint32_t j = 0; j < COLUMNS; ++j) sums[i][j] += a[i * a_stride + last] * weight[j * next + last];
         }
     }
-    // The second digits of wide channels, one channel per lane.
-    if (digits.any() && lane_index() < WIDE) {
-        const uint32_t channel = digits.channels[lane_index()];
-        if (channel < k) {
-#pragma unroll
-            for (uint32_t i = 0; i < ROWS; ++i) {
-                if (i >= m) continue;
-                const int32_t digit = WIDE_RADIX * digits.high[i * digits.stride + lane_index()];
-#pragma unroll
-                for (uint32_t j = 0; j < COLUMNS; ++j) sums[i][j] += digit * weight[j * next + channel];
-            }
-        }
-    }
 #pragma unroll
     for (uint32_t i = 0; i < ROWS; ++i) {
 #pragma unroll
@@ -88,32 +73,24 @@ __device__ __forceinline__ void few_rows(const int8_t* a, uint64_t a_stride, con
 extern "C" __global__ void __launch_bounds__(WARPS * WARP)
 gemm_i8_f32_nt_rows_1(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                       const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
-                      uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
-                      const int8_t* __restrict__ high, uint64_t high_stride, const uint32_t* __restrict__ channels) {
-    few_rows<1>(a, a_stride, b, b_stride, row_scale, col_scale, out, out_stride, m, n, k, accumulate != 0,
-                {high, high_stride, channels});
+                      uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
+    few_rows<1>(a, a_stride, b, b_stride, row_scale, col_scale, out, out_stride, m, n, k, accumulate != 0);
 }
 extern "C" __global__ void __launch_bounds__(WARPS * WARP)
 gemm_i8_f32_nt_rows_2(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                       const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
-                      uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
-                      const int8_t* __restrict__ high, uint64_t high_stride, const uint32_t* __restrict__ channels) {
-    few_rows<2>(a, a_stride, b, b_stride, row_scale, col_scale, out, out_stride, m, n, k, accumulate != 0,
-                {high, high_stride, channels});
+                      uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
+    few_rows<2>(a, a_stride, b, b_stride, row_scale, col_scale, out, out_stride, m, n, k, accumulate != 0);
 }
 extern "C" __global__ void __launch_bounds__(WARPS * WARP)
 gemm_i8_f32_nt_rows_4(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                       const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
-                      uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
-                      const int8_t* __restrict__ high, uint64_t high_stride, const uint32_t* __restrict__ channels) {
-    few_rows<4>(a, a_stride, b, b_stride, row_scale, col_scale, out, out_stride, m, n, k, accumulate != 0,
-                {high, high_stride, channels});
+                      uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
+    few_rows<4>(a, a_stride, b, b_stride, row_scale, col_scale, out, out_stride, m, n, k, accumulate != 0);
 }
 extern "C" __global__ void __launch_bounds__(WARPS * WARP)
 gemm_i8_f32_nt_rows_8(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                       const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
-                      uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
-                      const int8_t* __restrict__ high, uint64_t high_stride, const uint32_t* __restrict__ channels) {
-    few_rows<8>(a, a_stride, b, b_stride, row_scale, col_scale, out, out_stride, m, n, k, accumulate != 0,
-                {high, high_stride, channels});
+                      uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
+    few_rows<8>(a, a_stride, b, b_stride, row_scale, col_scale, out, out_stride, m, n, k, accumulate != 0);
 }

@@ -2,11 +2,11 @@
 // whole warpgroups. Those alone reach the rate of an H100's tensor cores: they read operands from shared memory, where
 // mma.sync needs them in registers first.
 //
-//   nt: out[m, n] (+)= f32(sum_k a[m, k] b[n, k] + 128 sum_j high[m, j] b[n, c_j]) * row_scale[m] * col_scale[n]
+//   nt: out[m, n] (+)= f32(sum_k a[m, k] b[n, k]) * row_scale[m] * col_scale[n]
 //   nn: out[m, n] (+)= f32(sum_k a[m, k] b[k, n]) * row_scale[m] * col_scale[n]
 //
 // Shapes: a [M, K], b [N, K] or [K, N], out f32 [M, N], row_scale [M], col_scale [N], each scale may be absent; any row
-// strides; high i8 [M, 8], channels u32 [8], which may be absent: include/wide.cuh. Rows of a and b are 16-byte aligned.
+// strides. Rows of a and b are 16-byte aligned.
 // The instruction takes 8-bit operands that are contiguous along k, the second one from shared memory. nn therefore
 // computes out^T = b^T a^T: a is contiguous along k as it is stored, and b turns on its way to the registers of the first
 // operand. A product a^T b becomes nn by transposing a in memory first (transpose.cu), which is the smaller operand.
@@ -18,7 +18,7 @@
 // loaded while the products of the step before run.
 // Accumulator: exact i32, K <= 131,071. Rounding: as gemm_i8.cu. CPU twin: crates/qft-tensor/src/cpu/gemm.rs.
 // Speed: not yet run on a GPU; docs/KERNELS.md says what should bound it.
-#include "gemm_prologue_epilogue.cuh"
+#include "gemm_epilogue.cuh"
 #include "gemm_tile.cuh"
 #include "packed_bytes.cuh"
 #include "tile_order.cuh"
@@ -167,25 +167,6 @@ __device__ __forceinline__ void multiply(Sums& sums, uint8_t* shared, Small& sma
     wgmma_wait_all(sums);
 }
 
-// Starts the sums of nt with what the second digits of wide channels of `a` add, if there are any. `row` is the thread's
-// first row within the tile.
-__device__ __forceinline__ void start_nt(Sums& sums, uint8_t* shared, const WideDigits& digits, const Operand& a,
-                                         const Operand& b, uint32_t k, uint32_t m0, uint32_t n0, uint32_t row) {
-    if (!digits.any()) return;
-    int8_t* rows = reinterpret_cast<int8_t*>(shared);
-    int8_t* columns = rows + SMALL * WIDE;
-    stage_wide_digits<SMALL, LARGE, THREADS>(rows, columns, digits, b.data, b.stride, k, m0, a.outer, n0, b.outer);
-    const uint32_t t = lane_index() % 4;
-#pragma unroll
-    for (uint32_t i = 0; i < 128; ++i) {
-        const uint32_t m = row + i / 2 % 2 * 8, n = column_of(i / 4 * 8 + 2 * t + i % 2);
-        const uint2 x = *reinterpret_cast<const uint2*>(rows + m * WIDE);
-        const uint2 y = *reinterpret_cast<const uint2*>(columns + n * WIDE);
-        sums[i] = WIDE_RADIX * dot_bytes(x.y, y.y, dot_bytes(x.x, y.x, 0));
-    }
-    __syncthreads();
-}
-
 // Writes the thread's cells of nt: two rows, m0 and m0 + 8.
 __device__ __forceinline__ void finish_nt(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
                                           uint32_t n_end, bool inside) {
@@ -214,8 +195,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 gemm_i8_f32_nt_hopper(const int8_t* __restrict__ a_data, uint64_t a_stride, const int8_t* __restrict__ b_data,
                       uint64_t b_stride, const float* __restrict__ row_scale, const float* __restrict__ col_scale,
                       float* __restrict__ out, uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k,
-                      uint32_t accumulate, const int8_t* __restrict__ high, uint64_t high_stride,
-                      const uint32_t* __restrict__ channels) {
+                      uint32_t accumulate) {
     DYN_SHARED(uint8_t, unaligned);
     uint8_t* shared = unaligned + (0u - shared_address(unaligned)) % SWIZZLE_PATTERN;
     const TilePlace tile = tile_place((m + SMALL - 1) / SMALL, (n + LARGE - 1) / LARGE);
@@ -226,7 +206,6 @@ gemm_i8_f32_nt_hopper(const int8_t* __restrict__ a_data, uint64_t a_stride, cons
     const uint32_t row = warp_index() * 16 + lane_index() / 4;
 
     Sums sums = {};
-    start_nt(sums, shared, {high, high_stride, channels}, a, b, k, m0, n0, row);
     Copies<SMALL, false> small(a, m0, k);
     Copies<LARGE, true> large(b, n0, k);
     const uint64_t a_tiles = wgmma_descriptor(shared_address(shared) + group * 64 * SWIZZLE_ROW);

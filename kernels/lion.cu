@@ -6,9 +6,11 @@
 // [rows] receive each row's sum of squares of the gradient, and whether its scale grew.
 // Grid: a block per row, of a warp for each 512 columns, 8 at most. A warp takes 128 columns at a time: the block of one
 // momentum scale, whose 128 random words are one counter of Philox per lane. A lane has four neighbours: 16 bytes of the
-// gradient, 4 of each plane, loaded while the block before is computed. Everything is read once and written once: whether a
-// row needs a larger scale is known only at its end, so the new weights wait in shared memory (rows up to 16384), or for
-// longer rows in `long_rows` i32 [gridDim.x, ceil(K / 128) * 128], where a block takes every gridDim.x-th row.
+// gradient, 4 of each plane, loaded while the block before is computed. Everything is read once and written once. First the
+// momentum moves, and leaves the signs of the step's directions, which a rotated matrix needs of the whole row (rotation.cuh);
+// then the weights. Whether a row needs a larger scale is known only at its end. Random words wait for the weights, and new
+// weights for the scale, in shared memory (rows up to 16384), or for longer rows in `long_rows` i32
+// [gridDim.x, ceil(K / 128) * 128], where a block takes every gridDim.x-th row.
 // Rounding: stochastic or to nearest; bit for bit that of the CPU. Squares: f32 within a thread, f64 between threads, in a
 // fixed order: deterministic, but not the CPU's order.
 // CPU twin: crates/qft-optim/src/cpu/lion.rs.
@@ -17,6 +19,7 @@
 #include "fixed_point.cuh"
 #include "gradient_sums.cuh"
 #include "protected.cuh"
+#include "rotation.cuh"
 #include "stochastic.cuh"
 
 constexpr uint32_t MAX_WARPS = 8;
@@ -40,6 +43,12 @@ struct Step {
     float dither;
     Philox stream;
     uint32_t cols;
+    // Whether the weights are stored rotated.
+    bool rotated;
+
+    __device__ __forceinline__ float direction(const GroupSigns& signs, const GroupPlace& place) const {
+        return rotated ? signs.rotated(place) : signs.plain(place);
+    }
 };
 
 // To -MAX_STEP..=MAX_STEP; NaN becomes -MAX_STEP.
@@ -120,14 +129,6 @@ __device__ __forceinline__ uint16_t update_protected(const Step& step, uint16_t 
     return step.dither == 0.0f ? bf16_from_f32(moved) : static_cast<uint16_t>((__float_as_uint(moved) + bits) >> 16);
 }
 
-// Word e % 64 of random block `first + e / 64`, computed alone.
-__device__ __forceinline__ uint32_t word_of(const Philox& stream, uint32_t first, uint32_t e) {
-    const uint32_t word = e % BLOCK_WORDS;
-    const uint4 drawn = philox_words(stream, LANES * (first + e / BLOCK_WORDS) + word % LANES);
-    const uint32_t output = word / LANES;
-    return output == 0 ? drawn.x : output == 1 ? drawn.y : output == 2 ? drawn.z : drawn.w;
-}
-
 // Expresses a lane's four fixed-point weights in the row's new scale. All lanes of the warp call together.
 __device__ __forceinline__ void rescale(int32_t (&k)[QUAD], const Step& step, uint32_t random_block, float ratio,
                                         uint32_t* words) {
@@ -148,22 +149,16 @@ struct Planes {
     const uint32_t* row_start;
 };
 
-// Updates the protected weights of row n from the old momentum, and marks their columns.
-template <bool SQRT>
-__device__ __forceinline__ void update_protected_row(const Step& step, const Planes& planes, const float* grad_row, uint32_t n,
-                                                uint32_t* marks) {
+// Updates the protected weights of row n, whose random words are at hand, and marks their columns.
+__device__ __forceinline__ void update_protected_row(const Step& step, const Planes& planes, const GroupSigns& signs,
+                                                     const int32_t* random, uint32_t n, uint32_t* marks) {
     const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK;
     for (uint32_t i = threadIdx.x; i < blocks * (BLOCK / 32); i += blockDim.x) marks[i] = 0;
     __syncthreads();
     for_each_protected(planes.protected_cols, planes.counts, planes.row_start, n, cols, warp_index(), blockDim.x / WARP,
                      [&](uint32_t index, uint32_t col) {
-        const float g = grad_row[col] * step.grad_scale;
-        const uint32_t block = n * blocks + col / BLOCK;
-        const uint64_t scale_index = static_cast<uint64_t>(n) * blocks + col / BLOCK;
-        const float unit = momentum_unit<SQRT>(planes.m_scale[scale_index]);
-        const float m = decode_momentum<SQRT>(static_cast<float>(planes.m[static_cast<uint64_t>(n) * cols + col]), unit);
-        const float direction = sign(step.beta1 * m + (1.0f - step.beta1) * g);
-        const uint32_t bits = word_of(step.stream, 2 * block, col % BLOCK) & 0xFFFFu;
+        const float direction = step.direction(signs, group_place(col, cols));
+        const uint32_t bits = static_cast<uint32_t>(random[col]) & 0xFFFFu;
         planes.values[index] = update_protected(step, planes.values[index], direction, bits);
         atomicOr(&marks[col / 32], 1u << col % 32);
     });
@@ -197,41 +192,59 @@ __device__ __forceinline__ void advance(Place& place, uint32_t blocks) {
     place.col += blocks * BLOCK;
 }
 
-// What a lane reads of a block: four neighbours, their bytes as they lie in memory, the first one lowest. With 4 bits of
-// residual, two columns share a byte.
-struct Quads {
+// What a lane reads of a block, for the momentum and for the weights: four neighbours, their bytes as they lie in memory, the first
+// one lowest. With 4 bits of residual, two columns share a byte.
+struct MomentumQuad {
     float grad[QUAD];
-    uint32_t q, r, m;
+    uint32_t m;
     uint16_t m_scale;
 };
+struct WeightQuad {
+    uint32_t q, r;
+};
 
-// Starts the loads of a quad of which `left` columns exist, the others being zero; where quads are `aligned`, nothing waits for
+// Four bytes of a row of which `left` exist, the others being zero.
+__device__ __forceinline__ uint32_t load_bytes(const int8_t* bytes, uint32_t left, bool aligned) {
+    if (aligned) return *reinterpret_cast<const uint32_t*>(bytes);
+    uint32_t packed = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < QUAD; ++i) {
+        if (i < left) packed |= static_cast<uint32_t>(static_cast<uint8_t>(bytes[i])) << 8 * i;
+    }
+    return packed;
+}
+
+// Start the loads of a quad of which `left` columns exist, the others being zero; where quads are `aligned`, nothing waits for
 // the loads here.
-template <int LOG_F>
-__device__ __forceinline__ Quads load_quads(const Place& place, uint32_t left, bool aligned) {
-    Quads x = {};
+__device__ __forceinline__ MomentumQuad load_momentum(const Place& place, uint32_t left, bool aligned) {
+    MomentumQuad x = {};
     x.m_scale = *place.m_scale;
+    if (left == 0) return x;
+    x.m = load_bytes(place.m, left, aligned);
     if (aligned) {
-        if (left == 0) return x;
         const float4 grad = *reinterpret_cast<const float4*>(place.grad);
         x.grad[0] = grad.x;
         x.grad[1] = grad.y;
         x.grad[2] = grad.z;
         x.grad[3] = grad.w;
-        x.q = *reinterpret_cast<const uint32_t*>(place.q);
-        x.m = *reinterpret_cast<const uint32_t*>(place.m);
-        if (LOG_F == 8) x.r = *reinterpret_cast<const uint32_t*>(place.r);
-        if (LOG_F == 4) x.r = *reinterpret_cast<const uint16_t*>(place.r);
         return x;
     }
 #pragma unroll
     for (uint32_t i = 0; i < QUAD; ++i) {
-        if (i >= left) break;
-        x.grad[i] = place.grad[i];
-        x.q |= static_cast<uint32_t>(static_cast<uint8_t>(place.q[i])) << 8 * i;
-        x.m |= static_cast<uint32_t>(static_cast<uint8_t>(place.m[i])) << 8 * i;
-        if (LOG_F == 8) x.r |= static_cast<uint32_t>(static_cast<uint8_t>(place.r[i])) << 8 * i;
-        if (LOG_F == 4 && i % 2 == 0) x.r |= static_cast<uint32_t>(static_cast<uint8_t>(place.r[i / 2])) << 4 * i;
+        if (i < left) x.grad[i] = place.grad[i];
+    }
+    return x;
+}
+template <int LOG_F>
+__device__ __forceinline__ WeightQuad load_weights(const Place& place, uint32_t left, bool aligned) {
+    WeightQuad x = {};
+    if (left == 0) return x;
+    x.q = load_bytes(place.q, left, aligned);
+    if (LOG_F == 8) x.r = load_bytes(place.r, left, aligned);
+    if (LOG_F == 4 && aligned) x.r = *reinterpret_cast<const uint16_t*>(place.r);
+    if (LOG_F == 4 && !aligned) {
+        x.r = static_cast<uint8_t>(place.r[0]);
+        if (left > 2) x.r |= static_cast<uint32_t>(static_cast<uint8_t>(place.r[1])) << 8;
     }
     return x;
 }
@@ -243,7 +256,7 @@ __device__ __forceinline__ int32_t signed_byte(uint32_t bytes, uint32_t i) { ret
 
 // The fixed-point weight of column i of a quad; arbitrary beyond the row's end.
 template <int LOG_F>
-__device__ __forceinline__ int32_t fixed_point(const Quads& x, uint32_t i) {
+__device__ __forceinline__ int32_t fixed_point(const WeightQuad& x, uint32_t i) {
     if (LOG_F == 0) return signed_byte(x.q, i);
     if (LOG_F == 4) return signed_byte(x.q, i) * 16 + (static_cast<int32_t>(x.r << (28 - 4 * i)) >> 28);
     // Both bytes side by side, of two columns at a time, are the weight if the residual counts from -128.
@@ -251,66 +264,46 @@ __device__ __forceinline__ int32_t fixed_point(const Quads& x, uint32_t i) {
     return static_cast<int16_t>(pair >> 16 * (i % 2)) - 128;
 }
 
+// Moves the momentum of row n, and leaves the random words in `random` and the signs of the directions; returns the thread's
+// share of the sum of squares.
 template <int LOG_F, bool SQRT>
-__device__ __forceinline__ void update_row(const Step& step, const Planes& planes, const Place& row, bool aligned,
-                                           uint32_t n, int32_t* fixed, uint32_t* marks, uint32_t* words, double* square,
-                                           uint32_t* grown) {
-    __shared__ int32_t maxima[MAX_WARPS];
-    __shared__ double sums[MAX_WARPS];
+__device__ __forceinline__ float update_momentum(const Step& step, const Place& row, bool aligned, uint32_t n, int32_t* random,
+                                                 const GroupSigns& signs, uint32_t* words) {
     const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK, first_block = n * blocks;
     const uint32_t warp = warp_index(), warps = blockDim.x / WARP;
-    const Place first = place_in<LOG_F>(row, warp);
-    Place place = first;
-    Quads next = load_quads<LOG_F>(place, columns_left(place.col, cols), aligned);
-    if (marks) update_protected_row<SQRT>(step, planes, row.grad, n, marks);
-    const float scale = planes.scale[n];
-    // One lane's value is every lane's; but as a shuffle's result it is not computed anew for each block.
-    const float lr_steps = __shfl_sync(FULL_MASK, __fdiv_rn(static_cast<float>(1 << LOG_F) * step.lr, scale), 0);
-    // Not a number if the scale is zero.
-    const float no_steps = -(lr_steps * 0.0f);
-    const float rest1 = 1.0f - step.beta1, rest2 = 1.0f - step.beta2, decay = step.lr * step.weight_decay;
-
+    const float rest1 = 1.0f - step.beta1, rest2 = 1.0f - step.beta2;
+    Place place = place_in<LOG_F>(row, warp);
+    MomentumQuad next = load_momentum(place, columns_left(place.col, cols), aligned);
     float squares = 0.0f;
-    int32_t largest = 0;
     for (uint32_t block = warp; block < blocks; block += warps) {
         const uint32_t col = place.col, left = columns_left(col, cols);
         int8_t* const m_quad = place.m;
         uint16_t* const m_scale_place = place.m_scale;
-        const Quads x = next;
+        const MomentumQuad x = next;
         // Before all else: they are under way while this block is computed, and draw_words keeps them above itself.
         advance<LOG_F>(place, warps);
-        if (block + warps < blocks) next = load_quads<LOG_F>(place, columns_left(place.col, cols), aligned);
+        if (block + warps < blocks) next = load_momentum(place, columns_left(place.col, cols), aligned);
         uint32_t word[QUAD];
         draw_words(words, step.stream, 2 * (first_block + block), 2 * (first_block + block) + 1);
         element_words(word, words);
-        // Protected weights live elsewhere; there are none beyond the row's end.
-        uint32_t absent = marks ? marks[col / 32] >> col % 32 : 0;
-        if (left < QUAD) absent |= 0xFu << left;
+        *reinterpret_cast<uint4*>(random + col) = make_uint4(word[0], word[1], word[2], word[3]);
         const float unit = momentum_unit<SQRT>(x.m_scale);
         float m[QUAD], m_max = 0.0f;
-        int32_t k[QUAD], code[QUAD];
+        GroupPlace member = group_place(col, cols);
 #pragma unroll
         for (uint32_t i = 0; i < QUAD; ++i) {
             const float g = x.grad[i] * step.grad_scale;
             squares += g * g;
             m[i] = decode_momentum<SQRT>(static_cast<float>(signed_byte(x.m, i)), unit);
-            const float direction = step.beta1 * m[i] + rest1 * g;
+            if (i < left) signs.set(member, sign(step.beta1 * m[i] + rest1 * g));
+            if (i + 1 < left) next_place(member, col + i + 1, cols);
             m[i] = step.beta2 * m[i] + rest2 * g;
             // The maximum of a number and NaN is the number; none of them is negative, so that their bits have their order.
             m_max = fmaxf(m_max, fabsf(m[i]));
-            const float u = offset_from_half(word[i] & 0xFFFFu, 0.5f);
-            k[i] = fixed_point<LOG_F>(x, i);
-            // By the direction's sign, which zero and NaN have not.
-            const float steps = fabsf(direction) > 0.0f ? times_sign(-lr_steps, direction) : no_steps;
-            const float change = steps - decay * static_cast<float>(k[i]);
-            k[i] += nearest(limit_step(change) + step.dither * u);
-            if ((absent >> i & 1) != 0) k[i] = 0;
-            largest = max(largest, abs(k[i]));
         }
-        *reinterpret_cast<int4*>(fixed + col) = make_int4(k[0], k[1], k[2], k[3]);
-
         const uint16_t m_scale = block_scale(__uint_as_float(__reduce_max_sync(FULL_MASK, __float_as_uint(m_max))));
         const float new_unit = momentum_unit<SQRT>(m_scale), inverse = new_unit > 0.0f ? __frcp_rn(new_unit) : 0.0f;
+        int32_t code[QUAD];
 #pragma unroll
         for (uint32_t i = 0; i < QUAD; ++i)
             code[i] = static_cast<int32_t>(encode_momentum<SQRT>(m[i], inverse, offset_from_half(word[i] >> 16, 0.0f)));
@@ -318,6 +311,65 @@ __device__ __forceinline__ void update_row(const Step& step, const Planes& plane
         // All lanes have read the old scale: the barriers of draw_words lie between.
         if (lane_index() == 0) *m_scale_place = m_scale;
     }
+    return squares;
+}
+
+// Moves the weights of row n, which replace the random words in `fixed`; returns the largest magnitude the thread has seen.
+template <int LOG_F>
+__device__ __forceinline__ int32_t update_weights(const Step& step, const Place& row, bool aligned, float scale,
+                                                  int32_t* fixed, const GroupSigns& signs, const uint32_t* marks) {
+    const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK;
+    const uint32_t warp = warp_index(), warps = blockDim.x / WARP;
+    // One lane's value is every lane's; but as a shuffle's result it is not computed anew for each block.
+    const float lr_steps = __shfl_sync(FULL_MASK, __fdiv_rn(static_cast<float>(1 << LOG_F) * step.lr, scale), 0);
+    const float decay = step.lr * step.weight_decay;
+    Place place = place_in<LOG_F>(row, warp);
+    WeightQuad next = load_weights<LOG_F>(place, columns_left(place.col, cols), aligned);
+    int32_t largest = 0;
+    for (uint32_t block = warp; block < blocks; block += warps) {
+        const uint32_t col = place.col, left = columns_left(col, cols);
+        const WeightQuad x = next;
+        advance<LOG_F>(place, warps);
+        if (block + warps < blocks) next = load_weights<LOG_F>(place, columns_left(place.col, cols), aligned);
+        const int4 random = *reinterpret_cast<const int4*>(fixed + col);
+        const int32_t word[QUAD] = {random.x, random.y, random.z, random.w};
+        // Protected weights live elsewhere; there are none beyond the row's end.
+        uint32_t absent = marks ? marks[col / 32] >> col % 32 : 0;
+        if (left < QUAD) absent |= 0xFu << left;
+        GroupPlace member = group_place(col, cols);
+        int32_t k[QUAD];
+#pragma unroll
+        for (uint32_t i = 0; i < QUAD; ++i) {
+            const float direction = i < left ? step.direction(signs, member) : 0.0f;
+            if (i + 1 < left) next_place(member, col + i + 1, cols);
+            const float u = offset_from_half(static_cast<uint32_t>(word[i]) & 0xFFFFu, 0.5f);
+            k[i] = fixed_point<LOG_F>(x, i);
+            // Not a number if the scale is zero and the direction, too.
+            const float change = -(lr_steps * direction) - decay * static_cast<float>(k[i]);
+            k[i] += nearest(limit_step(change) + step.dither * u);
+            if ((absent >> i & 1) != 0) k[i] = 0;
+            largest = max(largest, abs(k[i]));
+        }
+        *reinterpret_cast<int4*>(fixed + col) = make_int4(k[0], k[1], k[2], k[3]);
+    }
+    return largest;
+}
+
+template <int LOG_F, bool SQRT>
+__device__ __forceinline__ void update_row(const Step& step, const Planes& planes, const Place& row, bool aligned,
+                                           uint32_t n, int32_t* fixed, const GroupSigns& signs, uint32_t* marks,
+                                           uint32_t* words, double* square, uint32_t* grown) {
+    __shared__ int32_t maxima[MAX_WARPS];
+    __shared__ double sums[MAX_WARPS];
+    const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK, first_block = n * blocks;
+    const uint32_t warp = warp_index(), warps = blockDim.x / WARP;
+    signs.clear(cols);
+    __syncthreads();
+    const float squares = update_momentum<LOG_F, SQRT>(step, row, aligned, n, fixed, signs, words);
+    __syncthreads();
+    if (marks) update_protected_row(step, planes, signs, fixed, n, marks);
+    const float scale = planes.scale[n];
+    int32_t largest = update_weights<LOG_F>(step, row, aligned, scale, fixed, signs, marks);
 
     largest = static_cast<int32_t>(__reduce_max_sync(FULL_MASK, static_cast<uint32_t>(largest)));
     if (lane_index() == 0) maxima[warp] = largest;
@@ -328,7 +380,7 @@ __device__ __forceinline__ void update_row(const Step& step, const Planes& plane
     const float new_scale =
         grows ? scale * __fdiv_rn(static_cast<float>(largest), static_cast<float>(GROWN_MAX << LOG_F)) : scale;
     const float ratio = __fdiv_rn(scale, new_scale);
-    place = first;
+    Place place = place_in<LOG_F>(row, warp);
     for (uint32_t block = warp; block < blocks; block += warps) {
         const int4 kept = *reinterpret_cast<const int4*>(fixed + place.col);
         int32_t k[QUAD] = {kept.x, kept.y, kept.z, kept.w};
@@ -347,12 +399,14 @@ template <int LOG_F, bool SQRT>
 __device__ __forceinline__ void update_rows(const Step& step, const Planes& planes, const float* grad, uint64_t stride,
                                             int32_t* long_rows, double* squares, uint32_t* grown, uint32_t first_row,
                                             uint32_t rows) {
-    // Random words of each warp, a bit per column that marks protected weights, and the row's new weights.
+    // Random words of each warp, the signs of the row, a bit per column that marks protected weights, and the row's new weights.
     DYN_SHARED(uint32_t, shared);
     const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK, padded = blocks * BLOCK;
     uint32_t* const words = shared + warp_index() * WARP_WORDS;
-    uint32_t* const marks = planes.values ? shared + blockDim.x / WARP * WARP_WORDS : nullptr;
-    uint32_t* const behind = shared + blockDim.x / WARP * WARP_WORDS + (planes.values ? padded / 32 : 0);
+    const uint32_t sign_words = (2 * most_groups(cols) + QUAD - 1) / QUAD * QUAD;
+    const GroupSigns signs = {shared + blockDim.x / WARP * WARP_WORDS, shared + blockDim.x / WARP * WARP_WORDS + sign_words};
+    uint32_t* const marks = planes.values ? signs.nonzero + sign_words : nullptr;
+    uint32_t* const behind = signs.nonzero + sign_words + (planes.values ? padded / 32 : 0);
     int32_t* const fixed =
         long_rows ? long_rows + static_cast<uint64_t>(blockIdx.x) * padded : reinterpret_cast<int32_t*>(behind);
     const bool aligned = quads_aligned(grad, stride) && quads_aligned(planes.q, cols) && quads_aligned(planes.r, cols) &&
@@ -363,7 +417,8 @@ __device__ __forceinline__ void update_rows(const Step& step, const Planes& plan
         const Place row = {grad + i * stride, planes.q + first,
                            LOG_F == 0 ? nullptr : planes.r + n * residual_bytes<LOG_F>(cols), planes.m + first,
                            planes.m_scale + static_cast<uint64_t>(n) * blocks, 0};
-        update_row<LOG_F, SQRT>(step, planes, row, aligned, n, fixed, marks, words, squares + i, grown + i);
+        update_row<LOG_F, SQRT>(step, planes, row, aligned, n, fixed, signs, marks, words, squares + i,
+                                grown + i);
         __syncthreads();
     }
 }
@@ -375,12 +430,12 @@ __device__ __forceinline__ void update_rows(const Step& step, const Planes& plan
         const uint8_t *__restrict__ counts, const uint32_t *__restrict__ row_start, const float *__restrict__ grad,       \
         uint64_t stride, int32_t *__restrict__ long_rows, double *__restrict__ squares, uint32_t *__restrict__ grown,     \
         uint32_t first_row, uint32_t rows, uint32_t cols, float grad_scale, float lr, float beta1, float beta2,           \
-        float weight_decay, float dither, uint64_t seed, uint32_t step, uint32_t tensor, uint32_t purpose
+        float weight_decay, float dither, uint32_t rotated, uint64_t seed, uint32_t step, uint32_t tensor, uint32_t purpose
 #define LION_UPDATE(LOG_F, SQRT)                                                                                          \
-    update_rows<LOG_F, SQRT>(                                                                                             \
-        {grad_scale, lr, beta1, beta2, weight_decay, dither, philox(seed, step, tensor, purpose), cols},                  \
-        {q, r, m, scale, m_scale, values, protected_cols, counts, row_start}, grad, stride, long_rows, squares, grown,      \
-        first_row, rows)
+    update_rows<LOG_F, SQRT>({grad_scale, lr, beta1, beta2, weight_decay, dither, philox(seed, step, tensor, purpose), cols, \
+                              rotated != 0},                                                                              \
+                             {q, r, m, scale, m_scale, values, protected_cols, counts, row_start}, grad, stride, long_rows, \
+                             squares, grown, first_row, rows)
 
 extern "C" __global__ void __launch_bounds__(WARP * MAX_WARPS, BLOCKS)
 lion_update_f32_i8_r8_sqrt(LION_PARAMETERS) {

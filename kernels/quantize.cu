@@ -9,7 +9,6 @@
 // Bound: memory. quantize_rows 5 bytes an element and a second read of x that a cache serves (a row of 16384 is 64 KiB);
 // columns 9, since the maximum of a column is known only at its end. Random bits cost about 15 instructions an element.
 #include "numeric.cuh"
-#include "quantize_wide.cuh"
 #include "stochastic.cuh"
 
 constexpr uint32_t WARPS = 8;
@@ -72,16 +71,6 @@ quantize_rows_f32_i8(const float* __restrict__ x, uint64_t stride, const float* 
             store_quad(q_row, col, 0, cols, q_aligned, rounded);
         }
     }
-}
-
-// Quantizes rows again, with both digits, if there are wide channels. Grid: a block per row.
-extern "C" __global__ void __launch_bounds__(THREADS)
-quantize_widen_f32_i8(const float* __restrict__ x, uint64_t stride, const uint32_t* __restrict__ channels,
-                      int8_t* __restrict__ q, float* __restrict__ scale, int8_t* __restrict__ high, uint32_t cols) {
-    __shared__ float reduced[WARPS];
-    const float* const row = x + blockIdx.x * stride;
-    quantize_row_wide<WARPS>(cols, channels, reduced, q + static_cast<uint64_t>(blockIdx.x) * cols, scale + blockIdx.x,
-                     high + static_cast<uint64_t>(blockIdx.x) * WIDE, [&](uint32_t i) { return row[i]; });
 }
 
 // Raises scale[c] to the largest magnitude of column c in a strip of rows; it must be zero before. A warp reads 128
@@ -150,20 +139,6 @@ quantize_cols_f32_i8(const float* __restrict__ x, uint64_t stride, const float* 
 extern "C" __global__ void __launch_bounds__(THREADS) column_scales_f32(float* __restrict__ scale, uint32_t cols) {
     const uint32_t col = blockIdx.x * THREADS + threadIdx.x;
     if (col < cols) scale[col] = scale_of(scale[col]);
-}
-
-// Adds what the second digits of wide channels are worth: out = (q + 128 high) * scale. A thread per row and place.
-extern "C" __global__ void __launch_bounds__(THREADS)
-dequantize_wide_i8_f32(const int8_t* __restrict__ q, const float* __restrict__ scale, const uint32_t* __restrict__ channels,
-                       const int8_t* __restrict__ high, float* __restrict__ out, uint64_t stride, uint32_t rows,
-                       uint32_t cols) {
-    const uint32_t i = blockIdx.x * THREADS + threadIdx.x, row = i / WIDE;
-    if (row >= rows) return;
-    const uint32_t channel = channels[i % WIDE];
-    // Channels are in front of the places that are not used.
-    if (channel >= cols) return;
-    const int32_t digits = q[static_cast<uint64_t>(row) * cols + channel] + WIDE_RADIX * high[i];
-    out[row * stride + channel] = static_cast<float>(digits) * scale[row];
 }
 
 // out = q * scale, one per row or per column. A warp per row and 1024 columns, a lane a quad at a time. Grid: (ceil(rows / 8), ceil(cols / 1024)).

@@ -1,7 +1,7 @@
 // RMSNorm (arXiv 1910.07467): out = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps), and its backward pass.
 //
 // Shapes: x, out, dy, dx f32 [rows, cols]; gain, dgain f32 [cols]; rstd f32 [rows]; q i8 [rows, cols], scale f32 [rows];
-// shares f32 [ceil(rows / 64), cols]; for wide channels channels u32 [8], high i8 [rows, 8].
+// shares f32 [ceil(rows / 64), cols].
 // Grid: forward and dx one block a row; shares a thread a column of 64 rows; dgain a thread a column.
 // Numerics: f32; sums in 16 lanes, shares over 64 rows and then over shares, in the CPU's order: the bits, and so the
 // quantized rows, are those of the CPU backend. Deterministic.
@@ -19,11 +19,11 @@ constexpr uint32_t GAIN_THREADS = 128;
 
 __device__ __forceinline__ float normed(float x, float rstd, float gain) { return __fmul_rn(__fmul_rn(x, rstd), gain); }
 
-// Writes `out`, or `q`, `scale` and, unless it is null, `high` if `out` is null.
+// Writes `out`, or `q` and `scale`, rotated if `rotated`, if `out` is null.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 rmsnorm_forward_f32(const float* __restrict__ x, const float* __restrict__ gain, float* __restrict__ rstd,
                     float* __restrict__ out, int8_t* __restrict__ q, float* __restrict__ scale,
-                    const uint32_t* __restrict__ channels, int8_t* __restrict__ high, uint32_t cols, float eps) {
+                    uint32_t rotated, uint32_t cols, float eps) {
     __shared__ float tile[FORWARD_TILE];
     __shared__ float reduced[ROW_WARPS];
     const uint64_t at = static_cast<uint64_t>(blockIdx.x) * cols;
@@ -41,7 +41,7 @@ rmsnorm_forward_f32(const float* __restrict__ x, const float* __restrict__ gain,
 #pragma unroll 4
         for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) out[at + i] = value(i);
     } else {
-        quantize_row(cols, reduced, q + at, scale + blockIdx.x, channels, high_of(high), value);
+        quantize_row(cols, rotated != 0, reduced, q + at, scale + blockIdx.x, value);
     }
 }
 

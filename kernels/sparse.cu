@@ -1,7 +1,6 @@
 // Products with the protected weights v at (n, k) of a matrix [N, K]:
 //   forward   y[t, n]  += a[t] * sum_k x[t, k] v        backward  dx[t, k] += z[t] * sum_n dy[t, n] (v / s[n])
-// where x[t, k] is the integer, of both digits where channel k is wide (wide.cuh), and dy[t, n] is the integer that stands
-// for the gradient times the row's scale s[n].
+// where x[t, k] is the integer, and dy[t, n] is the integer that stands for the gradient times the row's scale s[n].
 //
 // Shapes: x i8 [T, K] and dy i8 [T, rows], dense; a, z f32 [T]; s f32 [N]; y f32 [T, rows], dx f32 [T, K], each with a
 // stride; protected weights as in protected.cuh. `first_row` is the row of the matrix that column 0 of y and dy belongs to.
@@ -13,7 +12,6 @@
 #include "packed_bytes.cuh"
 #include "protected.cuh"
 #include "quad_access.cuh"
-#include "wide.cuh"
 
 // Four codes of a row of x or dy, packed; those beyond the matrix are zero.
 __device__ __forceinline__ uint32_t load_codes(const int8_t* x, uint32_t token, uint32_t tokens, uint32_t col, uint32_t cols,
@@ -94,26 +92,16 @@ constexpr uint32_t FEW_COLS = 2048;
 // Grid: (ceil(rows / 256), ceil(T / 16)).
 extern "C" __global__ void __launch_bounds__(FEW_ROWS, 3)
 sparse_forward_few_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_scale,
-                          const uint32_t* __restrict__ channels, const int8_t* __restrict__ high,
                           const uint16_t* __restrict__ values, const uint8_t* __restrict__ protected_cols,
                           const uint8_t* __restrict__ counts, const uint32_t* __restrict__ row_start, float* __restrict__ y,
                           uint64_t stride, uint32_t first_row, uint32_t rows, uint32_t tokens, uint32_t cols) {
     __shared__ uint4 tile[FEW_COLS];
-    // Second digits of the tokens, by place.
-    __shared__ __align__(16) int8_t seconds[WIDE][FEW_TOKENS];
     const uint32_t row = blockIdx.x * FEW_ROWS + threadIdx.x, first_token = blockIdx.y * FEW_TOKENS;
     const uint32_t blocks = protected_blocks(cols), n = first_row + row;
     const bool aligned = quads_aligned(x, cols);
     const uint8_t* const row_counts = counts + static_cast<uint64_t>(n) * blocks;
     uint32_t at = row < rows ? row_start[n] : 0;
     float sums[FEW_TOKENS] = {};
-    // Wide channels are in front of the places that are not used; mostly there are none.
-    uint32_t wide = 0;
-    while (channels && wide < WIDE && channels[wide] < cols) ++wide;
-    if (threadIdx.x < WIDE * FEW_TOKENS && wide != 0) {
-        const uint32_t token = first_token + threadIdx.x / WIDE, place = threadIdx.x % WIDE;
-        seconds[place][threadIdx.x / WIDE] = token < tokens ? high[static_cast<uint64_t>(token) * WIDE + place] : 0;
-    }
     for (uint32_t first_col = 0; first_col < cols; first_col += FEW_COLS) {
         const uint32_t width = min(cols - first_col, FEW_COLS);
         __syncthreads();
@@ -141,12 +129,9 @@ sparse_forward_few_i8_f32(const int8_t* __restrict__ x, const float* __restrict_
                 const float value = f32_from_bf16(values[at]);
                 const uint4 codes = tile[col + protected_cols[at]];
                 const uint32_t packed[4] = {codes.x, codes.y, codes.z, codes.w};
-                uint32_t place = 0;
-                while (place < wide && channels[place] != first_col + col + protected_cols[at]) ++place;
 #pragma unroll
                 for (uint32_t t = 0; t < FEW_TOKENS; ++t) {
-                    int32_t code = static_cast<int8_t>(packed[t / 4] >> (t % 4 * 8));
-                    if (place < wide) code += WIDE_RADIX * seconds[place][t];
+                    const int32_t code = static_cast<int8_t>(packed[t / 4] >> (t % 4 * 8));
                     sums[t] = __fmaf_rn(static_cast<float>(code), value, sums[t]);
                 }
             }
@@ -205,8 +190,7 @@ constexpr uint32_t FORWARD_ROWS = WARP_ROWS * FORWARD_WARPS;
 // Protected weights that a warp holds at a time: three times as many as 1 % of 16 x 256.
 constexpr uint32_t LISTED = 128;
 
-// A protected weight in a list: its value as a float, with the place in the lowest bits where a channel of the block is wide;
-// and where its column begins in the tile.
+// A protected weight in a list: its value as a float, and where its column begins in the tile.
 struct __align__(8) Listed {
     uint32_t value, column;
 };
@@ -219,36 +203,18 @@ struct __align__(8) Listed {
 // Grid: (ceil(rows / 128), ceil(T / 128)).
 extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 2)
 sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_scale,
-                      const uint32_t* __restrict__ channels, const int8_t* __restrict__ high,
                       const uint16_t* __restrict__ values, const uint8_t* __restrict__ protected_cols,
                       const uint8_t* __restrict__ counts, const uint32_t* __restrict__ row_start, float* __restrict__ y,
                       uint64_t stride, uint32_t first_row, uint32_t rows, uint32_t tokens, uint32_t cols) {
     __shared__ uint32_t tile[PROTECTED_COLS][WARP + 1];
     // One more than is listed, as each is read ahead.
     __shared__ Listed lists[FORWARD_WARPS][LISTED + 1];
-    // Second digits by place, four tokens a word as in the tile; zeros behind the last place, for channels that are not wide.
-    __shared__ uint32_t seconds[WIDE + 1][WARP];
     const uint32_t lane = lane_index(), blocks = protected_blocks(cols), first_token = blockIdx.y * FORWARD_TOKENS;
     const uint32_t warp_row = blockIdx.x * FORWARD_ROWS + warp_index() * WARP_ROWS;
     // A quad of tokens and a quad of columns to each thread; 32 columns at a time.
     const uint32_t token_quad = threadIdx.x / (WARP / QUAD), col_quad = threadIdx.x % (WARP / QUAD);
     const bool x_aligned = quads_aligned(x, cols);
     Listed* const list = lists[warp_index()];
-
-    // Lanes hold the wide channels; mostly there are none.
-    const uint32_t channel = channels != nullptr && lane < WIDE ? channels[lane] : NO_CHANNEL;
-    if (__any_sync(FULL_MASK, channel != NO_CHANNEL)) {
-        for (uint32_t place = warp_index(); place <= WIDE; place += FORWARD_WARPS) {
-            uint32_t packed = 0;
-#pragma unroll
-            for (uint32_t t = 0; t < QUAD; ++t) {
-                const uint64_t token = first_token + QUAD * lane + t;
-                if (place < WIDE && token < tokens)
-                    packed |= static_cast<uint32_t>(static_cast<uint8_t>(high[token * WIDE + place])) << 8 * t;
-            }
-            seconds[place][lane] = packed ^ 0x80808080u;
-        }
-    }
 
     // The first 16 lanes hold a row each: its count in a block, and its first weight there.
     const bool has_row = lane < WARP_ROWS && warp_row + lane < rows;
@@ -262,17 +228,10 @@ sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_
         for (uint32_t i = 0; i < LISTED / WARP; ++i)
             weights[i] = read_protected(places, begin + i * WARP + lane, values, protected_cols);
     };
-    const auto store_list = [&](bool wide, uint32_t first_col) {
+    const auto store_list = [&]() {
 #pragma unroll
-        for (uint32_t i = 0; i < LISTED / WARP; ++i) {
-            uint32_t place = wide ? WIDE : 0;
-            if (wide) {
-                for (uint32_t p = 0; p < WIDE; ++p) {
-                    if (__shfl_sync(FULL_MASK, channel, p) == first_col + weights[i].col) place = p;
-                }
-            }
-            list[i * WARP + lane] = {weights[i].value << 16 | place, weights[i].col * (WARP + 1)};
-        }
+        for (uint32_t i = 0; i < LISTED / WARP; ++i)
+            list[i * WARP + lane] = {weights[i].value << 16, weights[i].col * (WARP + 1)};
         __syncwarp();
     };
 
@@ -291,8 +250,7 @@ sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_
             load_square(codes, x, first_token + QUAD * token_quad, tokens, first_col + col, cols, x_aligned);
             store_square(&tile[col], token_quad, codes);
         }
-        const bool wide = __any_sync(FULL_MASK, channel / PROTECTED_COLS == block);
-        store_list(wide, first_col);
+        store_list();
         first += count;
         count = next_count;
         next_count = read_count(block + 2);
@@ -312,15 +270,8 @@ sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_
                 while (next < end) {
                     float codes[QUAD];
                     unpack(codes, lane_codes[weight.column]);
-                    uint32_t value = weight.value;
+                    const uint32_t value = weight.value;
                     weight = *++next;
-                    if (wide) {
-                        float digits[QUAD];
-                        unpack(digits, seconds[value & 0xff][lane]);
-#pragma unroll
-                        for (uint32_t t = 0; t < QUAD; ++t) codes[t] = __fmaf_rn(digits[t], WIDE_RADIX, codes[t]);
-                        value &= 0xffff0000u;
-                    }
 #pragma unroll
                     for (uint32_t t = 0; t < QUAD; ++t) sums[r][t] = __fmaf_rn(codes[t], __uint_as_float(value), sums[r][t]);
                 }
@@ -330,7 +281,7 @@ sparse_forward_i8_f32(const int8_t* __restrict__ x, const float* __restrict__ x_
             // More than the list holds: the rest, without haste. The weights of the next block are read again.
             read_list(places, begin);
             __syncwarp();
-            store_list(wide, first_col);
+            store_list();
             if (begin + LISTED >= protected_count(places)) read_list(next_places, 0);
         }
         places = next_places;

@@ -1,7 +1,6 @@
 // SwiGLU (arXiv 2002.05202): out = silu(gate) * up, and its backward pass in place.
 //
-// Shapes: all f32 [rows, cols]; q i8 [rows, cols], scale f32 [rows]; for wide channels channels u32 [8], high i8
-// [rows, 8].
+// Shapes: all f32 [rows, cols]; q i8 [rows, cols], scale f32 [rows].
 // Grid: to f32 and backward blocks of 256 over all elements, grid-stride; to INT8 one block a row.
 // Numerics: f32, the exp of the CPU backend (1 ulp), IEEE division: the bits are those of the CPU. Deterministic.
 // CPU twin: crates/qft-autograd/src/cpu/swiglu.rs.
@@ -23,24 +22,21 @@ swiglu_forward_f32(const float* __restrict__ gate, const float* __restrict__ up,
         out[i] = swiglu(gate[i], up[i]);
 }
 
-// Dynamic shared memory: `cols` floats if `staged`, else none. `high` may be null.
+// Dynamic shared memory: `cols` floats if `staged`, else none.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 swiglu_forward_f32_i8(const float* __restrict__ gate, const float* __restrict__ up, int8_t* __restrict__ q,
-                      float* __restrict__ scale, const uint32_t* __restrict__ channels, int8_t* __restrict__ high,
-                      uint32_t cols, uint32_t staged) {
+                      float* __restrict__ scale, uint32_t rotated, uint32_t cols, uint32_t staged) {
     DYN_SHARED(float, row);
     __shared__ float reduced[ROW_WARPS];
     const uint64_t at = static_cast<uint64_t>(blockIdx.x) * cols;
-    auto value = [&](uint32_t i) { return swiglu(gate[at + i], up[at + i]); };
+    const auto value = [&](uint32_t i) { return swiglu(gate[at + i], up[at + i]); };
     if (staged) {
-        // Each thread reads back only what it wrote.
 #pragma unroll 4
         for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) row[i] = value(i);
-        quantize_row(cols, reduced, q + at, scale + blockIdx.x, channels, high_of(high),
-                     [&](uint32_t i) { return row[i]; });
-    } else {
-        quantize_row(cols, reduced, q + at, scale + blockIdx.x, channels, high_of(high), value);
+        __syncthreads();
     }
+    quantize_row(cols, rotated != 0, reduced, q + at, scale + blockIdx.x,
+                 [&](uint32_t i) { return staged ? row[i] : value(i); });
 }
 
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)

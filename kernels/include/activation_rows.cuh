@@ -1,7 +1,8 @@
 // Rows of activations, one block of ROW_THREADS threads to a row: sums in the order of the CPU backend, and
 // quantization to nearest with one scale.
 #pragma once
-#include "quantize_wide.cuh"
+#include "numeric.cuh"
+#include "rotation.cuh"
 
 constexpr uint32_t ROW_THREADS = 256;
 constexpr uint32_t ROW_WARPS = ROW_THREADS / WARP;
@@ -42,26 +43,27 @@ __device__ __forceinline__ float sum_row(uint32_t cols, float* total, Stage stag
     return *total;
 }
 
-// Where the second digits of this block's row go, in `high` [rows, WIDE] or null.
-__device__ __forceinline__ int8_t* high_of(int8_t* high) {
-    return high != nullptr ? high + static_cast<uint64_t>(blockIdx.x) * WIDE : nullptr;
-}
-
-// Quantizes the row `value(i)`, which is computed twice, and returns to q and scale what QuantizeRows does. A NaN
-// raises no maximum and becomes 0; a row whose absmax is below 1e-30 gets scale 0. `high` [WIDE] receives the second
-// digits of `channels` [WIDE]; it is null for a result without places for them. `shared` holds ROW_WARPS floats.
+// Quantizes the row `value(i)`, rotated or as it is, and returns to q and scale what QuantizeRows does. The row is computed twice.
+// A NaN raises no maximum and becomes 0; a row whose absmax is below 1e-30 gets scale 0. `shared` holds ROW_WARPS floats.
 template <class Value>
-__device__ __forceinline__ void quantize_row(uint32_t cols, float* shared, int8_t* __restrict__ q, float* scale,
-                                             const uint32_t* __restrict__ channels, int8_t* __restrict__ high,
+__device__ __forceinline__ void quantize_row(uint32_t cols, bool rotated, float* shared, int8_t* __restrict__ q, float* scale,
                                              Value value) {
-    if (high != nullptr && quantize_row_wide<ROW_WARPS>(cols, channels, shared, q, scale, high, value)) return;
     float largest = 0.0f;
+    const auto raise = [&](uint32_t, float v) { largest = fmaxf(largest, fabsf(v)); };
+    if (rotated) {
+        walk_rotated(cols, value, raise);
+    } else {
 #pragma unroll 4
-    for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) largest = fmaxf(largest, fabsf(value(i)));
+        for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) raise(i, value(i));
+    }
     largest = block_max<ROW_WARPS>(largest, shared);
     const float inverse = inverse_scale_of(largest);
+    const auto store = [&](uint32_t i, float v) { q[i] = static_cast<int8_t>(nearest_i8(__fmul_rn(v, inverse))); };
+    if (rotated) {
+        walk_rotated(cols, value, store);
+    } else {
 #pragma unroll 4
-    for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS)
-        q[i] = static_cast<int8_t>(nearest_i8(__fmul_rn(value(i), inverse)));
+        for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) store(i, value(i));
+    }
     if (threadIdx.x == 0) *scale = scale_of(largest);
 }

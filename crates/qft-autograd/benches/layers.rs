@@ -212,7 +212,8 @@ fn embedding(c: &mut Criterion) {
     let (cpu, mut rng) = (cpu(2), TestRng::new(7));
     let vocab = 4096;
     let weights = rng.normals(vocab * CHANNELS, 0.02);
-    let format = HybridFormat { residual: Residual::Bits8, protected_fraction: 0.005 };
+    let format =
+        HybridFormat { residual: Residual::Bits8, protected_fraction: 0.005, rotated: true };
     let mut read = |rows: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&weights[rows.start * CHANNELS..rows.end * CHANNELS]);
         Ok::<_, qft_quant::Error>(())

@@ -5,7 +5,8 @@ use qft_autograd::{
     Activations, Compute, Context, Error, GradientSink, Matrix, TensorId, Vector, Weight,
 };
 use qft_quant::{HybridFormat, HybridMatrix, Residual};
-use qft_tensor::{Buffer, Cpu, CpuConfig, NO_CHANNEL, Owner, WIDE};
+use qft_tensor::rotation::rotate;
+use qft_tensor::{Buffer, Cpu, CpuConfig, Owner};
 use qft_testing::rng::TestRng;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ const TOKENS: usize = 64;
 const INPUTS: usize = 48;
 const OUTPUTS: usize = 32;
 
-/// Keeps the gradient of the one matrix there is.
+/// Keeps the gradient of the one matrix there is, rotated back.
 struct Keep(Vec<f32>);
 
 impl GradientSink for Keep {
@@ -22,11 +23,15 @@ impl GradientSink for Keep {
         &mut self,
         matrix: &mut Matrix,
         rows: Range<usize>,
-        grad: &Buffer<f32>,
+        grad: &mut Buffer<f32>,
     ) -> Result<(), Error> {
         let start = rows.start * matrix.cols();
         let len = rows.len() * matrix.cols();
-        self.0[start..start + len].copy_from_slice(&grad.host()?[..len]);
+        let grad = &mut grad.host_mut()?[..len];
+        if matrix.rotated() {
+            grad.chunks_exact_mut(matrix.cols()).for_each(rotate);
+        }
+        self.0[start..start + len].copy_from_slice(grad);
         Ok(())
     }
 
@@ -46,8 +51,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (0..INPUTS).map(|k| x[t * INPUTS + k] * teacher[n * INPUTS + k]).sum()
         })
         .collect();
-    // No input channel stands out, so none gets a second digit.
-    let all_alike = Buffer::from_host(&cpu, Owner::Scales, "wide channels", &[NO_CHANNEL; WIDE])?;
     for compute in [Compute::Float, Compute::Int8] {
         let mut weights = vec![0.0f32; OUTPUTS * INPUTS];
         println!("{compute:?}");
@@ -57,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let device = Buffer::from_host(&cpu, Owner::Activations, "x", &x)?;
             let rows = match compute {
                 Compute::Int8 => {
-                    Activations::quantize(&cpu, "x", &device, (TOKENS, INPUTS), all_alike.all())?
+                    Activations::quantize(&cpu, "x", &device, (TOKENS, INPUTS), matrix.rotated())?
                 }
                 Compute::Float => Activations::Float { data: device, rows: TOKENS, cols: INPUTS },
             };
@@ -94,7 +97,7 @@ fn build(cpu: &Cpu, compute: Compute, weights: &[f32]) -> Result<Matrix, Error> 
         }
         return Ok(matrix);
     }
-    let format = HybridFormat { residual: Residual::Bits8, protected_fraction: 0.0 };
+    let format = HybridFormat { residual: Residual::Bits8, protected_fraction: 0.0, rotated: true };
     let read = &mut |rows: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&weights[rows.start * INPUTS..rows.end * INPUTS]);
         Ok::<_, qft_quant::Error>(())

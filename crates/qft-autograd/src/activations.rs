@@ -1,7 +1,7 @@
 //! Activations on their way into a linear layer.
 
-use crate::{ActivationsOut, Compute, Error, LayerOps};
-use qft_tensor::{Buffer, Device, Owner, QMatrix, QuantizeRows, Rounding, Span};
+use crate::{ActivationsOut, Compute, Error, InputFormat, LayerOps};
+use qft_tensor::{Buffer, Device, Owner, QMatrix, QuantizeRows, RotateRows, Rounding, ScaleAxis};
 
 /// The input of a linear layer, `[T, K]`: also what its backward pass needs.
 #[derive(Debug)]
@@ -15,40 +15,46 @@ pub enum Activations {
         /// K.
         cols: usize,
     },
-    /// INT8 with one scale per token, and wide channels where some stand out.
+    /// INT8 with one scale per token.
     Int8(QMatrix),
 }
 
+fn int8(
+    device: &dyn Device,
+    name: &'static str,
+    shape: (usize, usize),
+    rotated: bool,
+) -> Result<QMatrix, qft_tensor::Error> {
+    let matrix = QMatrix::alloc(device, Owner::Activations, name, shape, ScaleAxis::Row)?;
+    Ok(matrix.with_rotation(rotated))
+}
+
 impl Activations {
-    /// Allocates in the format that `compute` needs, contents unspecified; in INT8 with the wide channels that `wide`
-    /// names, u32 [`qft_tensor::WIDE`].
+    /// Allocates in this format, contents unspecified.
     pub fn alloc(
         device: &dyn Device,
-        compute: Compute,
+        format: InputFormat,
         name: &'static str,
         (rows, cols): (usize, usize),
-        wide: Span<'_, u32>,
     ) -> Result<Self, Error> {
         let owner = Owner::Activations;
-        Ok(match compute {
+        Ok(match format.compute {
             Compute::Float => {
                 Self::Float { data: Buffer::alloc(device, owner, name, rows * cols)?, rows, cols }
             }
-            Compute::Int8 => {
-                Self::Int8(QMatrix::alloc_wide(device, owner, name, (rows, cols), wide)?)
-            }
+            Compute::Int8 => Self::Int8(int8(device, name, (rows, cols), format.rotated)?),
         })
     }
 
-    /// Quantizes f32 `[T, K]` to nearest, with these wide channels.
+    /// Quantizes f32 `[T, K]` to nearest.
     pub fn quantize(
         ops: &dyn LayerOps,
         name: &'static str,
         x: &Buffer<f32>,
         (rows, cols): (usize, usize),
-        wide: Span<'_, u32>,
+        rotated: bool,
     ) -> Result<Self, Error> {
-        let mut out = QMatrix::alloc_wide(ops, Owner::Activations, name, (rows, cols), wide)?;
+        let mut out = int8(ops, name, (rows, cols), rotated)?;
         ops.quantize_rows(QuantizeRows {
             x: x.mat(rows, cols)?,
             fold: None,
@@ -56,6 +62,16 @@ impl Activations {
             out: &mut out,
         })?;
         Ok(Self::Int8(out))
+    }
+
+    /// Rotates what an operation has written as floats, if `format` says so; INT8 rows are rotated as they are quantized.
+    pub fn rotate_floats(&mut self, ops: &dyn LayerOps, format: InputFormat) -> Result<(), Error> {
+        match self {
+            Self::Float { data, rows, cols } if format.rotated => {
+                Ok(ops.rotate_rows(RotateRows { x: data.mat_mut(*rows, *cols)? })?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// T and K.

@@ -20,6 +20,6 @@ pub use activations::Activations;
 pub use context::{Compute, Context, TensorId};
 pub use error::Error;
 pub use ops::{ActivationsOut, Heads, LayerOps, Segments, TableRef};
-pub use param::{Matrix, Vector, Weight};
+pub use param::{InputFormat, Matrix, Vector, Weight};
 pub use sink::GradientSink;
 pub use stack::Stack;

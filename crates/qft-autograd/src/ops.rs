@@ -31,8 +31,7 @@ use qft_tensor::{Buffer, QMatrix, ScaleAxis};
 pub enum ActivationsOut<'a> {
     /// As f32 `[T, width]`.
     Float(&'a mut Buffer<f32>),
-    /// Quantized to nearest with a scale per token, and with wide channels if it has places for them, as
-    /// [`qft_tensor::QuantizeRows`] does.
+    /// Quantized to nearest with a scale per token, rotated before if it is to be, as [`qft_tensor::QuantizeRows`] does.
     Int8(&'a mut QMatrix),
 }
 

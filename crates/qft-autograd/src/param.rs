@@ -14,6 +14,15 @@ pub enum Weight {
     Hybrid(HybridMatrix),
 }
 
+/// The format in which a matrix reads its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputFormat {
+    /// Floats, or INT8.
+    pub compute: Compute,
+    /// Whether rows are [rotated](qft_tensor::rotation), as those of the matrix are.
+    pub rotated: bool,
+}
+
 /// A trainable matrix `[N, K]`: a linear layer, an embedding, or both at once.
 #[derive(Debug)]
 pub struct Matrix {
@@ -58,6 +67,19 @@ impl Matrix {
             Weight::Float(_) => Compute::Float,
             Weight::Hybrid(_) => wanted,
         }
+    }
+
+    /// Whether its rows are stored [rotated](qft_tensor::rotation).
+    pub fn rotated(&self) -> bool {
+        match &self.weight {
+            Weight::Float(_) => false,
+            Weight::Hybrid(weight) => weight.format().rotated,
+        }
+    }
+
+    /// The format of its input.
+    pub fn input(&self, wanted: Compute) -> InputFormat {
+        InputFormat { compute: self.compute(wanted), rotated: self.rotated() }
     }
 
     /// The matrix as an embedding table.

@@ -10,14 +10,15 @@ use std::ops::Range;
 /// A sink that quantizes and keeps them makes them *stored*. Backward passes call it only when the old weights
 /// are needed no more.
 pub trait GradientSink {
-    /// Takes rows `rows` of the gradient of `matrix`: f32 `[rows.len(), K]` at the start of `grad`.
+    /// Takes rows `rows` of the gradient of `matrix` as it is stored, [rotated](qft_tensor::rotation) or not: f32
+    /// `[rows.len(), K]` at the start of `grad`, which may be overwritten.
     ///
     /// Rows come in rising order, each exactly once a step.
     fn matrix_rows(
         &mut self,
         matrix: &mut Matrix,
         rows: Range<usize>,
-        grad: &Buffer<f32>,
+        grad: &mut Buffer<f32>,
     ) -> Result<(), Error>;
 
     /// Takes the whole gradient of `vector`.

@@ -10,9 +10,7 @@ use qft_autograd::ops::{
     FromBf16, RmsNormBackward, RmsNormForward, Rope, SwigluBackward, SwigluForward, ToBf16,
 };
 use qft_autograd::{ActivationsOut, LayerOps};
-use qft_tensor::{
-    Buffer, Cpu, NO_CHANNEL, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding, ScaleAxis, WIDE,
-};
+use qft_tensor::{Buffer, Cpu, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding, ScaleAxis};
 use qft_testing::reference::{self, widen};
 use qft_testing::rng::TestRng;
 use qft_testing::tolerance::Tolerance;
@@ -21,34 +19,25 @@ use qft_testing::tolerance::Tolerance;
 const SHAPES: &[(usize, usize)] =
     &[(1, 1), (1, 16), (3, 2), (7, 15), (8, 17), (9, 64), (65, 33), (130, 100), (2, 4099)];
 
-/// With these wide channels, rising.
-fn int8(cpu: &Cpu, shape: (usize, usize), channels: &[usize]) -> QMatrix {
-    let mut choice = [NO_CHANNEL; WIDE];
-    choice.iter_mut().zip(channels).for_each(|(place, &channel)| *place = channel as u32);
-    let choice = put(cpu, &choice);
-    QMatrix::alloc_wide(cpu, Owner::Activations, "test", shape, choice.all()).unwrap()
+fn int8(cpu: &Cpu, shape: (usize, usize), rotated: bool) -> QMatrix {
+    let matrix = QMatrix::alloc(cpu, Owner::Activations, "test", shape, ScaleAxis::Row).unwrap();
+    matrix.with_rotation(rotated)
 }
 
 /// Quantizes rows that were written as floats: what the fused path must equal.
-fn quantized(
-    cpu: &Cpu,
-    x: &Buffer<f32>,
-    (rows, cols): (usize, usize),
-    channels: &[usize],
-) -> Planes {
-    let mut out = int8(cpu, (rows, cols), channels);
+fn quantized(cpu: &Cpu, x: &Buffer<f32>, (rows, cols): (usize, usize), rotated: bool) -> Planes {
+    let mut out = int8(cpu, (rows, cols), rotated);
     let x = x.mat(rows, cols).unwrap();
     let op = QuantizeRows { x, fold: None, rounding: Rounding::Nearest, out: &mut out };
     cpu.quantize_rows(op).unwrap();
     planes(&out)
 }
 
-/// Integers, scales, wide channels and their second digits.
-type Planes = (Vec<i8>, Vec<u32>, Vec<u32>, Vec<i8>);
+/// Integers and scales.
+type Planes = (Vec<i8>, Vec<u32>);
 
 fn planes(x: &QMatrix) -> Planes {
-    let wide = x.wide.as_ref().unwrap();
-    (get(&x.q), bits(&get(&x.scale)), get(&wide.channels), get(&wide.high))
+    (get(&x.q), bits(&get(&x.scale)))
 }
 
 /// Runs `f` on every instruction set and number of threads; the bits must agree.
@@ -86,19 +75,21 @@ fn rmsnorm() {
                 out: float,
             })
             .unwrap();
-            let mut fused = int8(cpu, (rows, cols), &[]);
-            let mut fused_rstd = garbage(cpu, rows);
-            cpu.rmsnorm_forward(RmsNormForward {
-                x: &x,
-                gain: &gain,
-                eps,
-                rstd: &mut fused_rstd,
-                out: ActivationsOut::Int8(&mut fused),
-            })
-            .unwrap();
-            let want = quantized(cpu, &out, (rows, cols), &[]);
-            assert_eq!(planes(&fused), want, "[{rows}, {cols}]");
-            assert_eq!(bits(&get(&fused_rstd)), bits(&get(&rstd)));
+            for rotated in [false, true] {
+                let mut fused = int8(cpu, (rows, cols), rotated);
+                let mut fused_rstd = garbage(cpu, rows);
+                cpu.rmsnorm_forward(RmsNormForward {
+                    x: &x,
+                    gain: &gain,
+                    eps,
+                    rstd: &mut fused_rstd,
+                    out: ActivationsOut::Int8(&mut fused),
+                })
+                .unwrap();
+                let want = quantized(cpu, &out, (rows, cols), rotated);
+                assert_eq!(planes(&fused), want, "[{rows}, {cols}], rotated: {rotated}");
+                assert_eq!(bits(&get(&fused_rstd)), bits(&get(&rstd)));
+            }
             let (mut dx, mut dgain) = (put(cpu, &before), put(cpu, &dgain_before));
             cpu.rmsnorm_backward(RmsNormBackward {
                 x: &x,
@@ -132,52 +123,6 @@ fn rmsnorm() {
     }
 }
 
-/// Norm and SwiGLU give wide channels the digits that the same rows, quantized by themselves, have.
-#[test]
-fn wide_channels_have_the_digits_of_the_result() {
-    for (seed, &(rows, cols)) in SHAPES.iter().enumerate().filter(|(_, shape)| shape.1 > 16) {
-        let mut rng = TestRng::new(200 + seed as u64);
-        let (x, mut up) = (rng.normals(rows * cols, 1.0), rng.normals(rows * cols, 1.0));
-        let mut gain = vec![1.0; cols];
-        let channels = [3, cols / 2, cols - 1];
-        for (channel, factor) in channels.into_iter().zip([20.0, 45.0, 60.0]) {
-            gain[channel] = factor;
-            up.chunks_exact_mut(cols).for_each(|row| row[channel] *= factor);
-        }
-        agree(|cpu| {
-            let (x, gain, up) = (put(cpu, &x), put(cpu, &gain), put(cpu, &up));
-            let (mut rstd, mut out) = (garbage(cpu, rows), garbage(cpu, rows * cols));
-            let mut fused = int8(cpu, (rows, cols), &channels);
-            let check = |cpu: &Cpu, fused: &QMatrix, out: &Buffer<f32>| {
-                let planes = planes(fused);
-                let want = quantized(cpu, out, (rows, cols), &channels);
-                assert_eq!(planes, want, "[{rows}, {cols}]");
-                assert!(planes.3.iter().any(|&high| high != 0));
-            };
-            for int8 in [false, true] {
-                let out = if int8 {
-                    ActivationsOut::Int8(&mut fused)
-                } else {
-                    ActivationsOut::Float(&mut out)
-                };
-                let (x, gain, rstd) = (&x, &gain, &mut rstd);
-                cpu.rmsnorm_forward(RmsNormForward { x, gain, eps: 1e-5, rstd, out }).unwrap();
-            }
-            check(cpu, &fused, &out);
-            for int8 in [false, true] {
-                let out = if int8 {
-                    ActivationsOut::Int8(&mut fused)
-                } else {
-                    ActivationsOut::Float(&mut out)
-                };
-                cpu.swiglu_forward(SwigluForward { gate: &x, up: &up, rows, out }).unwrap();
-            }
-            check(cpu, &fused, &out);
-            vec![get(&out)]
-        });
-    }
-}
-
 #[test]
 fn swiglu() {
     for (seed, &(rows, cols)) in SHAPES.iter().enumerate() {
@@ -193,12 +138,14 @@ fn swiglu() {
             let mut out = garbage(cpu, len);
             let float = ActivationsOut::Float(&mut out);
             cpu.swiglu_forward(SwigluForward { gate: &gate, up: &up, rows, out: float }).unwrap();
-            let mut fused = int8(cpu, (rows, cols), &[]);
-            let op =
-                SwigluForward { gate: &gate, up: &up, rows, out: ActivationsOut::Int8(&mut fused) };
-            cpu.swiglu_forward(op).unwrap();
-            let want = quantized(cpu, &out, (rows, cols), &[]);
-            assert_eq!(planes(&fused), want, "[{rows}, {cols}]");
+            for rotated in [false, true] {
+                let mut fused = int8(cpu, (rows, cols), rotated);
+                let out8 = ActivationsOut::Int8(&mut fused);
+                let op = SwigluForward { gate: &gate, up: &up, rows, out: out8 };
+                cpu.swiglu_forward(op).unwrap();
+                let want = quantized(cpu, &out, (rows, cols), rotated);
+                assert_eq!(planes(&fused), want, "[{rows}, {cols}], rotated: {rotated}");
+            }
             let dy = put(cpu, &dy);
             cpu.swiglu_backward(SwigluBackward { dy: &dy, gate: &mut gate, up: &mut up }).unwrap();
             vec![get(&out), get(&gate), get(&up)]
@@ -297,7 +244,7 @@ fn wrong_shapes_are_errors() {
         QMatrix::alloc(&cpu, Owner::Activations, "test", (3, 4), ScaleAxis::Column).unwrap();
     let out = ActivationsOut::Int8(&mut by_column);
     assert!(cpu.swiglu_forward(SwigluForward { gate: &x, up: &x, rows: 3, out }).is_err());
-    let mut turned = int8(&cpu, (4, 3), &[]);
+    let mut turned = int8(&cpu, (4, 3), false);
     let out = ActivationsOut::Int8(&mut turned);
     assert!(cpu.swiglu_forward(SwigluForward { gate: &x, up: &x, rows: 3, out }).is_err());
 }

@@ -37,7 +37,7 @@ fn hybrid_embedding_reads_all_planes() {
     let (vocab, channels) = (30, 300);
     let weights = rng.normals(vocab * channels, 1.0);
     for residual in [Residual::None, Residual::Bits4, Residual::Bits8] {
-        let format = HybridFormat { residual, protected_fraction: 0.01 };
+        let format = HybridFormat { residual, protected_fraction: 0.01, rotated: false };
         let mut read = |rows: Range<usize>, out: &mut [f32]| {
             out.copy_from_slice(&weights[rows.start * channels..rows.end * channels]);
             Ok::<_, qft_quant::Error>(())

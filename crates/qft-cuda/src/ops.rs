@@ -14,4 +14,3 @@ mod quantize;
 mod rmsnorm;
 mod rope;
 mod swiglu;
-mod wide;

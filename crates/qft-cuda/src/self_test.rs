@@ -84,7 +84,7 @@ impl Cuda {
             let size = |size: usize| Arg::U32(size as u32);
             let (kernel, launch) = gemm::hopper(orientation, m, n);
             let is_nt = orientation == Orientation::Nt;
-            let mut args = vec![
+            let args = [
                 self.read(OP, &device_a)?,
                 Arg::size(k),
                 self.read(OP, &device_b)?,
@@ -98,9 +98,6 @@ impl Cuda {
                 size(k),
                 Arg::U32(0),
             ];
-            if is_nt {
-                args.extend([Arg::NULL, Arg::size(0), Arg::NULL]);
-            }
             self.launch(OP, kernel, launch, &args)?;
             // Sums below 2^24, which floats hold exactly.
             let cell = |i: usize| -> f32 {

@@ -5,7 +5,7 @@ use qft_quant::fixed_point::{BLOCK, MAX_Q};
 use qft_tensor::numeric::{LANES, MAGIC, TINY};
 use qft_tensor::purpose::RESCALING;
 use qft_tensor::rng::BLOCK_WORDS;
-use qft_tensor::wide::{NO_CHANNEL, WIDE, WIDE_RADIX};
+use qft_tensor::rotation::GROUPS;
 use std::path::Path;
 
 /// What `constexpr` gives `name` in `source`, which is a number.
@@ -31,14 +31,6 @@ fn kernels_have_the_constants_of_the_cpu() {
         ),
         ("include/random.cuh", &[("BLOCK_WORDS", BLOCK_WORDS as f64)]),
         (
-            "include/wide.cuh",
-            &[
-                ("WIDE", WIDE as f64),
-                ("WIDE_RADIX", WIDE_RADIX.into()),
-                ("NO_CHANNEL", NO_CHANNEL.into()),
-            ],
-        ),
-        (
             "lion.cu",
             &[
                 ("BLOCK", BLOCK as f64),
@@ -58,6 +50,12 @@ fn kernels_have_the_constants_of_the_cpu() {
                 problems.push(format!("kernels/{file}: {name} is {got:?}, in Rust it is {want}"));
             }
         }
+    }
+    let rotation = std::fs::read_to_string(folder.join("include/rotation.cuh")).unwrap();
+    let [large, small @ ..] = GROUPS;
+    assert!(rotation.contains(&format!("SIZE = {large}")), "groups of {large}");
+    for size in small {
+        assert!(rotation.contains(&format!("walk_small_groups<{size}>")), "groups of {size}");
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

@@ -8,10 +8,7 @@ use common::{alloc, bits, cpu, devices_under_test, host, upload};
 use proptest::prelude::*;
 use qft_cuda::{Arg, Cuda, Driver, Error, Gpu, Launch, Properties};
 use qft_emulator::Emulator;
-use qft_tensor::{
-    Buffer, Element, GemmF32, GemmI8, GemmOps, MAX_K, Mat, MatMut, NO_CHANNEL, Orientation, WIDE,
-    WideDigits,
-};
+use qft_tensor::{Buffer, Element, GemmF32, GemmI8, GemmOps, MAX_K, Mat, MatMut, Orientation};
 use qft_testing::rng::TestRng;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -108,8 +105,6 @@ struct Problem {
     row_scale: bool,
     col_scale: bool,
     accumulate: bool,
-    /// How many wide channels the activation has; without it, it has no places for any.
-    wide: Option<usize>,
     values: Values,
 }
 
@@ -117,7 +112,7 @@ impl Problem {
     fn new(orientation: Orientation, m: usize, n: usize, k: usize) -> Self {
         let (margins, values) = ([(0, 0); 3], Values::Random);
         let (row_scale, col_scale, accumulate) = (true, true, false);
-        Self { orientation, m, n, k, margins, row_scale, col_scale, accumulate, wide: None, values }
+        Self { orientation, m, n, k, margins, row_scale, col_scale, accumulate, values }
     }
 
     /// The same shape with 16-byte aligned rows of `a` and `b`, inside of wider matrices.
@@ -141,12 +136,6 @@ impl Problem {
         let row_scale = upload(device, &rng.normals(m, 1.0));
         let col_scale = upload(device, &rng.normals(n, 1e-3));
         let mut out = upload(device, &rng.normals(m * width(n, 2), 10.0));
-        let (channels, high) = self.digits(&mut rng);
-        let (channels, high) = (upload(device, &channels), upload(device, &high));
-        let digits = WideDigits {
-            channels: channels.all(),
-            high: high.mat(high.len() / WIDE, WIDE).unwrap(),
-        };
         let view = |buffer, i, shape| view(buffer, shape, margins[i]);
         device
             .gemm_i8(GemmI8 {
@@ -157,29 +146,9 @@ impl Problem {
                 col_scale: self.col_scale.then_some(col_scale.all()),
                 out: view_mut(&mut out, (m, n), margins[2]),
                 accumulate: self.accumulate,
-                wide: self.wide.map(|_| digits),
             })
             .unwrap_or_else(|error| panic!("{error}: {self:?}"));
         bits(&out.to_vec(device).unwrap())
-    }
-}
-
-impl Problem {
-    /// Channels and second digits of the activation, the first operand or, in a weight's gradient, the second one.
-    fn digits(&self, rng: &mut TestRng) -> (Vec<u32>, Vec<i8>) {
-        let (rows, cols) = match self.orientation {
-            Orientation::Nt => (self.m, self.k),
-            _ => (self.k, self.n),
-        };
-        let used = self.wide.unwrap_or(0).min(cols).min(WIDE);
-        let mut channels = vec![NO_CHANNEL; WIDE];
-        for (place, channel) in channels.iter_mut().take(used).enumerate() {
-            // The last one is the last column.
-            *channel = ((place + 1) * cols / used - 1) as u32;
-        }
-        let mut high = rng.int8(rows * WIDE);
-        high.iter_mut().enumerate().filter(|(i, _)| i % WIDE >= used).for_each(|(_, x)| *x = 0);
-        (channels, high)
     }
 }
 
@@ -286,7 +255,7 @@ fn products_of_warpgroups() {
     products_of_warpgroups_in(Orientation::Tn, &tn, &["gemm_i8_f32_nn_hopper", "transpose_i8"]);
 }
 
-/// Products of these shapes, which all the kernels of `expected` must compute, and no others but that for second digits.
+/// Products of these shapes, which all the kernels of `expected` must compute, and no others.
 fn products_of_warpgroups_in(
     orientation: Orientation,
     shapes: &[(usize, usize, usize)],
@@ -306,28 +275,21 @@ fn products_of_warpgroups_in(
             (name, Cuda::new(Arc::clone(driver) as Arc<dyn Driver>, host()).unwrap())
         })
         .collect();
-    let has_digits = orientation != Orientation::Nn;
     for (index, &(m, n, k)) in shapes.iter().enumerate() {
         let problem = Problem::new(orientation, m, n, k).aligned();
         let odd = [problem.margins[0], problem.margins[1], (index % 3, 1)];
         let problems = [
             problem,
             Problem { accumulate: true, row_scale: false, margins: odd, ..problem },
-            Problem { col_scale: false, wide: has_digits.then_some(index % (WIDE + 1)), ..problem },
-            Problem {
-                values: Values::Same(-128, -128),
-                accumulate: true,
-                wide: has_digits.then_some(3),
-                ..problem
-            },
+            Problem { col_scale: false, ..problem },
+            Problem { values: Values::Same(-128, -128), accumulate: true, ..problem },
         ];
         for driver in &drivers {
             driver.launched.lock().unwrap().clear();
         }
         compare_on(&devices, &problems);
         for driver in &drivers {
-            let mut launched = driver.launched.lock().unwrap().clone();
-            launched.remove("gemm_i8_f32_wide_columns");
+            let launched = driver.launched.lock().unwrap().clone();
             assert!(launched.iter().eq(expected), "{orientation:?} {m} {n} {k}: {launched:?}");
         }
     }
@@ -378,38 +340,6 @@ fn missing_scales_accumulation_and_odd_views() {
                 };
                 let odd = [(flags, 1), (3, 5 - flags % 4), (flags % 5, flags % 3)];
                 problems.extend([problem.aligned(), Problem { margins: odd, ..problem }]);
-            }
-        }
-    }
-    compare(&problems);
-}
-
-/// Second digits of an activation: of the first operand on every path of the forward product, of the second one in the
-/// gradient of a weight.
-#[test]
-fn wide_channels() {
-    let mut problems = Vec::new();
-    for orientation in [Orientation::Nt, Orientation::Tn] {
-        let shapes = [
-            (1, 7, 33),
-            (3, 70, 9),
-            (8, 20, 600),
-            (33, 40, 16),
-            (70, 66, 100),
-            (128, 128, 65),
-            (100, 200, 64),
-            (35, 20, 1030),
-            (5, 1, 0),
-        ];
-        for (index, (m, n, k)) in shapes.into_iter().enumerate() {
-            for wide in [0, 1, 5, WIDE] {
-                let problem = Problem {
-                    wide: Some(wide),
-                    col_scale: index % 2 == 0,
-                    accumulate: index % 3 == 0,
-                    ..Problem::new(orientation, m, n, k)
-                };
-                problems.push(if (index + wide) % 3 == 0 { problem } else { problem.aligned() });
             }
         }
     }
@@ -473,7 +403,6 @@ fn wrong_operands_are_errors() {
             col_scale: None,
             out: out.mat_mut(2, 3).unwrap(),
             accumulate: false,
-            wide: None,
         })
     };
     let (x, y) = (a.mat(2, 8).unwrap(), a.mat(3, 9).unwrap());

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{bits, cpu, devices_under_test, upload, wide_matrix};
+use common::{bits, cpu, devices_under_test, upload};
 use qft_quant::{
     DecodeRows, Error, HybridFormat, HybridMatrix, HybridOps, Precision, Residual, SparseBackward,
     SparseForward,
@@ -40,7 +40,7 @@ fn encode(
     protected_fraction: f64,
 ) -> HybridMatrix {
     let w = weights(rows, cols);
-    let format = HybridFormat { residual, protected_fraction };
+    let format = HybridFormat { residual, protected_fraction, rotated: false };
     let read = &mut |range: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&w[range.start * cols..range.end * cols]);
         Ok::<(), Error>(())
@@ -124,18 +124,6 @@ impl Problem {
         bits(&y.to_vec(on).unwrap())
     }
 
-    /// With some wide channels, protected ones among them.
-    fn wide_forward(&self, on: &dyn HybridOps, rows: Range<usize>) -> Vec<u32> {
-        let (tokens, (n, k)) = (self.tokens, self.shape);
-        let weight = encode(on, self.shape, Residual::Bits8, 0.05);
-        let channels: Vec<_> = (0..k as u32).step_by(k.div_ceil(7)).collect();
-        let x = wide_matrix(on, (tokens, k), &channels);
-        let mut y = upload(on, &self.y);
-        let view = y.mat_mut(tokens, n).unwrap().col_range(rows.clone()).unwrap();
-        on.sparse_forward(SparseForward { x: &x, weight: &weight, rows, y: view }).unwrap();
-        bits(&y.to_vec(on).unwrap())
-    }
-
     fn backward(&self, on: &dyn HybridOps, rows: Range<usize>, fraction: f64) -> Vec<u32> {
         let (tokens, (n, k)) = (self.tokens, self.shape);
         let weight = encode(on, self.shape, Residual::None, fraction);
@@ -175,8 +163,6 @@ fn sparse_products_equal_the_cpu() {
         ] {
             let problem = Problem::new(tokens, shape);
             for rows in ranges(shape.0) {
-                let wide = |on: &dyn HybridOps| problem.wide_forward(on, rows.clone());
-                assert!(wide(&device) == wide(&cpu), "{name}: wide {tokens} {shape:?} {rows:?}");
                 for fraction in [0.0, 0.01, 0.05] {
                     let case = (tokens, shape, &rows, fraction);
                     let forward = |on: &dyn HybridOps| problem.forward(on, rows.clone(), fraction);
@@ -198,8 +184,6 @@ fn sparse_forward_products_of_many_tokens_equal_the_cpu() {
         for (first_row, shape) in [(0, (1925, 520)), (3, (1930, 301))] {
             let problem = Problem::new(1300, shape);
             let rows = || first_row..shape.0;
-            let wide = |on: &dyn HybridOps| problem.wide_forward(on, rows());
-            assert!(wide(&device) == wide(&cpu), "{name}: wide {shape:?}");
             let forward = |on: &dyn HybridOps| problem.forward(on, rows(), 0.01);
             assert!(forward(&device) == forward(&cpu), "{name}: {shape:?}");
         }

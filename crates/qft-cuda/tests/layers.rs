@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{alloc, cpu, devices_under_test, emulator, upload, wide_alloc};
+use common::{alloc, cpu, devices_under_test, emulator, upload};
 use qft_autograd::ops::{
     EmbedBackward, EmbedForward, GatherRows, RmsNormBackward, RmsNormForward, Rope, ScatterRows,
     SwigluBackward, SwigluForward,
@@ -46,12 +46,7 @@ fn int8(device: &dyn LayerOps, shape: (usize, usize)) -> QMatrix {
 
 fn planes(device: &dyn LayerOps, x: &QMatrix) -> Vec<i64> {
     let q = x.q.to_vec(device).unwrap();
-    let mut all: Vec<i64> = q.into_iter().map(i64::from).chain(floats(device, &x.scale)).collect();
-    if let Some(wide) = &x.wide {
-        all.extend(wide.channels.to_vec(device).unwrap().into_iter().map(i64::from));
-        all.extend(wide.high.to_vec(device).unwrap().into_iter().map(i64::from));
-    }
-    all
+    q.into_iter().map(i64::from).chain(floats(device, &x.scale)).collect()
 }
 
 /// Runs `f` on the CPU and on every device: all results must be the same.
@@ -136,25 +131,21 @@ fn swiglu() {
     }
 }
 
-/// Columns of `[rows, cols]` values times large factors: how many are wide, and by what they stand out.
-const OUTLIERS: &[(usize, f32)] =
-    &[(0, 1.0), (1, 40.0), (8, 40.0), (5, 400.0), (4, 0.0), (3, 1e30), (2, f32::NAN)];
-
-fn outlier_columns(cols: usize, count: usize) -> Vec<u32> {
-    (1..cols as u32).step_by(3).take(count).collect()
-}
+/// Large values in some columns, and values that are not finite.
+const OUTLIERS: &[(usize, f32)] = &[(0, 1.0), (5, 400.0), (4, 0.0), (3, 1e30), (2, f32::NAN)];
 
 fn multiply_columns(values: &mut [f32], cols: usize, (count, factor): (usize, f32)) {
     for row in values.chunks_mut(cols) {
-        outlier_columns(cols, count).into_iter().for_each(|c| row[c as usize] *= factor);
+        (1..cols).step_by(3).take(count).for_each(|c| row[c] *= factor);
     }
 }
 
+/// Rows shorter than a group, of all sizes of groups, of more groups than a block has threads, and beyond shared memory.
 #[test]
-fn wide_channels_have_two_digits() {
-    for (seed, &(rows, cols)) in
-        [(1, 1), (2, 8), (3, 9), (40, 33), (5, 300), (2, 1500)].iter().enumerate()
-    {
+fn rotated_rows() {
+    let shapes =
+        [(1, 1), (2, 8), (3, 9), (40, 33), (5, 172), (2, 1500), (2, 64 * 270 + 21), (1, 60_000)];
+    for (seed, &(rows, cols)) in shapes.iter().enumerate() {
         for &outliers in OUTLIERS {
             let mut rng = TestRng::new(70 + seed as u64);
             let mut x = rng.normals(rows * cols, 2.0);
@@ -162,15 +153,14 @@ fn wide_channels_have_two_digits() {
             let gain = rng.normals(cols, 1.0);
             multiply_columns(&mut x, cols, outliers);
             multiply_columns(&mut gate, cols, outliers);
-            let channels = outlier_columns(cols, outliers.0);
             same(&format!("[{rows}, {cols}], {outliers:?}"), |ops| {
                 let (x, gain) = (&upload(ops, &x), &upload(ops, &gain));
-                let mut normed = wide_alloc(ops, (rows, cols), &channels);
+                let mut normed = int8(ops, (rows, cols)).with_rotation(true);
                 let mut rstd = alloc(ops, rows);
                 let (rstd, out) = (&mut rstd, ActivationsOut::Int8(&mut normed));
                 ops.rmsnorm_forward(RmsNormForward { x, gain, eps: 1e-5, rstd, out }).unwrap();
                 let (gate, up) = (&upload(ops, &gate), &upload(ops, &up));
-                let mut activated = wide_alloc(ops, (rows, cols), &channels);
+                let mut activated = int8(ops, (rows, cols)).with_rotation(true);
                 let out = ActivationsOut::Int8(&mut activated);
                 ops.swiglu_forward(SwigluForward { gate, up, rows, out }).unwrap();
                 vec![planes(ops, &normed), planes(ops, &activated)]
@@ -232,7 +222,7 @@ fn hybrid_embedding_reads_all_planes() {
     ] {
         let weights = TestRng::new(2).normals(vocab * channels, 1.0);
         for protected_fraction in [0.0, 0.01] {
-            let format = HybridFormat { residual, protected_fraction };
+            let format = HybridFormat { residual, protected_fraction, rotated: false };
             same(&format!("{channels} channels, {format:?}"), |ops| {
                 let mut read = |rows: Range<usize>, out: &mut [f32]| {
                     out.copy_from_slice(&weights[rows.start * channels..rows.end * channels]);
@@ -337,7 +327,7 @@ fn nothing_to_do_is_no_error() {
     };
     device.embed_forward(op).unwrap();
     let (mut gate, mut up) = (alloc(&device, 0), alloc(&device, 0));
-    let mut empty = wide_alloc(&device, (0, 0), &[]);
+    let mut empty = int8(&device, (0, 0));
     let to = ActivationsOut::Int8(&mut empty);
     device.swiglu_forward(SwigluForward { gate: &gate, up: &up, rows: 0, out: to }).unwrap();
     let op = SwigluBackward { dy: &out, gate: &mut gate, up: &mut up };

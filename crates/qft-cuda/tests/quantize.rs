@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::{bits, cpu, devices_under_test, upload, wide_alloc, wide_matrix};
+use common::{bits, cpu, devices_under_test, upload};
 use qft_tensor::{
-    Buffer, Dequantize, Owner, Purpose, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows,
-    RaiseMaxima, RngKey, Rounding, ScaleAxis, SelectWide, WIDE,
+    Buffer, Dequantize, Owner, Purpose, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RngKey,
+    RotateRows, Rounding, ScaleAxis,
 };
 use qft_testing::rng::TestRng;
 
@@ -137,71 +137,47 @@ fn dequantize_equals_the_cpu() {
     }
 }
 
-/// Columns that stand out, and rows that are not finite; then the maxima of what came out, in more than one strip of
-/// rows, and the choice they lead to.
+/// Rotated in place and on the way to INT8; columns that stand out, and rows that are not finite.
 #[test]
-fn wide_channels_are_quantized_and_chosen_as_on_the_cpu() {
+fn rotated_rows_equal_the_cpu() {
     let cpu = cpu();
     for (name, device) in devices_under_test() {
-        for (rows, cols) in [(0, 20usize), (1, 7), (3, 9), (9, 172), (201, 300), (12, 1300)] {
-            for (count, factor) in [(0, 60.0), (1, 60.0), (5, 1e30), (8, 1.9), (4, 0.0)] {
-                let columns = || (0..cols).step_by(cols.div_ceil(8)).take(count);
+        for (rows, cols) in [(0, 20usize), (1, 7), (3, 64), (9, 172), (201, 300), (2, 64 * 300 + 1)]
+        {
+            for factor in [60.0, 1e30, 0.0, f32::NAN] {
                 let mut x = floats(rows, cols);
-                for row in x.chunks_exact_mut(cols) {
-                    columns().for_each(|c| row[c] *= factor);
-                }
+                x.chunks_exact_mut(cols).for_each(|row| row[cols / 2] *= factor);
                 for gap in [0, 3] {
-                    let cols = cols - usize::from(gap > 0);
-                    let channels: Vec<u32> =
-                        columns().filter(|&c| c < cols).map(|c| c as u32).collect();
                     let run = |on: &dyn QuantizeOps| {
-                        let wide = [&[9.0][..], &x].concat();
-                        let x = upload(on, &wide);
-                        let x = match gap {
-                            0 => x.mat(rows, cols),
-                            _ => x.mat(rows, cols + 1).and_then(|x| x.col_range(1..cols + 1)),
-                        };
-                        let mut out = wide_alloc(on, (rows, cols), &channels);
+                        let mut stored = vec![9.0f32; rows * (cols + gap)];
+                        for (to, from) in stored.chunks_mut(cols + gap).zip(x.chunks(cols)) {
+                            to[gap..].copy_from_slice(from);
+                        }
+                        let mut stored = upload(on, &stored);
+                        let out = alloc(on, (rows, cols), ScaleAxis::Row);
+                        let mut out = out.with_rotation(true);
+                        let x = stored.mat(rows, cols + gap).unwrap();
+                        let x = x.col_range(gap..gap + cols).unwrap();
                         let (fold, rounding) = (None, Rounding::Nearest);
-                        let op = QuantizeRows { x: x.unwrap(), fold, rounding, out: &mut out };
-                        on.quantize_rows(op).unwrap();
-                        let high = out.wide.as_ref().unwrap().high.to_vec(on).unwrap();
-                        let before = TestRng::new(5).normals(cols, 1.0);
-                        let before: Vec<f32> = before.into_iter().map(f32::abs).collect();
-                        let mut maxima = upload(on, &before);
-                        on.raise_maxima(RaiseMaxima { x: &out, maxima: &mut maxima }).unwrap();
-                        let mut table = upload(on, &[9u32; 3 * WIDE]);
-                        let choice = table.mat_mut(3, WIDE).unwrap().row_range(1..2).unwrap();
-                        on.select_wide(SelectWide { maxima: &maxima, choice }).unwrap();
-                        let maxima = bits(&maxima.to_vec(on).unwrap());
-                        (planes(on, &out), high, maxima, table.to_vec(on).unwrap())
+                        on.quantize_rows(QuantizeRows { x, fold, rounding, out: &mut out })
+                            .unwrap();
+                        let x = stored.mat_mut(rows, cols + gap).unwrap();
+                        let x = x.col_range(gap..gap + cols).unwrap();
+                        on.rotate_rows(RotateRows { x }).unwrap();
+                        let rotated = canonical(&stored.to_vec(on).unwrap());
+                        (planes(on, &out), rotated)
                     };
-                    let (got, want) = (run(&device), run(&cpu));
-                    assert!(got == want, "{name}: [{rows}, {cols}] {count} x{factor} {gap}");
+                    let what = format!("{name}: [{rows}, {cols}] x{factor} {gap}");
+                    assert!(run(&device) == run(&cpu), "{what}");
                 }
             }
         }
     }
 }
 
-/// Second digits in some of the places, which the test gives: whoever quantizes chooses them.
-#[test]
-fn both_digits_of_wide_channels_are_dequantized() {
-    let cpu = cpu();
-    for (name, device) in devices_under_test() {
-        for (rows, cols) in [(1, 9), (7, 172), (40, 300)] {
-            for channels in [&[][..], &[0], &[1, 4, 8]] {
-                let run = |on: &dyn QuantizeOps| {
-                    let x = wide_matrix(on, (rows, cols), channels);
-                    let mut back = upload(on, &vec![7.0f32; rows * (cols + 3)]);
-                    let out = back.mat_mut(rows, cols + 3).unwrap().col_range(1..cols + 1).unwrap();
-                    on.dequantize(Dequantize { x: &x, out }).unwrap();
-                    bits(&back.to_vec(on).unwrap())
-                };
-                assert!(run(&device) == run(&cpu), "{name}: [{rows}, {cols}] {channels:?}");
-            }
-        }
-    }
+/// The bits of floats, with one NaN for all.
+fn canonical(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
 }
 
 /// More rows than a strip of the column kernels, more than one strip, and a last one that is not full.

@@ -15,7 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = LlamaConfig::from_dir(&dir)?;
     let tokenizer = Tokenizer::from_dir(&dir, &config)?;
     let cpu = Cpu::new(CpuConfig::detect()?)?;
-    let format = HybridFormat { residual: Residual::Bits8, protected_fraction: 0.01 };
+    let format =
+        HybridFormat { residual: Residual::Bits8, protected_fraction: 0.01, rotated: true };
     let weights = WeightSource::open(&dir, &config)?;
     let model =
         Model::load(&cpu, &config, &weights, WeightFormat::Hybrid(format), &mut |name, report| {

@@ -7,7 +7,9 @@ use qft_autograd::ops::{
     AttentionBackward, AttentionDecode, AttentionForward, Operands, Rope, SwigluBackward,
     SwigluForward,
 };
-use qft_autograd::{Activations, Compute, Context, Error, GradientSink, Matrix, Vector};
+use qft_autograd::{
+    Activations, Compute, Context, Error, GradientSink, InputFormat, Matrix, Vector,
+};
 use qft_tensor::{Buffer, Owner};
 use std::sync::Arc;
 
@@ -83,21 +85,21 @@ pub(crate) struct BlockCache {
 /// The output of attention is read twice: in float by its own backward pass, and by the output projection.
 #[derive(Debug)]
 enum AttentionOutput {
-    Float(Arc<Activations>),
-    Int8 { float: Buffer<f32>, int8: Arc<Activations> },
+    Same(Arc<Activations>),
+    Both { float: Buffer<f32>, input: Arc<Activations> },
 }
 
 impl AttentionOutput {
     fn activations(&self) -> &Arc<Activations> {
         match self {
-            Self::Float(x) | Self::Int8 { int8: x, .. } => x,
+            Self::Same(x) | Self::Both { input: x, .. } => x,
         }
     }
 
     fn float(&self) -> Result<&Buffer<f32>, Error> {
         match self {
-            Self::Int8 { float, .. } => Ok(float),
-            Self::Float(x) => match &**x {
+            Self::Both { float, .. } => Ok(float),
+            Self::Same(x) => match &**x {
                 Activations::Float { data, .. } => Ok(data),
                 Activations::Int8(_) => {
                     Err(Error::WrongSaved { layer: "attention", what: "float output was dropped" })
@@ -121,15 +123,6 @@ pub struct PendingBlock {
     mlp_norm: PendingGain,
 }
 
-/// Is shown the inputs of a block's linear layers, in the order of [`crate::wide::BLOCK_INPUTS`].
-pub(crate) type See<'a> = &'a mut dyn FnMut([&Activations; 4]) -> Result<(), Error>;
-
-impl Inner {
-    fn linear_inputs(&self) -> [&Activations; 4] {
-        [&self.x_normed, self.attention.activations(), &self.mlp.normed, &self.mlp.activated]
-    }
-}
-
 const SAVED: Owner = Owner::Activations;
 
 /// `x W^T` into a new buffer.
@@ -145,24 +138,20 @@ fn project(
 }
 
 impl Block {
-    /// The output for `x` f32 `[T, C]`; nothing is kept. `see` is shown the inputs of the linear layers.
+    /// The output for `x` f32 `[T, C]`; nothing is kept.
     pub(crate) fn infer(
         &self,
         ctx: &Context<'_>,
         geometry: &Geometry<'_>,
         tokens: &Tokens,
         x: Buffer<f32>,
-        see: See<'_>,
     ) -> Result<Buffer<f32>, Error> {
-        let inner = self.inner(ctx, geometry, tokens, x)?;
-        see(inner.linear_inputs())?;
-        let Inner { mlp, mid: mut y, .. } = inner;
+        let Inner { mlp, mid: mut y, .. } = self.inner(ctx, geometry, tokens, x)?;
         linear::forward(ctx, &self.down, 0..self.down.rows(), &mlp.activated, &mut y, true)?;
         Ok(y)
     }
 
-    /// The output for `x` f32 `[T, C]`, and what the backward pass needs; `input` is `x` as kept. `see` as in
-    /// [`Block::infer`].
+    /// The output for `x` f32 `[T, C]`, and what the backward pass needs; `input` is `x` as kept.
     pub(crate) fn forward(
         &self,
         ctx: &Context<'_>,
@@ -170,10 +159,8 @@ impl Block {
         tokens: &Tokens,
         x: Buffer<f32>,
         input: Stream,
-        see: See<'_>,
     ) -> Result<(Buffer<f32>, SavedBlock), Error> {
         let saved = self.rebuild(ctx, geometry, tokens, x, input)?;
-        see(saved.inner.linear_inputs())?;
         let mut y = Buffer::alloc(ctx.ops, SAVED, "residual stream", saved.inner.mid.len())?;
         y.copy_from(ctx.ops, 0, &saved.inner.mid, 0..saved.inner.mid.len())?;
         let down = &self.down;
@@ -215,7 +202,7 @@ impl Block {
             lse: &mut lse,
             out: &mut out,
         })?;
-        let attention = self.add_attention(ctx, geometry, out, &mut x)?;
+        let attention = self.add_attention(ctx, out, &mut x)?;
         let mlp = self.mlp(ctx, geometry, &x)?;
         Ok(Inner { x_normed: Arc::new(normed), x_rstd: rstd, q, k, v, attention, lse, mid: x, mlp })
     }
@@ -228,10 +215,8 @@ impl Block {
         positions: &Buffer<u32>,
         x: &Buffer<f32>,
     ) -> Result<Qkv, Error> {
-        let (heads, compute, wide) =
-            (geometry.heads, self.q.compute(ctx.compute), geometry.wide[0]);
-        let (normed, rstd) =
-            rmsnorm::forward(ctx, compute, &self.attention_norm, geometry.eps, x, wide)?;
+        let (heads, format) = (geometry.heads, self.q.input(ctx.compute));
+        let (normed, rstd) = rmsnorm::forward(ctx, format, &self.attention_norm, geometry.eps, x)?;
         let mut q = project(ctx, &self.q, &normed, "q")?;
         let mut k = project(ctx, &self.k, &normed, "k")?;
         let v = project(ctx, &self.v, &normed, "v")?;
@@ -246,21 +231,26 @@ impl Block {
     fn add_attention(
         &self,
         ctx: &Context<'_>,
-        geometry: &Geometry<'_>,
         out: Buffer<f32>,
         x: &mut Buffer<f32>,
     ) -> Result<AttentionOutput, Error> {
         let cols = self.o.cols();
         let rows = out.len() / cols;
-        let attention = match self.o.compute(ctx.compute) {
-            Compute::Float => {
-                AttentionOutput::Float(Arc::new(Activations::Float { data: out, rows, cols }))
+        let (shape, name) = ((rows, cols), "attention output");
+        let attention = match self.o.input(ctx.compute) {
+            InputFormat { compute: Compute::Float, rotated: false } => {
+                AttentionOutput::Same(Arc::new(Activations::Float { data: out, rows, cols }))
             }
-            Compute::Int8 => {
-                let wide = geometry.wide[1];
-                let int8 =
-                    Activations::quantize(ctx.ops, "attention output", &out, (rows, cols), wide)?;
-                AttentionOutput::Int8 { float: out, int8: Arc::new(int8) }
+            InputFormat { compute: Compute::Float, rotated: true } => {
+                let mut data = Buffer::alloc(ctx.ops, SAVED, name, out.len())?;
+                data.copy_from(ctx.ops, 0, &out, 0..out.len())?;
+                linear::rotate(ctx, &self.o, &mut data)?;
+                let input = Arc::new(Activations::Float { data, rows, cols });
+                AttentionOutput::Both { float: out, input }
+            }
+            InputFormat { compute: Compute::Int8, rotated } => {
+                let int8 = Activations::quantize(ctx.ops, name, &out, shape, rotated)?;
+                AttentionOutput::Both { float: out, input: Arc::new(int8) }
             }
         };
         linear::forward(ctx, &self.o, 0..self.o.rows(), attention.activations(), x, true)?;
@@ -274,18 +264,17 @@ impl Block {
         geometry: &Geometry<'_>,
         mid: &Buffer<f32>,
     ) -> Result<Mlp, Error> {
-        let compute = self.down.compute(ctx.compute);
-        let wide = geometry.wide[2];
-        let (normed, rstd) =
-            rmsnorm::forward(ctx, compute, &self.mlp_norm, geometry.eps, mid, wide)?;
+        let format = self.gate.input(ctx.compute);
+        let (normed, rstd) = rmsnorm::forward(ctx, format, &self.mlp_norm, geometry.eps, mid)?;
         let gate = project(ctx, &self.gate, &normed, "gate")?;
         let up = project(ctx, &self.up, &normed, "up")?;
         let rows = normed.shape().0;
         let shape = (rows, self.down.cols());
-        let mut activated =
-            Activations::alloc(ctx.ops, compute, "activated", shape, geometry.wide[3])?;
+        let format = self.down.input(ctx.compute);
+        let mut activated = Activations::alloc(ctx.ops, format, "activated", shape)?;
         let out = activated.out();
         ctx.ops.swiglu_forward(SwigluForward { gate: &gate, up: &up, rows, out })?;
+        activated.rotate_floats(ctx.ops, format)?;
         Ok(Mlp { normed: Arc::new(normed), rstd, gate, up, activated: Arc::new(activated) })
     }
 
@@ -307,7 +296,7 @@ impl Block {
         let mut out = Buffer::alloc(ops, SAVED, "attention output", q.len())?;
         let (k, v) = (&cache.k, &cache.v);
         ops.attention_decode(AttentionDecode { q: &q, k, v, past, heads, out: &mut out })?;
-        self.add_attention(ctx, geometry, out, &mut x)?;
+        self.add_attention(ctx, out, &mut x)?;
         let mlp = self.mlp(ctx, geometry, &x)?;
         linear::forward(ctx, &self.down, 0..self.down.rows(), &mlp.activated, &mut x, true)?;
         Ok(x)
@@ -338,6 +327,7 @@ impl Block {
         let Mlp { normed, rstd, mut gate, mut up, activated } = saved.mlp;
         let mut dact = workspace("activated gradient", t * self.down.cols())?;
         pending.down.push(linear_backward(ctx, &self.down, &activated, dx, &mut dact, false)?);
+        linear::rotate(ctx, &self.down, &mut dact)?;
         drop(activated);
         if let Some(sink) = sink.as_deref_mut() {
             linear::flush(ctx, &mut self.down, &mut pending.down, sink)?;
@@ -348,6 +338,7 @@ impl Block {
         pending.gate.push(linear_backward(ctx, &self.gate, &normed, &gate, &mut dnormed, false)?);
         drop(gate);
         pending.up.push(linear_backward(ctx, &self.up, &normed, &up, &mut dnormed, true)?);
+        linear::rotate(ctx, &self.up, &mut dnormed)?;
         drop((up, normed));
         if let Some(sink) = sink.as_deref_mut() {
             linear::flush(ctx, &mut self.gate, &mut pending.gate, sink)?;
@@ -361,6 +352,7 @@ impl Block {
         let mut dout = workspace("attention gradient", saved.q.len())?;
         let attention = saved.attention.activations();
         pending.o.push(linear_backward(ctx, &self.o, attention, dx, &mut dout, false)?);
+        linear::rotate(ctx, &self.o, &mut dout)?;
         if let Some(sink) = sink.as_deref_mut() {
             pending.mlp_norm.flush(&mut self.mlp_norm, sink)?;
             linear::flush(ctx, &mut self.o, &mut pending.o, sink)?;
@@ -392,6 +384,7 @@ impl Block {
         pending.q.push(linear_backward(ctx, &self.q, normed, &dq, &mut dnormed, false)?);
         pending.k.push(linear_backward(ctx, &self.k, normed, &dk, &mut dnormed, true)?);
         pending.v.push(linear_backward(ctx, &self.v, normed, &dv, &mut dnormed, true)?);
+        linear::rotate(ctx, &self.v, &mut dnormed)?;
         drop((dq, dk, dv, saved.x_normed));
         if let Some(sink) = sink.as_deref_mut() {
             linear::flush(ctx, &mut self.q, &mut pending.q, sink)?;

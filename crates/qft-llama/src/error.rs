@@ -28,17 +28,6 @@ pub enum Error {
         /// Tokens allowed.
         most: usize,
     },
-    /// A table of wide channels is not one of this model.
-    #[error(
-        "wide channels of input {input}: {channels:?}, expected channels of that input in rising order, then {}",
-        u32::MAX
-    )]
-    WideChannels {
-        /// Row of the table.
-        input: usize,
-        /// What it holds.
-        channels: [u32; qft_tensor::WIDE],
-    },
     /// Somebody asked for it to end.
     #[error("stopped while {what}")]
     Stopped {

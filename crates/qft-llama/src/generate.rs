@@ -64,19 +64,17 @@ impl<'a> Session<'a> {
         let positions = Buffer::from_host(ops, Owner::Data, "positions", &positions)?;
         let ids_on_device = Buffer::from_host(ops, Owner::Data, "token ids", ids)?;
         let mut x = embedding::forward(&ctx, &model.embedding, &ids_on_device)?;
-        for (index, (block, cache)) in model.blocks.iter().zip(&mut self.caches).enumerate() {
+        for (block, cache) in model.blocks.iter().zip(&mut self.caches) {
             drop(Stream::round(ops, self.options.stream, &mut x)?);
-            let geometry = model.geometry(index)?;
-            x = block.decode(&ctx, &geometry, &positions, x, cache, self.len)?;
+            x = block.decode(&ctx, &model.geometry(), &positions, x, cache, self.len)?;
         }
         self.len += ids.len();
         let channels = model.norm.data.len();
         let mut last = Buffer::alloc(ops, Owner::Activations, "last position", channels)?;
         last.copy_from(ops, 0, &x, x.len() - channels..x.len())?;
         let head = model.head();
-        let compute = head.compute(compute);
-        let (normed, _) =
-            rmsnorm::forward(&ctx, compute, &model.norm, model.eps(), &last, model.wide.head()?)?;
+        let format = head.input(compute);
+        let (normed, _) = rmsnorm::forward(&ctx, format, &model.norm, model.eps(), &last)?;
         let mut logits = Buffer::alloc(ops, Owner::Loss, "logits", head.rows())?;
         linear::forward(&ctx, head, 0..head.rows(), &normed, &mut logits, false)?;
         Ok(logits.to_vec(ops)?)

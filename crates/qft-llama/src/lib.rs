@@ -11,7 +11,6 @@ pub mod pass;
 pub mod sampling;
 pub mod source;
 pub mod tokenizer;
-pub mod wide;
 
 pub use batch::{Batch, IGNORE};
 pub use config::{LlamaConfig, PRESETS, Rope, RopeScaling, TensorKind, TensorSpec};

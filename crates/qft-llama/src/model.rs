@@ -5,10 +5,9 @@ use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
 use crate::pass::Geometry;
 use crate::source::Weights;
-use crate::wide::WideTable;
 use qft_autograd::{Heads, Matrix, TensorId, Vector, Weight};
 use qft_quant::{EncodeReport, HybridFormat, HybridMatrix};
-use qft_tensor::{Buffer, Device, Owner, Transfer};
+use qft_tensor::{Buffer, Device, Owner, RotateRows, Transfer};
 use std::ops::Range;
 
 /// How matrices are stored.
@@ -33,8 +32,6 @@ pub struct Model {
     pub norm: Vector,
     /// Output head `[V, C]`; absent if tied to the embedding.
     pub head: Option<Matrix>,
-    /// Channels of activations that get a second digit.
-    pub wide: WideTable,
     pub(crate) inv_freq: Buffer<f32>,
 }
 
@@ -208,17 +205,11 @@ impl Model {
         let head = if config.tie_word_embeddings { None } else { Some(b.matrix()?) };
         let (owner, name) = (Owner::Workspace, "rotary frequencies");
         let inv_freq = Buffer::from_host(device, owner, name, &config.inv_freq())?;
-        let wide = WideTable::new(device, config)?;
-        Ok(Self { config: config.clone(), embedding, blocks, norm, head, wide, inv_freq })
+        Ok(Self { config: config.clone(), embedding, blocks, norm, head, inv_freq })
     }
 
     /// All parameters in order of ids, to write to.
     pub fn params_mut(&mut self) -> Vec<ParamMut<'_>> {
-        self.state_mut().0
-    }
-
-    /// All that a checkpoint holds of a model: its parameters in order of ids, and the wide channels.
-    pub fn state_mut(&mut self) -> (Vec<ParamMut<'_>>, &mut WideTable) {
         let mut all = vec![ParamMut::Matrix(&mut self.embedding)];
         for Block { attention_norm, q, k, v, o, mlp_norm, gate, up, down } in &mut self.blocks {
             all.push(ParamMut::Vector(attention_norm));
@@ -228,7 +219,7 @@ impl Model {
         }
         all.push(ParamMut::Vector(&mut self.norm));
         all.extend(self.head.iter_mut().map(ParamMut::Matrix));
-        (all, &mut self.wide)
+        all
     }
 
     /// All parameters in order of ids.
@@ -254,23 +245,18 @@ impl Model {
         self.config.rms_norm_eps
     }
 
-    /// What block `index` needs beside its parameters.
-    pub(crate) fn geometry(&self, index: usize) -> Result<Geometry<'_>, qft_autograd::Error> {
-        Self::geometry_of(&self.config, &self.inv_freq, &self.wide, index)
+    /// What a block needs beside its parameters.
+    pub(crate) fn geometry(&self) -> Geometry<'_> {
+        Self::geometry_of(&self.config, &self.inv_freq)
     }
 
-    pub(crate) fn geometry_of<'a>(
-        config: &LlamaConfig,
-        inv_freq: &'a Buffer<f32>,
-        wide: &'a WideTable,
-        index: usize,
-    ) -> Result<Geometry<'a>, qft_autograd::Error> {
+    pub(crate) fn geometry_of<'a>(config: &LlamaConfig, inv_freq: &'a Buffer<f32>) -> Geometry<'a> {
         let heads = Heads {
             query: config.num_attention_heads,
             key_value: config.num_key_value_heads,
             size: config.head_dim,
         };
-        Ok(Geometry { heads, eps: config.rms_norm_eps, inv_freq, wide: wide.block(index)? })
+        Geometry { heads, eps: config.rms_norm_eps, inv_freq }
     }
 
     /// Rows `rows` of a parameter in full precision, as f32 on the host: for export.
@@ -296,6 +282,9 @@ impl Model {
                         precision: qft_quant::Precision::Full,
                         out: decoded.mat_mut(n, k)?,
                     })?;
+                    if matrix.rotated() {
+                        ops.rotate_rows(RotateRows { x: decoded.mat_mut(n, k)? })?;
+                    }
                     decoded.download(ops, 0, out)?;
                 }
             },

@@ -6,7 +6,6 @@
 
 use crate::block::{PendingBlock, SavedBlock};
 use crate::model::Model;
-use crate::wide::{BlockWide, NextWideChannels};
 use crate::{Batch, IGNORE};
 use half::bf16;
 use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradient, VocabularyCut};
@@ -66,7 +65,6 @@ pub(crate) struct Geometry<'a> {
     pub(crate) heads: Heads,
     pub(crate) eps: f32,
     pub(crate) inv_freq: &'a Buffer<f32>,
-    pub(crate) wide: BlockWide<'a>,
 }
 
 /// A micro-batch on the device.
@@ -168,30 +166,6 @@ pub struct StepLoss {
     pub target_tokens: usize,
 }
 
-/// Chooses the wide channels of a model from one forward pass over the micro-batches of a step; nothing in float
-/// compute. Whatever the table held is replaced.
-///
-/// Positions without a target do not count at the head.
-pub fn calibrate(
-    ops: &dyn LayerOps,
-    model: &mut Model,
-    options: &PassOptions,
-    batches: &[Batch],
-) -> Result<(), Error> {
-    if options.compute == Compute::Float {
-        return Ok(());
-    }
-    let (ctxs, tokens) = micro_batches(ops, options, batches)?;
-    let mut next = NextWideChannels::new(ops, &model.config)?;
-    let xs = through_blocks(&ctxs, model, options, &tokens, None, Some(&mut next))?;
-    for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
-        let (_, normed) = head_inputs(ctx, model, tokens, &x)?;
-        next.see_head(ops, &normed)?;
-    }
-    model.wide = next.finish(ops)?;
-    Ok(())
-}
-
 /// The residual stream behind the last block, f32 `[T, C]`; nothing is kept.
 fn infer<'a>(
     ops: &'a dyn LayerOps,
@@ -201,9 +175,9 @@ fn infer<'a>(
 ) -> Result<(Context<'a>, Tokens, Buffer<f32>), Error> {
     let (ctx, tokens) = (options.context(ops, 0), Tokens::new(ops, batch)?);
     let mut x = embedding::forward(&ctx, &model.embedding, &tokens.ids)?;
-    for (index, block) in model.blocks.iter().enumerate() {
+    for block in &model.blocks {
         drop(Stream::round(ops, options.stream, &mut x)?);
-        x = block.infer(&ctx, &model.geometry(index)?, &tokens, x, &mut |_| Ok(()))?;
+        x = block.infer(&ctx, &model.geometry(), &tokens, x)?;
     }
     Ok((ctx, tokens, x))
 }
@@ -230,9 +204,8 @@ pub fn logits(
 ) -> Result<Vec<f32>, Error> {
     let (ctx, tokens, x) = infer(ops, model, options, batch)?;
     let head = model.head();
-    let compute = head.compute(ctx.compute);
-    let (normed, _) =
-        rmsnorm::forward(&ctx, compute, &model.norm, model.eps(), &x, model.wide.head()?)?;
+    let format = head.input(ctx.compute);
+    let (normed, _) = rmsnorm::forward(&ctx, format, &model.norm, model.eps(), &x)?;
     let mut logits = Buffer::alloc(ops, Owner::Loss, "logits", tokens.count() * head.rows())?;
     linear::forward(&ctx, head, 0..head.rows(), &normed, &mut logits, false)?;
     Ok(logits.to_vec(ops)?)
@@ -258,8 +231,8 @@ fn head_inputs(
         Buffer::alloc(ctx.ops, Owner::Activations, "residual stream at targets", m * channels)?;
     let gather = GatherRows { src: x, index: &tokens.index, channels, out: &mut gathered };
     ctx.ops.gather_rows(gather)?;
-    let (compute, wide) = (model.head().compute(ctx.compute), model.wide.head()?);
-    let (normed, rstd) = rmsnorm::forward(ctx, compute, &model.norm, model.eps(), &gathered, wide)?;
+    let format = model.head().input(ctx.compute);
+    let (normed, rstd) = rmsnorm::forward(ctx, format, &model.norm, model.eps(), &gathered)?;
     Ok((AtHead { x: gathered, rstd }, normed))
 }
 
@@ -286,31 +259,26 @@ fn micro_batches<'a>(
 }
 
 /// The residual stream of each micro-batch behind the last block, layer by layer. What the backward pass needs goes
-/// to `stack`, and every block's inputs are shown to `next`, if these are given.
+/// to `stack`, if one is given.
 fn through_blocks(
     ctxs: &[Context<'_>],
     model: &Model,
     options: &PassOptions,
     tokens: &[Tokens],
     mut stack: Option<&mut Stack<Kept>>,
-    mut next: Option<&mut NextWideChannels>,
 ) -> Result<Vec<Buffer<f32>>, Error> {
     let mut xs = Vec::with_capacity(tokens.len());
     for (ctx, tokens) in ctxs.iter().zip(tokens) {
         xs.push(embedding::forward(ctx, &model.embedding, &tokens.ids)?);
     }
-    for (index, block) in model.blocks.iter().enumerate() {
-        let geometry = model.geometry(index)?;
+    for block in &model.blocks {
+        let geometry = model.geometry();
         let mut outputs = Vec::with_capacity(xs.len());
         for ((ctx, tokens), mut x) in ctxs.iter().zip(tokens).zip(xs) {
             let input = Stream::round(ctx.ops, options.stream, &mut x)?;
-            let see = &mut |inputs: [&Activations; 4]| match &mut next {
-                Some(next) => next.see(ctx.ops, inputs),
-                None => Ok(()),
-            };
             outputs.push(match (&mut stack, options.recompute) {
                 (Some(stack), Recompute::None) => {
-                    let (y, saved) = block.forward(ctx, &geometry, tokens, x, input, see)?;
+                    let (y, saved) = block.forward(ctx, &geometry, tokens, x, input)?;
                     stack.push(Kept::All(Box::new(saved)));
                     y
                 }
@@ -319,12 +287,9 @@ fn through_blocks(
                         Some(stack) => stack.push(Kept::Input(input)),
                         None => drop(input),
                     }
-                    block.infer(ctx, &geometry, tokens, x, see)?
+                    block.infer(ctx, &geometry, tokens, x)?
                 }
             });
-        }
-        if let (Some(next), Some(ctx)) = (&mut next, ctxs.first()) {
-            next.choose(ctx.ops, index)?;
         }
         xs = outputs;
     }
@@ -334,8 +299,7 @@ fn through_blocks(
 /// Forward and backward pass over the micro-batches of one step; gradients go to `sink`.
 ///
 /// The loss is the mean over all targets of all micro-batches, so its gradient does not depend on how a batch
-/// is cut. With a sink that updates at once, the model is the updated one on return. The model's wide channels
-/// become those that the activations of this step call for.
+/// is cut. With a sink that updates at once, the model is the updated one on return.
 ///
 /// Errors: [`Error::LossNotFinite`], or more than [`qft_tensor::MAX_MICRO_BATCHES`], before any gradient reaches the
 /// sink.
@@ -348,14 +312,10 @@ pub fn train_step(
 ) -> Result<StepLoss, Error> {
     let (ctxs, tokens) = micro_batches(ops, options, batches)?;
     let target_tokens: usize = tokens.iter().map(|t| t.targets.len()).sum();
-    let mut next = match options.compute {
-        Compute::Int8 => Some(NextWideChannels::new(ops, &model.config)?),
-        Compute::Float => None,
-    };
 
     // Forward, layer by layer.
     let mut stack = Stack::new("activation");
-    let xs = through_blocks(&ctxs, model, options, &tokens, Some(&mut stack), next.as_mut())?;
+    let xs = through_blocks(&ctxs, model, options, &tokens, Some(&mut stack))?;
 
     // Head and loss.
     let positions = tokens.iter().map(|tokens| tokens.targets.len());
@@ -363,9 +323,6 @@ pub fn train_step(
     let (mut at_head, mut heads, mut sum) = (Vec::new(), Vec::new(), 0.0);
     for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
         let (at, normed) = head_inputs(ctx, model, tokens, &x)?;
-        if let Some(next) = &mut next {
-            next.see_head(ops, &normed)?;
-        }
         let (head, nll) = head_loss(ctx, model, tokens, normed, cut)?;
         at_head.push(at);
         heads.push(head);
@@ -375,16 +332,14 @@ pub fn train_step(
         // Before any gradient: with a sink that updates at once, nothing has changed yet.
         return Err(Error::LossNotFinite { sum });
     }
-    let next = next.map(|next| next.finish(ops)).transpose()?;
     let mut tied = TiedGradient::default();
     let mut dxs =
         head_backward(&ctxs, model, &tokens, at_head, heads, target_tokens, &mut tied, sink)?;
 
     // Blocks, from the last to the first; micro-batches in reverse, as they lie on the stack.
-    let Model { blocks, inv_freq, config, wide, .. } = model;
-    for (index, block) in blocks.iter_mut().enumerate().rev() {
-        // The channels of this step: a block that is computed again comes to the same bits.
-        let geometry = Model::geometry_of(config, inv_freq, wide, index)?;
+    let Model { blocks, inv_freq, config, .. } = model;
+    for block in blocks.iter_mut().rev() {
+        let geometry = Model::geometry_of(config, inv_freq);
         let mut pending = PendingBlock::default();
         for i in (0..ctxs.len()).rev() {
             let (ctx, tokens) = (&ctxs[i], &tokens[i]);
@@ -401,6 +356,9 @@ pub fn train_step(
     }
 
     // Embedding.
+    for (ctx, dx) in ctxs.iter().zip(&mut dxs) {
+        linear::rotate(ctx, &model.embedding, dx)?;
+    }
     let lookups: Vec<_> = tokens.iter().map(|t| &t.ids).zip(&dxs).collect();
     if let Some(ctx) = ctxs.first() {
         if model.head.is_none() {
@@ -408,9 +366,6 @@ pub fn train_step(
         } else {
             embedding::backward(ctx, &mut model.embedding, &lookups, sink)?;
         }
-    }
-    if let Some(next) = next {
-        model.wide = next;
     }
     Ok(StepLoss { mean: sum / target_tokens.max(1) as f64, target_tokens })
 }
@@ -449,6 +404,9 @@ fn head_backward(
         }
     }
     drop(heads);
+    for (ctx, dnormed) in ctxs.iter().zip(&mut dnormed) {
+        linear::rotate(ctx, model.head(), dnormed)?;
+    }
     let (mut pending, mut dxs) = (PendingGain::default(), Vec::with_capacity(ctxs.len()));
     for (((ctx, tokens), at), dnormed) in ctxs.iter().zip(tokens).zip(at_head).zip(dnormed) {
         let mut src = Buffer::zeros(ctx.ops, Owner::Workspace, "gradient at targets", at.x.len())?;

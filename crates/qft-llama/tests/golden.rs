@@ -8,6 +8,7 @@ use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::{self, PassOptions, Recompute, StreamFormat};
 use qft_llama::{Batch, LlamaConfig, WeightSource};
 use qft_quant::{HybridFormat, Residual};
+use qft_tensor::rotation::rotate;
 use qft_tensor::{Buffer, Cpu, CpuConfig};
 use qft_testing::material;
 use safetensors::SafeTensors;
@@ -128,7 +129,7 @@ fn int8_loss_is_within_one_percent() {
         for (residual, p) in
             [(Residual::Bits8, 0.0), (Residual::Bits4, 0.001), (Residual::None, 0.01)]
         {
-            let format = HybridFormat { residual, protected_fraction: p };
+            let format = HybridFormat { residual, protected_fraction: p, rotated: true };
             let model = load(&cpu, &dir, WeightFormat::Hybrid(format));
             for text in ["story256", "shakespeare256"] {
                 let batch = batch(&golden.ids(&format!("{text}_ids")));
@@ -148,7 +149,7 @@ fn int8_loss_is_within_one_percent() {
     }
 }
 
-/// Keeps every gradient whole, by tensor.
+/// Keeps every gradient whole, by tensor, and not rotated.
 #[derive(Default)]
 struct Collect(HashMap<u32, Vec<f32>>);
 
@@ -157,11 +158,15 @@ impl GradientSink for Collect {
         &mut self,
         matrix: &mut Matrix,
         rows: Range<usize>,
-        grad: &Buffer<f32>,
+        grad: &mut Buffer<f32>,
     ) -> Result<(), qft_autograd::Error> {
         let kept = self.0.entry(matrix.id.0).or_default();
         assert_eq!(kept.len(), rows.start * matrix.cols(), "rows come in order, each once");
-        kept.extend_from_slice(&grad.host()?[..rows.len() * matrix.cols()]);
+        let grad = &mut grad.host_mut()?[..rows.len() * matrix.cols()];
+        if matrix.rotated() {
+            grad.chunks_exact_mut(matrix.cols()).for_each(rotate);
+        }
+        kept.extend_from_slice(grad);
         Ok(())
     }
 
@@ -218,7 +223,8 @@ fn integer_gradients_are_close() {
         let mut exact = Collect::default();
         let mut model = load(&cpu, &dir, WeightFormat::Float);
         pass::train_step(&cpu, &mut model, &FLOAT, &[batch(&ids)], &mut exact).unwrap();
-        let format = HybridFormat { residual: Residual::Bits8, protected_fraction: 0.01 };
+        let format =
+            HybridFormat { residual: Residual::Bits8, protected_fraction: 0.01, rotated: true };
         let mut model = load(&cpu, &dir, WeightFormat::Hybrid(format));
         let mut integer = Collect::default();
         pass::train_step(&cpu, &mut model, &INT8, &[batch(&ids)], &mut integer).unwrap();
@@ -241,28 +247,25 @@ fn micro_batches_give_the_gradient_of_one_batch() {
     let parts = [batch(&a), batch(&b[..101])];
     // In INT8 the two ways draw other random bits, so their difference is that of two roundings of the output
     // gradient: each some percent of a gradient, as in `integer_gradients_are_close`. The losses are the same: a token
-    // is quantized as among other tokens, with the same wide channels.
+    // is quantized as among other tokens.
     for (options, bound) in [(FLOAT, 1e-5), (INT8, 0.1)] {
         let format = match options.compute {
             Compute::Float => WeightFormat::Float,
             Compute::Int8 => WeightFormat::Hybrid(HybridFormat {
                 residual: Residual::Bits8,
                 protected_fraction: 0.0,
+                rotated: true,
             }),
         };
         let step = |batches: &[Batch]| {
             let mut model = load(&cpu, &dir, format);
-            pass::calibrate(&cpu, &mut model, &options, batches).unwrap();
-            let calibrated = model.wide.channels.to_vec(&cpu).unwrap();
             let mut gradient = Collect::default();
             let loss =
                 pass::train_step(&cpu, &mut model, &options, batches, &mut gradient).unwrap();
-            let wide = (calibrated, model.wide.channels.to_vec(&cpu).unwrap());
-            (loss.mean, wide, gradient.0)
+            (loss.mean, gradient.0)
         };
-        let (one, wide, whole) = step(std::slice::from_ref(&both));
-        let (two, wide_of_parts, cut) = step(&parts);
-        assert_eq!(wide, wide_of_parts);
+        let (one, whole) = step(std::slice::from_ref(&both));
+        let (two, cut) = step(&parts);
         let difference = (one / two - 1.0).abs();
         assert!(difference < 1e-6, "{:?}: {difference}", options.compute);
         for (id, want) in &whole {

@@ -21,10 +21,10 @@ fn lion(criterion: &mut Criterion) {
     let grad = rng.normals(rows * cols, 1e-3);
     for threads in [1, 2] {
         let cpu = Cpu::new(CpuConfig { threads, isa: Isa::detect().unwrap() }).unwrap();
-        let grad = Buffer::from_host(&cpu, Owner::Gradients, "gradient", &grad).unwrap();
+        let mut grad = Buffer::from_host(&cpu, Owner::Gradients, "gradient", &grad).unwrap();
         for residual in [Residual::None, Residual::Bits4, Residual::Bits8] {
-            for protected_fraction in [0.0, 0.01] {
-                let format = HybridFormat { residual, protected_fraction };
+            for (protected_fraction, rotated) in [(0.0, false), (0.0, true), (0.01, true)] {
+                let format = HybridFormat { residual, protected_fraction, rotated };
                 let read = &mut |range: Range<usize>, out: &mut [f32]| {
                     out.copy_from_slice(&w[range.start * cols..range.end * cols]);
                     Ok::<(), Error>(())
@@ -40,7 +40,8 @@ fn lion(criterion: &mut Criterion) {
                     let mut group = criterion.benchmark_group(format!("lion-{unit}"));
                     group.throughput(throughput);
                     let mut step = 0;
-                    let name = format!("{residual:?}-{protected_fraction}");
+                    let basis = if rotated { "-rotated" } else { "" };
+                    let name = format!("{residual:?}-{protected_fraction}{basis}");
                     group.bench_function(BenchmarkId::new(name, threads), |bench| {
                         bench.iter(|| {
                             step += 1;
@@ -48,7 +49,7 @@ fn lion(criterion: &mut Criterion) {
                                 weight: &mut weight,
                                 momentum: &mut momentum,
                                 rows: 0..rows,
-                                grad: grad.mat(rows, cols).unwrap(),
+                                grad: grad.mat_mut(rows, cols).unwrap(),
                                 grad_scale: 1.0,
                                 lr: 1e-6,
                                 config: LionConfig::default(),

@@ -96,7 +96,7 @@ fn quantized(
     (residual, rounding): (Residual, WeightRounding),
 ) -> Result<f64, Box<dyn Error>> {
     let shape = (OUTPUTS, INPUTS);
-    let format = HybridFormat { residual, protected_fraction: 0.0 };
+    let format = HybridFormat { residual, protected_fraction: 0.0, rotated: false };
     let read = &mut |rows: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&start[rows.start * INPUTS..rows.end * INPUTS]);
         Ok::<(), qft_quant::Error>(())
@@ -115,12 +115,12 @@ fn quantized(
         if step == STEPS {
             break;
         }
-        let grad = Buffer::from_host(cpu, Owner::Gradients, "gradient", &grad)?;
+        let mut grad = Buffer::from_host(cpu, Owner::Gradients, "gradient", &grad)?;
         cpu.lion_update(LionUpdate {
             weight: &mut weight,
             momentum: &mut momentum,
             rows: 0..OUTPUTS,
-            grad: grad.mat(OUTPUTS, INPUTS)?,
+            grad: grad.mat_mut(OUTPUTS, INPUTS)?,
             grad_scale: 1.0,
             lr: rate(lr, step),
             config: LionConfig::default(),

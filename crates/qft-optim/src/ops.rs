@@ -2,7 +2,7 @@
 
 use crate::{Error, FloatRule, FloatState, LionConfig, Momentum, WeightRounding};
 use qft_quant::{HybridMatrix, HybridOps};
-use qft_tensor::{Buffer, Device, Mat, Owner, RngKey, Span};
+use qft_tensor::{Buffer, Device, Mat, MatMut, Owner, RngKey, Span};
 use std::ops::Range;
 
 /// What the updates of one step add up, kept on the device: `[tensors, 2]`.
@@ -29,12 +29,15 @@ impl UpdateStats {
 /// Numerics, all in f32 without contraction; products and sums in the order written, `1 - b1`, `1 - b2` and
 /// `lr wd` computed once. `g = grad * grad_scale`; `m` is the decoded momentum, `code |code| (max / 127^2)` for
 /// [`crate::MomentumCode::Sqrt`] and `code (max / 127)` for `Linear`, the bracket computed once a block.
-/// * Direction: `c = b1 m + (1 - b1) g`; `sign(c)` is 0 for zero and NaN.
+/// * Direction: `c = b1 m + (1 - b1) g`; `sign(c)` is 0 for zero and NaN. The step's direction `e` is `sign(c)`.
+/// * Rotation: momentum is that of the weights themselves, whatever their storage, since signs in another basis would be
+///   another optimizer. Where the matrix is stored [rotated](qft_tensor::rotation), `g` is `grad` rotated back, times
+///   `grad_scale`, and `e` is the rotated row of `sign(c)`, which is exact: each is a whole number over 8.
 /// * Weight: the fixed-point `k = q F + r` becomes `k + nearest(d + (u - 1/2))`, ties to even, with
-///   `d = -((F lr / s) sign(c)) - (lr wd) k` limited to +-[`crate::lion::MAX_STEP`], `u` from the low 16 bits of
+///   `d = -((F lr / s) e) - (lr wd) k` limited to +-[`crate::lion::MAX_STEP`], `u` from the low 16 bits of
 ///   the element's random word ([`qft_tensor::rng::offset_from_bits`]); `u = 1/2` for
 ///   [`WeightRounding::Nearest`].
-/// * Protected weight: `v - lr (sign(c) + wd v)`, rounded to bf16 by adding the same 16 bits below the last bit
+/// * Protected weight: `v - lr (e + wd v)`, rounded to bf16 by adding the same 16 bits below the last bit
 ///   kept and cutting there (or to nearest); `q = r = 0` stay.
 /// * Momentum: `m' = b2 m + (1 - b2) g`. The block's new `max` is [`crate::momentum::block_scale`] of the largest
 ///   magnitude. With `a = |m'| (1 / (max / 127^2))` and `k = floor(sqrt(a))` the code is `k`, or `k + 1` if
@@ -60,8 +63,8 @@ pub struct LionUpdate<'a> {
     pub momentum: &'a mut Momentum,
     /// Which rows `grad` belongs to.
     pub rows: Range<usize>,
-    /// Gradient of these rows.
-    pub grad: Mat<'a, f32>,
+    /// Gradient of these rows; rotated in place where the matrix is stored rotated.
+    pub grad: MatMut<'a, f32>,
     /// Multiplies the gradient first: clipping.
     pub grad_scale: f32,
     /// Learning rate of this step.

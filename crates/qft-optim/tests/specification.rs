@@ -8,7 +8,8 @@ use common::{CODES, Planes, RESIDUALS, Step, Trained, key};
 use half::bf16;
 use qft_optim::lion::{GROWN_MAX, MAX_STEP};
 use qft_optim::{LionConfig, MomentumCode, WeightRounding};
-use qft_quant::Residual;
+use qft_quant::{HybridFormat, Residual};
+use qft_tensor::rotation::rotate;
 use qft_tensor::{Cpu, CpuConfig, Isa, Philox};
 use qft_testing::rng::TestRng;
 
@@ -25,6 +26,7 @@ struct Spec {
     cols: usize,
     residual: Residual,
     code: MomentumCode,
+    rotated: bool,
     protected: Vec<bool>,
 }
 
@@ -68,29 +70,71 @@ impl Spec {
         (2 * n * blocks..2 * (n + 1) * blocks).flat_map(|b| philox.block(b as u32)).collect()
     }
 
+    /// The signs of a row as the weights have them: rotated by the definition, or as they are.
+    fn directions(&self, signs: &[f32]) -> Vec<f32> {
+        if !self.rotated {
+            return signs.to_vec();
+        }
+        let (mut out, mut first) = (Vec::new(), 0);
+        for size in [64usize, 16, 4, 1] {
+            let groups = (signs.len() - first) / size;
+            for i in 0..size {
+                for group in 0..groups {
+                    let term = |j: usize| {
+                        let odd = (i & j).count_ones() % 2 == 1;
+                        let sign = signs[first + j * groups + group];
+                        if odd { -sign } else { sign }
+                    };
+                    out.push((0..size).map(term).sum::<f32>() / (size as f32).sqrt());
+                }
+            }
+            first += groups * size;
+        }
+        out
+    }
+
+    /// The signs of a row's directions, from its gradient and momentum.
+    fn signs(&self, planes: &Planes, n: usize, grad: &[f32], step: Step) -> Vec<f32> {
+        let beta1 = step.config.beta1;
+        let direction = |(c, g): (usize, &f32)| {
+            sign(beta1 * self.moment(planes, n, c) + (1.0 - beta1) * (g * step.grad_scale))
+        };
+        grad.iter().enumerate().map(direction).collect()
+    }
+
+    /// The momentum of an element before the step.
+    fn moment(&self, planes: &Planes, n: usize, c: usize) -> f32 {
+        let scale = planes.m_scale[n * self.cols.div_ceil(128) + c / 128].to_f32();
+        let code = f32::from(planes.m[n * self.cols + c]);
+        match self.code {
+            MomentumCode::Sqrt => code * code.abs() * (scale / 16_129.0),
+            MomentumCode::Linear => code * (scale / 127.0),
+        }
+    }
+
     fn step(&self, planes: &mut Planes, grad: &[f32], step: Step) {
         let philox = Philox::new(step.key);
         let again = Philox::new(step.key.rescaling());
         let stochastic = step.rounding == WeightRounding::Stochastic;
-        let LionConfig { beta1, beta2, weight_decay } = step.config;
+        let LionConfig { beta2, weight_decay, .. } = step.config;
         let f = self.residual.steps();
         let blocks = self.cols.div_ceil(128);
         let mut at = 0;
         for n in 0..self.rows {
             let words = self.words(&philox, n);
+            let mut grad = grad[n * self.cols..][..self.cols].to_vec();
+            if self.rotated {
+                rotate(&mut grad);
+            }
+            let directions = self.directions(&self.signs(planes, n, &grad, step));
             let mut ks = Vec::new();
             for b in 0..blocks {
                 let columns = b * 128..((b + 1) * 128).min(self.cols);
-                let old_scale = planes.m_scale[n * blocks + b].to_f32();
                 let mut moments = Vec::new();
                 for c in columns.clone() {
                     let i = n * self.cols + c;
-                    let (g, code) = (grad[i] * step.grad_scale, f32::from(planes.m[i]));
-                    let m = match self.code {
-                        MomentumCode::Sqrt => code * code.abs() * (old_scale / 16_129.0),
-                        MomentumCode::Linear => code * (old_scale / 127.0),
-                    };
-                    let direction = sign(beta1 * m + (1.0 - beta1) * g);
+                    let (g, m) = (grad[c] * step.grad_scale, self.moment(planes, n, c));
+                    let direction = directions[c];
                     moments.push(beta2 * m + (1.0 - beta2) * g);
                     let low = words[c] & 0xFFFF;
                     if self.protected[i] {
@@ -164,15 +208,16 @@ fn round_up(x: f32) -> f32 {
     if down == x { x } else { f32::from_bits(down.to_bits() + 0x1_0000) }
 }
 
-fn compare(cpu: &Cpu, (rows, cols): (usize, usize), residual: Residual, fraction: f64, seed: u64) {
+fn compare(cpu: &Cpu, (rows, cols): (usize, usize), format: HybridFormat, seed: u64) {
+    let HybridFormat { residual, rotated, .. } = format;
     for code in CODES {
         for rounding in [WeightRounding::Stochastic, WeightRounding::Nearest] {
             let mut rng = TestRng::new(seed);
             let mut w = rng.normals(rows * cols, 0.02);
             w[0] = 0.3;
-            let mut trained = Trained::new(cpu, (rows, cols), &w, residual, fraction, code);
+            let mut trained = Trained::in_format(cpu, (rows, cols), &w, format, code);
             let protected = trained.protected();
-            let spec = Spec { rows, cols, residual, code, protected };
+            let spec = Spec { rows, cols, residual, code, rotated, protected };
             let mut want = trained.planes();
             for t in 0..4 {
                 let mut grad = rng.normals(rows * cols, 1e-3);
@@ -186,7 +231,7 @@ fn compare(cpu: &Cpu, (rows, cols): (usize, usize), residual: Residual, fraction
                 spec.step(&mut want, &grad, step);
                 let got = trained.planes();
                 let what = format!(
-                    "[{rows}, {cols}] {residual:?} {fraction} {code:?} {rounding:?} step {t} on {}",
+                    "[{rows}, {cols}] {format:?} {code:?} {rounding:?} step {t} on {}",
                     cpu.isa()
                 );
                 assert_eq!(got.scale, want.scale, "scale: {what}");
@@ -213,8 +258,11 @@ fn every_bit_is_as_documented() {
                     .into_iter()
                     .enumerate()
                 {
-                    for fraction in [0.0, 0.01, 0.05] {
-                        compare(&cpu, shape, residual, fraction, i as u64);
+                    for (protected_fraction, rotated) in
+                        [(0.0, false), (0.01, true), (0.05, false), (0.0, true)]
+                    {
+                        let format = HybridFormat { residual, protected_fraction, rotated };
+                        compare(&cpu, shape, format, i as u64);
                     }
                 }
             }

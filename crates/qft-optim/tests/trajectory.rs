@@ -215,13 +215,13 @@ fn what_is_out_of_range_is_refused() {
     let cpu = cpu();
     let mut trained =
         Trained::new(&cpu, (2, 8), &[0.1; 16], Residual::None, 0.0, MomentumCode::Sqrt);
-    let grad = qft_tensor::Buffer::zeros(&cpu, qft_tensor::Owner::Gradients, "g", 16).unwrap();
+    let mut grad = qft_tensor::Buffer::zeros(&cpu, qft_tensor::Owner::Gradients, "g", 16).unwrap();
     let mut update = |config, cols, tensor| {
         let op = qft_optim::LionUpdate {
             weight: &mut trained.weight,
             momentum: &mut trained.momentum,
             rows: 0..2,
-            grad: grad.mat(2, cols).unwrap(),
+            grad: grad.mat_mut(2, cols).unwrap(),
             grad_scale: 1.0,
             lr: 0.1,
             config,

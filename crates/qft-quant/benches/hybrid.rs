@@ -19,7 +19,7 @@ const SHAPE: (usize, usize) = (768, 2048);
 const TOKENS: usize = 1024;
 
 fn matrix(cpu: &Cpu, w: &[f32], residual: Residual, protected_fraction: f64) -> HybridMatrix {
-    let format = HybridFormat { residual, protected_fraction };
+    let format = HybridFormat { residual, protected_fraction, rotated: false };
     let read = &mut |rows: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&w[rows.start * SHAPE.1..rows.end * SHAPE.1]);
         Ok::<(), Error>(())

@@ -31,7 +31,7 @@ fn main() -> Result<(), Error> {
     let w = weights();
     println!("protected    weights   mean scale   L2 error   without protection");
     for protected_fraction in [0.0, 0.001, 0.01] {
-        let format = HybridFormat { residual: Residual::Bits8, protected_fraction };
+        let format = HybridFormat { residual: Residual::Bits8, protected_fraction, rotated: false };
         let read = &mut |rows: Range<usize>, out: &mut [f32]| {
             out.copy_from_slice(&w[rows.start * COLS..rows.end * COLS]);
             Ok::<(), Error>(())

@@ -19,7 +19,8 @@ use crate::protected::BLOCK_COLS;
 use crate::{Error, HybridFormat, HybridMatrix};
 use half::bf16;
 use qft_tensor::ledger::Registration;
-use qft_tensor::{DType, Device, Host, Owner, Transfer};
+use qft_tensor::rotation::rotate;
+use qft_tensor::{DType, Device, Host, Kernel, Owner, Transfer};
 use rayon::prelude::*;
 use row::{AllFinite, EncodeRow, EncodedRow};
 use select::{Candidates, Collect, Histogram};
@@ -81,6 +82,7 @@ impl HybridMatrix {
                 let block = &mut floats[..rows.len() * shape.1];
                 read(rows.clone(), block)?;
                 encoder.check_finite(host, rows.start, block)?;
+                encoder.rotate(host, block);
                 histogram.add(host, block);
             }
             encoder.threshold = histogram.threshold();
@@ -89,6 +91,7 @@ impl HybridMatrix {
             let block = &mut floats[..rows.len() * shape.1];
             read(rows.clone(), block)?;
             encoder.check_finite(host, rows.start, block)?;
+            encoder.rotate(host, block);
             encoder.push(host, rows, block, (&mut q, &mut residual))?;
         }
         Ok(encoder.finish()?)
@@ -107,6 +110,17 @@ impl HybridMatrix {
         let histogram = encoder.histogram();
         drop((blocks, histogram));
         Ok(encoder.matrix)
+    }
+}
+
+struct Rotate<'a>(&'a mut [f32]);
+
+impl Kernel for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        rotate(self.0);
     }
 }
 
@@ -186,6 +200,15 @@ impl<'a> Encoder<'a> {
                 col: at % cols,
                 value: block[at],
             }),
+        }
+    }
+
+    /// Rotates a block of rows, if the matrix is stored so.
+    fn rotate(&self, host: &Host, block: &mut [f32]) {
+        if self.matrix.format().rotated {
+            let isa = host.isa();
+            let rows = block.par_chunks_mut(self.matrix.cols());
+            host.for_each(rows, |row| isa.run(Rotate(row)));
         }
     }
 

@@ -45,6 +45,8 @@ pub struct HybridFormat {
     pub residual: Residual,
     /// Fraction of the weights that are protected, 0 to [`MAX_PROTECTED_FRACTION`].
     pub protected_fraction: f64,
+    /// Whether rows are stored [rotated](qft_tensor::rotation): `W R`.
+    pub rotated: bool,
 }
 
 impl HybridFormat {

@@ -43,9 +43,8 @@ impl DecodeRows<'_> {
 
 /// Adds the sparse part of `y = x W^T`: `y[t, n] += a_t * sum over protected (n, k) of x[t, k] * v`.
 ///
-/// Shapes: `x` `[T, K]` with a scale per row, `y` f32 `[T, rows.len()]`; `x[t, k]` is the integer, of both digits
-/// where channel `k` is [wide](qft_tensor::wide). Numerics: from zero, f32 fused
-/// multiply-adds in rising column order, then one product with `a_t`, then one sum. Nothing happens if the matrix has no
+/// Shapes: `x` `[T, K]` with a scale per row, `y` f32 `[T, rows.len()]`; `x[t, k]` is the integer. Numerics: from zero, f32
+/// fused multiply-adds in rising column order, then one product with `a_t`, then one sum. Nothing happens if the matrix has no
 /// protected weights.
 #[derive(Debug)]
 pub struct SparseForward<'a> {

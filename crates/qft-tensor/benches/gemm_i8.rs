@@ -66,7 +66,6 @@ fn products(c: &mut Criterion) {
                 col_scale: Some(&col_scale),
                 out_stride: n,
                 accumulate: false,
-                digits: None,
             };
             let operations = 2 * m as u64 * n as u64 * k as u64;
             group.throughput(Throughput::Elements(operations));

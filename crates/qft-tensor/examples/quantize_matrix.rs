@@ -91,7 +91,6 @@ fn products(cpu: &Cpu, x: &[f32], w: &[f32]) -> Result<(Vec<f32>, Vec<f32>), Err
         col_scale: Some(w.scale.all()),
         out: out.mat_mut(TOKENS, OUTPUTS)?,
         accumulate: false,
-        wide: None,
     })?;
     Ok((float, out.to_vec(cpu)?))
 }

@@ -385,6 +385,12 @@ impl<'a, T: Element> MatMut<'a, T> {
         self.start
     }
 
+    /// The same view, for a shorter time.
+    pub fn reborrow(&mut self) -> MatMut<'_, T> {
+        let MatMut { start, rows, cols, stride, .. } = *self;
+        MatMut { buffer: self.buffer, start, rows, cols, stride }
+    }
+
     /// The buffer behind the view.
     pub fn buffer_mut(&mut self) -> &mut Buffer<T> {
         self.buffer

@@ -1,9 +1,9 @@
 //! The CPU backend: memory, threads, and the implementation of every operation of this crate.
 
 mod gemm;
+pub mod int8_rows;
 mod memory;
 mod quantize;
-pub mod wide;
 
 use crate::buffer::RawBuffer;
 use crate::pool::FreeBlocks;

@@ -1,6 +1,5 @@
 //! Matrix products: the operation descriptions, their checks, and the trait a device implements.
 
-use crate::wide::{WIDE, WIDE_RADIX, WideDigits};
 use crate::{Device, Element, Error, Mat, MatMut, Span};
 
 /// The longest contraction whose INT8 products always fit an `i32` sum: `K * 128 * 128 < 2^31`.
@@ -35,14 +34,7 @@ impl Orientation {
 /// Numerics: the sum is an exact `i32`; it is converted to f32, multiplied by `row_scale`, then by
 /// `col_scale`, then added to `out` if `accumulate`. Independent of thread count and instruction set.
 ///
-/// `wide` are the second digits of an activation with [wide channels](crate::wide), places `j` of channel `c_j`:
-///
-/// * of `a` in [`Orientation::Nt`]: the sum becomes `sum_k a * b + 128 sum_j high[m, j] * b[n, c_j]`, exact;
-/// * of `b` in [`Orientation::Tn`]: when `out` is complete, each `out[m, c_j]` is raised by
-///   128 times the product `sum_k a[k, m] * high[k, j]`, which is scaled as above before it is multiplied by 128.
-///
-/// Errors: [`Error::ShapeMismatch`], also for `wide` in [`Orientation::Nn`]; [`Error::AccumulatorRange`] if
-/// `K > MAX_K`, or `K + 1024 > MAX_K` with wide channels in [`Orientation::Nt`].
+/// Errors: [`Error::ShapeMismatch`]; [`Error::AccumulatorRange`] if `K > MAX_K`.
 /// Source: docs/ALGORITHM.md#integer-products.
 #[derive(Debug)]
 pub struct GemmI8<'a> {
@@ -60,8 +52,6 @@ pub struct GemmI8<'a> {
     pub out: MatMut<'a, f32>,
     /// Whether to add to `out` instead of overwriting it.
     pub accumulate: bool,
-    /// Second digits of the operand that is an activation.
-    pub wide: Option<WideDigits<'a>>,
 }
 
 impl GemmI8<'_> {
@@ -69,24 +59,8 @@ impl GemmI8<'_> {
     pub fn check(&self) -> Result<(usize, usize, usize), Error> {
         const OP: &str = "gemm_i8";
         let (m, n, k) = dims(OP, self.orientation, &self.a, &self.b, &self.out)?;
-        let rows = self.wide.map(|_| if self.orientation == Orientation::Nt { m } else { k });
-        // A second digit counts as 128 terms.
-        let terms = match self.orientation {
-            Orientation::Nt if rows.is_some() => k.saturating_add(WIDE * WIDE_RADIX as usize),
-            _ => k,
-        };
-        if terms > MAX_K {
-            return Err(Error::AccumulatorRange { op: OP, k: terms });
-        }
-        if let (Some(wide), Some(rows)) = (&self.wide, rows) {
-            let got = (wide.channels.len(), wide.high.rows(), wide.high.cols());
-            if self.orientation == Orientation::Nn || got != (WIDE, rows, WIDE) {
-                return Err(Error::shape(
-                    OP,
-                    format_args!("{WIDE} wide channels, digits [{rows}, {WIDE}], in Nt or Tn"),
-                    format_args!("{}, [{}, {}], {:?}", got.0, got.1, got.2, self.orientation),
-                ));
-            }
+        if k > MAX_K {
+            return Err(Error::AccumulatorRange { op: OP, k });
         }
         for (name, scale, len) in [("row", self.row_scale, m), ("column", self.col_scale, n)] {
             if let Some(scale) = scale.filter(|s| s.len() != len) {

@@ -3,7 +3,7 @@
 use crate::buffer::{RawBuffer, Storage};
 use crate::{
     DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps, Host, Ledger, Owner,
-    QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, SelectWide,
+    QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -108,15 +108,11 @@ impl QuantizeOps for Planner {
         op.check()
     }
 
+    fn rotate_rows(&self, _op: RotateRows<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn dequantize(&self, op: Dequantize<'_>) -> Result<(), Error> {
-        op.check()
-    }
-
-    fn raise_maxima(&self, op: RaiseMaxima<'_>) -> Result<(), Error> {
-        op.check()
-    }
-
-    fn select_wide(&self, op: SelectWide<'_>) -> Result<(), Error> {
         op.check()
     }
 }

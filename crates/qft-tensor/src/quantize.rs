@@ -1,7 +1,6 @@
 //! INT8 matrices with float scales, and the operations between them and float matrices.
 
-use crate::wide::{RaiseMaxima, SelectWide, WIDE};
-use crate::{Buffer, Device, Error, GemmOps, Mat, MatMut, Owner, Rounding, Span, Wide, WideDigits};
+use crate::{Buffer, Device, Error, GemmOps, Mat, MatMut, Owner, RotateRows, Rounding, Span};
 
 /// Which elements of a matrix share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,19 +21,17 @@ impl ScaleAxis {
     }
 }
 
-/// An INT8 matrix with float scales: element `[r, c]` stands for `q[r, c] * scale`, or for
-/// `(q[r, c] + 128 * high) * scale` where `c` is one of its [wide channels](crate::wide).
+/// An INT8 matrix with float scales: element `[r, c]` stands for `q[r, c] * scale`.
 #[derive(Debug)]
 pub struct QMatrix {
     /// i8 `[rows, cols]`, values in -127..=127.
     pub q: Buffer<i8>,
     /// f32, as many as [`ScaleAxis::scales`] says, none negative.
     pub scale: Buffer<f32>,
-    /// The wide channels, given at allocation, and their second digits.
-    pub wide: Option<Box<Wide>>,
     rows: usize,
     cols: usize,
     axis: ScaleAxis,
+    rotated: bool,
 }
 
 impl QMatrix {
@@ -57,26 +54,17 @@ impl QMatrix {
         Ok(Self {
             q: Buffer::alloc(device, owner, name, len)?,
             scale: Buffer::alloc(device, owner, name, axis.scales(rows, cols))?,
-            wide: None,
             rows,
             cols,
             axis,
+            rotated: false,
         })
     }
 
-    /// Allocates a matrix with one scale per row and a second digit in the channels that `choice` names, u32
-    /// [`WIDE`]: an activation.
-    ///
-    /// Errors: [`Error::TooLarge`], [`Error::OutOfMemory`], [`Error::ShapeMismatch`] for another number of places.
-    pub fn alloc_wide(
-        device: &dyn Device,
-        owner: Owner,
-        name: &'static str,
-        (rows, cols): (usize, usize),
-        choice: Span<'_, u32>,
-    ) -> Result<Self, Error> {
-        let matrix = Self::alloc(device, owner, name, (rows, cols), ScaleAxis::Row)?;
-        Ok(Self { wide: Some(Box::new(Wide::alloc(device, owner, rows, choice)?)), ..matrix })
+    /// The same matrix, whose rows are [rotated](crate::rotation) before they are quantized if `rotated`: an
+    /// input of a linear layer, with one scale per row.
+    pub fn with_rotation(self, rotated: bool) -> Self {
+        Self { rotated, ..self }
     }
 
     /// Number of rows.
@@ -89,6 +77,11 @@ impl QMatrix {
         self.cols
     }
 
+    /// Whether rows are [rotated](crate::rotation) before they are quantized.
+    pub fn is_rotated(&self) -> bool {
+        self.rotated
+    }
+
     /// Which elements share a scale.
     pub fn axis(&self) -> ScaleAxis {
         self.axis
@@ -97,20 +90,6 @@ impl QMatrix {
     /// The integers as a matrix.
     pub fn ints(&self) -> Result<Mat<'_, i8>, Error> {
         self.q.mat(self.rows, self.cols)
-    }
-
-    /// The second digits of its wide channels, for a product.
-    pub fn wide_digits(&self) -> Result<Option<WideDigits<'_>>, Error> {
-        let Some(wide) = &self.wide else { return Ok(None) };
-        let high = wide.high.mat(self.rows, WIDE)?;
-        Ok(Some(WideDigits { channels: wide.channels.all(), high }))
-    }
-
-    fn expect_no_wide(&self, op: &'static str) -> Result<(), Error> {
-        match self.wide {
-            None => Ok(()),
-            Some(_) => Err(Error::shape(op, "one digit per element", "wide channels")),
-        }
     }
 
     fn expect_shape(&self, op: &'static str, rows: usize, cols: usize) -> Result<(), Error> {
@@ -129,9 +108,8 @@ impl QMatrix {
 ///
 /// Shapes: `x` f32 `[T, K]`, `fold` f32 `[K]` or absent, `out` `[T, K]` with
 /// [`ScaleAxis::Row`]. `fold` multiplies column `k` before the absmax is taken: the scale that lies on the
-/// contraction axis of a later product. An `out` with [wide channels](crate::wide) is written to nearest
-/// and without `fold`: a row's absmax is [`crate::wide::row_absmax`], and a wide value becomes
-/// [`crate::wide::digits`]; the second digits of unused places are 0.
+/// contraction axis of a later product. Where `out` is [rotated](crate::rotation), each row is rotated first; this is to
+/// nearest and without `fold`.
 /// Numerics: an all-zero (or subnormal) row gets scale 0; values are clamped to -127..=127; NaN becomes 0.
 /// Stochastic bits are those of row `first_row + t`, element `k`. Errors: [`Error::ShapeMismatch`].
 #[derive(Debug)]
@@ -154,8 +132,8 @@ impl QuantizeRows<'_> {
         if self.out.axis == ScaleAxis::Column {
             return Err(Error::shape(OP, "scales per row", "scales per column"));
         }
-        if self.out.wide.is_some() && (self.fold.is_some() || self.rounding != Rounding::Nearest) {
-            let expected = "wide channels rounded to nearest, without factors";
+        if self.out.rotated && (self.fold.is_some() || self.rounding != Rounding::Nearest) {
+            let expected = "rotated rows, to nearest and without factors";
             let got = format_args!("{:?}, factors: {}", self.rounding, self.fold.is_some());
             return Err(Error::shape(OP, expected, got));
         }
@@ -187,12 +165,14 @@ impl QuantizeCols<'_> {
         if self.out.axis != ScaleAxis::Column {
             return Err(Error::shape(OP, "scales per column", format_args!("{:?}", self.out.axis)));
         }
-        self.out.expect_no_wide(OP)?;
+        if self.out.rotated {
+            return Err(Error::shape(OP, "columns as they are", "rotated rows"));
+        }
         expect_len(OP, self.fold, self.x.rows())
     }
 }
 
-/// `out[r, c] = q[r, c] * scale`, with both digits of a wide channel.
+/// `out[r, c] = q[r, c] * scale`; a rotated matrix stays rotated.
 ///
 /// Shapes: `x` `[R, C]`, `out` f32 `[R, C]`. Numerics: one f32 product. Errors: [`Error::ShapeMismatch`].
 #[derive(Debug)]
@@ -227,12 +207,9 @@ pub trait QuantizeOps: GemmOps {
     /// See [`QuantizeCols`].
     fn quantize_cols(&self, op: QuantizeCols<'_>) -> Result<(), Error>;
 
+    /// See [`RotateRows`].
+    fn rotate_rows(&self, op: RotateRows<'_>) -> Result<(), Error>;
+
     /// See [`Dequantize`].
     fn dequantize(&self, op: Dequantize<'_>) -> Result<(), Error>;
-
-    /// See [`RaiseMaxima`].
-    fn raise_maxima(&self, op: RaiseMaxima<'_>) -> Result<(), Error>;
-
-    /// See [`SelectWide`].
-    fn select_wide(&self, op: SelectWide<'_>) -> Result<(), Error>;
 }

@@ -44,7 +44,6 @@ fn job(dir: &Path, windows: &Windows, outliers: bool, compute: Compute) -> (f64,
         let batches = (0..HELD_OUT / rows).map(|i| windows.batch(start + i * rows, rows));
         trainer.evaluate(&cpu, batches.map(Ok)).unwrap().0
     };
-    trainer.calibrate(&cpu, &[windows.batch(0, rows)]).unwrap();
     let before = held_out(&trainer);
     let total = steps as u64;
     let schedule =
@@ -78,7 +77,7 @@ fn gaps(dir: &Path, windows: &Windows, outliers: bool) -> (f64, f64) {
 /// How much more integer compute may lose than float compute, before training and after: on an ordinary model, and on
 /// one with outlier channels, where a single digit loses 1.7 % of both. There Lion's steps are large beside the weights
 /// that were divided, and two runs that differ by roundings end up to 0.7 % apart.
-const BOUNDS: [(f64, f64); 2] = [(0.001, 0.001), (0.002, 0.01)];
+const BOUNDS: [(f64, f64); 2] = [(0.001, 0.003), (0.002, 0.01)];
 
 #[test]
 fn integer_compute_holds_on_outlier_channels() {
@@ -104,28 +103,4 @@ fn outlier_channels_leave_the_function_as_it_was() {
         trainer.evaluate(&cpu, std::iter::once(Ok(windows.batch(0, 4)))).unwrap().0
     });
     assert!((losses[1] / losses[0] - 1.0).abs() < SAME, "{losses:?}");
-}
-
-/// All four inputs of a block have outlier channels, and in all four they are found: by calibration and by a step.
-#[test]
-fn every_input_of_a_block_has_its_wide_channels() {
-    let cpu = cpu();
-    let windows = Windows::shakespeare(64);
-    let options = state_options(States::Full);
-    let mut trainer = trainer_of(&cpu, &material::stories260k(), true, &options);
-    let batches = [windows.batch(0, 4)];
-    for step in [false, true] {
-        if step {
-            trainer.step(&cpu, &batches, 1e-4).unwrap();
-        } else {
-            trainer.calibrate(&cpu, &batches).unwrap();
-        }
-        let inputs = trainer.model.wide.inputs(&cpu).unwrap();
-        assert_eq!(inputs.len(), 4 * trainer.model.config.num_hidden_layers + 1);
-        for input in inputs {
-            println!("{:?}, {}: {:?}", input.block, input.input, input.channels);
-            let found = !input.channels.is_empty() || input.block.is_none();
-            assert!(found, "{:?}, {}", input.block, input.input);
-        }
-    }
 }

@@ -64,7 +64,7 @@ impl<S: GradientSink> GradientSink for Watch<'_, S> {
         &mut self,
         matrix: &mut Matrix,
         rows: Range<usize>,
-        grad: &Buffer<f32>,
+        grad: &mut Buffer<f32>,
     ) -> Result<(), Error> {
         self.look();
         self.inner.matrix_rows(matrix, rows, grad)?;
@@ -155,8 +155,8 @@ fn stored_in_blocks(size: usize) -> Vec<(Vec<i8>, Vec<u32>)> {
         let grad = rng.normals(rows * cols, 1e-3);
         for block in linear::blocks(0..rows, size.min(rows)) {
             let grad = &grad[block.start * cols..block.end * cols];
-            let grad = Buffer::from_host(&cpu, Owner::Gradients, "block", grad).unwrap();
-            sink.matrix_rows(matrix, block, &grad).unwrap();
+            let mut grad = Buffer::from_host(&cpu, Owner::Gradients, "block", grad).unwrap();
+            sink.matrix_rows(matrix, block, &mut grad).unwrap();
         }
     }
     sink.apply(&cpu, &mut trainer.optimizer, &mut trainer.model, numbers).unwrap();

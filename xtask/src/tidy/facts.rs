@@ -29,7 +29,6 @@ const LINEAR: &str = "crates/qft-autograd/src/layers/linear.rs";
 const LOSS_HEAD: &str = "crates/qft-autograd/src/layers/loss_head.rs";
 const BLOCKS: &str = "crates/qft-tensor/src/simd/gemm_i8/blocks.rs";
 const GEMM: &str = "crates/qft-tensor/src/gemm.rs";
-const WIDE: &str = "crates/qft-tensor/src/wide.rs";
 const PURPOSE: &str = "crates/qft-tensor/src/purpose.rs";
 const MOMENTUM: &str = "crates/qft-optim/src/momentum.rs";
 const PROTECTED: &str = "crates/qft-quant/src/protected.rs";
@@ -44,15 +43,13 @@ const TENSOR_README: &str = "crates/qft-tensor/README.md";
 const TENSOR_GEMM: &str = "crates/qft-tensor/src/simd/gemm_i8.rs";
 
 #[rustfmt::skip]
-const FACTS: [Fact; 22] = [
+const FACTS: [Fact; 20] = [
     Fact(ALGORITHM, "at most {} MiB of gradient exist", Written::FloatsMib, LINEAR, "BLOCK_ELEMENTS"),
     Fact("crates/qft-train/tests/states.rs", "at most {} MiB, and the INT8", Written::FloatsMib, LINEAR, "BLOCK_ELEMENTS"),
     Fact(ALGORITHM, "at most 2^{} elements", Written::Log2, LOSS_HEAD, "KEPT_ELEMENTS"),
     Fact(DECISIONS, "Up to {} MiB they are kept", Written::FloatsMib, LOSS_HEAD, "KEPT_ELEMENTS"),
     Fact(ALGORITHM, "up to {} terms cannot overflow", Written::Commas, GEMM, "MAX_K"),
     Fact(TENSOR_README, "`MAX_K` = {} terms", Written::Spaces, GEMM, "MAX_K"),
-    Fact(ALGORITHM, "up to W = {} *wide* channels", Written::Plain, WIDE, "WIDE"),
-    Fact(ALGORITHM, "`Σ_k X̂[t,k] q[n,k] + {} Σ_j", Written::Plain, WIDE, "WIDE_RADIX"),
     Fact(ALGORITHM, "at most {} micro-batches", Written::Plain, PURPOSE, "MAX_MICRO_BATCHES"),
     Fact(ARCHITECTURE, "at most {} of them", Written::Plain, PURPOSE, "MAX_MICRO_BATCHES"),
     Fact(ALGORITHM, "maximum per block of {}.", Written::Plain, MOMENTUM, "BLOCK"),

@@ -2,10 +2,10 @@
 
 use crate::Error;
 use crate::ops::ActivationsOut;
-use qft_tensor::cpu::wide::{self, Int8Rows};
+use qft_tensor::cpu::int8_rows::{self, Int8Rows};
 
 /// Rows per task.
-pub(super) const PER_TASK: usize = wide::ROWS;
+pub(super) const PER_TASK: usize = int8_rows::ROWS;
 
 /// [`PER_TASK`] rows of a [`ActivationsOut`].
 pub(super) enum OutRows<'a> {

@@ -1,6 +1,6 @@
 //! The embedding table: lookup, and its gradient by blocks of rows.
 
-use super::linear::{block_rows, blocks};
+use super::linear::{self, block_rows, blocks};
 use crate::ops::{EmbedBackward, EmbedForward};
 use crate::{Context, Error, GradientSink, Matrix};
 use qft_tensor::{Buffer, Owner};
@@ -12,8 +12,9 @@ pub fn forward(ctx: &Context<'_>, table: &Matrix, ids: &Buffer<u32>) -> Result<B
     let (vocab, channels) = (table.rows(), table.cols());
     let mut out =
         Buffer::alloc(ctx.ops, Owner::Activations, "residual stream", ids.len() * channels)?;
-    let table = table.table();
-    ctx.ops.embed_forward(EmbedForward { ids, table, vocab, channels, out: &mut out })?;
+    let rows = EmbedForward { ids, table: table.table(), vocab, channels, out: &mut out };
+    ctx.ops.embed_forward(rows)?;
+    linear::rotate(ctx, table, &mut out)?;
     Ok(out)
 }
 
@@ -35,7 +36,7 @@ pub fn backward(
             let grad = grad.mat_mut(rows.len(), channels)?;
             ctx.ops.embed_backward(EmbedBackward { ids, dy, rows: rows.clone(), grad })?;
         }
-        sink.matrix_rows(table, rows, &grad)?;
+        sink.matrix_rows(table, rows, &mut grad)?;
     }
     Ok(())
 }

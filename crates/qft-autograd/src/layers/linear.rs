@@ -7,7 +7,9 @@
 //! * `dx[t, k] = z_t sum_n Z[t, n] Q[n, k]`, with `dy[t, n] s_n` quantized per token (`z_t`);
 //! * `dW[n, k] = u_n sum_t U[t, n] X[t, k]`, with `dy[t, n] a_t` quantized per output (`u_n`).
 //!
-//! An input may have [wide channels](qft_tensor::wide), which carry a second digit into the products with it.
+//! Input and weight are [rotated](qft_tensor::rotation) along the contraction of the first product, so that no channel of
+//! the input stands out: `dx` and `dW` come out rotated, too. Whoever reads `dx` rotates it back, once, with [`rotate`]; `dW`
+//! goes to the sink as it is.
 //! Protected weights read the same integers and join in float: see `docs/ALGORITHM.md#linear`.
 
 use crate::activations::Activations;
@@ -15,7 +17,7 @@ use crate::{Context, Error, GradientSink, Matrix, Weight};
 use qft_quant::{DecodeRows, HybridMatrix, Precision, SparseBackward, SparseForward};
 use qft_tensor::{
     Buffer, GemmF32, GemmI8, Orientation, Owner, Purpose, QMatrix, QuantizeCols, QuantizeRows,
-    Rounding, ScaleAxis, WideDigits,
+    RotateRows, Rounding, ScaleAxis,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -71,7 +73,6 @@ pub fn forward(
                 col_scale: Some(scale),
                 out: y.mat_mut(tokens, rows.len())?,
                 accumulate,
-                wide: x.wide_digits()?,
             })?;
             if weight.protected.is_some() {
                 let y = y.mat_mut(tokens, rows.len())?;
@@ -139,7 +140,6 @@ pub fn backward_input(
                 col_scale: None,
                 out: dx.mat_mut(tokens, k)?,
                 accumulate,
-                wide: None,
             })?;
             if weight.protected.is_some() {
                 let dx = dx.mat_mut(tokens, k)?;
@@ -170,6 +170,16 @@ pub fn backward_input(
         }
     }
     Ok(())
+}
+
+/// Rotates f32 `[T, K]` in place, if the matrix is stored rotated: the gradient of its input back from its basis, once all
+/// products have been added, or that of an embedding's rows to it.
+pub fn rotate(ctx: &Context<'_>, w: &Matrix, x: &mut Buffer<f32>) -> Result<(), Error> {
+    if !w.rotated() {
+        return Ok(());
+    }
+    let (rows, cols) = (x.len() / w.cols().max(1), w.cols());
+    Ok(ctx.ops.rotate_rows(RotateRows { x: x.mat_mut(rows, cols)? })?)
 }
 
 /// Decodes a weight block by block into one temporary.
@@ -259,12 +269,6 @@ impl PendingGradient {
                 // At least one product, which sets the gradient of no tokens to zero.
                 for start in (0..tokens.max(1)).step_by(CONTRACTION_TOKENS) {
                     let chunk = start..(start + CONTRACTION_TOKENS).min(tokens);
-                    let wide = x.wide_digits()?.map(|digits| {
-                        Ok::<_, Error>(WideDigits {
-                            high: digits.high.row_range(chunk.clone())?,
-                            ..digits
-                        })
-                    });
                     ctx.ops.gemm_i8(GemmI8 {
                         orientation: Orientation::Tn,
                         a: u.ints()?.row_range(chunk.clone())?.col_range(part.clone())?,
@@ -273,7 +277,6 @@ impl PendingGradient {
                         col_scale: None,
                         out: grad.mat_mut(rows, k)?,
                         accumulate: accumulate || start > 0,
-                        wide: wide.transpose()?,
                     })?;
                 }
             }
@@ -311,7 +314,7 @@ pub fn flush(
         for (i, share) in pending.iter().enumerate() {
             share.multiply(ctx, block.clone(), &mut grad, i > 0)?;
         }
-        sink.matrix_rows(w, block, &grad)?;
+        sink.matrix_rows(w, block, &mut grad)?;
     }
     pending.clear();
     Ok(())

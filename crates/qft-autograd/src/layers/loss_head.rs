@@ -212,7 +212,7 @@ fn flush_block(
             let grad = grad.mat_mut(part.len(), channels)?;
             ctx.ops.embed_backward(EmbedBackward { ids, dy, rows: rows.clone(), grad })?;
         }
-        sink.matrix_rows(head, rows, &grad)?;
+        sink.matrix_rows(head, rows, &mut grad)?;
     }
     Ok(())
 }

@@ -2,25 +2,24 @@
 
 use crate::activations::Activations;
 use crate::ops::{RmsNormBackward, RmsNormForward};
-use crate::{Compute, Context, Error, GradientSink, Vector};
-use qft_tensor::{Buffer, Owner, Span};
+use crate::{Context, Error, GradientSink, InputFormat, Vector};
+use qft_tensor::{Buffer, Owner};
 
-/// Normalizes `x` f32 `[T, C]` into the format that the next linear layers need, with these
-/// [wide channels](qft_tensor::wide); also returns `rstd` `[T]`.
+/// Normalizes `x` f32 `[T, C]` into the format that the next linear layers need; also returns `rstd` `[T]`.
 pub fn forward(
     ctx: &Context<'_>,
-    compute: Compute,
+    format: InputFormat,
     gain: &Vector,
     eps: f32,
     x: &Buffer<f32>,
-    wide: Span<'_, u32>,
 ) -> Result<(Activations, Buffer<f32>), Error> {
     let channels = gain.data.len();
     let (tokens, owner) = (x.len() / channels, Owner::Activations);
     let mut rstd = Buffer::alloc(ctx.ops, owner, "rstd", tokens)?;
-    let mut normed = Activations::alloc(ctx.ops, compute, "normed", (tokens, channels), wide)?;
+    let mut normed = Activations::alloc(ctx.ops, format, "normed", (tokens, channels))?;
     let out = normed.out();
     ctx.ops.rmsnorm_forward(RmsNormForward { x, gain: &gain.data, eps, rstd: &mut rstd, out })?;
+    normed.rotate_floats(ctx.ops, format)?;
     Ok((normed, rstd))
 }
 

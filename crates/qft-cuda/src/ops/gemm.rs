@@ -2,7 +2,7 @@
 
 use crate::scratch::ScratchUse;
 use crate::{Arg, Cuda, Launch};
-use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, Orientation, WideDigits};
+use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, Orientation};
 
 /// What the asynchronous copies need of addresses and strides, in bytes.
 const ALIGNMENT: u64 = 16;
@@ -86,10 +86,6 @@ const HOPPER_NN: Tiling =
 
 /// Rows and columns of the result per block of the float kernels, and their threads.
 const F32_TILE: (u32, u32, u32) = (128, 64, 256);
-
-/// Rows of the result per block of the kernel for second digits in the gradient of a weight, and its threads.
-const WIDE_ROWS: u32 = 32;
-const WIDE_THREADS: u32 = 256;
 
 impl Tiling {
     /// The kernel and its launch for a result `[m, n]`.
@@ -242,7 +238,7 @@ impl GemmOps for Cuda {
     fn gemm_i8(&self, op: GemmI8<'_>) -> Result<(), Error> {
         const OP: &str = "gemm_i8";
         let (m, n, k) = op.check()?;
-        let GemmI8 { orientation, a, b, row_scale, col_scale, mut out, accumulate, wide } = op;
+        let GemmI8 { orientation, a, b, row_scale, col_scale, mut out, accumulate } = op;
         let [m_arg, n_arg, k_arg] = sizes(OP, m, n, k)?;
         let (a_arg, b_arg) = (self.read_mat(OP, a)?, self.read_mat(OP, b)?);
         let scale = |span: Option<_>| span.map_or(Ok(Arg::NULL), |span| self.read_span(OP, span));
@@ -256,12 +252,6 @@ impl GemmOps for Cuda {
             choose(orientation, (m, n, k), aligned, limits);
         let (row_scale, col_scale) = (scale(row_scale)?, scale(col_scale)?);
         let (out_arg, out_stride) = (self.write_mat(OP, &mut out)?, Arg::size(out.stride()));
-        let digits = match wide {
-            Some(WideDigits { high, channels, .. }) => {
-                [self.read_mat(OP, high)?, Arg::size(high.stride()), self.read_span(OP, channels)?]
-            }
-            None => [Arg::NULL, Arg::size(0), Arg::NULL],
-        };
         // Held until the product that reads it has been started.
         let scratch =
             if transpose { Some(self.transpose(OP, (m, k), a_arg, a.stride())?) } else { None };
@@ -269,7 +259,7 @@ impl GemmOps for Cuda {
             Some(scratch) => (scratch.at(0), transposed_stride(k)),
             None => (a_arg, a.stride()),
         };
-        let mut args = vec![
+        let args = [
             first_arg,
             Arg::size(first_stride),
             b_arg,
@@ -283,30 +273,7 @@ impl GemmOps for Cuda {
             k_arg,
             Arg::U32(accumulate.into()),
         ];
-        if orientation == Orientation::Nt {
-            args.extend(digits);
-        }
-        self.launch(OP, kernel, launch, &args)?;
-        if orientation == Orientation::Tn && wide.is_some() {
-            let [high, high_stride, channels] = digits;
-            let args = [
-                a_arg,
-                Arg::size(a.stride()),
-                high,
-                high_stride,
-                channels,
-                row_scale,
-                col_scale,
-                out_arg,
-                out_stride,
-                m_arg,
-                n_arg,
-                k_arg,
-            ];
-            let launch = Launch::blocks(blocks(m, 1, WIDE_ROWS, 1), WIDE_THREADS);
-            self.launch(OP, "gemm_i8_f32_wide_columns", launch, &args)?;
-        }
-        Ok(())
+        self.launch(OP, kernel, launch, &args)
     }
 
     fn gemm_f32(&self, op: GemmF32<'_>) -> Result<(), Error> {

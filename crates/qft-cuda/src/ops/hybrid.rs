@@ -109,11 +109,7 @@ impl HybridOps for Cuda {
             ("sparse_forward_few_i8_f32", FORWARD_FEW)
         };
         let grid = grid(tile);
-        let (channels, high) = match &x.wide {
-            Some(wide) => (self.read(OP, &wide.channels)?, self.read(OP, &wide.high)?),
-            None => (Arg::NULL, Arg::NULL),
-        };
-        let mut args = vec![self.read(OP, &x.q)?, self.read(OP, &x.scale)?, channels, high];
+        let mut args = vec![self.read(OP, &x.q)?, self.read(OP, &x.scale)?];
         args.extend(self.protected_args(OP, weight.protected.as_ref())?);
         args.extend([self.write_mat(OP, &mut y)?, Arg::size(y.stride())]);
         args.extend(shape(OP, weight, rows.start, rows.len(), tokens)?);

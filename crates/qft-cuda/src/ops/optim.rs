@@ -8,7 +8,8 @@ use qft_optim::{
     Error, FloatRule, FloatUpdate, LionUpdate, MomentumCode, OptimOps, SquareSum, UpdateStats,
     WeightRounding, momentum,
 };
-use qft_quant::Residual;
+use qft_quant::{HybridMatrix, Residual};
+use qft_tensor::{QuantizeOps, RotateRows};
 use std::mem::size_of;
 
 const WARP: u32 = 32;
@@ -23,7 +24,7 @@ const ELEMENTS: usize = 1024;
 const MOST_BLOCKS: u32 = 2048;
 
 /// Random words of a warp, WARP_WORDS in `stochastic.cuh`.
-const WARP_WORDS: u32 = 144;
+const WARP_WORDS: usize = 144;
 
 /// The most warps of a row of `lion_update`.
 const MAX_WARPS: usize = 8;
@@ -58,6 +59,11 @@ fn add_stats(
     cuda.launch(op, "add_update_stats", Launch::blocks(1, THREADS), &args)
 }
 
+/// Groups of a rotated row, at most, as in the kernel.
+const fn most_groups(cols: usize) -> usize {
+    cols / 64 + 9
+}
+
 /// The kernel of `lion_update` for a format.
 fn lion_kernel(residual: Residual, code: MomentumCode) -> &'static str {
     match (residual, code) {
@@ -67,6 +73,29 @@ fn lion_kernel(residual: Residual, code: MomentumCode) -> &'static str {
         (Residual::Bits4, MomentumCode::Linear) => "lion_update_f32_i8_r4_linear",
         (Residual::Bits8, MomentumCode::Sqrt) => "lion_update_f32_i8_r8_sqrt",
         (Residual::Bits8, MomentumCode::Linear) => "lion_update_f32_i8_r8_linear",
+    }
+}
+
+/// The threads of a row of `lion_update`, and where its weights wait for their scale.
+struct LionRow {
+    warps: u32,
+    shared_bytes: usize,
+    /// Bytes of the row's new weights outside of shared memory; 0 if they fit there.
+    waiting_bytes: usize,
+}
+
+impl LionRow {
+    fn of(weight: &HybridMatrix) -> Self {
+        let cols = weight.cols();
+        let blocks = cols.div_ceil(momentum::BLOCK);
+        let warps = blocks.div_ceil(4).min(MAX_WARPS);
+        let padded = blocks * momentum::BLOCK;
+        let bytes = padded * size_of::<i32>();
+        let (waiting_bytes, shared) = if padded > SHARED_COLS { (bytes, 0) } else { (0, bytes) };
+        let marks = if weight.protected.is_some() { padded / 8 } else { 0 };
+        let signs = 2 * (2 * most_groups(cols)).next_multiple_of(4) * size_of::<u32>();
+        let shared_bytes = warps * WARP_WORDS * size_of::<u32>() + signs + marks + shared;
+        Self { warps: warps as u32, shared_bytes, waiting_bytes }
     }
 }
 
@@ -101,7 +130,7 @@ impl OptimOps for Cuda {
             weight,
             momentum,
             rows,
-            grad,
+            mut grad,
             grad_scale,
             lr,
             config,
@@ -113,13 +142,12 @@ impl OptimOps for Cuda {
         if rows.is_empty() || cols == 0 {
             return Ok(());
         }
-        let blocks = cols.div_ceil(momentum::BLOCK);
-        let warps = blocks.div_ceil(4).min(MAX_WARPS) as u32;
-        let padded = blocks * momentum::BLOCK;
-        let bytes = padded * size_of::<i32>();
-        let (row_bytes, waiting) = if padded > SHARED_COLS { (bytes, 0) } else { (0, bytes) };
-        let marks = if weight.protected.is_some() { padded / 8 } else { 0 };
-        let shared = warps * WARP_WORDS * 4 + index(OP, marks + waiting)?;
+        let rotated = weight.format().rotated;
+        if rotated {
+            self.rotate_rows(RotateRows { x: grad.reborrow() })?;
+        }
+        let LionRow { warps, shared_bytes, waiting_bytes } = LionRow::of(weight);
+        let shared = index(OP, shared_bytes)?;
         let kernel = lion_kernel(weight.format().residual, momentum.code);
         let mut planes = vec![
             self.write(OP, &mut weight.q)?,
@@ -132,13 +160,14 @@ impl OptimOps for Cuda {
         let line = line(self, OP, stats, key.tensor())?;
         for first in (0..rows.len()).step_by(MOST_ROWS) {
             let count = MOST_ROWS.min(rows.len() - first);
-            let grad = grad.row_range(first..first + count)?;
-            let places = LionScratch::new(count, row_bytes);
+            let stride = Arg::size(grad.stride());
+            let grad = self.write_mat(OP, &mut grad.reborrow().row_range(first..first + count)?)?;
+            let places = LionScratch::new(count, waiting_bytes);
             let scratch = self.scratch(OP, places.bytes)?;
             let (squares, grown) = (scratch.at(0), scratch.at(places.grown));
-            let long = if row_bytes == 0 { Arg::NULL } else { scratch.at(places.long_rows) };
+            let long = if waiting_bytes == 0 { Arg::NULL } else { scratch.at(places.long_rows) };
             let mut args = planes.clone();
-            args.extend([self.read_mat(OP, grad)?, Arg::size(grad.stride()), long, squares, grown]);
+            args.extend([grad, stride, long, squares, grown]);
             args.extend([
                 Arg::U32(index(OP, rows.start + first)?),
                 Arg::U32(index(OP, count)?),
@@ -149,6 +178,7 @@ impl OptimOps for Cuda {
                 Arg::F32(config.beta2),
                 Arg::F32(config.weight_decay),
                 Arg::F32(if rounding == WeightRounding::Stochastic { 1.0 } else { 0.0 }),
+                Arg::U32(rotated.into()),
                 Arg::U64(key.seed()),
                 Arg::U32(key.step()),
                 Arg::U32(key.tensor()),

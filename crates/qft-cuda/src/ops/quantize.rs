@@ -1,13 +1,10 @@
-//! Quantization on the GPU: `kernels/quantize.cu`.
+//! Quantization and rotation on the GPU: `kernels/quantize.cu`, `kernels/rotation.cu`.
 
 use super::columns::by_columns;
 use super::dims::index;
-use super::wide;
 use crate::{Arg, Cuda, Launch};
-use qft_tensor::wide::WIDE;
 use qft_tensor::{
-    Dequantize, Error, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, Rounding, ScaleAxis,
-    SelectWide,
+    Dequantize, Error, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows, Rounding, ScaleAxis,
 };
 
 const WARP: u32 = 32;
@@ -54,8 +51,18 @@ impl QuantizeOps for Cuda {
         let QuantizeRows { x, fold, rounding, out } = op;
         let (rows, cols) = (x.rows(), x.cols());
         if rows == 0 || cols == 0 {
-            out.scale.fill_zero(self)?;
-            return out.wide.iter_mut().try_for_each(|wide| wide.high.fill_zero(self));
+            return out.scale.fill_zero(self);
+        }
+        if out.is_rotated() {
+            let args = [
+                self.read_mat(OP, x)?,
+                Arg::size(x.stride()),
+                self.write(OP, &mut out.q)?,
+                self.write(OP, &mut out.scale)?,
+                Arg::U32(index(OP, cols)?),
+            ];
+            let launch = Launch::blocks(index(OP, rows)?, WARP * WARPS);
+            return self.launch(OP, "rotate_quantize_rows_f32_i8", launch, &args);
         }
         let warps = cols.div_ceil(COLS_PER_WARP).min(WARPS as usize) as u32;
         let mut args = vec![
@@ -68,22 +75,7 @@ impl QuantizeOps for Cuda {
         ];
         args.extend(rounding_args(OP, rounding)?);
         let launch = Launch::blocks(index(OP, rows)?, WARP * warps);
-        self.launch(OP, "quantize_rows_f32_i8", launch, &args)?;
-        if out.wide.is_none() {
-            return Ok(());
-        }
-        let [channels, high] = wide::places(self, OP, out)?;
-        let args = [
-            self.read_mat(OP, x)?,
-            Arg::size(x.stride()),
-            channels,
-            self.write(OP, &mut out.q)?,
-            self.write(OP, &mut out.scale)?,
-            high,
-            Arg::U32(index(OP, cols)?),
-        ];
-        let launch = Launch::blocks(index(OP, rows)?, WARP * WARPS);
-        self.launch(OP, "quantize_widen_f32_i8", launch, &args)
+        self.launch(OP, "quantize_rows_f32_i8", launch, &args)
     }
 
     fn quantize_cols(&self, op: QuantizeCols<'_>) -> Result<(), Error> {
@@ -126,28 +118,18 @@ impl QuantizeOps for Cuda {
             Arg::U32(index(OP, rows)?),
             Arg::U32(index(OP, cols)?),
         ];
-        self.launch(OP, "dequantize_i8_f32", by_rows(OP, rows, cols)?, &args)?;
-        let Some(wide) = &x.wide else { return Ok(()) };
-        let args = [
-            self.read(OP, &x.q)?,
-            self.read(OP, &x.scale)?,
-            self.read(OP, &wide.channels)?,
-            self.read(OP, &wide.high)?,
-            self.write_mat(OP, &mut out)?,
-            Arg::size(out.stride()),
-            Arg::U32(index(OP, rows)?),
-            Arg::U32(index(OP, cols)?),
-        ];
-        let places = index(OP, rows.saturating_mul(WIDE))?;
-        let launch = Launch::blocks(places.div_ceil(WARP * WARPS), WARP * WARPS);
-        self.launch(OP, "dequantize_wide_i8_f32", launch, &args)
+        self.launch(OP, "dequantize_i8_f32", by_rows(OP, rows, cols)?, &args)
     }
 
-    fn raise_maxima(&self, op: RaiseMaxima<'_>) -> Result<(), Error> {
-        wide::raise_maxima(self, op)
-    }
-
-    fn select_wide(&self, op: SelectWide<'_>) -> Result<(), Error> {
-        wide::select(self, op)
+    fn rotate_rows(&self, op: RotateRows<'_>) -> Result<(), Error> {
+        const OP: &str = "rotate_rows";
+        let RotateRows { mut x } = op;
+        let (rows, cols) = (x.rows(), x.cols());
+        if rows == 0 || cols == 0 {
+            return Ok(());
+        }
+        let warps = cols.div_ceil(COLS_PER_WARP).min(WARPS as usize) as u32;
+        let args = [self.write_mat(OP, &mut x)?, Arg::size(x.stride()), Arg::U32(index(OP, cols)?)];
+        self.launch(OP, "rotate_rows_f32", Launch::blocks(index(OP, rows)?, WARP * warps), &args)
     }
 }

@@ -1,7 +1,6 @@
 //! RMSNorm on the GPU: `kernels/rmsnorm.cu`.
 
 use super::dims;
-use super::wide;
 use crate::scratch::SCRATCH_BYTES;
 use crate::{Arg, Cuda, Launch};
 use qft_autograd::ops::{RmsNormBackward, RmsNormForward};
@@ -25,19 +24,20 @@ pub(super) fn forward(cuda: &Cuda, op: RmsNormForward<'_>) -> Result<(), Error> 
     let (rows, cols) = (dims::index(OP, rstd.len())?, dims::index(OP, gain.len())?);
     let launch = Launch::blocks(rows, ROW_THREADS);
     let (x, gain, rstd) = (cuda.read(OP, x)?, cuda.read(OP, gain)?, cuda.write(OP, rstd)?);
-    let run = |out, [q, scale, channels, high]: [Arg; 4]| {
+    let run = |out, [q, scale, rotated]: [Arg; 3]| {
         let shape = [Arg::U32(cols), Arg::F32(eps)];
-        let args = [&[x, gain, rstd, out, q, scale, channels, high][..], &shape].concat();
+        let args = [&[x, gain, rstd, out, q, scale, rotated][..], &shape].concat();
         cuda.launch(OP, "rmsnorm_forward_f32", launch, &args)
     };
     match out {
         ActivationsOut::Float(_) if cols == 0 => {}
-        ActivationsOut::Float(out) => run(cuda.write(OP, out)?, [Arg::NULL; 4])?,
+        ActivationsOut::Float(out) => {
+            run(cuda.write(OP, out)?, [Arg::NULL, Arg::NULL, Arg::U32(0)])?
+        }
         ActivationsOut::Int8(_) if rows == 0 || cols == 0 => {}
         ActivationsOut::Int8(out) => {
             let (q, scale) = (cuda.write(OP, &mut out.q)?, cuda.write(OP, &mut out.scale)?);
-            let [channels, high] = wide::places(cuda, OP, out)?;
-            run(Arg::NULL, [q, scale, channels, high])?;
+            run(Arg::NULL, [q, scale, Arg::U32(out.is_rotated().into())])?;
         }
     }
     Ok(())

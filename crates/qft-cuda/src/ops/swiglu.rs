@@ -1,7 +1,6 @@
 //! SwiGLU on the GPU: `kernels/swiglu.cu`.
 
 use super::dims;
-use super::wide;
 use crate::{Arg, Cuda, Launch};
 use qft_autograd::ops::{SwigluBackward, SwigluForward};
 use qft_autograd::{ActivationsOut, Error};
@@ -40,9 +39,9 @@ pub(super) fn forward(cuda: &Cuda, op: SwigluForward<'_>) -> Result<(), Error> {
                 .ok()
                 .filter(|&bytes| bytes <= room.saturating_sub(OTHER_SHARED));
             let (q, scale) = (cuda.write(OP, &mut out.q)?, cuda.write(OP, &mut out.scale)?);
-            let [channels, high] = wide::places(cuda, OP, out)?;
+            let rotated = Arg::U32(out.is_rotated().into());
             let is_staged = Arg::U32(u32::from(staged.is_some()));
-            let args = [gate, up, q, scale, channels, high, cols, is_staged];
+            let args = [gate, up, q, scale, rotated, cols, is_staged];
             let launch = Launch::blocks(rows, THREADS).with_shared(staged.unwrap_or(0));
             cuda.launch(OP, "swiglu_forward_f32_i8", launch, &args)?;
         }

@@ -4,7 +4,6 @@
 
 use qft_cuda::Cuda;
 use qft_emulator::Emulator;
-use qft_tensor::wide::{NO_CHANNEL, WIDE};
 use qft_tensor::{Buffer, Cpu, CpuConfig, Device, Element, Host, Owner, QMatrix};
 use qft_testing::rng::TestRng;
 use std::sync::{Arc, LazyLock};
@@ -62,38 +61,6 @@ pub(crate) fn alloc<T: Element>(device: &dyn Device, len: usize) -> Buffer<T> {
 /// The bits of floats, for comparisons in which NaN equals itself and the sign of zero matters.
 pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
-}
-
-/// An unspecified matrix with these wide channels, rising.
-pub(crate) fn wide_alloc(device: &dyn Device, shape: (usize, usize), channels: &[u32]) -> QMatrix {
-    let mut places = [NO_CHANNEL; WIDE];
-    places[..channels.len()].copy_from_slice(channels);
-    let choice = upload(device, &places);
-    QMatrix::alloc_wide(device, Owner::Workspace, "x", shape, choice.all()).expect("memory")
-}
-
-/// A matrix of random digits and scales with these wide channels, rising.
-pub(crate) fn wide_matrix(
-    device: &dyn Device,
-    (rows, cols): (usize, usize),
-    channels: &[u32],
-) -> QMatrix {
-    let mut rng = TestRng::new((rows * 1000 + cols) as u64);
-    let shape = (rows, cols);
-    let mut x = wide_alloc(device, shape, channels);
-    let digits = |rng: &mut TestRng, len| -> Vec<i8> {
-        rng.int8(len).into_iter().map(|digit| digit.max(-127)).collect()
-    };
-    let mut high = digits(&mut rng, rows * WIDE);
-    for row in high.chunks_exact_mut(WIDE) {
-        row[channels.len()..].fill(0);
-    }
-    x.q.upload(device, 0, &digits(&mut rng, rows * cols)).expect("room");
-    x.scale.upload(device, 0, &vec![0.03; rows]).expect("room");
-    if let Some(wide) = &mut x.wide {
-        wide.high.upload(device, 0, &high).expect("room");
-    }
-    x
 }
 
 /// The functions of a `Driver` that a wrapper in field `$driver` passes on: all but what tells of the device, waits for it

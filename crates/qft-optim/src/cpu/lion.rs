@@ -1,4 +1,4 @@
-//! Quantized Lion: one pass over the planes, block by block of 128.
+//! Quantized Lion: row by row, in blocks of 128, first the momentum and then the weights.
 
 use super::{TASK, add_squares, sign};
 use crate::lion::{GROWN_MAX, MAX_STEP};
@@ -9,6 +9,7 @@ use qft_quant::fixed_point::{BLOCK, MAX_Q, join_into, split};
 use qft_quant::protected::{BLOCK_COLS, columns};
 use qft_tensor::numeric::{LANES, MAGIC, nearest, nearest_bf16};
 use qft_tensor::rng::{BLOCK_WORDS, offset_from_bits, rounding_offsets};
+use qft_tensor::rotation::rotate;
 use qft_tensor::{Cpu, Kernel, Philox};
 use rayon::prelude::*;
 use std::iter::Peekable;
@@ -28,13 +29,15 @@ struct Step {
     philox: Philox,
     rescale: Philox,
     cols: usize,
+    /// Whether weights and gradient are rotated.
+    rotated: bool,
 }
 
 /// Some rows of all planes; offsets count from the first of them.
 struct LionTask<'a> {
     step: Step,
     first_row: usize,
-    grad: &'a [f32],
+    grad: &'a mut [f32],
     stride: usize,
     q: &'a mut [i8],
     r: &'a mut [i8],
@@ -79,58 +82,106 @@ impl Kernel for LionTask<'_> {
     }
 }
 
+/// A row between its momentum and its weights.
+struct Row {
+    /// Directions of the step.
+    direction: Vec<[f32; BLOCK]>,
+    /// Random words.
+    words: Vec<Words>,
+    /// Fixed-point weights.
+    fixed: Vec<[i32; BLOCK]>,
+}
+
 #[inline(always)]
 fn rows<const LOG_F: u32, const SQRT: bool>(mut task: LionTask<'_>) {
     let step = task.step;
     let cols = step.cols;
     let (blocks, row_bytes) = (cols.div_ceil(BLOCK), step.residual.row_bytes(cols));
-    let mut fixed = vec![[0; BLOCK]; blocks];
+    let mut room = Row {
+        direction: vec![[0.0; BLOCK]; blocks],
+        words: vec![[[0; BLOCK_WORDS]; 2]; blocks],
+        fixed: vec![[0; BLOCK]; blocks],
+    };
     for row in 0..task.scale.len() {
         let mut protected = task.protected.take_rows(1, cols).into_row().peekable();
-        let grad = &task.grad[row * task.stride..][..cols];
+        let grad = &mut task.grad[row * task.stride..][..cols];
         let q = &mut task.q[row * cols..][..cols];
         let r = &mut task.r[row * row_bytes..][..row_bytes];
         let m = &mut task.m[row * cols..][..cols];
         let m_scale = &mut task.m_scale[row * blocks..][..blocks];
-        let scale = &mut task.scale[row];
-        let lr_steps = (1 << LOG_F) as f32 * step.lr / *scale;
         let first_random = (task.first_row + row) * blocks;
-        let mut squares = [0.0; LANES];
-        let mut largest = 0;
-        let bytes = step.residual.row_bytes(BLOCK);
-        for b in 0..blocks {
-            let range = b * BLOCK..((b + 1) * BLOCK).min(cols);
-            let r = &r[(b * bytes).min(r.len())..];
-            let k = &mut fixed[b];
-            join_into::<LOG_F>(&q[range.clone()], &r[..step.residual.row_bytes(range.len())], k);
-            let words = words(&step.philox, first_random + b);
-            let grad = &grad[range.clone()];
-            add_squares(grad, step.grad_scale, &mut squares);
-            let (codes, m_scale) = (&mut m[range], &mut m_scale[b]);
-            let signs = update::<SQRT>(&step, lr_steps, k, grad, &words, codes, m_scale);
-            update_protected(&mut protected, &step, b, &signs, k, &words);
-            largest = k.iter().fold(largest, |largest, k| largest.max(k.abs()));
-        }
+        let grad_square = update_momentum::<SQRT>(&step, first_random, grad, m, m_scale, &mut room);
+        let scale = &mut task.scale[row];
+        let largest = update_weights::<LOG_F>(&step, *scale, q, r, &mut protected, &mut room);
         let grown = largest > MAX_Q << LOG_F;
         if grown {
-            *scale = rescale::<LOG_F>(&step, first_random, &mut fixed, largest, *scale);
+            *scale = rescale::<LOG_F>(&step, first_random, &mut room.fixed, largest, *scale);
         }
         let mut rest = r;
-        for (k, q) in fixed.iter().zip(q.chunks_mut(BLOCK)) {
+        for (k, q) in room.fixed.iter().zip(q.chunks_mut(BLOCK)) {
             let (r, behind) = rest.split_at_mut(step.residual.row_bytes(q.len()));
             split::<LOG_F>(k, q, r);
             rest = behind;
         }
-        let grad_square = squares.iter().copied().map(f64::from).sum();
         task.reports[row] = RowUpdate { grad_square, grown };
     }
+}
+
+/// Updates the momentum of a row, and leaves the row's words and directions; returns the gradient's sum of squares.
+#[inline(always)]
+fn update_momentum<const SQRT: bool>(
+    step: &Step,
+    first_random: usize,
+    grad: &mut [f32],
+    codes: &mut [i8],
+    scales: &mut [bf16],
+    row: &mut Row,
+) -> f64 {
+    if step.rotated {
+        rotate(grad);
+    }
+    let mut squares = [0.0; LANES];
+    let inputs = grad.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales);
+    let outputs = row.words.iter_mut().zip(&mut row.direction);
+    for (b, (((grad, codes), scale), (words, direction))) in inputs.zip(outputs).enumerate() {
+        *words = draw(&step.philox, first_random + b);
+        add_squares(grad, step.grad_scale, &mut squares);
+        *direction = momentum_block::<SQRT>(step, grad, words, codes, scale);
+    }
+    if step.rotated {
+        rotate(&mut row.direction.as_flattened_mut()[..step.cols]);
+    }
+    squares.iter().copied().map(f64::from).sum()
+}
+
+/// Moves the weights of a row, which are left in fixed point; returns the largest magnitude.
+#[inline(always)]
+fn update_weights<'a, const LOG_F: u32>(
+    step: &Step,
+    scale: f32,
+    q: &[i8],
+    r: &[i8],
+    protected: &mut Peekable<impl Iterator<Item = (usize, &'a mut bf16)>>,
+    row: &mut Row,
+) -> i32 {
+    let lr_steps = (1 << LOG_F) as f32 * step.lr / scale;
+    let (bytes, mut largest) = (step.residual.row_bytes(BLOCK), 0);
+    let blocks = row.direction.iter().zip(&row.words).zip(&mut row.fixed).zip(q.chunks(BLOCK));
+    for (b, (((direction, words), k), q)) in blocks.enumerate() {
+        let r = &r[(b * bytes).min(r.len())..];
+        join_into::<LOG_F>(q, &r[..step.residual.row_bytes(q.len())], k);
+        move_block(step, lr_steps, direction, words, k);
+        update_protected(protected, step, b, direction, k, words);
+        largest = k.iter().fold(largest, |largest, k| largest.max(k.abs()));
+    }
+    largest
 }
 
 /// The random words of a block of weights, for each half of it.
 type Words = [[u32; BLOCK_WORDS]; 2];
 
 #[inline(always)]
-fn words(philox: &Philox, block: usize) -> Words {
+fn draw(philox: &Philox, block: usize) -> Words {
     const { assert!(2 * BLOCK_WORDS == BLOCK) };
     [philox.block(2 * block as u32), philox.block(2 * block as u32 + 1)]
 }
@@ -147,42 +198,45 @@ fn padded<'a, T: Copy>(x: &'a [T], room: &'a mut [T; BLOCK]) -> &'a [T; BLOCK] {
     }
 }
 
-/// Updates up to 128 weights of a row and their momentum; returns the directions. Beyond the row's end everything is
-/// zero and stays so.
+/// Updates up to 128 momenta of a row; returns the directions. Beyond the row's end everything is zero and stays so.
 #[inline(always)]
-fn update<const SQRT: bool>(
+fn momentum_block<const SQRT: bool>(
     step: &Step,
-    lr_steps: f32,
-    k: &mut [i32; BLOCK],
     grad: &[f32],
     words: &Words,
     codes: &mut [i8],
-    m_scale: &mut bf16,
+    scale: &mut bf16,
 ) -> [f32; BLOCK] {
     let (mut grad_room, mut code_room) = ([0.0; BLOCK], [0; BLOCK]);
     let (grad, old) = (padded(grad, &mut grad_room), padded(codes, &mut code_room));
     let (rest1, rest2) = (1.0 - step.beta1, 1.0 - step.beta2);
-    let (decay, unit) = (step.lr * step.weight_decay, unit::<SQRT>(m_scale.to_f32()));
-    let (mut m, mut signs) = ([0.0; BLOCK], [0.0; BLOCK]);
-    // One pass in registers from the old values to the new ones.
-    for half in 0..2 {
-        let range = half * BLOCK_WORDS..(half + 1) * BLOCK_WORDS;
-        let (grad, old) = (&grad[range.clone()], &old[range.clone()]);
-        let (m, signs) = (&mut m[range.clone()], &mut signs[range.clone()]);
-        let (k, words) = (&mut k[range], &words[half]);
-        for e in 0..BLOCK_WORDS {
-            let g = grad[e] * step.grad_scale;
-            let before = decode::<SQRT>(old[e], unit);
-            let sign = sign(step.beta1 * before + rest1 * g);
-            signs[e] = sign;
-            m[e] = step.beta2 * before + rest2 * g;
-            let u = offset_from_bits(words[e] & 0xFFFF) - 0.5;
-            let change = -(lr_steps * sign) - decay * k[e] as f32;
-            k[e] += nearest(clamp(change, MAX_STEP) + step.dither * u);
-        }
+    let unit = unit::<SQRT>(scale.to_f32());
+    let (mut m, mut direction) = ([0.0; BLOCK], [0.0; BLOCK]);
+    for e in 0..BLOCK {
+        let g = grad[e] * step.grad_scale;
+        let before = decode::<SQRT>(old[e], unit);
+        direction[e] = sign(step.beta1 * before + rest1 * g);
+        m[e] = step.beta2 * before + rest2 * g;
     }
-    encode::<SQRT>(&m, words, codes, m_scale);
-    signs
+    encode::<SQRT>(&m, words, codes, scale);
+    direction
+}
+
+/// Moves up to 128 weights, `k` in fixed point, along their directions.
+#[inline(always)]
+fn move_block(
+    step: &Step,
+    lr_steps: f32,
+    direction: &[f32; BLOCK],
+    words: &Words,
+    k: &mut [i32; BLOCK],
+) {
+    let decay = step.lr * step.weight_decay;
+    for ((k, direction), word) in k.iter_mut().zip(direction).zip(words.as_flattened()) {
+        let u = offset_from_bits(word & 0xFFFF) - 0.5;
+        let change = -(lr_steps * direction) - decay * *k as f32;
+        *k += nearest(clamp(change, MAX_STEP) + step.dither * u);
+    }
 }
 
 /// To `-limit..=limit`; NaN becomes `-limit`.
@@ -305,7 +359,7 @@ fn update_protected<'a>(
     protected: &mut Peekable<impl Iterator<Item = (usize, &'a mut bf16)>>,
     step: &Step,
     b: usize,
-    signs: &[f32; BLOCK],
+    direction: &[f32; BLOCK],
     k: &mut [i32; BLOCK],
     words: &Words,
 ) {
@@ -313,7 +367,7 @@ fn update_protected<'a>(
         let e = col % BLOCK;
         k[e] = 0;
         let v = value.to_f32();
-        let new = v - step.lr * (signs[e] + step.weight_decay * v);
+        let new = v - step.lr * (direction[e] + step.weight_decay * v);
         *value = if step.dither == 0.0 {
             nearest_bf16(new)
         } else {
@@ -334,8 +388,18 @@ fn take<'a, T>(slice: &mut &'a mut [T], count: usize) -> &'a mut [T] {
 pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
     op.check()?;
     op.config.check()?;
-    let LionUpdate { weight, momentum, rows, grad, grad_scale, lr, config, rounding, key, stats } =
-        op;
+    let LionUpdate {
+        weight,
+        momentum,
+        rows,
+        mut grad,
+        grad_scale,
+        lr,
+        config,
+        rounding,
+        key,
+        stats,
+    } = op;
     let (cols, residual, isa) = (weight.cols(), weight.format().residual, cpu.isa());
     if rows.is_empty() || cols == 0 {
         return Ok(());
@@ -352,9 +416,11 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
         philox: Philox::new(key),
         rescale: Philox::new(key.rescaling()),
         cols,
+        rotated: weight.format().rotated,
     };
     let (row_bytes, blocks) = (residual.row_bytes(cols), cols.div_ceil(BLOCK));
-    let (grad, stride) = (grad.host()?, grad.stride());
+    let stride = grad.stride();
+    let mut grad = grad.host_mut()?;
     let mut protected = match &mut weight.protected {
         None => ProtectedRows::default(),
         Some(protected) => {
@@ -383,11 +449,11 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
     let task_rows = (TASK / cols).max(1);
     let tasks: Vec<LionTask<'_>> = (reports.chunks_mut(task_rows).enumerate())
         .map(|(task, reports)| {
-            let count = reports.len();
+            let (count, left) = (reports.len(), grad.len());
             LionTask {
                 step,
                 first_row: rows.start + task * task_rows,
-                grad: &grad[task * task_rows * stride..],
+                grad: take(&mut grad, (count * stride).min(left)),
                 stride,
                 q: take(&mut q, count * cols),
                 r: take(&mut r, count * row_bytes),

@@ -65,7 +65,17 @@ impl Trained {
         protected_fraction: f64,
         code: MomentumCode,
     ) -> Self {
-        let format = HybridFormat { residual, protected_fraction };
+        let format = HybridFormat { residual, protected_fraction, rotated: false };
+        Self::in_format(cpu, (rows, cols), w, format, code)
+    }
+
+    pub fn in_format(
+        cpu: &Cpu,
+        (rows, cols): (usize, usize),
+        w: &[f32],
+        format: HybridFormat,
+        code: MomentumCode,
+    ) -> Self {
         let read = &mut |range: Range<usize>, out: &mut [f32]| {
             out.copy_from_slice(&w[range.start * cols..range.end * cols]);
             Ok::<(), Error>(())
@@ -78,8 +88,8 @@ impl Trained {
     }
 
     pub fn update(&mut self, cpu: &Cpu, rows: Range<usize>, grad: &[f32], step: Step) {
-        let grad = Buffer::from_host(cpu, Owner::Gradients, "gradient", grad).unwrap();
-        let grad = grad.mat(rows.len(), self.weight.cols()).unwrap();
+        let mut grad = Buffer::from_host(cpu, Owner::Gradients, "gradient", grad).unwrap();
+        let grad = grad.mat_mut(rows.len(), self.weight.cols()).unwrap();
         cpu.lion_update(LionUpdate {
             weight: &mut self.weight,
             momentum: &mut self.momentum,

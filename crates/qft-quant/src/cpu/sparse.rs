@@ -6,9 +6,7 @@
 use super::transpose::{Aligned, SIDE, TILE_ROWS, bytes, square};
 use crate::protected::{ProtectedRow, ProtectedView};
 use crate::{Error, SparseBackward, SparseForward};
-use qft_tensor::cpu::wide::used;
 use qft_tensor::numeric::widen_bf16;
-use qft_tensor::wide::{WIDE, WIDE_RADIX};
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 use std::hint::black_box;
@@ -22,35 +20,10 @@ struct ForwardTile<'a> {
     tile: &'a mut [Aligned<[i8; TOKENS]>],
     x: &'a [i8],
     x_scale: &'a [f32],
-    /// Second digits, if any channel is wide.
-    wide: Option<WideTile<'a>>,
     protected: ProtectedView<'a>,
     rows: Range<usize>,
     y: &'a mut [f32],
     stride: usize,
-}
-
-/// The second digits of a tile of tokens.
-#[derive(Clone, Copy)]
-struct WideTile<'a> {
-    /// `[K]`: the place of each channel; [`WIDE`] for those that are not wide.
-    places: &'a [u8],
-    /// i8 `[tokens, WIDE]`.
-    high: &'a [i8],
-}
-
-impl WideTile<'_> {
-    /// What the second digits of each place are worth `[WIDE][tokens]`, and nothing for a channel that is not wide.
-    #[inline(always)]
-    fn values(&self) -> [[f32; TOKENS]; WIDE + 1] {
-        let mut values = [[0.0; TOKENS]; WIDE + 1];
-        for (t, high) in self.high.as_chunks::<WIDE>().0.iter().enumerate() {
-            for (values, &high) in values.iter_mut().zip(high) {
-                values[t] = (WIDE_RADIX * i32::from(high)) as f32;
-            }
-        }
-        values
-    }
 }
 
 impl Kernel for ForwardTile<'_> {
@@ -59,17 +32,11 @@ impl Kernel for ForwardTile<'_> {
     #[inline(always)]
     fn run(self) {
         bytes(self.x, self.tile);
-        let wide = self.wide.map(|wide| (wide.places, wide.values()));
         let mut sums = [Aligned([0.0f32; TOKENS]); SIDE];
         for first in self.rows.clone().step_by(SIDE) {
             let count = SIDE.min(self.rows.end - first);
             for (n, sums) in (first..first + count).zip(&mut sums) {
-                sums.0 = match &wide {
-                    None => dot(&self.protected.row(n), self.tile),
-                    Some((places, values)) => {
-                        dot_wide(&self.protected.row(n), self.tile, places, values)
-                    }
-                };
+                sums.0 = dot(&self.protected.row(n), self.tile);
             }
             let column = first - self.rows.start;
             for (group, scales) in self.x_scale.chunks(SIDE).enumerate() {
@@ -95,25 +62,6 @@ fn dot(row: &ProtectedRow<'_>, tile: &[Aligned<[i8; TOKENS]>]) -> [f32; TOKENS] 
         let value = widen_bf16(value);
         for (sum, &x) in sums.iter_mut().zip(&tile[col].0) {
             *sum = f32::from(x).mul_add(value, *sum);
-        }
-    });
-    sums
-}
-
-/// [`dot`] where some channels have second digits; a sum of both digits is exact.
-#[inline(always)]
-fn dot_wide(
-    row: &ProtectedRow<'_>,
-    tile: &[Aligned<[i8; TOKENS]>],
-    places: &[u8],
-    values: &[[f32; TOKENS]; WIDE + 1],
-) -> [f32; TOKENS] {
-    let mut sums = [0.0f32; TOKENS];
-    row.for_each(|col, value| {
-        let value = widen_bf16(value);
-        let high = &values[usize::from(places[col])];
-        for ((sum, &x), &high) in sums.iter_mut().zip(&tile[col].0).zip(high) {
-            *sum = (f32::from(x) + high).mul_add(value, *sum);
         }
     });
     sums
@@ -268,30 +216,15 @@ pub(super) fn forward(cpu: &Cpu, op: SparseForward<'_>) -> Result<(), Error> {
     }
     let (cols, stride, isa) = (weight.cols(), y.stride(), cpu.isa());
     let protected = ProtectedView::new(protected, cols)?;
-    let wide = match &x.wide {
-        Some(wide) => Some((used(wide.channels.host()?, cols), wide.high.host()?)),
-        None => None,
-    };
-    let wide = wide.filter(|(channels, _)| !channels.is_empty()).map(|(channels, high)| {
-        let mut places = vec![WIDE as u8; cols];
-        for (place, &channel) in channels.iter().enumerate() {
-            places[channel as usize] = place as u8;
-        }
-        (places, high)
-    });
     let (x, x_scale) = (x.q.host()?, x.scale.host()?);
     let tasks = y.host_mut()?.par_chunks_mut(TOKENS * stride).zip(x.par_chunks(TOKENS * cols));
-    let tasks = tasks.zip(x_scale.par_chunks(TOKENS)).enumerate();
+    let tasks = tasks.zip(x_scale.par_chunks(TOKENS));
     cpu.install(|| {
         tasks.for_each_init(
             || vec![Aligned([0; TOKENS]); cols],
-            |tile, (index, ((y, x), x_scale))| {
+            |tile, ((y, x), x_scale)| {
                 let rows = rows.clone();
-                let wide = wide.as_ref().map(|(places, high)| WideTile {
-                    places,
-                    high: &high[index * TOKENS * WIDE..][..x_scale.len() * WIDE],
-                });
-                isa.run(ForwardTile { tile, x, x_scale, wide, protected, rows, y, stride });
+                isa.run(ForwardTile { tile, x, x_scale, protected, rows, y, stride });
             },
         );
     });

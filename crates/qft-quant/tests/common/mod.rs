@@ -22,7 +22,7 @@ pub fn encode(
     residual: Residual,
     protected_fraction: f64,
 ) -> Result<(HybridMatrix, EncodeReport), Error> {
-    let format = HybridFormat { residual, protected_fraction };
+    let format = HybridFormat { residual, protected_fraction, rotated: false };
     let read = &mut |range: Range<usize>, out: &mut [f32]| {
         out.copy_from_slice(&w[range.start * cols..range.end * cols]);
         Ok(())

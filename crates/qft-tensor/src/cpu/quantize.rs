@@ -1,12 +1,12 @@
 //! Quantization on the CPU.
 
-use super::wide;
+use super::int8_rows;
 use crate::numeric::{absmax, nearest_i8, scale_of};
 use crate::rng::{HALF_BLOCK, blocks_per_row, rounding_offsets};
-use crate::wide::{WIDE, WIDE_RADIX, select};
+use crate::rotation::rotate;
 use crate::{
-    Cpu, Dequantize, Error, Kernel, Philox, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima,
-    Rounding, ScaleAxis, SelectWide,
+    Cpu, Dequantize, Error, Kernel, Philox, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
+    Rounding, ScaleAxis,
 };
 use rayon::prelude::*;
 
@@ -167,6 +167,23 @@ impl Kernel for ColsTask<'_> {
     }
 }
 
+struct RotateTask<'a> {
+    rows: &'a mut [f32],
+    stride: usize,
+    cols: usize,
+}
+
+impl Kernel for RotateTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for row in self.rows.chunks_mut(self.stride) {
+            rotate(&mut row[..self.cols]);
+        }
+    }
+}
+
 /// Integers and their scales, for whole rows.
 #[derive(Clone, Copy)]
 struct Scaled<'a> {
@@ -221,12 +238,12 @@ impl QuantizeOps for Cpu {
         let (cols, stride, isa) = (x.cols(), x.stride(), self.isa());
         if x.rows() == 0 || cols == 0 {
             out.scale.host_mut()?.fill(0.0);
-            return wide::zero(out);
+            return Ok(());
         }
         let (data, fold) = (x.host()?, fold.map(|f| f.host()).transpose()?);
         let (philox, random_row) = stream(rounding);
-        if wide::any(out)? {
-            return wide::quantize_rows(self, data, stride, out);
+        if out.is_rotated() {
+            return int8_rows::quantize(self, data, stride, out);
         }
         let tasks = (out.q.host_mut()?.par_chunks_mut(ROWS * cols))
             .zip(out.scale.host_mut()?.par_chunks_mut(ROWS));
@@ -236,7 +253,7 @@ impl QuantizeOps for Cpu {
             let random_row = random_row + first_row;
             isa.run(QuantizeTask { x, stride, cols, random_row, fold, philox, q, scale });
         });
-        wide::zero(out)
+        Ok(())
     }
 
     fn quantize_cols(&self, op: QuantizeCols<'_>) -> Result<(), Error> {
@@ -271,6 +288,17 @@ impl QuantizeOps for Cpu {
         Ok(())
     }
 
+    fn rotate_rows(&self, op: RotateRows<'_>) -> Result<(), Error> {
+        let RotateRows { mut x } = op;
+        let (cols, stride, isa) = (x.cols(), x.stride(), self.isa());
+        if x.rows() == 0 || cols == 0 {
+            return Ok(());
+        }
+        let tasks = x.host_mut()?.par_chunks_mut(ROWS * stride);
+        self.for_each(tasks, |rows| isa.run(RotateTask { rows, stride, cols }));
+        Ok(())
+    }
+
     fn dequantize(&self, op: Dequantize<'_>) -> Result<(), Error> {
         op.check()?;
         let Dequantize { x, mut out } = op;
@@ -278,33 +306,11 @@ impl QuantizeOps for Cpu {
         if out.rows() == 0 || cols == 0 {
             return Ok(());
         }
-        let (wide, scales) = (&x.wide, x.scale.host()?);
-        let x = Scaled { q: x.q.host()?, scale: scales, axis: x.axis(), cols };
+        let x = Scaled { q: x.q.host()?, scale: x.scale.host()?, axis: x.axis(), cols };
         let tasks = out.host_mut()?.par_chunks_mut(ROWS * stride);
         self.for_each(tasks.enumerate(), |(task, out)| {
             isa.run(DequantizeTask { x, first_row: task * ROWS, stride, out });
         });
-        let Some(wide) = wide else { return Ok(()) };
-        let (channels, high) = (wide::used(wide.channels.host()?, cols), wide.high.host()?);
-        let rows = out.host_mut()?.chunks_mut(stride).zip(x.q.chunks_exact(cols));
-        for ((row, q), (high, scale)) in rows.zip(high.chunks_exact(WIDE).zip(scales)) {
-            for (&channel, &high) in channels.iter().zip(high) {
-                let c = channel as usize;
-                row[c] = (i32::from(q[c]) + WIDE_RADIX * i32::from(high)) as f32 * scale;
-            }
-        }
-        Ok(())
-    }
-
-    fn raise_maxima(&self, op: RaiseMaxima<'_>) -> Result<(), Error> {
-        op.check()?;
-        wide::raise_maxima(self, op)
-    }
-
-    fn select_wide(&self, op: SelectWide<'_>) -> Result<(), Error> {
-        op.check()?;
-        let SelectWide { maxima, mut choice } = op;
-        choice.host_mut()?.copy_from_slice(&select(maxima.host()?));
         Ok(())
     }
 }

@@ -30,7 +30,6 @@ pub(super) use neon::{sdot, smmla};
 
 use super::Level;
 use crate::Isa;
-use crate::wide::{WIDE, WIDE_RADIX};
 
 /// One operand as stored: either the contraction axis is contiguous, or the other one is.
 #[derive(Debug, Clone, Copy)]
@@ -57,24 +56,6 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// The second digits of some contraction steps of the first operand.
-#[derive(Debug, Clone, Copy)]
-pub struct Digits<'a> {
-    /// Which steps, at most [`WIDE`], each below `k`.
-    pub steps: &'a [u32],
-    /// `[m, WIDE]`; the places beyond `steps` count for nothing.
-    pub high: &'a [i8],
-}
-
-impl Digits<'_> {
-    /// `sum over places j of high(m, j) b(n, step j)`, which counts 128 times.
-    #[inline(always)]
-    fn sum(&self, b: &Operand<'_>, m: usize, n: usize) -> i32 {
-        let high = &self.high[m * WIDE..][..self.steps.len()];
-        high.iter().zip(self.steps).map(|(&h, &k)| i32::from(h) * b.at(n, k as usize)).sum()
-    }
-}
-
 /// `out[m, n] (+)= row_scale[m] * col_scale[n] * sum_k a(m, k) b(n, k)`; see [`crate::GemmI8`].
 #[derive(Debug, Clone, Copy)]
 pub struct Product<'a> {
@@ -82,7 +63,7 @@ pub struct Product<'a> {
     pub m: usize,
     /// Columns of the result.
     pub n: usize,
-    /// Length of the contraction, at most [`crate::MAX_K`]; with `digits`, 1024 less.
+    /// Length of the contraction, at most [`crate::MAX_K`].
     pub k: usize,
     /// First operand; its outer axis is `m`.
     pub a: Operand<'a>,
@@ -96,8 +77,6 @@ pub struct Product<'a> {
     pub out_stride: usize,
     /// Whether to add to the result.
     pub accumulate: bool,
-    /// Second digits of the first operand, if any.
-    pub digits: Option<Digits<'a>>,
 }
 
 /// Computes the product on the current rayon pool with instruction set `isa`.
@@ -131,7 +110,7 @@ pub fn run(isa: Isa, p: &Product<'_>, out: &mut [f32]) {
 }
 
 /// The most memory that products keep between calls, on a pool of `threads` threads and as long as products
-/// do not run at the same time: 8 MiB for the second operand, 585 KiB per thread for the first and for
+/// do not run at the same time: 8 MiB for the second operand, 577 KiB per thread for the first and for
 /// unfinished sums.
 pub const fn max_scratch_bytes(threads: usize) -> usize {
     blocks::SHARED_BYTES + threads * blocks::LEAF_BYTES
@@ -151,12 +130,7 @@ fn check(p: &Product<'_>, out: usize) {
         let (rows, cols) = if x.k_contiguous { (outer, p.k) } else { (p.k, outer) };
         fits(rows, x.stride, cols, x.data.len())
     };
-    let terms = p.k + p.digits.map_or(0, |_| WIDE * WIDE_RADIX as usize);
-    assert!(terms <= crate::MAX_K, "contraction of {terms} terms");
-    if let Some(Digits { steps, high }) = p.digits {
-        assert!(steps.len() <= WIDE && steps.iter().all(|&k| (k as usize) < p.k), "wide steps");
-        assert!(high.len() >= p.m * WIDE, "second digits too short");
-    }
+    assert!(p.k <= crate::MAX_K, "contraction of {} terms", p.k);
     assert!(operand(&p.a, p.m), "first operand too short");
     assert!(operand(&p.b, p.n), "second operand too short");
     assert!(fits(p.m, p.out_stride, p.n, out), "result too short");

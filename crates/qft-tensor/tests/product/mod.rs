@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "shared by test binaries")]
 
-use qft_tensor::simd::gemm_i8::{self, Digits, Operand, Product};
-use qft_tensor::{Cpu, Orientation, WIDE};
+use qft_tensor::simd::gemm_i8::{self, Operand, Product};
+use qft_tensor::{Cpu, Orientation};
 use qft_testing::rng::TestRng;
 
 /// What the elements are.
@@ -29,8 +29,6 @@ pub struct Problem {
     pub col_scale: bool,
     pub accumulate: bool,
     pub values: Values,
-    /// Contraction steps of which the first operand has a second digit.
-    pub steps: Vec<u32>,
     pub seed: u64,
 }
 
@@ -40,7 +38,6 @@ pub struct Inputs {
     row_scale: Vec<f32>,
     col_scale: Vec<f32>,
     out: Vec<f32>,
-    high: Vec<i8>,
 }
 
 impl Problem {
@@ -48,14 +45,7 @@ impl Problem {
         let gaps = [0; 3];
         let (row_scale, col_scale, accumulate) = (true, true, false);
         let (values, seed) = (Values::Random, 1);
-        let steps = Vec::new();
-        Self { orientation, m, n, k, gaps, row_scale, col_scale, accumulate, values, steps, seed }
-    }
-
-    /// With second digits in `count` places.
-    pub fn with_digits(self, count: usize) -> Self {
-        let steps = (0..count.min(self.k)).map(|i| (i * self.k / count) as u32).collect();
-        Self { steps, ..self }
+        Self { orientation, m, n, k, gaps, row_scale, col_scale, accumulate, values, seed }
     }
 
     fn inputs(&self) -> Inputs {
@@ -81,7 +71,6 @@ impl Problem {
             row_scale: rng.normals(m, 1.0),
             col_scale: rng.normals(n, 1e-3),
             out: rng.normals((m * (n + gaps[2])).saturating_sub(gaps[2]), 10.0),
-            high: rng.int8(m * WIDE),
         }
     }
 
@@ -107,8 +96,6 @@ impl Problem {
             col_scale: self.col_scale.then_some(&inputs.col_scale[..]),
             out_stride: n + gaps[2],
             accumulate: self.accumulate,
-            digits: (!self.steps.is_empty())
-                .then(|| Digits { steps: &self.steps, high: &inputs.high }),
         }
     }
 
@@ -131,10 +118,7 @@ impl Problem {
         };
         for m in 0..p.m {
             for n in 0..p.n {
-                let low: i64 = (0..p.k).map(|k| at(&p.a, m, k) * at(&p.b, n, k)).sum();
-                let digits = inputs.high[m * WIDE..].iter().zip(&self.steps);
-                let high: i64 = digits.map(|(&h, &k)| i64::from(h) * at(&p.b, n, k as usize)).sum();
-                let sum = low + 128 * high;
+                let sum: i64 = (0..p.k).map(|k| at(&p.a, m, k) * at(&p.b, n, k)).sum();
                 let mut value = i32::try_from(sum).unwrap() as f32;
                 if self.row_scale {
                     value *= inputs.row_scale[m];

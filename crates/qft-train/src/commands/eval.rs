@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use crate::options::EvalOptions;
 use crate::report::write;
 use crate::run::ModelFolder;
-use crate::step::trainer::{calibrate, evaluate};
+use crate::step::trainer::evaluate;
 use qft_llama::pass::Recompute;
 use std::sync::atomic::AtomicBool;
 
@@ -19,12 +19,10 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let documents = folder.reader(&options.reading, seq_len).read(&options.data)?;
     let dataset = Dataset::new(documents, seq_len, false)?;
     let never = AtomicBool::new(false);
-    let mut model = folder.load(&*ops, &options.state, &never, &mut |_, _| ())?;
+    let model = folder.load(&*ops, &options.state, &never, &mut |_, _| ())?;
     let pass = options.state.pass(0, Recompute::None);
     let batches = dataset.batches(options.step.batch_size);
     let limit = options.limit.unwrap_or(usize::MAX);
-    let first: Vec<_> = dataset.batches(options.step.batch_size).take(1).collect();
-    calibrate(&*ops, &mut model, &pass, &first)?;
     if let Some(clock) = &mut clock {
         clock.begin();
     }

@@ -6,8 +6,6 @@ use crate::machine::Machine;
 use crate::options::{DataFormat, GenerateOptions, ReadingOptions, TrainOn};
 use crate::run::ModelFolder;
 use crate::run::sample::{Generation, prompt_ids};
-use crate::step::trainer::calibrate;
-use qft_llama::Batch;
 use qft_llama::pass::Recompute;
 use qft_llama::sampling::TokenSampler;
 use std::io::{ErrorKind, Write};
@@ -33,9 +31,8 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
         prompt_ids(&folder.tokenizer, &options.prompt)?
     };
     let never = AtomicBool::new(false);
-    let mut model = folder.load(&*ops, &options.state, &never, &mut |_, _| ())?;
+    let model = folder.load(&*ops, &options.state, &never, &mut |_, _| ())?;
     let pass = options.state.pass(options.seed, Recompute::None);
-    calibrate(&*ops, &mut model, &pass, &[every_position(&prompt)])?;
     let mut sampler = TokenSampler::new(options.temperature, options.top_p, options.seed)?;
     // A reader that has gone away ends the text; another failure is one.
     let mut failed = None;
@@ -60,11 +57,4 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
         Some(error) => Err(error).context("cannot write to standard output"),
         None => Ok(()),
     }
-}
-
-/// The prompt as a batch whose every position counts: what a model without training data is calibrated on.
-fn every_position(prompt: &[u32]) -> Batch {
-    let mut batch = Batch::default();
-    batch.push(prompt, prompt);
-    batch
 }

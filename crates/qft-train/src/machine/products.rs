@@ -39,7 +39,6 @@ pub fn seconds(
                 col_scale: Some(col_scale.span(0..n)?),
                 out: out.mat_mut(m, n)?,
                 accumulate: false,
-                wide: None,
             })?;
         }
         ops.synchronize()?;

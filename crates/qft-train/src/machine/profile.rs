@@ -11,7 +11,7 @@ use qft_quant::{DecodeRows, HybridOps, SparseBackward, SparseForward};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{
     DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps, Host, Ledger, Orientation,
-    Owner, QuantizeCols, QuantizeOps, QuantizeRows, RaiseMaxima, SelectWide,
+    Owner, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -265,9 +265,8 @@ macro_rules! timed {
 timed! { QuantizeOps, qft_tensor::Error:
     quantize_rows(QuantizeRows) => Quantize,
     quantize_cols(QuantizeCols) => Quantize,
+    rotate_rows(RotateRows) => Quantize,
     dequantize(Dequantize) => Quantize,
-    raise_maxima(RaiseMaxima) => Quantize,
-    select_wide(SelectWide) => Quantize,
 }
 
 timed! { HybridOps, qft_quant::Error:

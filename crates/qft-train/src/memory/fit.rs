@@ -197,6 +197,7 @@ mod tests {
             states: States::Full,
             compute: Compute::Int8,
             protected: None,
+            rotation: true,
             recompute,
             gradients: GradientMode::Released,
             momentum_code: Default::default(),

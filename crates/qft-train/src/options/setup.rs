@@ -15,7 +15,7 @@ impl StateOptions {
 
     /// How matrices are stored.
     pub fn format(&self) -> WeightFormat {
-        self.states.format(self.protected_fraction())
+        self.states.format(self.protected_fraction(), self.rotation)
     }
 
     /// How passes compute, with recomputation as given: `auto` must have been decided.

@@ -36,6 +36,16 @@ pub struct WeightArgs {
         help_heading = "States"
     )]
     pub protected: Option<f64>,
+    /// Mix the channels of INT8 weights and inputs, so that none stands out; false for experiments [default: true]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "States"
+    )]
+    pub rotation: Option<bool>,
 }
 
 /// What the backward pass keeps, as given.
@@ -82,6 +92,8 @@ pub struct StateOptions {
     pub compute: Compute,
     /// Fraction of protected weights; absent: as `states` has it.
     pub protected: Option<f64>,
+    /// Whether INT8 weights and inputs are [rotated](qft_tensor::rotation).
+    pub rotation: bool,
     /// What is computed again.
     pub recompute: RecomputeChoice,
     /// What happens to gradients.
@@ -97,7 +109,7 @@ impl StateArgs {
     ///
     /// Errors: a value out of its range; options that exclude each other.
     pub fn resolve(self, optimizer: OptimizerKind) -> Result<StateOptions> {
-        let WeightArgs { states, compute, protected } = self.weights;
+        let WeightArgs { states, compute, protected, rotation } = self.weights;
         let BackwardArgs { recompute, gradients } = self.backward;
         let UpdateArgs { momentum_code, rounding } = self.update;
         let states = states.unwrap_or_default();
@@ -117,6 +129,7 @@ impl StateArgs {
                 (gradients == Some(GradientMode::Stored), "--gradients stored"),
                 (compute == Some(Compute::Int8), "--compute int8"),
                 (protected.is_some_and(|fraction| fraction > 0.0), "--protected"),
+                (rotation == Some(true), "--rotation"),
                 (momentum_code.is_some(), "--momentum-code"),
                 (rounding.is_some(), "--rounding"),
             ] {
@@ -131,6 +144,7 @@ impl StateArgs {
             states,
             compute: compute.unwrap_or(states.compute()),
             protected,
+            rotation: rotation.unwrap_or(states.is_int8()),
             recompute: recompute.unwrap_or_default(),
             gradients: gradients.unwrap_or(states.gradients()),
             momentum_code: momentum_code.unwrap_or_default(),
@@ -195,14 +209,14 @@ impl States {
     }
 
     /// How matrices are stored.
-    pub fn format(self, protected_fraction: f64) -> WeightFormat {
+    pub fn format(self, protected_fraction: f64, rotated: bool) -> WeightFormat {
         let residual = match self {
             Self::Full => Residual::Bits8,
             Self::Balanced => Residual::Bits4,
             Self::Compact | Self::Paper => Residual::None,
             Self::F32 => return WeightFormat::Float,
         };
-        WeightFormat::Hybrid(HybridFormat { residual, protected_fraction })
+        WeightFormat::Hybrid(HybridFormat { residual, protected_fraction, rotated })
     }
 
     /// The format of the residual stream: bf16 beside INT8, f32 in the reference.

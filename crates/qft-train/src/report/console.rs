@@ -3,7 +3,6 @@
 use crate::error::{Context, Result};
 use crate::memory::gb;
 use crate::run::{Event, Moment, Observer};
-use qft_llama::wide::WideInput;
 use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -72,7 +71,6 @@ impl Observer for Console {
                 digits(rates.range.0),
                 digits(rates.range.1)
             )),
-            Event::WideChannels(inputs) => wide_channels(inputs),
             Event::SetAside(to) => {
                 print(format_args!(
                     "the run that was done there before is now in {}",
@@ -118,21 +116,6 @@ fn when(moment: Moment) -> &'static str {
         Moment::Before => "before",
         Moment::During => "during training",
         Moment::After => "after",
-    }
-}
-
-fn wide_channels(inputs: &[WideInput]) {
-    let wide = || inputs.iter().filter(|input| !input.channels.is_empty());
-    for WideInput { block, input, channels } in wide() {
-        let block = block.map_or(String::new(), |index| format!("block {index}, "));
-        tracing::info!("{block}{input}: wide {channels:?}");
-    }
-    if let Some(most) = wide().map(|input| input.channels.len()).max() {
-        print(format_args!(
-            "{} of {} inputs of linear layers have wide channels, at most {most}: they get a second digit",
-            wide().count(),
-            inputs.len()
-        ));
     }
 }
 

@@ -6,7 +6,6 @@ use crate::error::Result;
 use crate::memory::Fit;
 use crate::options::States;
 use crate::step::flip_rate::FlipRates;
-use qft_llama::wide::WideInput;
 use qft_quant::EncodeReport;
 use std::path::Path;
 
@@ -44,8 +43,6 @@ pub enum Event<'a> {
     },
     /// How far an update moves the weights.
     Rates(&'a FlipRates),
-    /// All inputs of linear layers, with their wide channels.
-    WideChannels(&'a [WideInput]),
     /// The output folder held a run that was done, and it was moved to this folder in there.
     SetAside(&'a Path),
     /// The output folder is there, and is this run's alone. From here on there may be something to lose.

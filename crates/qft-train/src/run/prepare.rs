@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
         let (options, ops) = (self.options, &*self.ops);
         let data = (&self.train, self.held_out.as_ref());
         let recipe = Recipe::of(options, &self.schedule, self.seq_len, data)?;
-        let (mut trainer, progress) = match &self.resumed {
+        let (trainer, progress) = match &self.resumed {
             None => {
                 output::check_recipe(&options.files, &recipe)?;
                 let model = self.load(observers)?;
@@ -102,12 +102,6 @@ impl<'a> Run<'a> {
             }
         };
         self.check_rates(&trainer.model, observers)?;
-        if !trainer.model.wide.chosen {
-            let mut order = self.order_at(trainer.pass.step);
-            let sequences = self.take(&mut order, trainer.pass.step);
-            trainer.calibrate(ops, &self.batches(&sequences))?;
-        }
-        observers.tell(Event::WideChannels(&trainer.model.wide.inputs(ops)?))?;
         let own = self.resumed.as_ref().is_some_and(|dir| output::is_own(&options.files.out, dir));
         Ok(State {
             recipe,

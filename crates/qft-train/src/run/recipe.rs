@@ -26,6 +26,7 @@ pub struct Recipe {
     states: States,
     compute: Compute,
     protected: f64,
+    rotation: bool,
     gradients: GradientMode,
     momentum_code: MomentumCode,
     rounding: WeightRounding,
@@ -173,6 +174,7 @@ impl Recipe {
             compute,
             // With the default of the states, below.
             protected: _,
+            rotation,
             // The same bits, whatever is recomputed.
             recompute: _,
             gradients,
@@ -195,6 +197,7 @@ impl Recipe {
             states: *states,
             compute: *compute,
             protected: state.protected_fraction(),
+            rotation: *rotation,
             gradients: *gradients,
             momentum_code: *momentum_code,
             rounding: *rounding,
@@ -404,6 +407,7 @@ mod tests {
             states: States::Full,
             compute: Compute::Int8,
             protected: 0.0,
+            rotation: true,
             gradients: GradientMode::Released,
             momentum_code: MomentumCode::Sqrt,
             rounding: WeightRounding::Stochastic,

@@ -1,7 +1,7 @@
 //! Native checkpoints: every plane of every state, and where the run stands: enough to continue it bit for bit.
 //!
 //! A checkpoint is a folder `step-NNNNNN` with `state.safetensors` (all INT8 planes, scales, protected weights
-//! and momenta, under the parameter's name and a suffix; and the wide channels) and `trainer.json`. A folder of that name
+//! and momenta, under the parameter's name and a suffix) and `trainer.json`. A folder of that name
 //! is always whole, on the disk, and read with suspicion: `qft-files` knows how.
 
 use super::TrainOps;
@@ -15,7 +15,7 @@ use qft_files::{
     Advice, AtomicFolder, Disk, DiskFile, Dtype, FileRules, StoredTensor, TensorFile, TensorInfo,
     TensorWriter,
 };
-use qft_llama::model::{Model, ParamMut};
+use qft_llama::model::ParamMut;
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{Buffer, DType, Element, Transfer};
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ impl Progress {
 }
 
 /// The layout of checkpoints written here.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 const STATE_FILE: &str = "state.safetensors";
 const PROGRESS_FILE: &str = "trainer.json";
@@ -113,9 +113,8 @@ fn tensor<'a, T: Element>(param: &str, part: &str, buffer: &'a mut Buffer<T>) ->
 /// Every buffer of the training state, in order of parameters.
 fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
     let names: Vec<_> = trainer.model.config.tensors().map(|spec| spec.name).collect();
-    let (params, wide) = trainer.model.state_mut();
-    let mut all = vec![tensor("wide", "channels", &mut wide.channels)];
-    for (param, name) in params.into_iter().zip(&names) {
+    let mut all = Vec::new();
+    for (param, name) in trainer.model.params_mut().into_iter().zip(&names) {
         match param {
             ParamMut::Vector(vector) => all.push(tensor(name, "gain", &mut vector.data)),
             ParamMut::Matrix(Matrix { weight: Weight::Float(data), .. }) => {
@@ -347,9 +346,6 @@ pub fn load(
     read_state(ops, trainer, &path).with_context(|| {
         format!("cannot resume from {}; choose another checkpoint", path.display())
     })?;
-    let Model { wide, config, .. } = &mut trainer.model;
-    wide.restore(ops, config)
-        .with_context(|| format!("{} is damaged; choose another checkpoint", path.display()))?;
     trainer.pass.step = progress.step;
     trainer.optimizer.last_norm = progress.last_norm;
     Ok(())

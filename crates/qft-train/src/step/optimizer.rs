@@ -129,7 +129,7 @@ impl Optimizer {
         grad_scale: f32,
         matrix: &mut Matrix,
         rows: Range<usize>,
-        grad: &Buffer<f32>,
+        grad: &mut Buffer<f32>,
     ) -> Result<(), AutogradError> {
         let (id, cols) = (matrix.id, matrix.cols());
         let StepNumbers { seed, step, lr } = numbers;
@@ -137,7 +137,7 @@ impl Optimizer {
             (Weight::Hybrid(weight), ParamState::Int8(momentum)) => ops.lion_update(LionUpdate {
                 weight,
                 momentum,
-                grad: grad.mat(rows.len(), cols)?,
+                grad: grad.mat_mut(rows.len(), cols)?,
                 rows,
                 grad_scale,
                 lr,

@@ -44,7 +44,7 @@ impl GradientSink for ReleasedSink<'_> {
         &mut self,
         matrix: &mut Matrix,
         rows: Range<usize>,
-        grad: &Buffer<f32>,
+        grad: &mut Buffer<f32>,
     ) -> Result<(), AutogradError> {
         let (ops, numbers, scale) = (self.ops, self.numbers, self.grad_scale);
         self.optimizer.update_matrix(ops, numbers, scale, matrix, rows, grad)
@@ -101,10 +101,10 @@ impl<'a> StoredSink<'a> {
             model.params_mut().into_iter().map(Some).collect();
         while !self.stack.is_empty() {
             let stored = self.stack.pop()?;
-            let (id, grad) = stored.to_float(ops)?;
+            let (id, mut grad) = stored.to_float(ops)?;
             match (params[id.0 as usize].as_mut(), stored) {
                 (Some(ParamMut::Matrix(matrix)), StoredGradient::Rows { rows, .. }) => {
-                    optimizer.update_matrix(ops, numbers, scale, matrix, rows, &grad)?;
+                    optimizer.update_matrix(ops, numbers, scale, matrix, rows, &mut grad)?;
                 }
                 (Some(ParamMut::Vector(vector)), StoredGradient::Vector { .. }) => {
                     optimizer.update_vector(ops, numbers, scale, vector, &grad)?;
@@ -145,7 +145,7 @@ impl GradientSink for StoredSink<'_> {
         &mut self,
         matrix: &mut Matrix,
         rows: Range<usize>,
-        grad: &Buffer<f32>,
+        grad: &mut Buffer<f32>,
     ) -> Result<(), AutogradError> {
         let (ops, shape) = (self.ops, (rows.len(), matrix.cols()));
         let mut out =

@@ -93,11 +93,6 @@ impl Trainer {
         Ok(StepReport { loss, update })
     }
 
-    /// Chooses the model's wide channels from a forward pass over `batches`: those of the first step.
-    pub fn calibrate(&mut self, ops: &dyn TrainOps, batches: &[Batch]) -> Result<()> {
-        calibrate(ops, &mut self.model, &self.pass, batches)
-    }
-
     /// Mean negative log-likelihood per target token over `batches`, and the number of targets.
     ///
     /// Errors: the first that `batches` has.
@@ -108,18 +103,6 @@ impl Trainer {
     ) -> Result<(f64, usize)> {
         evaluate(ops, &self.model, &self.pass, batches)
     }
-}
-
-/// Chooses the wide channels of a model from a forward pass over `batches`.
-pub fn calibrate(
-    ops: &dyn TrainOps,
-    model: &mut Model,
-    options: &PassOptions,
-    batches: &[Batch],
-) -> Result<()> {
-    pass::calibrate(ops, model, options, batches)?;
-    ops.trim();
-    Ok(())
 }
 
 /// Mean negative log-likelihood per target token over `batches`, and the number of targets.

@@ -45,6 +45,7 @@ pub(crate) fn state_options(states: States) -> StateOptions {
         states,
         compute: if float { Compute::Float } else { Compute::Int8 },
         protected: None,
+        rotation: !float,
         recompute: RecomputeChoice::None,
         gradients: match states {
             States::Paper => GradientMode::Stored,

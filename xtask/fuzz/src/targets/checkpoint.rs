@@ -42,6 +42,7 @@ fn trainer() -> (Cpu, Trainer) {
         states: States::Full,
         compute: Compute::Int8,
         protected: None,
+        rotation: true,
         recompute: RecomputeChoice::None,
         gradients: GradientMode::Released,
         momentum_code: Default::default(),
@@ -70,9 +71,6 @@ fn read_state(bytes: &[u8]) {
     scratch::write(&dir, "state.safetensors", bytes);
     TRAINER.with_borrow_mut(|(cpu, trainer)| {
         let progress = Progress::of(trainer);
-        if checkpoint::load(cpu, trainer, &progress, &dir).is_ok() {
-            let inputs = trainer.model.wide.inputs(cpu).expect("what was accepted can be shown");
-            assert!(inputs.iter().all(|input| input.channels.is_sorted()));
-        }
+        let _read_or_refused = checkpoint::load(cpu, trainer, &progress, &dir);
     });
 }

@@ -9,19 +9,17 @@
 //!             for each panel of columns, for each panel of rows: one tile
 //! ```
 //!
-//! Where the contraction is cut, tiles leave `i32` sums behind; the last range turns them into floats. Second digits
-//! are a range of their own before all others: a tile of them leaves its sums, which are multiplied by 128.
+//! Where the contraction is cut, tiles leave `i32` sums behind; the last range turns them into floats.
 
 use super::scratch::{Leaf, with_leaf, with_shared};
-use super::{Digits, Operand, Product, scalar};
-use crate::wide::{WIDE, WIDE_RADIX};
+use super::{Operand, Product, scalar};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 
 /// Most bytes of the packed second operand: a panel of 32 columns and the longest contraction fit twice.
 pub(super) const SHARED_BYTES: usize = 8 << 20;
 /// Most bytes per thread: packed rows, unfinished sums, and two biases per row.
-pub(super) const LEAF_BYTES: usize = 585 << 10;
+pub(super) const LEAF_BYTES: usize = 577 << 10;
 /// Fewest rows of a task, if the result has as many: each panel of columns is read that often.
 const MIN_MC: usize = 24;
 /// Most columns of a task whose contraction is cut.
@@ -208,10 +206,8 @@ struct Plan {
     /// Panels of columns packed at once, and of a task.
     shared_panels: usize,
     task_panels: usize,
-    /// Of a panel of columns: its second digits' steps come last.
+    /// Of a panel of columns.
     panel_bytes: usize,
-    /// Contraction steps of second digits, after padding.
-    digits: usize,
 }
 
 impl Plan {
@@ -219,8 +215,7 @@ impl Plan {
         let ranges = p.k.div_ceil(E::KC);
         let kc = p.k.div_ceil(ranges).next_multiple_of(64);
         let k_padded = p.k.next_multiple_of(E::KU);
-        let digits = p.digits.map_or(0, |_| WIDE.next_multiple_of(E::KU));
-        let panel_bytes = (k_padded + digits) * E::NR * E::BYTES;
+        let panel_bytes = k_padded * E::NR * E::BYTES;
         let panels = p.n.div_ceil(E::NR);
         let most = (SHARED_BYTES / panel_bytes).max(1);
         let shared_panels = panels.div_ceil(panels.div_ceil(most));
@@ -232,7 +227,7 @@ impl Plan {
         if ranges > 1 {
             task_panels = task_panels.min(CARRY_COLS / E::NR);
         }
-        Self { kc, k_padded, mc, shared_panels, task_panels, panel_bytes, digits }
+        Self { kc, k_padded, mc, shared_panels, task_panels, panel_bytes }
     }
 }
 
@@ -242,8 +237,7 @@ pub(super) fn run<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
         assert!(E::MC.is_multiple_of(E::MR) && E::KC.is_multiple_of(64));
         assert!(E::MR <= ONES.len() && E::NR <= ONES.len());
         let sums_and_bias = E::MC * (CARRY_COLS + 2) * size_of::<i32>();
-        let steps = E::KC + WIDE.next_multiple_of(E::KU);
-        assert!(E::MC * steps * E::BYTES + sums_and_bias <= LEAF_BYTES);
+        assert!(E::MC * E::KC * E::BYTES + sums_and_bias <= LEAF_BYTES);
     }
     if p.m <= DOT_ROWS && p.a.k_contiguous && p.b.k_contiguous {
         return dots(engine, p, out);
@@ -298,31 +292,6 @@ fn pack_columns<E: Engine>(engine: E, p: &Product<'_>, plan: &Plan, n0: usize, p
             engine.pack_b(&p.b, at, &mut dst[..bytes]);
         }
     }
-    let Some(digits) = &p.digits else { return };
-    for (i, panel) in panels.chunks_exact_mut(plan.panel_bytes).enumerate() {
-        let outer = n0 + i * E::NR;
-        let at = Part { outer, count: E::NR.min(p.n - outer), k0: 0, k: WIDE };
-        let dst = &mut panel[plan.k_padded * E::NR * E::BYTES..];
-        pack_digit_columns(engine, p, digits, at, dst);
-    }
-}
-
-/// Packs the steps of second digits behind a panel of columns that has just been packed, and so is in the cache.
-fn pack_digit_columns<E: Engine>(
-    engine: E,
-    p: &Product<'_>,
-    digits: &Digits<'_>,
-    at: Part,
-    dst: &mut [u8],
-) {
-    let mut gathered = [0i8; 64 * WIDE];
-    for (n, row) in gathered.as_chunks_mut::<WIDE>().0.iter_mut().enumerate().take(at.count) {
-        for (b, &step) in row.iter_mut().zip(digits.steps) {
-            *b = p.b.at(at.outer + n, step as usize) as i8;
-        }
-    }
-    let gathered = Operand { data: &gathered, stride: WIDE, k_contiguous: true };
-    engine.pack_b(&gathered, Part { outer: 0, ..at }, dst);
 }
 
 /// Computes `mc` rows from `m0` of the columns in `part`, whose panels are `packed`.
@@ -339,26 +308,18 @@ fn task<E: Engine>(
 ) {
     let rows = plan.mc.min(p.m - m0);
     let cut = plan.kc < p.k;
-    let tile_sums = if cut || p.digits.is_some() { E::MR * E::NR } else { 0 };
+    let tile_sums = if cut { E::MR * E::NR } else { 0 };
     let row_panels = rows.div_ceil(E::MR);
     let whole = (row_panels - 1) * E::MR;
     let padded = whole + E::panel_rows(rows - whole);
     let panels = part.count.div_ceil(E::NR);
     let Leaf { a, bias, sums } = leaf;
     let a_bytes = row_panels * E::MR * plan.kc.min(plan.k_padded) * E::BYTES;
-    let a = a.bytes(a_bytes + padded * plan.digits * E::BYTES);
-    let (a, digit_rows) = a.split_at_mut(a_bytes);
-    bias.resize(2 * E::MC, 0);
-    let (bias, digit_bias) = bias.split_at_mut(E::MC);
+    let a = a.bytes(a_bytes);
+    bias.resize(E::MC, 0);
     // Unfinished sums of one tile, or of all if they wait for another range of the contraction.
     let waiting = if cut { panels * row_panels } else { 1 } * tile_sums;
     let sums: &mut [i32] = bytemuck::cast_slice_mut(sums.bytes(4 * waiting));
-    if let Some(digits) = &p.digits {
-        let src = Operand { data: digits.high, stride: WIDE, k_contiguous: true };
-        // Places that are not used meet columns of zeros.
-        let at = Part { outer: m0, count: rows, k0: 0, k: WIDE };
-        engine.pack_a(&src, at, digit_rows, &mut digit_bias[..padded]);
-    }
     for k0 in (0..p.k).step_by(plan.kc) {
         let k = plan.kc.min(p.k - k0);
         let k_padded = k.next_multiple_of(E::KU);
@@ -375,21 +336,6 @@ fn task<E: Engine>(
                 let index = if cut { j * row_panels + i / E::MR } else { 0 };
                 let sums = &mut sums[index * tile_sums..][..tile_sums];
                 let panel_rows = E::panel_rows(count);
-                if k0 == 0 && p.digits.is_some() {
-                    let group = plan.digits * E::BYTES;
-                    engine.tile(Tile {
-                        a: &digit_rows[i * group..][..panel_rows * group],
-                        b: &packed[j * plan.panel_bytes..][..plan.panel_bytes]
-                            [plan.k_padded * E::NR * E::BYTES..],
-                        bias: &digit_bias[i..i + panel_rows],
-                        sums,
-                        first: true,
-                        out: None,
-                    });
-                    for sum in &mut *sums {
-                        *sum = sum.wrapping_mul(WIDE_RADIX);
-                    }
-                }
                 let out = (k0 + k == p.k).then(|| OutTile {
                     // SAFETY: row `m0 + i < m` and column `n0 < n`, so the element lies inside the result,
                     // whose length `check` compared with its shape.
@@ -407,7 +353,7 @@ fn task<E: Engine>(
                     b,
                     bias: &bias[i..i + panel_rows],
                     sums,
-                    first: k0 == 0 && p.digits.is_none(),
+                    first: k0 == 0,
                     out,
                 });
             }
@@ -433,8 +379,7 @@ fn dots<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
             let row_scale = p.row_scale.map(|s| s[m]);
             for (c, (cell, sums)) in row.iter_mut().zip(&sums).enumerate() {
                 let col_scale = p.col_scale.map(|s| s[n0 + c]);
-                let digits = p.digits.map_or(0, |d| WIDE_RADIX * d.sum(&p.b, m, n0 + c));
-                scalar::finish(sums[m] + digits, row_scale, col_scale, p.accumulate, cell);
+                scalar::finish(sums[m], row_scale, col_scale, p.accumulate, cell);
             }
         }
     });

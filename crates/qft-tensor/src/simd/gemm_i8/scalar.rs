@@ -1,7 +1,6 @@
 //! The specification: every other path must give these bits.
 
 use super::Product;
-use crate::wide::WIDE_RADIX;
 use rayon::prelude::*;
 
 /// Computes each element by itself.
@@ -9,7 +8,6 @@ pub(super) fn run(p: &Product<'_>, out: &mut [f32]) {
     out.par_chunks_mut(p.out_stride.max(1)).take(p.m).enumerate().for_each(|(m, row)| {
         for (n, cell) in row[..p.n].iter_mut().enumerate() {
             let sum: i32 = (0..p.k).map(|k| p.a.at(m, k) * p.b.at(n, k)).sum();
-            let sum = sum + p.digits.map_or(0, |d| WIDE_RADIX * d.sum(&p.b, m, n));
             finish(sum, p.row_scale.map(|s| s[m]), p.col_scale.map(|s| s[n]), p.accumulate, cell);
         }
     });

@@ -114,7 +114,6 @@ fn all_orientations((m, n, k): (usize, usize, usize)) -> bool {
             col_scale: None,
             out_stride: n,
             accumulate: false,
-            digits: None,
         };
         let [mut expected, mut got] = [vec![0.0; m * n], vec![0.0; m * n]];
         scalar::run(&product, &mut expected);

@@ -1,23 +1,6 @@
-// Both ends of an INT8 product's sums: second digits of wide channels to start with, and the result as scaled floats.
+// The end of an INT8 product's sums: the result as scaled floats.
 #pragma once
-#include "wide.cuh"
-
-// For a tile of BM x BN of the product a b^T whose first operand has second digits: the digits of its rows, and the
-// weights of its columns for the same channels, to shared memory as rows of WIDE bytes. `b` is [n_end, k].
-template <uint32_t BM, uint32_t BN, uint32_t THREADS>
-__device__ __forceinline__ void stage_wide_digits(int8_t* rows, int8_t* columns, const WideDigits& digits, const int8_t* b,
-                                                  uint64_t b_stride, uint32_t k, uint32_t m0, uint32_t m_end, uint32_t n0,
-                                                  uint32_t n_end) {
-    const uint32_t place = threadIdx.x % WIDE, channel = digits.channels[place];
-    for (uint32_t i = threadIdx.x / WIDE; i < BM; i += THREADS / WIDE) {
-        rows[i * WIDE + place] = m0 + i < m_end ? digits.high[(m0 + i) * digits.stride + place] : 0;
-    }
-    for (uint32_t i = threadIdx.x / WIDE; i < BN; i += THREADS / WIDE) {
-        const bool inside = n0 + i < n_end && channel < k;
-        columns[i * WIDE + place] = inside ? b[(n0 + i) * b_stride + channel] : 0;
-    }
-    __syncthreads();
-}
+#include "common.cuh"
 
 // WIDTH (2 or 4) neighbouring cells of a row of the result, from (m, n) on, where n divides by WIDTH.
 template <uint32_t WIDTH>
