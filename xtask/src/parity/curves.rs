@@ -1,7 +1,7 @@
 //! Loss curves as SVG: the training loss, and how far it lies above that of FP32 Lion on the same sequences.
 
 use super::report::lines::{Line, Lines};
-use super::rows::{LION, MAIN};
+use super::rows::{ADAMW, LION, MAIN};
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -16,8 +16,8 @@ struct Curve<'a> {
     name: &'a str,
     points: Points,
     colour: RGBColor,
-    /// With float products, a row has the colour of its INT8 row, dashed.
-    dashed: bool,
+    /// With float products, a row has the colour of its INT8 row, pale and thin.
+    pale: bool,
 }
 
 /// Colours that are told apart by all eyes (Okabe and Ito).
@@ -44,8 +44,8 @@ pub(super) fn draw(lines: &Lines<'_>, path: &Path) -> Result<bool> {
         let told =
             |error: DrawingAreaErrorKind<_>| anyhow!("cannot draw {}: {error}", path.display());
         area.fill(&WHITE).map_err(told)?;
-        panel(&above, "training loss, nats per token", &curves).map_err(told)?;
-        panel(&below, "above FP32 Lion", &gaps(&curves)).map_err(told)?;
+        panel(&above, "training loss, nats per token", &curves, true).map_err(told)?;
+        panel(&below, "above FP32 Lion", &gaps(&curves), false).map_err(told)?;
         area.present().map_err(told)?;
     }
     std::fs::write(path, svg)?;
@@ -65,7 +65,7 @@ fn curves<'a>(lines: &Lines<'a>) -> Vec<Curve<'a>> {
             name: line.name,
             points: points(line),
             colour: COLOURS[place % COLOURS.len()],
-            dashed: plain != line.name,
+            pale: plain != line.name,
         });
     }
     curves.retain(|curve| !curve.points.is_empty());
@@ -76,11 +76,13 @@ fn points(line: &Line<'_>) -> Points {
     line.best().trained.curve.iter().map(|(step, loss)| (*step as f64, *loss)).collect()
 }
 
-/// Each curve less that of FP32 Lion, where both have a point.
+/// Each curve less that of FP32 Lion, where both have a point. Without rows that are far from it by their nature, which
+/// would leave the others one line.
 fn gaps<'a>(curves: &[Curve<'a>]) -> Vec<Curve<'a>> {
     let Some(lion) = curves.iter().find(|curve| curve.name == LION) else { return Vec::new() };
     let of = |step: f64| lion.points.iter().find(|point| point.0 == step);
-    let others = curves.iter().filter(|curve| curve.name != LION);
+    let far = |name: &str| name == LION || name == ADAMW || name.contains("nearest");
+    let others = curves.iter().filter(|curve| !far(curve.name));
     others
         .map(|curve| Curve {
             name: curve.name,
@@ -88,7 +90,7 @@ fn gaps<'a>(curves: &[Curve<'a>]) -> Vec<Curve<'a>> {
                 .filter_map(|(step, loss)| Some((*step, loss - of(*step)?.1)))
                 .collect(),
             colour: curve.colour,
-            dashed: curve.dashed,
+            pale: curve.pale,
         })
         .collect()
 }
@@ -97,6 +99,7 @@ fn panel(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     title: &str,
     curves: &[Curve<'_>],
+    with_names: bool,
 ) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
     let all = || curves.iter().flat_map(|curve| &curve.points);
     let (steps, losses) = (range(all().map(|p| p.0)), range(all().map(|p| p.1)));
@@ -105,18 +108,19 @@ fn panel(
         .x_label_area_size(34)
         .y_label_area_size(56)
         .build_cartesian_2d(steps, losses)?;
-    chart.configure_mesh().x_desc("step").y_desc(title).light_line_style(WHITE).draw()?;
+    let mut mesh = chart.configure_mesh();
+    mesh.label_style(("sans-serif", 13)).max_light_lines(1);
+    mesh.x_desc("step").y_desc(title).draw()?;
     for curve in curves {
-        let style = ShapeStyle::from(curve.colour).stroke_width(if curve.dashed { 1 } else { 2 });
-        let points = curve.points.iter().copied();
-        let drawn = match curve.dashed {
-            true => chart.draw_series(DashedLineSeries::new(points, 6, 4, style))?,
-            false => chart.draw_series(LineSeries::new(points, style))?,
-        };
-        let width = if curve.dashed { 10 } else { 20 };
-        drawn
+        let (strength, width) = if curve.pale { (0.55, 1) } else { (1.0, 2) };
+        let style = ShapeStyle::from(curve.colour.mix(strength)).stroke_width(width);
+        chart
+            .draw_series(LineSeries::new(curve.points.iter().copied(), style))?
             .label(curve.name)
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + width, y)], style));
+            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 20, y)], style));
+    }
+    if !with_names {
+        return Ok(());
     }
     chart
         .configure_series_labels()

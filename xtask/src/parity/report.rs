@@ -85,7 +85,10 @@ fn section(text: &mut String, job: &Job, lines: &Lines<'_>, curves: Option<&str>
     }
     table::main(text, lines, MAIN.rows);
     if let Some(path) = curves {
-        let _ = writeln!(text, "\n![Training loss, and its distance to FP32 Lion]({path})");
+        let _ = writeln!(
+            text,
+            "\n![Training loss with the first seed, and how far INT8 states are above FP32 Lion]({path})"
+        );
     }
     table::accuracies(text, lines);
     for ablation in &ABLATIONS {

@@ -56,13 +56,15 @@ pub(super) fn accuracies(text: &mut String, lines: &Lines<'_>) {
     if sets.is_empty() {
         return;
     }
+    let mut sizes: Vec<_> = sets.iter().map(|(_, questions)| *questions).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let errors = sizes.iter().map(|n| format!("{:.1} of {n}", 50.0 / (*n as f64).sqrt()));
+    let errors = errors.collect::<Vec<_>>().join(", ");
     let _ = writeln!(
         text,
-        "\nAccuracy in percent. Of n questions, {} is the standard error that chance alone gives a figure near 50 %.",
-        sets.iter()
-            .map(|(_, n)| format!("{:.1}", 50.0 / (*n as f64).sqrt()))
-            .collect::<Vec<_>>()
-            .join(", ")
+        "\nAccuracy in percent, by set with its number of questions. The standard error of a figure near 50 % is {errors} \
+         questions; rows are asked the same ones, so their differences have a smaller one."
     );
     let titles = sets.iter().map(|(name, n)| format!(" {name} ({n}) |")).collect::<String>();
     let _ = writeln!(text, "\n| row |{titles}\n|---|{}", "---|".repeat(sets.len()));

@@ -49,7 +49,7 @@ fn a_row_is_told_at_its_best_rate_with_its_gaps() {
         "| `compact` | 1e-3 ▲ | 1 | 2.5200 | +0.0200 | +0.1200 | 2.5200 | – | 3.02 | 1000 |",
         "| row | piqa (100) |",
         "| `full` | 50.0 |",
-        "![Training loss, and its distance to FP32 Lion](quality/story-1.svg)",
+        "![Training loss with the first seed, and how far INT8 states are above FP32 Lion](quality/story-1.svg)",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
