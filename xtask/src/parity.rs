@@ -26,11 +26,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         rows::list();
         return Ok(());
     }
+    let rows = rows::chosen(&args.only, args.ablations)?;
     let mut results = Results::open(&args.results())?;
     if !args.render {
         let campaign = Campaign::open(args)?;
         campaign.untrained(&mut results)?;
-        for row in rows::chosen(&args.only, args.ablations)? {
+        for row in rows {
             campaign.row(row, &mut results)?;
         }
     }

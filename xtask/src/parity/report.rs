@@ -30,12 +30,14 @@ another might be better.
 * **exported**: the loss of the Hugging Face folder that the run wrote in bf16, read again and evaluated in f32.
 * **accuracy**: of that folder in f32, the mean over all sets of questions that were asked; each set has its own table. As
   lm-evaluation-harness has it: by log-likelihood per character of the choice where choices differ, by log-likelihood of the
-  continuation where contexts do, and by the likeliest tokens where there is one continuation alone.
+  continuation where contexts do, and by the likeliest tokens where there is one continuation alone. A set is a file of JSON
+  lines with `query`, `choices` and `gold`, with `context_options`, `continuation` and `gold`, or with `context` and
+  `continuation`; `gold` counts from 0.
 * **B/param**: all training states, in bytes per parameter. **tok/s**: target tokens per second of a step, as a mean over the
   seeds on the machine named below; other work on it makes this figure smaller and no other.
 
-The commands are below each section's tables; `cargo xtask parity --list` has the options of each row, and a row is
-reproduced by `qft finetune` with them. The options of a row decide all but the speed, to the last bit.
+The commands are below each section's tables, and the [options of each row](#rows) at the end. With them and a section's data,
+learning rate and seed, `qft finetune` is the same run; rounding to nearest needs `--insist` as well.
 ";
 
 /// Writes the page of all outcomes, with a folder of curves beside it.
@@ -51,6 +53,7 @@ pub(super) fn write(outcomes: &[Outcome], path: &Path) -> Result<()> {
         let drawn = curves::draw(&lines, &folder.join(&curves))?;
         section(&mut text, job, &lines, drawn.then(|| format!("{stem}/{curves}")).as_deref());
     }
+    table::rows(&mut text);
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -21,9 +21,11 @@ impl Estimate {
 
     /// With `digits` decimals; a gap has its sign.
     pub(super) fn show(self, digits: usize, gap: bool) -> String {
+        let nothing = self.mean.abs() < 0.5 * 0.1f64.powi(digits as i32);
+        let mean = if nothing { 0.0 } else { self.mean };
         let mean = match gap {
-            true => format!("{:+.digits$}", self.mean),
-            false => format!("{:.digits$}", self.mean),
+            true => format!("{mean:+.digits$}"),
+            false => format!("{mean:.digits$}"),
         };
         match self.deviation {
             Some(deviation) => format!("{mean} ± {deviation:.digits$}"),
@@ -42,5 +44,6 @@ mod tests {
         assert_eq!(Estimate::of([2.0]).unwrap().show(2, false), "2.00");
         assert_eq!(Estimate::of([1.0, 3.0]).unwrap().show(3, false), "2.000 ± 1.414");
         assert_eq!(Estimate::of([0.25]).unwrap().show(1, true), "+0.2");
+        assert_eq!(Estimate::of([-0.0004]).unwrap().show(3, true), "+0.000");
     }
 }

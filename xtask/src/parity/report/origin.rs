@@ -11,7 +11,13 @@ pub(super) fn write(text: &mut String, lines: &Lines<'_>) {
     let commits = unique(abouts().map(commit));
     let machines = unique(abouts().map(machine));
     let commands = unique(abouts().map(|about| command(&about.command)));
-    let _ = writeln!(text, "\nCommit: {}. Machine: {}.", commits.join("; "), machines.join("; "));
+    let loads = || abouts().filter_map(|about| about.load);
+    let load = match (loads().reduce(f64::min), loads().reduce(f64::max)) {
+        (Some(least), Some(most)) => format!(" Load before a run: {least:.1} to {most:.1}."),
+        _ => String::new(),
+    };
+    let (commits, machines) = (commits.join("; "), machines.join("; "));
+    let _ = writeln!(text, "\nCommit: {commits}. Machine: {machines}.{load}");
     if unique(runs.iter().map(|run| run.sources.clone())).len() > 1 {
         text.push_str("**These runs are of different versions of the trainer.**\n");
     }

@@ -43,6 +43,14 @@ pub(super) fn main(text: &mut String, lines: &Lines<'_>, rows: &[&str]) {
     }
 }
 
+/// What each row is.
+pub(super) fn rows(text: &mut String) {
+    text.push_str("\n## Rows\n\n| row | options |\n|---|---|\n");
+    for row in &ROWS {
+        let _ = writeln!(text, "| `{}` | `{}` |", row.name, row.flags);
+    }
+}
+
 /// Accuracies by set; nothing where no question was asked.
 pub(super) fn accuracies(text: &mut String, lines: &Lines<'_>) {
     let mut sets: Vec<(&str, usize)> = Vec::new();

@@ -49,11 +49,12 @@ fn a_row_is_told_at_its_best_rate_with_its_gaps() {
         "| `compact` | 1e-3 ▲ | 1 | 2.5200 | +0.0200 | +0.1200 | 2.5200 | – | 3.02 | 1000 |",
         "| row | piqa (100) |",
         "| `full` | 50.0 |",
+        "| `f32-adamw` | `--states f32 --optimizer adamw` |",
         "![Training loss with the first seed, and how far INT8 states are above FP32 Lion](quality/story-1.svg)",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
-    assert!(!text.contains("`paper` |") && !text.contains("different versions"), "{text}");
+    assert!(!text.contains("| `paper` | 1e-3") && !text.contains("different versions"), "{text}");
     let svg = std::fs::read_to_string(folder.path().join("quality/story-1.svg")).unwrap();
     assert!(svg.starts_with("<svg") && svg.contains("f32-lion"), "{svg}");
 }
