@@ -1,24 +1,25 @@
 //! What a measurement must say of itself to be worth keeping: commit, command, machine, load.
 
 use crate::repository::repository;
-use serde::Serialize;
-use std::process::Command;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The circumstances of a measurement; absent is what this machine does not tell.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct About {
     /// What was built, if git knows.
-    commit: Option<String>,
+    pub(crate) commit: Option<String>,
     /// Whether the sources are those of the commit.
-    clean: Option<bool>,
-    command: String,
-    processor: Option<String>,
-    cores: Option<usize>,
-    memory_bytes: Option<u64>,
+    pub(crate) clean: Option<bool>,
+    pub(crate) command: String,
+    pub(crate) processor: Option<String>,
+    pub(crate) cores: Option<usize>,
+    pub(crate) memory_bytes: Option<u64>,
     /// Processes that were running, as a mean over the last minute. Other work makes times longer.
-    load: Option<f64>,
-    rustc: Option<String>,
+    pub(crate) load: Option<f64>,
+    pub(crate) rustc: Option<String>,
     /// When, in seconds since 1970.
     unix_seconds: Option<u64>,
 }
@@ -41,6 +42,24 @@ impl About {
             unix_seconds: since.ok().map(|time| time.as_secs()),
         }
     }
+}
+
+/// A name of what results depend on in the sources: the crates and the versions of their dependencies, uncommitted
+/// changes included. Absent where git does not tell.
+pub(crate) fn sources() -> Option<String> {
+    const OF: [&str; 3] = ["--", "crates", "Cargo.lock"];
+    let committed = said("git", &[&["ls-tree", "HEAD"][..], &OF].concat())?;
+    let changes = said("git", &[&["diff", "HEAD"][..], &OF].concat())?;
+    let mut hash = Command::new("git")
+        .args(["hash-object", "--stdin"])
+        .current_dir(repository())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .ok()?;
+    hash.stdin.take()?.write_all(format!("{committed}\n{changes}").as_bytes()).ok()?;
+    let name = String::from_utf8(hash.wait_with_output().ok()?.stdout).ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// What a program writes, if it succeeds.
@@ -75,5 +94,11 @@ mod tests {
         assert_eq!(kib("2048"), None);
         assert_eq!(load("0.52 0.58 0.59 1/389 12\n"), Some(0.52));
         assert_eq!(field("/no/such/file", "a"), None);
+    }
+
+    #[test]
+    fn sources_have_one_name() {
+        assert_eq!(sources(), sources());
+        assert!(sources().is_none_or(|name| name.len() >= 40), "{:?}", sources());
     }
 }

@@ -34,7 +34,7 @@ struct Check {
     run: fn(&Args) -> Result<Outcome>,
 }
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     Check { name: "fmt", about: "sources are formatted", run: fmt },
     Check { name: "tidy", about: "the rules of the repository", run: tidy },
     Check { name: "clippy", about: "no lint complains, in any target", run: clippy },
@@ -52,6 +52,7 @@ const CHECKS: [Check; 9] = [
         run: memory,
     },
     Check { name: "readme", about: "the README's job, cut short", run: readme },
+    Check { name: "parity", about: "INT8 states learn as FP32 Lion does, in short", run: parity },
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -155,6 +156,15 @@ fn readme(_: &Args) -> Result<Outcome> {
     cargo(&[&qft[..], &job].concat(), &[])?;
     let eval = ["eval", "--model", out, "--data", "examples/tinyshakespeare.txt", "--limit", "4"];
     cargo(&[&qft[..], &eval].concat(), &[])
+}
+
+/// Into a new folder: what has run is not run again.
+fn parity(_: &Args) -> Result<Outcome> {
+    let temporary = tempfile::tempdir()?;
+    let file = |name| temporary.path().join(name);
+    let mut quick = this_program()?;
+    quick.args(["parity", "--quick", "--results"]).arg(file("quick.jsonl"));
+    succeed(quick.arg("--report").arg(file("quick.md")))
 }
 
 fn cargo(args: &[&str], variables: &[(&str, &str)]) -> Result<Outcome> {

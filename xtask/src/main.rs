@@ -8,6 +8,7 @@ mod ci;
 mod gpu_check;
 mod kernels;
 mod options;
+mod parity;
 mod repository;
 mod tidy;
 
@@ -28,6 +29,8 @@ enum Task {
     BenchGemm(bench_gemm::Args),
     /// All checks that need a GPU, here or packed into a folder for another machine.
     GpuCheck(gpu_check::Args),
+    /// What INT8 states cost in quality: a table of losses and accuracies beside FP32 Lion and AdamW.
+    Parity(Box<parity::Args>),
     /// Checks the rules of the repository that no compiler knows.
     Tidy,
     /// Writes docs/OPTIONS.md, the reference of all options, from their definitions.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Kernels(args) => kernels::run(&args),
         Task::BenchGemm(args) => bench_gemm::run(&args),
         Task::GpuCheck(args) => gpu_check::run(&args),
+        Task::Parity(args) => parity::run(&args),
         Task::Tidy => tidy::run(),
         Task::Options => options::run(),
         Task::Ci(args) => ci::run(&args),

@@ -1,0 +1,160 @@
+//! A run: training as `qft finetune` does it, and what became of the model that it wrote.
+
+use super::choices::{Candidate, Set};
+use super::job::JobData;
+use super::results::{Exported, Questions, Trained};
+use anyhow::{Result, bail, ensure};
+use qft_llama::model::Model;
+use qft_llama::pass::{PassOptions, Recompute};
+use qft_train::ErrorKind;
+use qft_train::machine::Machine;
+use qft_train::options::states::WeightArgs;
+use qft_train::options::{FinetuneOptions, MachineOptions};
+use qft_train::run::{Event, ModelFolder, Moment, Observer, finetune};
+use qft_train::step::trainer::evaluate;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// Points of a curve at most.
+const POINTS: u64 = 60;
+
+/// Hears the loss of every step, and keeps means of as many as one point stands for.
+#[derive(Default)]
+struct Curve {
+    /// Steps of a point.
+    width: u64,
+    points: Vec<(u64, f64)>,
+    sum: f64,
+    count: u64,
+    initial_loss: Option<f64>,
+}
+
+impl Curve {
+    fn add(&mut self, step: u64, loss: f64) {
+        self.sum += loss;
+        self.count += 1;
+        if self.count == self.width {
+            self.end(step);
+        }
+    }
+
+    /// Makes a point of the steps since the last one.
+    fn end(&mut self, step: u64) {
+        if self.count > 0 {
+            let mean = self.sum / self.count as f64;
+            // Four decimals are what tables have.
+            self.points.push((step, (mean * 1e4).round() / 1e4));
+            (self.sum, self.count) = (0.0, 0);
+        }
+    }
+}
+
+impl Observer for Curve {
+    fn on(&mut self, event: &Event<'_>) -> qft_train::Result<()> {
+        match event {
+            Event::Started { steps, .. } => self.width = steps.div_ceil(POINTS).max(1),
+            Event::Evaluated { moment: Moment::Before, metrics } => {
+                self.initial_loss = Some(metrics.eval_loss);
+            }
+            Event::Stepped(metrics) => self.add(metrics.step, metrics.loss),
+            Event::Finished(summary) => self.end(summary.steps),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Trains, and leaves the model in the folder that the options name. A loss that is no number is an outcome.
+pub(super) fn train(options: &FinetuneOptions) -> Result<Trained> {
+    let mut curve = Curve::default();
+    let finite = |loss: f64| Some(loss).filter(|loss| loss.is_finite());
+    match finetune(options, &AtomicBool::new(false), &mut [&mut curve]) {
+        Ok(summary) => {
+            ensure!(summary.stopped.is_none(), "the run was stopped");
+            Ok(Trained {
+                initial_loss: summary.initial_eval_loss.and_then(finite),
+                loss: summary.final_eval_loss.and_then(finite),
+                bytes_per_parameter: summary.bytes_per_parameter,
+                peak_bytes: summary.peak_bytes,
+                tokens_per_second: summary.tokens as f64 / summary.seconds.max(f64::MIN_POSITIVE),
+                seconds: summary.seconds,
+                curve: curve.points.into_iter().filter(|point| point.1.is_finite()).collect(),
+            })
+        }
+        Err(error) if is_divergence(&error) => Ok(Trained {
+            initial_loss: curve.initial_loss.and_then(finite),
+            loss: None,
+            bytes_per_parameter: 0.0,
+            peak_bytes: 0,
+            tokens_per_second: 0.0,
+            seconds: 0.0,
+            curve: curve.points,
+        }),
+        Err(error) => bail!("{error:#}"),
+    }
+}
+
+fn is_divergence(error: &qft_train::Error) -> bool {
+    error.kind() == ErrorKind::Diverged
+        || format!("{error:#}").contains("the sum over the batch is")
+}
+
+/// A model that is only read, in float.
+pub(super) struct Reading<'a> {
+    folder: ModelFolder<'a>,
+    machine: Machine,
+    model: Model,
+    pass: PassOptions,
+}
+
+impl<'a> Reading<'a> {
+    /// Loads a folder as `qft eval` does unless told otherwise.
+    pub(super) fn open(dir: &'a Path, machine: MachineOptions) -> Result<Self> {
+        let machine = Machine::open(machine)?;
+        let folder = ModelFolder::open(dir)?;
+        let state = WeightArgs::default().resolve_reading()?;
+        let never = AtomicBool::new(false);
+        let model = folder.load(&*machine.ops, &state, &never, &mut |_, _| ())?;
+        Ok(Self { folder, machine, model, pass: state.pass(0, Recompute::None) })
+    }
+
+    /// As one who answers questions.
+    pub(super) fn candidate(&self) -> Candidate<'_> {
+        Candidate {
+            ops: &*self.machine.ops,
+            model: &self.model,
+            pass: self.pass,
+            tokenizer: &self.folder.tokenizer,
+        }
+    }
+}
+
+/// What a folder with a model is worth, in float: its loss on the job's held-out data, and its answers.
+pub(super) fn examine(
+    dir: &Path,
+    options: &FinetuneOptions,
+    data: &JobData,
+    sets: &[Set],
+    questions: Option<&Questions>,
+) -> Result<Exported> {
+    let reading = Reading::open(dir, options.machine)?;
+    let batches = data.held_out(options).map(Ok);
+    let (loss, _) = evaluate(&*reading.machine.ops, &reading.model, &reading.pass, batches)?;
+    let candidate = reading.candidate();
+    let scores = sets.iter().map(|set| candidate.answer(set)).collect::<Result<_>>()?;
+    Ok(Exported { loss, questions: questions.cloned(), scores })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_has_means_of_equal_parts() {
+        let mut curve = Curve { width: 2, ..Curve::default() };
+        (1..=3).for_each(|step| curve.add(step, step as f64));
+        curve.end(3);
+        curve.end(3);
+        assert_eq!(curve.points, [(2, 1.5), (3, 3.0)]);
+    }
+}
