@@ -7,10 +7,11 @@ pub mod output;
 mod prepare;
 pub mod recipe;
 pub mod sample;
+mod saved;
 pub mod summary;
 
 pub use events::{Event, Moment, Observer, Quantized};
 pub use finetune::finetune;
 pub use folder::ModelFolder;
 pub use recipe::Recipe;
-pub use summary::{EvalMetrics, Owners, StepMetrics, Stopped, Summary};
+pub use summary::{EvalMetrics, LeftOut, Owners, SavedEval, StepMetrics, Stopped, Summary};

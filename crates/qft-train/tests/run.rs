@@ -3,8 +3,10 @@
 
 mod common;
 
+use qft_autograd::Compute;
 use qft_testing::material;
-use qft_train::options::{FinetuneArgs, FinetuneOptions};
+use qft_train::options::{FinetuneArgs, FinetuneOptions, States};
+use qft_train::report::MetricsLog;
 use qft_train::run::{Event, Observer, Summary, finetune};
 use qft_train::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
@@ -48,6 +50,10 @@ fn name(event: &Event<'_>) -> String {
         Event::Stopped { step, .. } => format!("stopped {step}"),
         Event::Exported(_) => "exported".into(),
         Event::Finished(_) => "finished".into(),
+        Event::SavedEvaluated(summary) => match summary.saved_eval.unwrap().left_out {
+            None => "measured".into(),
+            Some(why) => format!("not measured: {why:?}"),
+        },
         other => panic!("{other:?}"),
     }
 }
@@ -111,10 +117,17 @@ fn everything_that_happens_is_told_in_order() {
         "sampled After",
         "exported",
         "finished",
+        "measured",
     ];
     assert_eq!(seen, expected);
-    assert_eq!((summary.steps, summary.stopped), (4, None));
-    assert!(summary.final_eval_loss.unwrap() < summary.initial_eval_loss.unwrap());
+    assert_eq!((summary.steps, &summary.stopped), (4, &None));
+    let after = summary.final_eval_loss.unwrap();
+    assert!(after < summary.initial_eval_loss.unwrap());
+    let saved = summary.saved_eval.unwrap();
+    assert_eq!((saved.step, saved.compute, saved.states), (4, Compute::Float, States::F32));
+    // The same weights but for a rounding to bf16, in another arithmetic.
+    let loss = saved.saved_eval_loss.unwrap();
+    assert!(loss != after && (loss - after).abs() < 0.02, "{loss} {after}");
     // Nobody wrote metrics: there was no observer that does.
     assert!(!temp.path().join("metrics.jsonl").exists());
 }
@@ -155,6 +168,34 @@ fn a_run_can_be_stopped_anywhere_and_goes_on_to_the_same_bits() {
         assert_eq!(seen.contains(&format!("resumed {step}")), saved.is_some(), "{at}: {seen:?}");
         assert!(result(&out) == expected, "{at}: the bits differ");
     }
+}
+
+#[test]
+fn what_stops_or_breaks_the_measuring_of_a_saved_model_costs_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let whole = temp.path().join("whole");
+    run(&whole, false);
+    for at in ["exported", "finished"] {
+        let out = temp.path().join(at);
+        let stop = AtomicBool::new(false);
+        let mut watcher = Watcher { stop_at: Some((at.into(), &stop)), ..Watcher::default() };
+        let mut metrics = MetricsLog::default();
+        let observers: &mut [&mut dyn Observer] = &mut [&mut watcher, &mut metrics];
+        let summary = finetune(&options(&out, false), &stop, observers).unwrap();
+        assert_eq!(watcher.seen.last().unwrap(), "not measured: Stopped", "{at}");
+        assert_eq!(summary.stopped, None, "the run is done");
+        assert!(result(&out) == result(&whole), "{at}: the bits differ");
+        let text = std::fs::read_to_string(out.join("summary.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+    }
+    // A kill while it is measured is as a failure at that place: the run counts as done.
+    let out = temp.path().join("failed");
+    let mut watcher = Watcher { fail_at: Some("finished".into()), ..Watcher::default() };
+    let mut metrics = MetricsLog::default();
+    let observers: &mut [&mut dyn Observer] = &mut [&mut metrics, &mut watcher];
+    finetune(&options(&out, false), &AtomicBool::new(false), observers).unwrap_err();
+    let again = finetune(&options(&out, false), &AtomicBool::new(false), &mut []).unwrap_err();
+    assert!(format!("{again:#}").contains("already holds this run, and it is done"), "{again:#}");
 }
 
 #[test]

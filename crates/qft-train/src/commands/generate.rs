@@ -33,7 +33,7 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
         prompt_ids(&folder.tokenizer, &options.prompt)?
     };
     let never = AtomicBool::new(false);
-    let mut model = folder.load(&*ops, &options.state, &never, &mut |_, _| ())?;
+    let mut model = folder.load(&*ops, options.state.format(), &never, &mut |_, _| ())?;
     let pass = options.state.pass(options.seed, Recompute::None);
     calibrate(&*ops, &mut model, &pass, &[every_position(&prompt)])?;
     let mut sampler = TokenSampler::new(options.temperature, options.top_p, options.seed)?;

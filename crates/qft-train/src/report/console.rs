@@ -2,7 +2,9 @@
 
 use crate::error::{Context, Result};
 use crate::memory::gb;
-use crate::run::{Event, Moment, Observer};
+use crate::options::States;
+use crate::run::{Event, LeftOut, Moment, Observer, Summary};
+use qft_autograd::Compute;
 use qft_llama::wide::WideInput;
 use std::fmt;
 use std::io::{ErrorKind, Write};
@@ -29,8 +31,10 @@ pub fn write(line: impl fmt::Display) -> Result<()> {
 /// Says on standard output what happens in a run, apart from its steps.
 #[derive(Debug, Default)]
 pub struct Console {
-    /// The folder of the saved model: said last.
+    /// The folder of the saved model: said when the run is done.
     saved: Option<PathBuf>,
+    /// Whether the saved model will be measured.
+    held_out: bool,
 }
 
 impl Observer for Console {
@@ -38,6 +42,7 @@ impl Observer for Console {
         match event {
             Event::DataRead { train, held_out } => {
                 print(format_args!("training data: {train}"));
+                self.held_out = held_out.is_some();
                 if let Some(held_out) = held_out {
                     print(format_args!("held-out data: {held_out}"));
                 }
@@ -83,7 +88,12 @@ impl Observer for Console {
                 print(format_args!("\n--- sample {} ---\n{text}\n---", when(*moment)));
             }
             Event::Evaluated { moment, metrics } if *moment != Moment::During => {
-                print(format_args!("held-out loss {}: {:.4}", when(*moment), metrics.eval_loss));
+                print(format_args!(
+                    "held-out loss {}: {:.4} in {}",
+                    when(*moment),
+                    metrics.eval_loss,
+                    arithmetic(metrics.compute)
+                ));
             }
             Event::Stopped { step, checkpoint: Some(dir) } => print(format_args!(
                 "stopped after step {step}; saved {}\nto go on: the same command with --resume latest (and without --overwrite)",
@@ -104,12 +114,50 @@ impl Observer for Console {
                     print(format_args!("\n{profile}"));
                 }
                 if let Some(out) = &self.saved {
-                    print(format_args!("saved {}", out.display()));
+                    let next = match self.held_out {
+                        true => "; it is now read again and measured (Ctrl-C leaves that out)",
+                        false => "",
+                    };
+                    print(format_args!("saved {}{next}", out.display()));
                 }
             }
+            Event::SavedEvaluated(summary) => self.saved_evaluated(summary),
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl Console {
+    /// What the saved model is worth, beside what training says; or why that is not known, and how to find out.
+    fn saved_evaluated(&self, summary: &Summary) {
+        let Some(found) = summary.saved_eval else { return };
+        match (found.saved_eval_loss, found.left_out) {
+            (_, Some(LeftOut::Stopped)) => {
+                print("the saved model was not measured, since the run was asked to stop");
+            }
+            (_, Some(LeftOut::Memory(need))) => print(format_args!(
+                "the saved model was not measured: that takes {}, more than are free; where they are, this does it: \
+                 qft eval --model {} --states {} --compute float --data FILE",
+                gb(need),
+                self.saved.as_deref().unwrap_or_else(|| "OUT".as_ref()).display(),
+                found.states,
+            )),
+            (Some(loss), None) => print(format_args!(
+                "held-out loss of the saved model: {loss:.4} in {}{}",
+                arithmetic(found.compute),
+                if found.states == States::F32 { "" } else { ", its weights in 16 bits" }
+            )),
+            (None, None) => {}
+        }
+    }
+}
+
+/// The arithmetic of the linear layers, in a sentence.
+pub fn arithmetic(compute: Compute) -> &'static str {
+    match compute {
+        Compute::Int8 => "INT8 compute",
+        Compute::Float => "float compute",
     }
 }
 

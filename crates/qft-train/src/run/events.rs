@@ -89,8 +89,11 @@ pub enum Event<'a> {
     },
     /// The model was written.
     Exported(&'a Path),
-    /// The run is done.
+    /// The run is done, and what it leaves is whole.
     Finished(&'a Summary),
+    /// The saved model was measured on the held-out data, or that was left out; the summary says so. Comes where there is
+    /// held-out data.
+    SavedEvaluated(&'a Summary),
 }
 
 /// When in a run.

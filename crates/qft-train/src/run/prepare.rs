@@ -6,6 +6,7 @@ use super::folder::ModelFolder;
 use super::output;
 use super::recipe::Recipe;
 use super::sample::{SAMPLE_TOKENS, prompt_ids};
+use super::saved::SavedModel;
 use crate::data::Dataset;
 use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
 use crate::machine::Machine;
@@ -56,7 +57,9 @@ impl<'a> Run<'a> {
             sampled: (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS),
             export_dtype: options.files.export_dtype,
         };
-        let fit = fit(options, &machine, &folder.config, shape)?;
+        let budget = Budget::of(&machine);
+        let mut fit = fit(options, &machine, budget, &folder.config, shape)?;
+        let saved = SavedModel::choose(&folder.config, shape, &mut fit, budget)?;
         let (states, sequences) = (options.state.states, train.sequences());
         observers.tell(Event::Planned { fit: &fit, states, sequences, steps: total })?;
         let training = &options.training;
@@ -72,6 +75,7 @@ impl<'a> Run<'a> {
             seq_len,
             train,
             held_out,
+            saved,
             prompt,
             schedule,
             fit,
@@ -134,7 +138,8 @@ impl<'a> Run<'a> {
             );
             quantized.add(report);
         };
-        let model = self.folder.load(&*self.ops, &self.options.state, self.stop, report)?;
+        let format = self.setup.format;
+        let model = self.folder.load(&*self.ops, format, self.stop, report)?;
         observers.tell(Event::Loaded(&quantized))?;
         Ok(model)
     }
@@ -156,12 +161,12 @@ impl<'a> Run<'a> {
 fn fit(
     options: &FinetuneOptions,
     machine: &Machine,
+    budget: Budget,
     config: &LlamaConfig,
     shape: RunShape,
 ) -> Result<Fit> {
     let optimizer = &options.training.optimizer;
     let request = Request { config, state: options.state, optimizer, shape };
-    let budget = Budget::of(machine);
     let fit = request.fit(budget)?;
     let Some(missing) = fit.missing_bytes else { return Ok(fit) };
     let need = format!(

@@ -1,6 +1,8 @@
 //! The numbers of a run: of a step, of an evaluation, and of the whole.
 
 use crate::machine::profile::Profile;
+use crate::options::States;
+use qft_autograd::Compute;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,6 +43,34 @@ pub struct EvalMetrics {
     pub step: u64,
     /// Mean negative log-likelihood per target token of the held-out data.
     pub eval_loss: f64,
+    /// Arithmetic of the linear layers.
+    pub compute: Compute,
+}
+
+/// What was found of the saved model, read again from its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SavedEval {
+    /// Steps that were done.
+    pub step: u64,
+    /// Mean negative log-likelihood per target token of the held-out data; absent if it was left out.
+    pub saved_eval_loss: Option<f64>,
+    /// Arithmetic of the linear layers.
+    pub compute: Compute,
+    /// How the weights were held.
+    pub states: States,
+    /// Why it was left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+}
+
+/// Why the saved model was not measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeftOut {
+    /// It takes this many bytes, which are not free.
+    Memory(u64),
+    /// The run was asked to stop.
+    Stopped,
 }
 
 /// The whole run.
@@ -48,8 +78,11 @@ pub struct EvalMetrics {
 pub struct Summary {
     /// Loss of the held-out data before training.
     pub initial_eval_loss: Option<f64>,
-    /// Loss of the held-out data after training.
+    /// Loss of the held-out data after training, in the arithmetic of training.
     pub final_eval_loss: Option<f64>,
+    /// Loss of the held-out data under the saved model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved_eval: Option<SavedEval>,
     /// Loss of the last step of this process.
     pub final_loss: Option<f64>,
     /// Optimizer steps.
