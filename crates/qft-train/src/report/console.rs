@@ -2,7 +2,6 @@
 
 use crate::error::{Context, Result};
 use crate::memory::gb;
-use crate::options::States;
 use crate::run::{Event, LeftOut, Moment, Observer, Summary};
 use qft_autograd::Compute;
 use qft_llama::wide::WideInput;
@@ -138,15 +137,13 @@ impl Console {
             }
             (_, Some(LeftOut::Memory(need))) => print(format_args!(
                 "the saved model was not measured: that takes {}, more than are free; where they are, this does it: \
-                 qft eval --model {} --states {} --compute float --data FILE",
+                 qft eval --model {} --data FILE",
                 gb(need),
-                self.saved.as_deref().unwrap_or_else(|| "OUT".as_ref()).display(),
-                found.states,
+                self.saved.as_deref().unwrap_or_else(|| "OUT".as_ref()).display()
             )),
             (Some(loss), None) => print(format_args!(
-                "held-out loss of the saved model: {loss:.4} in {}{}",
-                arithmetic(found.compute),
-                if found.states == States::F32 { "" } else { ", its weights in 16 bits" }
+                "held-out loss of the saved model: {loss:.4} in {}",
+                arithmetic(found.compute)
             )),
             (None, None) => {}
         }

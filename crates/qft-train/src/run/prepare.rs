@@ -59,7 +59,7 @@ impl<'a> Run<'a> {
         };
         let budget = Budget::of(&machine);
         let mut fit = fit(options, &machine, budget, &folder.config, shape)?;
-        let saved = SavedModel::choose(&folder.config, shape, &mut fit, budget)?;
+        let saved = SavedModel::planned(&folder.config, shape, &mut fit, budget)?;
         let (states, sequences) = (options.state.states, train.sequences());
         observers.tell(Event::Planned { fit: &fit, states, sequences, steps: total })?;
         let training = &options.training;

@@ -1,7 +1,6 @@
 //! The numbers of a run: of a step, of an evaluation, and of the whole.
 
 use crate::machine::profile::Profile;
-use crate::options::States;
 use qft_autograd::Compute;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -56,8 +55,6 @@ pub struct SavedEval {
     pub saved_eval_loss: Option<f64>,
     /// Arithmetic of the linear layers.
     pub compute: Compute,
-    /// How the weights were held.
-    pub states: States,
     /// Why it was left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
