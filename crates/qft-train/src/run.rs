@@ -1,5 +1,6 @@
 //! A fine-tune, as a library: [`finetune()`] runs it, and tells [`Observer`]s what happens.
 
+mod answers;
 pub mod events;
 pub mod finetune;
 pub mod folder;
@@ -14,4 +15,6 @@ pub use events::{Event, Moment, Observer, Quantized};
 pub use finetune::finetune;
 pub use folder::ModelFolder;
 pub use recipe::Recipe;
-pub use summary::{EvalMetrics, LeftOut, Owners, SavedEval, StepMetrics, Stopped, Summary};
+pub use summary::{
+    AnswerMetrics, EvalMetrics, LeftOut, Owners, SavedEval, StepMetrics, Stopped, Summary,
+};

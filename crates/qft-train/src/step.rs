@@ -1,5 +1,6 @@
 //! One optimizer step: the trainer, the optimizer and the sinks that gradients go through, and checkpoints.
 
+pub mod answers;
 pub mod checkpoint;
 pub mod flip_rate;
 pub mod guard;

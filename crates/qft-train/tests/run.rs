@@ -5,7 +5,7 @@ mod common;
 
 use qft_autograd::Compute;
 use qft_testing::material;
-use qft_train::options::{FinetuneArgs, FinetuneOptions};
+use qft_train::options::{FinetuneArgs, FinetuneOptions, Resume};
 use qft_train::report::MetricsLog;
 use qft_train::run::{Event, Observer, Summary, finetune};
 use qft_train::{Error, ErrorKind, Result};
@@ -45,6 +45,7 @@ fn name(event: &Event<'_>) -> String {
         Event::Started { .. } => "started".into(),
         Event::Sampled { moment, .. } => format!("sampled {moment:?}"),
         Event::Evaluated { moment, metrics } => format!("evaluated {moment:?} {}", metrics.step),
+        Event::Answered { moment, .. } => format!("answered {moment:?}"),
         Event::Stepped(metrics) => format!("step {}", metrics.step),
         Event::Saved { step, .. } => format!("saved {step}"),
         Event::Stopped { step, .. } => format!("stopped {step}"),
@@ -85,6 +86,71 @@ fn run(out: &Path, resume: bool) -> (Summary, Vec<String>) {
     let observers: &mut [&mut dyn Observer] = &mut [&mut watcher];
     let summary = finetune(&options(out, resume), &AtomicBool::new(false), observers).unwrap();
     (summary, watcher.seen)
+}
+
+/// The options of a run that learns to answer shortly, with a question a line, and how many questions it is asked.
+fn answering(dir: &Path, out: &str, answers: usize) -> FinetuneOptions {
+    let data = dir.join("questions.jsonl");
+    let line = |i| format!("{{\"prompt\": \"{i} cats sat on\", \"completion\": \" a mat.\"}}\n");
+    std::fs::write(&data, (0..60).map(line).collect::<String>()).unwrap();
+    let mut args = FinetuneArgs::default();
+    args.files.model = Some(material::stories260k());
+    args.files.data = vec![data];
+    args.files.out = Some(dir.join(out));
+    args.files.val_split = Some(0.2);
+    args.batch.seq_len = Some(32);
+    args.training.steps = Some(30);
+    args.training.lr = Some(2e-3);
+    args.machine.threads = Some(1);
+    args.progress.answers = Some(answers);
+    args.resolve().unwrap()
+}
+
+#[test]
+fn answers_that_end_by_themselves_are_counted_before_and_after() {
+    let temp = tempfile::tempdir().unwrap();
+    let never = AtomicBool::new(false);
+    let mut options = answering(temp.path(), "out", 5);
+    let mut watcher = Watcher::default();
+    let mut metrics = MetricsLog::default();
+    let observers: &mut [&mut dyn Observer] = &mut [&mut watcher, &mut metrics];
+    let summary = finetune(&options, &never, observers).unwrap();
+    let (before, after) = (summary.initial_answers.unwrap(), summary.final_answers.unwrap());
+    println!("{before:?} {after:?}");
+    assert_eq!((before.asked, after.asked), (5, 5));
+    // A model of stories tells one; then it has learned to stop.
+    assert!(before.ended < 5 && before.mean_tokens > 50.0, "{before:?}");
+    assert!(after.ended == 5 && after.mean_tokens < 10.0, "{after:?}");
+    let moments: Vec<_> = watcher.seen.iter().filter(|name| name.starts_with("answ")).collect();
+    assert_eq!(moments, ["answered Before", "answered After"]);
+    let lines = common::json_lines(&options.files.out.join("metrics.jsonl"));
+    let counts: Vec<_> =
+        lines.iter().filter_map(|line| line["answers"]["ended"].as_u64()).collect();
+    assert_eq!(counts, [before.ended as u64, 5]);
+    // Measured once: a run that goes on knows it.
+    options.progress.resume = Some(Resume::Latest);
+    let summary = finetune(&options, &never, &mut []).unwrap();
+    assert_eq!(summary.initial_answers, Some(before));
+    // Another number of questions would compare what is not alike.
+    options.progress.answers = 4;
+    let summary = finetune(&options, &never, &mut []).unwrap();
+    assert_eq!((summary.initial_answers, summary.final_answers.unwrap().asked), (None, 4));
+}
+
+#[test]
+fn answering_can_be_stopped_and_needs_questions() {
+    let temp = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let at = "evaluated Before 0".to_owned();
+    let mut watcher = Watcher { stop_at: Some((at, &stop)), ..Watcher::default() };
+    let observers: &mut [&mut dyn Observer] = &mut [&mut watcher];
+    let summary = finetune(&answering(temp.path(), "out", 5), &stop, observers).unwrap();
+    assert_eq!(summary.stopped.unwrap().checkpoint, None);
+    assert!(!watcher.seen.contains(&"answered Before".to_owned()));
+    let mut text = options(&temp.path().join("text"), false);
+    text.progress.answers = 3;
+    let error = finetune(&text, &AtomicBool::new(false), &mut []).unwrap_err();
+    assert!(error.kind() == ErrorKind::Data && format!("{error:#}").contains("--answers"));
 }
 
 /// What a run leaves.

@@ -5,7 +5,7 @@ use crate::error::{Context, Result};
 use crate::machine::Machine;
 use crate::options::{DataFormat, GenerateOptions, ReadingOptions, TrainOn};
 use crate::run::ModelFolder;
-use crate::run::sample::{Generation, prompt_ids};
+use crate::run::sample::{Ended, Generation, prompt_ids};
 use crate::step::trainer::calibrate;
 use qft_llama::Batch;
 use qft_llama::pass::Recompute;
@@ -51,10 +51,12 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
     };
     let prompted = options.chat || write(&options.prompt).is_continue();
     let generation = Generation { ops: &*ops, model: &model, pass, tokenizer: &folder.tokenizer };
-    if prompted
-        && generation.run(&prompt, options.max_new_tokens, &mut sampler, &mut write)?.is_continue()
-    {
-        let _ended = write("\n");
+    if prompted {
+        let most = options.max_new_tokens;
+        let generated = generation.run(&prompt, most, &mut sampler, &mut write)?;
+        if generated.ended != Ended::Stopped {
+            let _ended = write("\n");
+        }
     }
     match failed {
         Some(error) => Err(error).context("cannot write to standard output"),

@@ -2,7 +2,6 @@
 
 use super::documents::Documents;
 use crate::error::{Result, bail};
-use serde::{Deserialize, Serialize};
 
 /// Tokens that an answer may have; one that has not ended by then is counted as not ending.
 pub const MAX_ANSWER_TOKENS: usize = 256;
@@ -14,17 +13,6 @@ pub struct Question {
     pub ids: Vec<u32>,
     /// Tokens that its answer may have.
     pub most: usize,
-}
-
-/// What became of answers.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Answers {
-    /// Questions that were asked.
-    pub asked: usize,
-    /// Answers that ended by themselves, with an end token. The others ran on until they were cut.
-    pub ended: usize,
-    /// Tokens of an answer, on average.
-    pub mean_tokens: f64,
 }
 
 /// At most `count` questions, from all over the documents: those whose own answer has half of the tokens that an

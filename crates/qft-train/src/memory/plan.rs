@@ -29,7 +29,7 @@ pub struct RunShape {
     pub step: StepShape,
     /// Tokens of the longest sequence that is evaluated; absent if none is.
     pub evaluated: Option<usize>,
-    /// Tokens of a sample, its prompt included; absent if there is none.
+    /// Tokens of the longest text that the model writes, its prompt included; absent if there is none.
     pub sampled: Option<usize>,
     /// Type of the weights in the saved model.
     pub export_dtype: WeightType,

@@ -3,6 +3,7 @@
 use crate::error::{Context, Result};
 use crate::memory::gb;
 use crate::run::{Event, LeftOut, Moment, Observer, Summary};
+use crate::step::answers::Answers;
 use qft_autograd::Compute;
 use qft_llama::wide::WideInput;
 use std::fmt;
@@ -94,6 +95,7 @@ impl Observer for Console {
                     arithmetic(metrics.compute)
                 ));
             }
+            Event::Answered { moment, metrics } => answered(*moment, metrics.answers),
             Event::Stopped { step, checkpoint: Some(dir) } => print(format_args!(
                 "stopped after step {step}; saved {}\nto go on: the same command with --resume latest (and without --overwrite)",
                 dir.display()
@@ -156,6 +158,16 @@ pub fn arithmetic(compute: Compute) -> &'static str {
         Compute::Int8 => "INT8 compute",
         Compute::Float => "float compute",
     }
+}
+
+/// How many answers ended, and how long they were.
+fn answered(moment: Moment, answers: Answers) {
+    let Answers { asked, ended, mean_tokens } = answers;
+    print(format_args!(
+        "answers {}: {ended} of {asked} ended by themselves, {} ran on; {mean_tokens:.0} tokens each",
+        when(moment),
+        asked - ended
+    ));
 }
 
 fn when(moment: Moment) -> &'static str {

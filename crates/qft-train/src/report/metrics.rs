@@ -33,6 +33,7 @@ impl Observer for MetricsLog {
             (Event::Started { out, step, .. }, open) => *open = Some(Open::after(out, *step)?),
             (Event::Stepped(metrics), Some(open)) => open.line(metrics)?,
             (Event::Evaluated { metrics, .. }, Some(open)) => open.line(metrics)?,
+            (Event::Answered { metrics, .. }, Some(open)) => open.line(metrics)?,
             (Event::Finished(summary), Some(open)) => open.summary(summary)?,
             (Event::SavedEvaluated(summary), Some(open)) => {
                 if let Some(found) = &summary.saved_eval {

@@ -1,6 +1,6 @@
 //! What happens in a run, for those who watch it.
 
-use super::summary::{EvalMetrics, StepMetrics, Summary};
+use super::summary::{AnswerMetrics, EvalMetrics, StepMetrics, Summary};
 use crate::data::Documents;
 use crate::error::Result;
 use crate::memory::Fit;
@@ -70,6 +70,13 @@ pub enum Event<'a> {
         moment: Moment,
         /// What was found.
         metrics: EvalMetrics,
+    },
+    /// The model has answered the held-out questions.
+    Answered {
+        /// When.
+        moment: Moment,
+        /// What became of the answers.
+        metrics: AnswerMetrics,
     },
     /// A step was done.
     Stepped(&'a StepMetrics),

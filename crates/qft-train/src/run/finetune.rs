@@ -4,15 +4,17 @@ use super::events::{Event, Moment, Observer, Observers};
 use super::folder::ModelFolder;
 use super::output::{self, OutputFolder};
 use super::recipe::Recipe;
-use super::sample::{Generation, SAMPLE_TOKENS};
+use super::sample::{Ended, Generation, SAMPLE_TOKENS};
 use super::saved::SavedModel;
 use super::summary::{EvalMetrics, Owners, StepMetrics, Stopped, Summary};
 use crate::TrainOps;
+use crate::data::questions::Question;
 use crate::data::{Dataset, Order};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::machine::profile::StepClock;
 use crate::memory::{Fit, MemoryPlan};
 use crate::options::FinetuneOptions;
+use crate::step::answers::Answers;
 use crate::step::checkpoint::{self, Progress};
 use crate::step::trainer::StepReport;
 use crate::step::{Setup, Trainer};
@@ -68,6 +70,8 @@ pub(super) struct Run<'a> {
     pub(super) saved: Option<SavedModel>,
     /// Ids of the sample prompt.
     pub(super) prompt: Vec<u32>,
+    /// Held-out questions to answer.
+    pub(super) questions: Vec<Question>,
     /// Sequences that the whole run takes.
     pub(super) sequences: u64,
     pub(super) schedule: Schedule,
@@ -85,6 +89,7 @@ pub(super) struct State {
     pub(super) order: Order,
     pub(super) final_loss: Option<f64>,
     pub(super) final_eval_loss: Option<f64>,
+    pub(super) final_answers: Option<Answers>,
 }
 
 impl Run<'_> {
@@ -106,6 +111,7 @@ impl Run<'_> {
         if state.progress.initial_eval_loss.is_none() {
             state.progress.initial_eval_loss = self.evaluate(state, Moment::Before, observers)?;
         }
+        self.answer_before(state, observers)?;
         let progress = &self.options.progress;
         while u64::from(state.progress.step) < self.schedule.total {
             self.check_stop("training")?;
@@ -141,6 +147,7 @@ impl Run<'_> {
     fn show_and_export(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
         state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
         self.sample(state, Moment::After, observers)?;
+        state.final_answers = self.answer(state, Moment::After, observers)?;
         self.export(&state.trainer.model, observers)
     }
 
@@ -273,14 +280,14 @@ impl Run<'_> {
         };
         let mut text = prompt.clone();
         let mut sampler = TokenSampler::new(0.0, 1.0, 0)?;
-        let ended = generation.run(&self.prompt, SAMPLE_TOKENS, &mut sampler, &mut |part| {
+        let generated = generation.run(&self.prompt, SAMPLE_TOKENS, &mut sampler, &mut |part| {
             text.push_str(part);
             if self.stop.load(Ordering::Relaxed) {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
         })?;
-        if ended.is_break() {
+        if generated.ended == Ended::Stopped {
             self.check_stop("sampling")?;
         }
         observers.tell(Event::Sampled { moment, text: &text })
@@ -354,6 +361,8 @@ impl Run<'_> {
             initial_eval_loss: progress.initial_eval_loss,
             final_eval_loss: state.final_eval_loss,
             saved_eval: None,
+            initial_answers: progress.initial_answers,
+            final_answers: state.final_answers,
             final_loss: state.final_loss,
             steps: u64::from(progress.step),
             tokens: progress.tokens,

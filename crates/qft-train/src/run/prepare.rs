@@ -8,6 +8,7 @@ use super::recipe::Recipe;
 use super::sample::{SAMPLE_TOKENS, prompt_ids};
 use super::saved::SavedModel;
 use crate::data::Dataset;
+use crate::data::questions::{self, Question};
 use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
 use crate::machine::Machine;
 use crate::memory::{Budget, Fit, Request, RunShape, StepShape, gb};
@@ -47,6 +48,9 @@ impl<'a> Run<'a> {
             Some(prompt) => prompt_ids(&folder.tokenizer, prompt)?,
             None => Vec::new(),
         };
+        let questions = questions(options, &folder.config, held_out.as_ref())?;
+        let sampled = (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS).into_iter();
+        let answered = questions.iter().map(|question| question.ids.len() + question.most);
         let shape = RunShape {
             step: StepShape {
                 seq_len: train.longest(),
@@ -54,7 +58,7 @@ impl<'a> Run<'a> {
                 accumulate: options.step.accumulate,
             },
             evaluated: held_out.as_ref().map(Dataset::longest),
-            sampled: (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS),
+            sampled: sampled.chain(answered).max(),
             export_dtype: options.files.export_dtype,
         };
         let budget = Budget::of(&machine);
@@ -77,6 +81,7 @@ impl<'a> Run<'a> {
             held_out,
             saved,
             prompt,
+            questions,
             schedule,
             fit,
         })
@@ -121,6 +126,7 @@ impl<'a> Run<'a> {
             progress,
             final_loss: None,
             final_eval_loss: None,
+            final_answers: None,
         })
     }
 
@@ -177,6 +183,17 @@ fn fit(
         request.proposals(budget)?
     );
     Err(Error::new(ErrorKind::Memory, need))
+}
+
+/// The held-out questions that are asked for.
+fn questions(
+    options: &FinetuneOptions,
+    config: &LlamaConfig,
+    held_out: Option<&Dataset>,
+) -> Result<Vec<Question>> {
+    let Some(held_out) = held_out else { return Ok(Vec::new()) };
+    let (count, positions) = (options.progress.answers, config.max_position_embeddings);
+    questions::choose(held_out.documents(), count, positions).of_kind(ErrorKind::Data)
 }
 
 /// Training and held-out data.

@@ -190,6 +190,8 @@ impl Recipe {
             eval_batches,
             profile: _,
             sample_prompt: _,
+            // Compared before and after only if they are as many.
+            answers: _,
         } = progress;
         Ok(Self {
             states: *states,

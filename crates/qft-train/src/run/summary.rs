@@ -1,6 +1,7 @@
 //! The numbers of a run: of a step, of an evaluation, and of the whole.
 
 use crate::machine::profile::Profile;
+use crate::step::answers::Answers;
 use qft_autograd::Compute;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,6 +71,15 @@ pub enum LeftOut {
     Stopped,
 }
 
+/// What became of the answers to held-out questions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct AnswerMetrics {
+    /// Steps that were done.
+    pub step: u64,
+    /// What became of them.
+    pub answers: Answers,
+}
+
 /// The whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -80,6 +90,12 @@ pub struct Summary {
     /// Loss of the held-out data under the saved model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saved_eval: Option<SavedEval>,
+    /// What became of the answers before training; with `--answers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_answers: Option<Answers>,
+    /// What became of the answers after training; with `--answers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_answers: Option<Answers>,
     /// Loss of the last step of this process.
     pub final_loss: Option<f64>,
     /// Optimizer steps.
