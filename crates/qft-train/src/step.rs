@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod checkpoint;
+pub mod diagnostics;
 pub mod flip_rate;
 pub mod guard;
 pub mod ops;

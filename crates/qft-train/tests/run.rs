@@ -5,7 +5,7 @@ mod common;
 
 use qft_autograd::Compute;
 use qft_testing::material;
-use qft_train::options::{FinetuneArgs, FinetuneOptions, Resume};
+use qft_train::options::{FinetuneArgs, FinetuneOptions, Resume, States};
 use qft_train::report::MetricsLog;
 use qft_train::run::{Event, Observer, Summary, finetune};
 use qft_train::{Error, ErrorKind, Result};
@@ -86,6 +86,43 @@ fn run(out: &Path, resume: bool) -> (Summary, Vec<String>) {
     let observers: &mut [&mut dyn Observer] = &mut [&mut watcher];
     let summary = finetune(&options(out, resume), &AtomicBool::new(false), observers).unwrap();
     (summary, watcher.seen)
+}
+
+#[test]
+fn diagnostics_compare_with_float_momentum_and_change_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let plain = temp.path().join("plain");
+    run(&plain, false);
+    for states in [States::Full, States::Paper, States::Compact] {
+        let out = temp.path().join(states.name());
+        let mut options = options(&out, false);
+        options.state = common::state_options(states);
+        options.progress.diagnostics = true;
+        let mut metrics = MetricsLog::default();
+        let observers: &mut [&mut dyn Observer] = &mut [&mut metrics];
+        let summary = finetune(&options, &AtomicBool::new(false), observers).unwrap();
+        let report = summary.diagnostics.as_ref().unwrap();
+        println!("{states}: {:?}", report.all);
+        assert_eq!(report.matrices.len(), 36);
+        assert!((0.9..=1.0).contains(&report.all.sign_agreement), "{report:?}");
+        // Stochastic rounding loses nothing on average.
+        assert!((report.all.landed - 1.0).abs() < 0.1, "{:?}", report.all);
+        let (flips, saturated) = (report.all.flip_rate, report.all.saturated);
+        assert!(flips > 0.0 && flips < 1.0 && saturated > 0.0 && saturated < 0.1);
+        assert!(report.matrices.values().all(|matrix| matrix.gradient_snr.unwrap() >= 0.0));
+        assert_eq!(summary.owners.planned, summary.owners.measured, "bytes by owner");
+        let lines = common::json_lines(&out.join("metrics.jsonl"));
+        let steps: Vec<_> = lines.iter().filter_map(|line| line.get("diagnostics")).collect();
+        assert_eq!(steps.len(), 4);
+        // The first gradient is all that there is to either momentum.
+        assert_eq!(
+            (&steps[0]["sign_agreement"], steps[0].get("gradient_snr")),
+            (&1.0.into(), None)
+        );
+        if states == States::Full {
+            assert!(result(&out) == result(&plain), "the bits differ");
+        }
+    }
 }
 
 /// The options of a run that learns to answer shortly, with a question a line, and how many questions it is asked.

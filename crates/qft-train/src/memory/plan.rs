@@ -31,6 +31,8 @@ pub struct RunShape {
     pub evaluated: Option<usize>,
     /// Tokens of the longest text that the model writes, its prompt included; absent if there is none.
     pub sampled: Option<usize>,
+    /// Whether rows are sampled for diagnostics.
+    pub diagnosed: bool,
     /// Type of the weights in the saved model.
     pub export_dtype: WeightType,
 }
@@ -38,7 +40,13 @@ pub struct RunShape {
 impl From<StepShape> for RunShape {
     /// Of a run that trains and saves.
     fn from(step: StepShape) -> Self {
-        Self { step, evaluated: None, sampled: None, export_dtype: WeightType::default() }
+        Self {
+            step,
+            evaluated: None,
+            sampled: None,
+            diagnosed: false,
+            export_dtype: WeightType::default(),
+        }
     }
 }
 
@@ -129,10 +137,13 @@ fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
 
 /// The memory of a run that trains `config` with `setup`: loading, a step, an evaluation, a sample, and saving.
 pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> Result<MemoryPlan> {
-    let RunShape { step: shape, evaluated, sampled, export_dtype } = shape.into();
+    let RunShape { step: shape, evaluated, sampled, diagnosed, export_dtype } = shape.into();
     let planner = Planner::default();
     let model = Model::plan(&planner, config, setup.format)?;
     let mut trainer = setup.trainer(&planner, model)?;
+    if diagnosed {
+        trainer.diagnose(&planner)?;
+    }
     if let Some(tokens) = sampled {
         let tokens = tokens.min(config.max_position_embeddings);
         let mut session = Session::new(&planner, &trainer.model, trainer.pass, tokens)?;

@@ -40,6 +40,16 @@ pub struct ProgressArgs {
         help_heading = "Progress"
     )]
     pub profile: Option<bool>,
+    /// Compare the updates of sampled rows with those of float momentum, and count what INT8 loses
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Progress"
+    )]
+    pub diagnostics: Option<bool>,
     /// Show how the model continues this text, before and after training
     #[arg(long, value_name = "TEXT", help_heading = "Progress")]
     pub sample_prompt: Option<String>,
@@ -64,6 +74,8 @@ pub struct ProgressOptions {
     pub eval_batches: Option<usize>,
     /// Whether to show where the time goes.
     pub profile: bool,
+    /// Whether to compare the updates of sampled rows with those of float momentum.
+    pub diagnostics: bool,
     /// Text to continue before and after.
     pub sample_prompt: Option<String>,
     /// Held-out questions to answer before and after.
@@ -101,6 +113,7 @@ impl ProgressArgs {
             eval_every,
             eval_batches,
             profile: self.profile.unwrap_or(false),
+            diagnostics: self.diagnostics.unwrap_or(false),
             sample_prompt: self.sample_prompt,
             answers: self.answers.unwrap_or(0),
         })

@@ -4,6 +4,7 @@ use crate::error::{Context, Result};
 use crate::memory::gb;
 use crate::run::{Event, LeftOut, Moment, Observer, Summary};
 use crate::step::answers::Answers;
+use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
 use qft_autograd::Compute;
 use qft_llama::wide::WideInput;
 use std::fmt;
@@ -111,6 +112,9 @@ impl Observer for Console {
                         summary.rescaled_rows
                     ));
                 }
+                if let Some(report) = &summary.diagnostics {
+                    diagnostics(report);
+                }
                 if let Some(profile) = &summary.profile {
                     print(format_args!("\n{profile}"));
                 }
@@ -157,6 +161,36 @@ pub fn arithmetic(compute: Compute) -> &'static str {
     match compute {
         Compute::Int8 => "INT8 compute",
         Compute::Float => "float compute",
+    }
+}
+
+/// What the sampled rows say, and the matrix that loses the most.
+fn diagnostics(report: &DiagnosticsReport) {
+    let percent = |part: f64| format!("{} %", digits(part * 100.0));
+    let tenths = |part: f64| format!("{:.1} %", part * 100.0);
+    let Diagnosis { sign_agreement, flip_rate, landed, saturated, grown_rows, gradient_snr } =
+        report.all;
+    print(format_args!(
+        "of sampled updates {} have the sign of float momentum, and {} of their length lands; {} change the INT8 digit\n\
+         of sampled weights {} are at the end of their range; of row updates {} enlarge the scale",
+        tenths(sign_agreement),
+        tenths(landed),
+        percent(flip_rate),
+        percent(saturated),
+        percent(grown_rows)
+    ));
+    if let Some(snr) = gradient_snr {
+        print(format_args!(
+            "signal-to-noise ratio of the gradient between steps: {} by the matrix in the middle",
+            digits(snr)
+        ));
+    }
+    let worst = report
+        .matrices
+        .iter()
+        .min_by(|(_, a), (_, b)| a.sign_agreement.total_cmp(&b.sign_agreement));
+    if let Some((name, worst)) = worst {
+        print(format_args!("fewest signs: {} in {name}", tenths(worst.sign_agreement)));
     }
 }
 

@@ -127,6 +127,7 @@ mod tests {
             grad_norm: None,
             rescaled_rows: 0,
             speed_of_light: None,
+            diagnostics: None,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::memory::{Fit, MemoryPlan};
 use crate::options::FinetuneOptions;
 use crate::step::answers::Answers;
 use crate::step::checkpoint::{self, Progress};
+use crate::step::diagnostics::Diagnostics;
 use crate::step::trainer::StepReport;
 use crate::step::{Setup, Trainer};
 use qft_llama::Batch;
@@ -191,6 +192,7 @@ impl Run<'_> {
             grad_norm: Some(update.grad_norm),
             rescaled_rows: update.rescaled_rows,
             speed_of_light: profile.and_then(|profile| profile.speed_of_light),
+            diagnostics: trainer.optimizer.diagnostics.as_mut().map(Diagnostics::take_step),
         })
     }
 
@@ -375,6 +377,7 @@ impl Run<'_> {
             peak_bytes: measured.peak_bytes,
             owners: Owners { planned: by_owner(&self.fit.plan), measured: by_owner(&measured) },
             profile: self.clock.as_ref().map(|clock| clock.total.clone()),
+            diagnostics: state.trainer.optimizer.diagnostics.as_ref().map(Diagnostics::report),
             stopped: None,
         }
     }

@@ -59,6 +59,7 @@ impl<'a> Run<'a> {
             },
             evaluated: held_out.as_ref().map(Dataset::longest),
             sampled: sampled.chain(answered).max(),
+            diagnosed: options.progress.diagnostics,
             export_dtype: options.files.export_dtype,
         };
         let budget = Budget::of(&machine);
@@ -110,6 +111,9 @@ impl<'a> Run<'a> {
                 (trainer, Progress { recipe: recipe.to_json()?, ..progress })
             }
         };
+        if options.progress.diagnostics {
+            trainer.diagnose(ops)?;
+        }
         self.check_rates(&trainer.model, observers)?;
         if !trainer.model.wide.chosen {
             let mut order = self.order_at(trainer.pass.step);

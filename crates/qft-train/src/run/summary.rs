@@ -2,6 +2,7 @@
 
 use crate::machine::profile::Profile;
 use crate::step::answers::Answers;
+use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
 use qft_autograd::Compute;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -34,6 +35,9 @@ pub struct StepMetrics {
     /// The rate of all products over the whole step, as a fraction of the machine's INT8 rate; with `--profile`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speed_of_light: Option<f64>,
+    /// Sampled rows beside float momentum; with `--diagnostics`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnostics: Option<Diagnosis>,
 }
 
 /// What an evaluation found.
@@ -121,6 +125,9 @@ pub struct Summary {
     /// Where the time of the steps of this process went; with `--profile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+    /// Sampled rows beside float momentum, in the steps of this process; with `--diagnostics`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnostics: Option<DiagnosticsReport>,
     /// Set if the run was stopped before its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
