@@ -9,6 +9,7 @@ pub mod documents;
 pub mod encoder;
 pub mod order;
 mod pack;
+pub mod questions;
 pub mod reader;
 pub mod records;
 pub mod source;

@@ -6,4 +6,4 @@ pub mod plan;
 
 pub use bytes::gb;
 pub use fit::{Budget, Fit, Request};
-pub use plan::{MemoryPlan, OwnerBytes, RunShape, StepShape, full_batch, plan};
+pub use plan::{MemoryPlan, OwnerBytes, RunShape, StepShape, full_batch, plan, plan_evaluation};

@@ -5,5 +5,5 @@ pub mod console;
 pub mod metrics;
 
 pub use bar::Bar;
-pub use console::{Console, print, write};
+pub use console::{Console, arithmetic, print, write};
 pub use metrics::MetricsLog;

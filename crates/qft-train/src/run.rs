@@ -1,5 +1,6 @@
 //! A fine-tune, as a library: [`finetune()`] runs it, and tells [`Observer`]s what happens.
 
+mod answers;
 pub mod events;
 pub mod finetune;
 pub mod folder;
@@ -7,10 +8,13 @@ pub mod output;
 mod prepare;
 pub mod recipe;
 pub mod sample;
+mod saved;
 pub mod summary;
 
 pub use events::{Event, Moment, Observer, Quantized};
 pub use finetune::finetune;
 pub use folder::ModelFolder;
 pub use recipe::Recipe;
-pub use summary::{EvalMetrics, Owners, StepMetrics, Stopped, Summary};
+pub use summary::{
+    AnswerMetrics, EvalMetrics, LeftOut, Owners, SavedEval, StepMetrics, Stopped, Summary,
+};

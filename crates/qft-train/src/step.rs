@@ -1,6 +1,8 @@
 //! One optimizer step: the trainer, the optimizer and the sinks that gradients go through, and checkpoints.
 
+pub mod answers;
 pub mod checkpoint;
+pub mod diagnostics;
 pub mod flip_rate;
 pub mod guard;
 pub mod ops;

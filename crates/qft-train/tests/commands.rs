@@ -45,7 +45,15 @@ fn a_run_leaves_a_model_metrics_and_a_summary() {
     let out = temp.path().join("out");
     let options = ["--steps=3", "--val-split=0.1", "--eval-batches=2", "--states=paper"];
     let printed = succeed(&finetune(&out, &options));
-    for text in ["training data:", "held-out loss before:", "held-out loss after:", "saved"] {
+    for text in [
+        "training data:",
+        "held-out loss before:",
+        "held-out loss after:",
+        "in INT8 compute",
+        "saved",
+        "held-out loss of the saved model:",
+        "in float compute",
+    ] {
         assert!(printed.contains(text), "{text} in {printed}");
     }
 
@@ -60,7 +68,8 @@ fn a_run_leaves_a_model_metrics_and_a_summary() {
     let lines = json_lines(&out.join("metrics.jsonl"));
     let (steps, evals): (Vec<_>, Vec<_>) = lines.iter().partition(|l| l.get("loss").is_some());
     assert_eq!(steps.len(), 3);
-    assert_eq!(evals.len(), 2, "before and after");
+    assert_eq!(evals.len(), 3, "before, after, and of the saved model");
+    assert_eq!((&evals[1]["compute"], &evals[2]["compute"]), (&"int8".into(), &"float".into()));
     for (i, line) in steps.iter().enumerate() {
         for key in [
             "step",
@@ -86,6 +95,8 @@ fn a_run_leaves_a_model_metrics_and_a_summary() {
     }
     assert_eq!(number(&summary, "tokens"), 192.0);
     assert!(number(&summary, "bytes_per_parameter") < 3.4);
+    assert_eq!(evals[2]["saved_eval_loss"], summary["saved_eval"]["saved_eval_loss"]);
+    assert!(number(evals[2], "saved_eval_loss") > 0.0);
     let owners = &summary["owners"];
     assert_eq!(owners["planned"], owners["measured"], "bytes by owner");
     assert_eq!(summary["planned_peak_bytes"], summary["peak_bytes"]);
@@ -96,9 +107,10 @@ fn a_run_leaves_a_model_metrics_and_a_summary() {
     let more = [data, "--seq-len=64".to_owned(), "--limit=2".to_owned(), "--json".to_owned()];
     let printed = succeed(&[args("eval"), more.to_vec()].concat());
     let eval: Value = serde_json::from_str(&printed).unwrap();
-    assert_eq!(keys(&eval), ["nll", "perplexity", "tokens"]);
+    assert_eq!(keys(&eval), ["nll", "perplexity", "tokens", "states", "compute"]);
     assert!((number(&eval, "nll").exp() / number(&eval, "perplexity") - 1.0).abs() < 1e-9);
     assert_eq!(number(&eval, "tokens"), 512.0);
+    assert_eq!((&eval["compute"], &eval["states"]), (&"float".into(), &"f32".into()));
     let more = ["--prompt=Once upon", "--max-new-tokens=4"].map(str::to_owned);
     assert!(succeed(&[args("generate"), more.to_vec()].concat()).starts_with("Once upon"));
 }

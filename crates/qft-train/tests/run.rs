@@ -3,8 +3,10 @@
 
 mod common;
 
+use qft_autograd::Compute;
 use qft_testing::material;
-use qft_train::options::{FinetuneArgs, FinetuneOptions};
+use qft_train::options::{FinetuneArgs, FinetuneOptions, Resume, States};
+use qft_train::report::MetricsLog;
 use qft_train::run::{Event, Observer, Summary, finetune};
 use qft_train::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
@@ -42,11 +44,16 @@ fn name(event: &Event<'_>) -> String {
         Event::Started { .. } => "started".into(),
         Event::Sampled { moment, .. } => format!("sampled {moment:?}"),
         Event::Evaluated { moment, metrics } => format!("evaluated {moment:?} {}", metrics.step),
+        Event::Answered { moment, .. } => format!("answered {moment:?}"),
         Event::Stepped(metrics) => format!("step {}", metrics.step),
         Event::Saved { step, .. } => format!("saved {step}"),
         Event::Stopped { step, .. } => format!("stopped {step}"),
         Event::Exported(_) => "exported".into(),
         Event::Finished(_) => "finished".into(),
+        Event::SavedEvaluated(summary) => match summary.saved_eval.unwrap().left_out {
+            None => "measured".into(),
+            Some(why) => format!("not measured: {why:?}"),
+        },
         other => panic!("{other:?}"),
     }
 }
@@ -80,6 +87,108 @@ fn run(out: &Path, resume: bool) -> (Summary, Vec<String>) {
     (summary, watcher.seen)
 }
 
+#[test]
+fn diagnostics_compare_with_float_momentum_and_change_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let plain = temp.path().join("plain");
+    run(&plain, false);
+    for states in [States::Full, States::Paper, States::Compact] {
+        let out = temp.path().join(states.name());
+        let mut options = options(&out, false);
+        options.state = common::state_options(states);
+        options.progress.diagnostics = true;
+        let mut metrics = MetricsLog::default();
+        let observers: &mut [&mut dyn Observer] = &mut [&mut metrics];
+        let summary = finetune(&options, &AtomicBool::new(false), observers).unwrap();
+        let report = summary.diagnostics.as_ref().unwrap();
+        println!("{states}: {:?}", report.all);
+        assert_eq!(report.matrices.len(), 36);
+        assert!((0.9..=1.0).contains(&report.all.sign_agreement), "{report:?}");
+        // Stochastic rounding loses nothing on average.
+        assert!((report.all.landed - 1.0).abs() < 0.1, "{:?}", report.all);
+        let (flips, saturated) = (report.all.flip_rate, report.all.saturated);
+        assert!(flips > 0.0 && flips < 1.0 && saturated > 0.0 && saturated < 0.1);
+        assert!(report.matrices.values().all(|matrix| matrix.gradient_snr.unwrap() >= 0.0));
+        assert_eq!(summary.owners.planned, summary.owners.measured, "bytes by owner");
+        let lines = common::json_lines(&out.join("metrics.jsonl"));
+        let steps: Vec<_> = lines.iter().filter_map(|line| line.get("diagnostics")).collect();
+        assert_eq!(steps.len(), 4);
+        // The first gradient is all that there is to either momentum.
+        assert_eq!(
+            (&steps[0]["sign_agreement"], steps[0].get("gradient_snr")),
+            (&1.0.into(), None)
+        );
+        if states == States::Full {
+            assert!(result(&out) == result(&plain), "the bits differ");
+        }
+    }
+}
+
+/// The options of a run that learns to answer shortly, with a question a line, and how many questions it is asked.
+fn answering(dir: &Path, out: &str, answers: usize) -> FinetuneOptions {
+    let data = dir.join("questions.jsonl");
+    let line = |i| format!("{{\"prompt\": \"{i} cats sat on\", \"completion\": \" a mat.\"}}\n");
+    std::fs::write(&data, (0..60).map(line).collect::<String>()).unwrap();
+    let mut args = FinetuneArgs::default();
+    args.files.model = Some(material::stories260k());
+    args.files.data = vec![data];
+    args.files.out = Some(dir.join(out));
+    args.files.val_split = Some(0.2);
+    args.batch.seq_len = Some(32);
+    args.training.steps = Some(30);
+    args.training.lr = Some(2e-3);
+    args.machine.threads = Some(1);
+    args.progress.answers = Some(answers);
+    args.resolve().unwrap()
+}
+
+#[test]
+fn answers_that_end_by_themselves_are_counted_before_and_after() {
+    let temp = tempfile::tempdir().unwrap();
+    let never = AtomicBool::new(false);
+    let mut options = answering(temp.path(), "out", 5);
+    let mut watcher = Watcher::default();
+    let mut metrics = MetricsLog::default();
+    let observers: &mut [&mut dyn Observer] = &mut [&mut watcher, &mut metrics];
+    let summary = finetune(&options, &never, observers).unwrap();
+    let (before, after) = (summary.initial_answers.unwrap(), summary.final_answers.unwrap());
+    println!("{before:?} {after:?}");
+    assert_eq!((before.asked, after.asked), (5, 5));
+    // A model of stories tells one; then it has learned to stop.
+    assert!(before.ended < 5 && before.mean_tokens > 50.0, "{before:?}");
+    assert!(after.ended == 5 && after.mean_tokens < 10.0, "{after:?}");
+    let moments: Vec<_> = watcher.seen.iter().filter(|name| name.starts_with("answ")).collect();
+    assert_eq!(moments, ["answered Before", "answered After"]);
+    let lines = common::json_lines(&options.files.out.join("metrics.jsonl"));
+    let counts: Vec<_> =
+        lines.iter().filter_map(|line| line["answers"]["ended"].as_u64()).collect();
+    assert_eq!(counts, [before.ended as u64, 5]);
+    // Measured once: a run that goes on knows it.
+    options.progress.resume = Some(Resume::Latest);
+    let summary = finetune(&options, &never, &mut []).unwrap();
+    assert_eq!(summary.initial_answers, Some(before));
+    // Another number of questions would compare what is not alike.
+    options.progress.answers = 4;
+    let summary = finetune(&options, &never, &mut []).unwrap();
+    assert_eq!((summary.initial_answers, summary.final_answers.unwrap().asked), (None, 4));
+}
+
+#[test]
+fn answering_can_be_stopped_and_needs_questions() {
+    let temp = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let at = "evaluated Before 0".to_owned();
+    let mut watcher = Watcher { stop_at: Some((at, &stop)), ..Watcher::default() };
+    let observers: &mut [&mut dyn Observer] = &mut [&mut watcher];
+    let summary = finetune(&answering(temp.path(), "out", 5), &stop, observers).unwrap();
+    assert_eq!(summary.stopped.unwrap().checkpoint, None);
+    assert!(!watcher.seen.contains(&"answered Before".to_owned()));
+    let mut text = options(&temp.path().join("text"), false);
+    text.progress.answers = 3;
+    let error = finetune(&text, &AtomicBool::new(false), &mut []).unwrap_err();
+    assert!(error.kind() == ErrorKind::Data && format!("{error:#}").contains("--answers"));
+}
+
 /// What a run leaves.
 fn result(out: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let names = ["model.safetensors", "config.json", "checkpoints/step-000004/state.safetensors"];
@@ -109,10 +218,17 @@ fn everything_that_happens_is_told_in_order() {
         "sampled After",
         "exported",
         "finished",
+        "measured",
     ];
     assert_eq!(seen, expected);
-    assert_eq!((summary.steps, summary.stopped), (4, None));
-    assert!(summary.final_eval_loss.unwrap() < summary.initial_eval_loss.unwrap());
+    assert_eq!((summary.steps, &summary.stopped), (4, &None));
+    let after = summary.final_eval_loss.unwrap();
+    assert!(after < summary.initial_eval_loss.unwrap());
+    let saved = summary.saved_eval.unwrap();
+    assert_eq!((saved.step, saved.compute), (4, Compute::Float));
+    // The same weights but for a rounding to bf16, in another arithmetic.
+    let loss = saved.saved_eval_loss.unwrap();
+    assert!(loss != after && (loss - after).abs() < 0.05, "{loss} {after}");
     // Nobody wrote metrics: there was no observer that does.
     assert!(!temp.path().join("metrics.jsonl").exists());
 }
@@ -153,6 +269,34 @@ fn a_run_can_be_stopped_anywhere_and_goes_on_to_the_same_bits() {
         assert_eq!(seen.contains(&format!("resumed {step}")), saved.is_some(), "{at}: {seen:?}");
         assert!(result(&out) == expected, "{at}: the bits differ");
     }
+}
+
+#[test]
+fn what_stops_or_breaks_the_measuring_of_a_saved_model_costs_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let whole = temp.path().join("whole");
+    run(&whole, false);
+    for at in ["exported", "finished"] {
+        let out = temp.path().join(at);
+        let stop = AtomicBool::new(false);
+        let mut watcher = Watcher { stop_at: Some((at.into(), &stop)), ..Watcher::default() };
+        let mut metrics = MetricsLog::default();
+        let observers: &mut [&mut dyn Observer] = &mut [&mut watcher, &mut metrics];
+        let summary = finetune(&options(&out, false), &stop, observers).unwrap();
+        assert_eq!(watcher.seen.last().unwrap(), "not measured: Stopped", "{at}");
+        assert_eq!(summary.stopped, None, "the run is done");
+        assert!(result(&out) == result(&whole), "{at}: the bits differ");
+        let text = std::fs::read_to_string(out.join("summary.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+    }
+    // A kill while it is measured is as a failure at that place: the run counts as done.
+    let out = temp.path().join("failed");
+    let mut watcher = Watcher { fail_at: Some("finished".into()), ..Watcher::default() };
+    let mut metrics = MetricsLog::default();
+    let observers: &mut [&mut dyn Observer] = &mut [&mut metrics, &mut watcher];
+    finetune(&options(&out, false), &AtomicBool::new(false), observers).unwrap_err();
+    let again = finetune(&options(&out, false), &AtomicBool::new(false), &mut []).unwrap_err();
+    assert!(format!("{again:#}").contains("already holds this run, and it is done"), "{again:#}");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::data::Dataset;
 use crate::error::{Result, ensure};
 use crate::machine::Machine;
-use crate::options::EvalOptions;
-use crate::report::write;
+use crate::options::{EvalOptions, StateOptions};
+use crate::report::{arithmetic, write};
 use crate::run::ModelFolder;
 use crate::step::trainer::evaluate;
 use qft_llama::pass::Recompute;
@@ -19,7 +19,7 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let documents = folder.reader(&options.reading, seq_len).read(&options.data)?;
     let dataset = Dataset::new(documents, seq_len, false)?;
     let never = AtomicBool::new(false);
-    let model = folder.load(&*ops, &options.state, &never, &mut |_, _| ())?;
+    let model = folder.load(&*ops, options.state.format(), &never, &mut |_, _| ())?;
     let pass = options.state.pass(0, Recompute::None);
     let batches = dataset.batches(options.step.batch_size);
     let limit = options.limit.unwrap_or(usize::MAX);
@@ -29,16 +29,24 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let (nll, tokens) = evaluate(&*ops, &model, &pass, batches.take(limit).map(Ok))?;
     let profile = clock.map(|mut clock| clock.end());
     ensure!(nll.is_finite(), "the loss is {nll}: the model's weights or the data are broken");
+    let StateOptions { states, compute, .. } = options.state;
     if options.json {
-        let mut json = serde_json::json!({ "nll": nll, "perplexity": nll.exp(), "tokens": tokens });
+        let mut json = serde_json::json!({
+            "nll": nll,
+            "perplexity": nll.exp(),
+            "tokens": tokens,
+            "states": states,
+            "compute": compute,
+        });
         if let Some(profile) = profile {
             json["profile"] = serde_json::to_value(profile)?;
         }
         return write(json);
     }
     write(format_args!(
-        "nll {nll:.6} nats per token, perplexity {:.4}, {tokens} tokens",
-        nll.exp()
+        "nll {nll:.6} nats per token, perplexity {:.4}, {tokens} tokens; {}, weights as {states}",
+        nll.exp(),
+        arithmetic(compute)
     ))?;
     match profile {
         Some(profile) => write(format_args!("\n{profile}")),

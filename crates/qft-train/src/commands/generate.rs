@@ -5,7 +5,7 @@ use crate::error::{Context, Result};
 use crate::machine::Machine;
 use crate::options::{DataFormat, GenerateOptions, ReadingOptions, TrainOn};
 use crate::run::ModelFolder;
-use crate::run::sample::{Generation, prompt_ids};
+use crate::run::sample::{Ended, Generation, prompt_ids};
 use qft_llama::pass::Recompute;
 use qft_llama::sampling::TokenSampler;
 use std::io::{ErrorKind, Write};
@@ -31,7 +31,7 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
         prompt_ids(&folder.tokenizer, &options.prompt)?
     };
     let never = AtomicBool::new(false);
-    let model = folder.load(&*ops, &options.state, &never, &mut |_, _| ())?;
+    let model = folder.load(&*ops, options.state.format(), &never, &mut |_, _| ())?;
     let pass = options.state.pass(options.seed, Recompute::None);
     let mut sampler = TokenSampler::new(options.temperature, options.top_p, options.seed)?;
     // A reader that has gone away ends the text; another failure is one.
@@ -48,10 +48,12 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
     };
     let prompted = options.chat || write(&options.prompt).is_continue();
     let generation = Generation { ops: &*ops, model: &model, pass, tokenizer: &folder.tokenizer };
-    if prompted
-        && generation.run(&prompt, options.max_new_tokens, &mut sampler, &mut write)?.is_continue()
-    {
-        let _ended = write("\n");
+    if prompted {
+        let most = options.max_new_tokens;
+        let generated = generation.run(&prompt, most, &mut sampler, &mut write)?;
+        if generated.ended != Ended::Stopped {
+            let _ended = write("\n");
+        }
     }
     match failed {
         Some(error) => Err(error).context("cannot write to standard output"),

@@ -85,6 +85,8 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
         ("--checkpoint-every 0", "--checkpoint-every"),
         ("--keep-checkpoints 0", "--keep-checkpoints"),
         ("--eval-every 5", "no held-out data"),
+        ("--answers 5", "no held-out data"),
+        ("--states f32 --diagnostics", "--diagnostics is about INT8 states"),
         ("--out m", "model's folder"),
         ("--max-grad-norm 0", "--max-grad-norm"),
         ("--min-lr-ratio 2", "--min-lr-ratio"),

@@ -134,6 +134,17 @@ impl Documents {
         })
     }
 
+    /// The tokens of a document before the first that is learned, and how many are learned in a row from there on: a
+    /// question and the length of its answer. None where nothing comes before, or the answer was cut.
+    pub fn question(&self, document: usize) -> Option<(Vec<u32>, usize)> {
+        let tokens = &self.tokens[self.range(document)];
+        let learned = |token: &u32| token & TRAINED != 0;
+        let start = tokens.iter().position(learned).filter(|&start| start > 0)?;
+        let answer = tokens[start..].iter().take_while(|token| learned(token)).count();
+        let cut = start + answer == tokens.len() && tokens.len() > self.seq_len;
+        (!cut).then(|| (tokens[..start].to_vec(), answer))
+    }
+
     /// Positions of all documents.
     pub fn tokens(&self) -> usize {
         self.tokens.len() - self.len()
@@ -170,6 +181,18 @@ impl fmt::Display for Documents {
 mod tests {
     use super::*;
     use qft_llama::IGNORE;
+
+    #[test]
+    fn a_question_is_what_comes_before_the_first_answer() {
+        let mut documents = Documents::new(10, 5);
+        documents.push(&[1, 2, 3, 4, 5], |i| i == 2 || i == 3).unwrap();
+        documents.push(&[6, 7, 8], |_| true).unwrap();
+        documents.push(&[1, 2, 3, 4, 5, 6, 7], |i| i >= 3).unwrap();
+        documents.push(&[4, 5, 6], |i| i >= 1).unwrap();
+        let questions: Vec<_> = (0..4).map(|document| documents.question(document)).collect();
+        let (two, one) = ((vec![1, 2], 2), (vec![4], 2));
+        assert_eq!(questions, [Some(two), None, None, Some(one)]);
+    }
 
     #[test]
     fn documents_are_cut_masked_and_left_out() {

@@ -8,7 +8,7 @@ use crate::options::{OptimizerOptions, RecomputeChoice, StateOptions, States};
 use qft_autograd::Compute;
 use qft_llama::LlamaConfig;
 use qft_llama::pass::Recompute;
-use qft_tensor::MAX_MICRO_BATCHES;
+use qft_tensor::{MAX_MICRO_BATCHES, MemoryReport};
 
 /// More than any machine has, where it does not say.
 const MOST_BYTES: u64 = 1 << 44;
@@ -62,6 +62,14 @@ impl Fit {
     /// Whether that much memory is there.
     pub fn fits(&self) -> bool {
         self.missing_bytes.is_none()
+    }
+}
+
+impl Fit {
+    /// What the plan would need if something else followed once all of it is given back.
+    pub fn need_with(&self, other: &MemoryReport) -> u64 {
+        let more = other.peak_reserved_bytes.saturating_sub(self.plan.reserved_bytes);
+        self.need_bytes + more
     }
 }
 

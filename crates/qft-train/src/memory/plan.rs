@@ -6,8 +6,8 @@ use qft_llama::Batch;
 use qft_llama::config::LlamaConfig;
 use qft_llama::export::{self, WeightType};
 use qft_llama::generate::Session;
-use qft_llama::model::Model;
-use qft_llama::pass;
+use qft_llama::model::{Model, WeightFormat};
+use qft_llama::pass::{self, PassOptions};
 use qft_tensor::{Device, MemoryReport, Planner};
 use serde::Serialize;
 
@@ -29,8 +29,10 @@ pub struct RunShape {
     pub step: StepShape,
     /// Tokens of the longest sequence that is evaluated; absent if none is.
     pub evaluated: Option<usize>,
-    /// Tokens of a sample, its prompt included; absent if there is none.
+    /// Tokens of the longest text that the model writes, its prompt included; absent if there is none.
     pub sampled: Option<usize>,
+    /// Whether rows are sampled for diagnostics.
+    pub diagnosed: bool,
     /// Type of the weights in the saved model.
     pub export_dtype: WeightType,
 }
@@ -38,7 +40,13 @@ pub struct RunShape {
 impl From<StepShape> for RunShape {
     /// Of a run that trains and saves.
     fn from(step: StepShape) -> Self {
-        Self { step, evaluated: None, sampled: None, export_dtype: WeightType::default() }
+        Self {
+            step,
+            evaluated: None,
+            sampled: None,
+            diagnosed: false,
+            export_dtype: WeightType::default(),
+        }
     }
 }
 
@@ -102,6 +110,22 @@ impl MemoryPlan {
     }
 }
 
+impl MemoryPlan {
+    /// This, and then something else once all of it is given back: of each owner the most that it has in either.
+    pub fn then(&mut self, other: &MemoryReport) {
+        for (owner, &(_, _, peak_bytes)) in self.owners.iter_mut().zip(&other.owners) {
+            owner.peak_bytes = owner.peak_bytes.max(peak_bytes);
+        }
+        if other.peak_bytes > self.peak_bytes {
+            self.peak_bytes = other.peak_bytes;
+            for (owner, &(_, bytes)) in self.owners.iter_mut().zip(&other.at_peak) {
+                owner.bytes = bytes;
+            }
+        }
+        self.reserved_bytes = self.reserved_bytes.max(other.peak_reserved_bytes);
+    }
+}
+
 /// Bytes of the gradient stack when it is full: INT8 and a scale per row for matrices, f32 for vectors.
 fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
     let bytes = |t: qft_llama::TensorSpec| match t.kind {
@@ -113,10 +137,13 @@ fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
 
 /// The memory of a run that trains `config` with `setup`: loading, a step, an evaluation, a sample, and saving.
 pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> Result<MemoryPlan> {
-    let RunShape { step: shape, evaluated, sampled, export_dtype } = shape.into();
+    let RunShape { step: shape, evaluated, sampled, diagnosed, export_dtype } = shape.into();
     let planner = Planner::default();
     let model = Model::plan(&planner, config, setup.format)?;
     let mut trainer = setup.trainer(&planner, model)?;
+    if diagnosed {
+        trainer.diagnose(&planner)?;
+    }
     if let Some(tokens) = sampled {
         let tokens = tokens.min(config.max_position_embeddings);
         let mut session = Session::new(&planner, &trainer.model, trainer.pass, tokens)?;
@@ -139,6 +166,20 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> 
     )?;
     let report = planner.ledger().report();
     Ok(MemoryPlan::from_report(&report, config, setup.gradients))
+}
+
+/// The memory of loading a model of `config` in `format`, and of evaluating micro-batches of `shape` with it.
+pub fn plan_evaluation(
+    config: &LlamaConfig,
+    format: WeightFormat,
+    pass: &PassOptions,
+    shape: StepShape,
+) -> Result<MemoryReport> {
+    let planner = Planner::default();
+    let model = Model::plan(&planner, config, format)?;
+    planner.trim();
+    pass::evaluate(&planner, &model, pass, &full_batch(shape))?;
+    Ok(planner.ledger().report())
 }
 
 /// A micro-batch of full length in which every position has a target.

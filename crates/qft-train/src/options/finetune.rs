@@ -113,11 +113,17 @@ impl FinetuneArgs {
             "--resume and --overwrite cannot be used together: one continues the run in the output folder, the other \
              removes it"
         );
+        let state = states.resolve(training.optimizer.kind)?;
+        ensure!(
+            state.states.is_int8() || !progress.diagnostics,
+            "--diagnostics is about INT8 states, and --states f32 has none; leave it out, or choose --states full, \
+             balanced, compact or paper"
+        );
         Ok(FinetuneOptions {
             reading: self.reading.resolve(),
             layout: self.layout.resolve(),
             step: self.batch.resolve(self.accumulate)?,
-            state: states.resolve(training.optimizer.kind)?,
+            state,
             machine: self.machine.resolve(self.memory)?,
             files,
             training,

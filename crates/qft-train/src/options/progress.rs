@@ -40,9 +40,23 @@ pub struct ProgressArgs {
         help_heading = "Progress"
     )]
     pub profile: Option<bool>,
+    /// Compare the updates of sampled rows with those of float momentum, and count what INT8 loses
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Progress"
+    )]
+    pub diagnostics: Option<bool>,
     /// Show how the model continues this text, before and after training
     #[arg(long, value_name = "TEXT", help_heading = "Progress")]
     pub sample_prompt: Option<String>,
+    /// Let the model answer N held-out questions before and after training, and count the answers that end by
+    /// themselves instead of running on; 20 say enough [default: 0]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Progress")]
+    pub answers: Option<usize>,
 }
 
 /// What a run reports and keeps along the way.
@@ -60,8 +74,12 @@ pub struct ProgressOptions {
     pub eval_batches: Option<usize>,
     /// Whether to show where the time goes.
     pub profile: bool,
+    /// Whether to compare the updates of sampled rows with those of float momentum.
+    pub diagnostics: bool,
     /// Text to continue before and after.
     pub sample_prompt: Option<String>,
+    /// Held-out questions to answer before and after.
+    pub answers: usize,
 }
 
 impl ProgressArgs {
@@ -78,9 +96,11 @@ impl ProgressArgs {
             "--keep-checkpoints is 0; at least 1 checkpoint is kept"
         );
         ensure!(eval_batches != Some(0), "--eval-batches is 0; give at least 1");
-        for (name, set) in
-            [("eval-every", eval_every.is_some()), ("eval-batches", eval_batches.is_some())]
-        {
+        for (name, set) in [
+            ("eval-every", eval_every.is_some()),
+            ("eval-batches", eval_batches.is_some()),
+            ("answers", self.answers.is_some_and(|count| count > 0)),
+        ] {
             ensure!(
                 evaluates || !set,
                 "--{name}: there is no held-out data; give --eval-data FILE or --val-split 0.05"
@@ -93,7 +113,9 @@ impl ProgressArgs {
             eval_every,
             eval_batches,
             profile: self.profile.unwrap_or(false),
+            diagnostics: self.diagnostics.unwrap_or(false),
             sample_prompt: self.sample_prompt,
+            answers: self.answers.unwrap_or(0),
         })
     }
 }

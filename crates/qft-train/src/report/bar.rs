@@ -148,6 +148,7 @@ mod tests {
             grad_norm: None,
             rescaled_rows: 0,
             speed_of_light: None,
+            diagnostics: None,
         };
         assert_eq!(
             status(&metrics, 125.0),

@@ -2,7 +2,10 @@
 
 use crate::error::{Context, Result};
 use crate::memory::gb;
-use crate::run::{Event, Moment, Observer};
+use crate::run::{Event, LeftOut, Moment, Observer, Summary};
+use crate::step::answers::Answers;
+use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
+use qft_autograd::Compute;
 use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -28,8 +31,10 @@ pub fn write(line: impl fmt::Display) -> Result<()> {
 /// Says on standard output what happens in a run, apart from its steps.
 #[derive(Debug, Default)]
 pub struct Console {
-    /// The folder of the saved model: said last.
+    /// The folder of the saved model: said when the run is done.
     saved: Option<PathBuf>,
+    /// Whether the saved model will be measured.
+    held_out: bool,
 }
 
 impl Observer for Console {
@@ -37,6 +42,7 @@ impl Observer for Console {
         match event {
             Event::DataRead { train, held_out } => {
                 print(format_args!("training data: {train}"));
+                self.held_out = held_out.is_some();
                 if let Some(held_out) = held_out {
                     print(format_args!("held-out data: {held_out}"));
                 }
@@ -81,8 +87,14 @@ impl Observer for Console {
                 print(format_args!("\n--- sample {} ---\n{text}\n---", when(*moment)));
             }
             Event::Evaluated { moment, metrics } if *moment != Moment::During => {
-                print(format_args!("held-out loss {}: {:.4}", when(*moment), metrics.eval_loss));
+                print(format_args!(
+                    "held-out loss {}: {:.4} in {}",
+                    when(*moment),
+                    metrics.eval_loss,
+                    arithmetic(metrics.compute)
+                ));
             }
+            Event::Answered { moment, metrics } => answered(*moment, metrics.answers),
             Event::Stopped { step, checkpoint: Some(dir) } => print(format_args!(
                 "stopped after step {step}; saved {}\nto go on: the same command with --resume latest (and without --overwrite)",
                 dir.display()
@@ -98,17 +110,96 @@ impl Observer for Console {
                         summary.rescaled_rows
                     ));
                 }
+                if let Some(report) = &summary.diagnostics {
+                    diagnostics(report);
+                }
                 if let Some(profile) = &summary.profile {
                     print(format_args!("\n{profile}"));
                 }
                 if let Some(out) = &self.saved {
-                    print(format_args!("saved {}", out.display()));
+                    let next = match self.held_out {
+                        true => "; it is now read again and measured (Ctrl-C leaves that out)",
+                        false => "",
+                    };
+                    print(format_args!("saved {}{next}", out.display()));
                 }
             }
+            Event::SavedEvaluated(summary) => self.saved_evaluated(summary),
             _ => {}
         }
         Ok(())
     }
+}
+
+impl Console {
+    /// What the saved model is worth, beside what training says; or why that is not known, and how to find out.
+    fn saved_evaluated(&self, summary: &Summary) {
+        let Some(found) = summary.saved_eval else { return };
+        match (found.saved_eval_loss, found.left_out) {
+            (_, Some(LeftOut::Stopped)) => {
+                print("the saved model was not measured, since the run was asked to stop");
+            }
+            (_, Some(LeftOut::Memory(need))) => print(format_args!(
+                "the saved model was not measured: that takes {}, more than are free; where they are, this does it: \
+                 qft eval --model {} --data FILE",
+                gb(need),
+                self.saved.as_deref().unwrap_or_else(|| "OUT".as_ref()).display()
+            )),
+            (Some(loss), None) => print(format_args!(
+                "held-out loss of the saved model: {loss:.4} in {}",
+                arithmetic(found.compute)
+            )),
+            (None, None) => {}
+        }
+    }
+}
+
+/// The arithmetic of the linear layers, in a sentence.
+pub fn arithmetic(compute: Compute) -> &'static str {
+    match compute {
+        Compute::Int8 => "INT8 compute",
+        Compute::Float => "float compute",
+    }
+}
+
+/// What the sampled rows say, and the matrix that loses the most.
+fn diagnostics(report: &DiagnosticsReport) {
+    let percent = |part: f64| format!("{} %", digits(part * 100.0));
+    let tenths = |part: f64| format!("{:.1} %", part * 100.0);
+    let Diagnosis { sign_agreement, flip_rate, landed, saturated, grown_rows, gradient_snr } =
+        report.all;
+    print(format_args!(
+        "of sampled updates {} have the sign of float momentum, and {} of their length lands; {} change the INT8 digit\n\
+         of sampled weights {} are at the end of their range; of row updates {} enlarge the scale",
+        tenths(sign_agreement),
+        tenths(landed),
+        percent(flip_rate),
+        percent(saturated),
+        percent(grown_rows)
+    ));
+    if let Some(snr) = gradient_snr {
+        print(format_args!(
+            "signal-to-noise ratio of the gradient between steps: {} by the matrix in the middle",
+            digits(snr)
+        ));
+    }
+    let worst = report
+        .matrices
+        .iter()
+        .min_by(|(_, a), (_, b)| a.sign_agreement.total_cmp(&b.sign_agreement));
+    if let Some((name, worst)) = worst {
+        print(format_args!("fewest signs: {} in {name}", tenths(worst.sign_agreement)));
+    }
+}
+
+/// How many answers ended, and how long they were.
+fn answered(moment: Moment, answers: Answers) {
+    let Answers { asked, ended, mean_tokens } = answers;
+    print(format_args!(
+        "answers {}: {ended} of {asked} ended by themselves, {} ran on; {mean_tokens:.0} tokens each",
+        when(moment),
+        asked - ended
+    ));
 }
 
 fn when(moment: Moment) -> &'static str {

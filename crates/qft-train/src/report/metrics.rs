@@ -2,7 +2,7 @@
 
 use crate::error::{Context, Result};
 use crate::run::output::{METRICS_FILE, PREVIOUS_METRICS_FILE, SUMMARY_FILE};
-use crate::run::{Event, Observer};
+use crate::run::{Event, Observer, Summary};
 use qft_files::{AtomicFile, Disk};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -33,10 +33,13 @@ impl Observer for MetricsLog {
             (Event::Started { out, step, .. }, open) => *open = Some(Open::after(out, *step)?),
             (Event::Stepped(metrics), Some(open)) => open.line(metrics)?,
             (Event::Evaluated { metrics, .. }, Some(open)) => open.line(metrics)?,
-            (Event::Finished(summary), Some(open)) => {
-                let mut text = serde_json::to_vec_pretty(summary)?;
-                text.push(b'\n');
-                write_atomically(&open.out.join(SUMMARY_FILE), &text)?;
+            (Event::Answered { metrics, .. }, Some(open)) => open.line(metrics)?,
+            (Event::Finished(summary), Some(open)) => open.summary(summary)?,
+            (Event::SavedEvaluated(summary), Some(open)) => {
+                if let Some(found) = &summary.saved_eval {
+                    open.line(found)?;
+                }
+                open.summary(summary)?;
             }
             _ => {}
         }
@@ -78,6 +81,13 @@ impl Open {
         Ok(Self { out: out.to_path_buf(), path, file })
     }
 
+    /// Writes the file of the whole run, in place of the one that was there.
+    fn summary(&self, summary: &Summary) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(summary)?;
+        text.push(b'\n');
+        write_atomically(&self.out.join(SUMMARY_FILE), &text)
+    }
+
     /// A line in one write: a crash leaves it whole or cuts it, and never mixes two.
     fn line(&mut self, value: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(value)?;
@@ -117,6 +127,7 @@ mod tests {
             grad_norm: None,
             rescaled_rows: 0,
             speed_of_light: None,
+            diagnostics: None,
         }
     }
 
@@ -138,7 +149,7 @@ mod tests {
         let mut log = started(dir.path(), 0);
         let eval = |step, eval_loss| Event::Evaluated {
             moment: Moment::During,
-            metrics: EvalMetrics { step, eval_loss },
+            metrics: EvalMetrics { step, eval_loss, compute: qft_autograd::Compute::Int8 },
         };
         log.on(&eval(0, 3.0)).unwrap();
         for done in 1..=5 {

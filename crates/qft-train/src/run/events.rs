@@ -1,6 +1,6 @@
 //! What happens in a run, for those who watch it.
 
-use super::summary::{EvalMetrics, StepMetrics, Summary};
+use super::summary::{AnswerMetrics, EvalMetrics, StepMetrics, Summary};
 use crate::data::Documents;
 use crate::error::Result;
 use crate::memory::Fit;
@@ -68,6 +68,13 @@ pub enum Event<'a> {
         /// What was found.
         metrics: EvalMetrics,
     },
+    /// The model has answered the held-out questions.
+    Answered {
+        /// When.
+        moment: Moment,
+        /// What became of the answers.
+        metrics: AnswerMetrics,
+    },
     /// A step was done.
     Stepped(&'a StepMetrics),
     /// A checkpoint was saved.
@@ -86,8 +93,11 @@ pub enum Event<'a> {
     },
     /// The model was written.
     Exported(&'a Path),
-    /// The run is done.
+    /// The run is done, and what it leaves is whole.
     Finished(&'a Summary),
+    /// The saved model was measured on the held-out data, or that was left out; the summary says so. Comes where there is
+    /// held-out data.
+    SavedEvaluated(&'a Summary),
 }
 
 /// When in a run.

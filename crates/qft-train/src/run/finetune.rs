@@ -4,15 +4,19 @@ use super::events::{Event, Moment, Observer, Observers};
 use super::folder::ModelFolder;
 use super::output::{self, OutputFolder};
 use super::recipe::Recipe;
-use super::sample::{Generation, SAMPLE_TOKENS};
+use super::sample::{Ended, Generation, SAMPLE_TOKENS};
+use super::saved::SavedModel;
 use super::summary::{EvalMetrics, Owners, StepMetrics, Stopped, Summary};
 use crate::TrainOps;
+use crate::data::questions::Question;
 use crate::data::{Dataset, Order};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::machine::profile::StepClock;
 use crate::memory::{Fit, MemoryPlan};
 use crate::options::FinetuneOptions;
+use crate::step::answers::Answers;
 use crate::step::checkpoint::{self, Progress};
+use crate::step::diagnostics::Diagnostics;
 use crate::step::trainer::StepReport;
 use crate::step::{Setup, Trainer};
 use qft_llama::Batch;
@@ -20,6 +24,7 @@ use qft_llama::export::{self, DEFAULT_SHARD_BYTES, SavedRounding, SavedWeights, 
 use qft_llama::model::Model;
 use qft_llama::sampling::TokenSampler;
 use qft_optim::Schedule;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +36,8 @@ use std::time::Instant;
 /// When `stop` is set, the run saves a checkpoint and ends within the time of a step; [`Summary::stopped`] says so then.
 ///
 /// Errors: anything wrong with options, files or memory, each with what to do about it; [`ErrorKind::Stopped`] if the
-/// run was stopped before it had begun. Nothing is left half-written, and what was saved before stays.
+/// run was stopped before it had begun. Nothing is left half-written, and what was saved before stays. Once the model is
+/// saved, a stop leaves out no more than measuring it.
 pub fn finetune(
     options: &FinetuneOptions,
     stop: &AtomicBool,
@@ -42,7 +48,7 @@ pub fn finetune(
     let mut state = run.start(&mut observers)?;
     let _folder = run.begin(&state, &mut observers)?;
     match run.train(&mut state, &mut observers) {
-        Ok(()) => run.finish(&state, &mut observers),
+        Ok(()) => run.finish(state, &mut observers),
         Err(error) if error.kind() == ErrorKind::Stopped => run.stopped(&mut state, &mut observers),
         Err(error) => Err(error),
     }
@@ -61,8 +67,12 @@ pub(super) struct Run<'a> {
     pub(super) seq_len: usize,
     pub(super) train: Dataset,
     pub(super) held_out: Option<Dataset>,
+    /// How the saved model is measured on the held-out data.
+    pub(super) saved: Option<SavedModel>,
     /// Ids of the sample prompt.
     pub(super) prompt: Vec<u32>,
+    /// Held-out questions to answer.
+    pub(super) questions: Vec<Question>,
     /// Sequences that the whole run takes.
     pub(super) sequences: u64,
     pub(super) schedule: Schedule,
@@ -80,6 +90,7 @@ pub(super) struct State {
     pub(super) order: Order,
     pub(super) final_loss: Option<f64>,
     pub(super) final_eval_loss: Option<f64>,
+    pub(super) final_answers: Option<Answers>,
 }
 
 impl Run<'_> {
@@ -101,6 +112,7 @@ impl Run<'_> {
         if state.progress.initial_eval_loss.is_none() {
             state.progress.initial_eval_loss = self.evaluate(state, Moment::Before, observers)?;
         }
+        self.answer_before(state, observers)?;
         let progress = &self.options.progress;
         while u64::from(state.progress.step) < self.schedule.total {
             self.check_stop("training")?;
@@ -136,6 +148,7 @@ impl Run<'_> {
     fn show_and_export(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
         state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
         self.sample(state, Moment::After, observers)?;
+        state.final_answers = self.answer(state, Moment::After, observers)?;
         self.export(&state.trainer.model, observers)
     }
 
@@ -179,6 +192,7 @@ impl Run<'_> {
             grad_norm: Some(update.grad_norm),
             rescaled_rows: update.rescaled_rows,
             speed_of_light: profile.and_then(|profile| profile.speed_of_light),
+            diagnostics: trainer.optimizer.diagnostics.as_mut().map(Diagnostics::take_step),
         })
     }
 
@@ -203,7 +217,7 @@ impl Run<'_> {
     }
 
     /// Ends the run at a place where nothing is half done, if that was asked for.
-    fn check_stop(&self, during: &str) -> Result<()> {
+    pub(super) fn check_stop(&self, during: &str) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Stopped, format!("stopped while {during}")));
         }
@@ -230,6 +244,13 @@ impl Run<'_> {
         observers.tell(Event::Saved { checkpoint: &dir, step: u64::from(state.saved) })
     }
 
+    /// The batches of an evaluation; none comes once the run was asked to stop.
+    pub(super) fn evaluated(&self, held_out: &Dataset) -> impl Iterator<Item = Result<Batch>> {
+        let most = self.options.progress.eval_batches.unwrap_or(usize::MAX);
+        let batches = held_out.batches(self.options.step.batch_size).take(most);
+        batches.map(|batch| self.check_stop("evaluating").map(|()| batch))
+    }
+
     /// The loss of the held-out data, if there is any.
     fn evaluate(
         &self,
@@ -238,11 +259,9 @@ impl Run<'_> {
         observers: &mut Observers<'_, '_>,
     ) -> Result<Option<f64>> {
         let Some(held_out) = &self.held_out else { return Ok(None) };
-        let most = self.options.progress.eval_batches.unwrap_or(usize::MAX);
-        let batches = held_out.batches(self.options.step.batch_size).take(most);
-        let batches = batches.map(|batch| self.check_stop("evaluating").map(|()| batch));
-        let (eval_loss, _) = state.trainer.evaluate(&*self.ops, batches)?;
-        let metrics = EvalMetrics { step: u64::from(state.progress.step), eval_loss };
+        let (eval_loss, _) = state.trainer.evaluate(&*self.ops, self.evaluated(held_out))?;
+        let compute = state.trainer.pass.compute;
+        let metrics = EvalMetrics { step: u64::from(state.progress.step), eval_loss, compute };
         observers.tell(Event::Evaluated { moment, metrics })?;
         Ok(Some(eval_loss))
     }
@@ -263,14 +282,14 @@ impl Run<'_> {
         };
         let mut text = prompt.clone();
         let mut sampler = TokenSampler::new(0.0, 1.0, 0)?;
-        let ended = generation.run(&self.prompt, SAMPLE_TOKENS, &mut sampler, &mut |part| {
+        let generated = generation.run(&self.prompt, SAMPLE_TOKENS, &mut sampler, &mut |part| {
             text.push_str(part);
             if self.stop.load(Ordering::Relaxed) {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
         })?;
-        if ended.is_break() {
+        if generated.ended == Ended::Stopped {
             self.check_stop("sampling")?;
         }
         observers.tell(Event::Sampled { moment, text: &text })
@@ -315,22 +334,37 @@ impl Run<'_> {
         Ok(Summary { stopped: Some(Stopped { checkpoint }), ..self.summary(state) })
     }
 
-    fn finish(&self, state: &State, observers: &mut Observers<'_, '_>) -> Result<Summary> {
-        let summary = self.summary(state);
+    /// Ends a run whose model is saved. What is measured then costs nothing that is done.
+    fn finish(&self, state: State, observers: &mut Observers<'_, '_>) -> Result<Summary> {
+        let mut summary = self.summary(&state);
         observers.tell(Event::Finished(&summary))?;
+        // Its memory is free for the saved model.
+        drop(state);
+        if let Some(found) = self.measure_saved(summary.steps)? {
+            let measured = self.measured();
+            summary.peak_bytes = measured.peak_bytes;
+            summary.owners.measured = by_owner(&measured);
+            summary.saved_eval = Some(found);
+            observers.tell(Event::SavedEvaluated(&summary))?;
+        }
         Ok(summary)
     }
 
-    fn summary(&self, state: &State) -> Summary {
+    /// Memory as it was in use until now.
+    fn measured(&self) -> MemoryPlan {
         let report = self.ops.ledger().report();
-        let measured = MemoryPlan::from_report(&report, &self.folder.config, self.setup.gradients);
-        let owners = |plan: &MemoryPlan| {
-            plan.owners.iter().map(|o| (o.owner.to_owned(), o.peak_bytes)).collect()
-        };
+        MemoryPlan::from_report(&report, &self.folder.config, self.setup.gradients)
+    }
+
+    fn summary(&self, state: &State) -> Summary {
+        let measured = self.measured();
         let progress = &state.progress;
         Summary {
             initial_eval_loss: progress.initial_eval_loss,
             final_eval_loss: state.final_eval_loss,
+            saved_eval: None,
+            initial_answers: progress.initial_answers,
+            final_answers: state.final_answers,
             final_loss: state.final_loss,
             steps: u64::from(progress.step),
             tokens: progress.tokens,
@@ -341,9 +375,15 @@ impl Run<'_> {
             bytes_per_parameter: measured.bytes_per_parameter,
             planned_peak_bytes: self.fit.plan.peak_bytes,
             peak_bytes: measured.peak_bytes,
-            owners: Owners { planned: owners(&self.fit.plan), measured: owners(&measured) },
+            owners: Owners { planned: by_owner(&self.fit.plan), measured: by_owner(&measured) },
             profile: self.clock.as_ref().map(|clock| clock.total.clone()),
+            diagnostics: state.trainer.optimizer.diagnostics.as_ref().map(Diagnostics::report),
             stopped: None,
         }
     }
+}
+
+/// The most bytes of each owner.
+fn by_owner(plan: &MemoryPlan) -> BTreeMap<String, u64> {
+    plan.owners.iter().map(|o| (o.owner.to_owned(), o.peak_bytes)).collect()
 }

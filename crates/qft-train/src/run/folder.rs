@@ -3,8 +3,8 @@
 use crate::TrainOps;
 use crate::data::Reader;
 use crate::error::{Context, ErrorKind, OfKind, Result, ensure};
-use crate::options::{ReadingOptions, StateOptions};
-use qft_llama::model::Model;
+use crate::options::ReadingOptions;
+use qft_llama::model::{Model, WeightFormat};
 use qft_llama::{LlamaConfig, Tokenizer, WeightSource, Weights};
 use qft_quant::EncodeReport;
 use std::ops::Range;
@@ -44,14 +44,14 @@ impl<'a> ModelFolder<'a> {
     pub fn load(
         &self,
         ops: &dyn TrainOps,
-        state: &StateOptions,
+        format: WeightFormat,
         stop: &AtomicBool,
         report: &mut dyn FnMut(&str, &EncodeReport),
     ) -> Result<Model> {
         let mut load = || -> Result<Model> {
             let weights = WeightSource::open(self.dir, &self.config)?;
             let weights = Stoppable { weights: &weights, stop };
-            Ok(Model::load(ops, &self.config, &weights, state.format(), report)?)
+            Ok(Model::load(ops, &self.config, &weights, format, report)?)
         };
         let place = || format!("cannot load {}", self.dir.display());
         load().of_kind(ErrorKind::Model).with_context(place)

@@ -6,7 +6,9 @@ use super::folder::ModelFolder;
 use super::output;
 use super::recipe::Recipe;
 use super::sample::{SAMPLE_TOKENS, prompt_ids};
+use super::saved::SavedModel;
 use crate::data::Dataset;
+use crate::data::questions::{self, Question};
 use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
 use crate::machine::Machine;
 use crate::memory::{Budget, Fit, Request, RunShape, StepShape, gb};
@@ -46,6 +48,9 @@ impl<'a> Run<'a> {
             Some(prompt) => prompt_ids(&folder.tokenizer, prompt)?,
             None => Vec::new(),
         };
+        let questions = questions(options, &folder.config, held_out.as_ref())?;
+        let sampled = (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS).into_iter();
+        let answered = questions.iter().map(|question| question.ids.len() + question.most);
         let shape = RunShape {
             step: StepShape {
                 seq_len: train.longest(),
@@ -53,10 +58,13 @@ impl<'a> Run<'a> {
                 accumulate: options.step.accumulate,
             },
             evaluated: held_out.as_ref().map(Dataset::longest),
-            sampled: (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS),
+            sampled: sampled.chain(answered).max(),
+            diagnosed: options.progress.diagnostics,
             export_dtype: options.files.export_dtype,
         };
-        let fit = fit(options, &machine, &folder.config, shape)?;
+        let budget = Budget::of(&machine);
+        let mut fit = fit(options, &machine, budget, &folder.config, shape)?;
+        let saved = SavedModel::planned(&folder.config, shape, &mut fit, budget)?;
         let (states, sequences) = (options.state.states, train.sequences());
         observers.tell(Event::Planned { fit: &fit, states, sequences, steps: total })?;
         let training = &options.training;
@@ -72,7 +80,9 @@ impl<'a> Run<'a> {
             seq_len,
             train,
             held_out,
+            saved,
             prompt,
+            questions,
             schedule,
             fit,
         })
@@ -83,7 +93,7 @@ impl<'a> Run<'a> {
         let (options, ops) = (self.options, &*self.ops);
         let data = (&self.train, self.held_out.as_ref());
         let recipe = Recipe::of(options, &self.schedule, self.seq_len, data)?;
-        let (trainer, progress) = match &self.resumed {
+        let (mut trainer, progress) = match &self.resumed {
             None => {
                 output::check_recipe(&options.files, &recipe)?;
                 let model = self.load(observers)?;
@@ -101,6 +111,9 @@ impl<'a> Run<'a> {
                 (trainer, Progress { recipe: recipe.to_json()?, ..progress })
             }
         };
+        if options.progress.diagnostics {
+            trainer.diagnose(ops)?;
+        }
         self.check_rates(&trainer.model, observers)?;
         let own = self.resumed.as_ref().is_some_and(|dir| output::is_own(&options.files.out, dir));
         Ok(State {
@@ -111,6 +124,7 @@ impl<'a> Run<'a> {
             progress,
             final_loss: None,
             final_eval_loss: None,
+            final_answers: None,
         })
     }
 
@@ -128,7 +142,8 @@ impl<'a> Run<'a> {
             );
             quantized.add(report);
         };
-        let model = self.folder.load(&*self.ops, &self.options.state, self.stop, report)?;
+        let format = self.setup.format;
+        let model = self.folder.load(&*self.ops, format, self.stop, report)?;
         observers.tell(Event::Loaded(&quantized))?;
         Ok(model)
     }
@@ -150,12 +165,12 @@ impl<'a> Run<'a> {
 fn fit(
     options: &FinetuneOptions,
     machine: &Machine,
+    budget: Budget,
     config: &LlamaConfig,
     shape: RunShape,
 ) -> Result<Fit> {
     let optimizer = &options.training.optimizer;
     let request = Request { config, state: options.state, optimizer, shape };
-    let budget = Budget::of(machine);
     let fit = request.fit(budget)?;
     let Some(missing) = fit.missing_bytes else { return Ok(fit) };
     let need = format!(
@@ -166,6 +181,17 @@ fn fit(
         request.proposals(budget)?
     );
     Err(Error::new(ErrorKind::Memory, need))
+}
+
+/// The held-out questions that are asked for.
+fn questions(
+    options: &FinetuneOptions,
+    config: &LlamaConfig,
+    held_out: Option<&Dataset>,
+) -> Result<Vec<Question>> {
+    let Some(held_out) = held_out else { return Ok(Vec::new()) };
+    let (count, positions) = (options.progress.answers, config.max_position_embeddings);
+    questions::choose(held_out.documents(), count, positions).of_kind(ErrorKind::Data)
 }
 
 /// Training and held-out data.

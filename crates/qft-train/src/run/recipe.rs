@@ -191,7 +191,10 @@ impl Recipe {
             // The losses before and after must be of the same data.
             eval_batches,
             profile: _,
+            diagnostics: _,
             sample_prompt: _,
+            // Compared before and after only if they are as many.
+            answers: _,
         } = progress;
         Ok(Self {
             states: *states,

@@ -9,6 +9,26 @@ use qft_llama::pass::PassOptions;
 use qft_llama::sampling::TokenSampler;
 use std::ops::ControlFlow;
 
+/// What a generation came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generated {
+    /// New tokens, without the one that ended it.
+    pub tokens: usize,
+    /// Why there are no more.
+    pub ended: Ended,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By an end-of-sequence token.
+    ByItself,
+    /// It had as many tokens as it might have.
+    Full,
+    /// Whoever received it wanted no more.
+    Stopped,
+}
+
 /// Tokens of a sample that is shown before and after training.
 pub(super) const SAMPLE_TOKENS: usize = 64;
 
@@ -41,24 +61,30 @@ impl Generation<'_> {
         most: usize,
         sampler: &mut TokenSampler,
         write: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>> {
+    ) -> Result<Generated> {
         let limit = self.model.config.max_position_embeddings;
         let capacity = prompt.len().saturating_add(most).min(limit).max(prompt.len());
         let mut session = Session::new(self.ops, self.model, self.pass, capacity)?;
         let mut logits = session.read(prompt)?;
         let mut stream = self.tokenizer.stream(prompt);
+        let (mut tokens, mut ended) = (0, Ended::Full);
         for produced in 1..=capacity - prompt.len() {
             let id = sampler.sample(&mut logits)?;
             if self.tokenizer.eos().contains(&id) {
+                ended = Ended::ByItself;
                 break;
             }
+            tokens = produced;
             if write(&stream.push(id)?).is_break() {
-                return Ok(ControlFlow::Break(()));
+                return Ok(Generated { tokens, ended: Ended::Stopped });
             }
             if produced < capacity - prompt.len() {
                 logits = session.read(&[id])?;
             }
         }
-        Ok(write(&stream.finish()?))
+        if write(&stream.finish()?).is_break() {
+            ended = Ended::Stopped;
+        }
+        Ok(Generated { tokens, ended })
     }
 }

@@ -1,6 +1,9 @@
 //! The numbers of a run: of a step, of an evaluation, and of the whole.
 
 use crate::machine::profile::Profile;
+use crate::step::answers::Answers;
+use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
+use qft_autograd::Compute;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +35,9 @@ pub struct StepMetrics {
     /// The rate of all products over the whole step, as a fraction of the machine's INT8 rate; with `--profile`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speed_of_light: Option<f64>,
+    /// Sampled rows beside float momentum; with `--diagnostics`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnostics: Option<Diagnosis>,
 }
 
 /// What an evaluation found.
@@ -41,6 +47,41 @@ pub struct EvalMetrics {
     pub step: u64,
     /// Mean negative log-likelihood per target token of the held-out data.
     pub eval_loss: f64,
+    /// Arithmetic of the linear layers.
+    pub compute: Compute,
+}
+
+/// What was found of the saved model, read again from its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SavedEval {
+    /// Steps that were done.
+    pub step: u64,
+    /// Mean negative log-likelihood per target token of the held-out data; absent if it was left out.
+    pub saved_eval_loss: Option<f64>,
+    /// Arithmetic of the linear layers.
+    pub compute: Compute,
+    /// Why it was left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+}
+
+/// Why the saved model was not measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeftOut {
+    /// It takes this many bytes, which are not free.
+    Memory(u64),
+    /// The run was asked to stop.
+    Stopped,
+}
+
+/// What became of the answers to held-out questions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct AnswerMetrics {
+    /// Steps that were done.
+    pub step: u64,
+    /// What became of them.
+    pub answers: Answers,
 }
 
 /// The whole run.
@@ -48,8 +89,17 @@ pub struct EvalMetrics {
 pub struct Summary {
     /// Loss of the held-out data before training.
     pub initial_eval_loss: Option<f64>,
-    /// Loss of the held-out data after training.
+    /// Loss of the held-out data after training, in the arithmetic of training.
     pub final_eval_loss: Option<f64>,
+    /// Loss of the held-out data under the saved model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved_eval: Option<SavedEval>,
+    /// What became of the answers before training; with `--answers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_answers: Option<Answers>,
+    /// What became of the answers after training; with `--answers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_answers: Option<Answers>,
     /// Loss of the last step of this process.
     pub final_loss: Option<f64>,
     /// Optimizer steps.
@@ -75,6 +125,9 @@ pub struct Summary {
     /// Where the time of the steps of this process went; with `--profile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+    /// Sampled rows beside float momentum, in the steps of this process; with `--diagnostics`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnostics: Option<DiagnosticsReport>,
     /// Set if the run was stopped before its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,

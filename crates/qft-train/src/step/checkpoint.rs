@@ -5,6 +5,7 @@
 //! is always whole, on the disk, and read with suspicion: `qft-files` knows how.
 
 use super::TrainOps;
+use super::answers::Answers;
 use super::guard::LossGuard;
 use super::optimizer::ParamState;
 use super::trainer::Trainer;
@@ -41,6 +42,9 @@ pub struct Progress {
     pub seconds: f64,
     /// Held-out loss before the first step.
     pub initial_eval_loss: Option<f64>,
+    /// What became of answers before the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_answers: Option<Answers>,
     /// Global norm of the last gradient: the clipping of the next step needs it.
     pub last_norm: Option<f64>,
     /// What is known of the loss.
@@ -60,6 +64,7 @@ impl Progress {
             rescaled_rows: 0,
             seconds: 0.0,
             initial_eval_loss: None,
+            initial_answers: None,
             last_norm: None,
             guard: LossGuard::default(),
             recipe,

@@ -1,6 +1,7 @@
 //! The optimizer of a whole model: its state per tensor.
 
 use super::TrainOps;
+use super::diagnostics::Diagnostics;
 use qft_autograd::{Error as AutogradError, Matrix, Vector, Weight};
 use qft_llama::model::{Model, Param};
 use qft_optim::{
@@ -44,6 +45,8 @@ pub struct Optimizer {
     pub states: Vec<ParamState>,
     /// Global norm of the last step's gradient, before clipping.
     pub last_norm: Option<f64>,
+    /// Sampled rows beside a float shadow, if that was asked for.
+    pub diagnostics: Option<Diagnostics>,
     pub(super) stats: UpdateStats,
 }
 
@@ -90,7 +93,7 @@ impl Optimizer {
             });
         }
         let stats = UpdateStats::zeros(ops, states.len())?;
-        Ok(Self { config, states, last_norm: None, stats })
+        Ok(Self { config, states, last_norm: None, diagnostics: None, stats })
     }
 
     /// Starts a step: clears the sums.
@@ -133,7 +136,15 @@ impl Optimizer {
     ) -> Result<(), AutogradError> {
         let (id, cols) = (matrix.id, matrix.cols());
         let StepNumbers { seed, step, lr } = numbers;
-        let update = match (&mut matrix.weight, &mut self.states[id.0 as usize]) {
+        let state = &mut self.states[id.0 as usize];
+        let before = match (&self.diagnostics, &matrix.weight, &*state) {
+            (Some(diagnostics), Weight::Hybrid(weight), ParamState::Int8(momentum)) => {
+                diagnostics.before(ops, id, (weight, momentum), &rows)?
+            }
+            _ => Vec::new(),
+        };
+        let all = rows.clone();
+        let update = match (&mut matrix.weight, state) {
             (Weight::Hybrid(weight), ParamState::Int8(momentum)) => ops.lion_update(LionUpdate {
                 weight,
                 momentum,
@@ -165,7 +176,12 @@ impl Optimizer {
                 });
             }
         };
-        update.map_err(sink_error)
+        update.map_err(sink_error)?;
+        if let (Some(diagnostics), Weight::Hybrid(weight)) = (&mut self.diagnostics, &matrix.weight)
+        {
+            diagnostics.after(ops, (id, weight), before, (all, grad), (grad_scale, lr))?;
+        }
+        Ok(())
     }
 
     pub(super) fn update_vector(

@@ -1,6 +1,7 @@
 //! A model in training: one optimizer step at a time.
 
 use super::TrainOps;
+use super::diagnostics::Diagnostics;
 use super::optimizer::{Optimizer, OptimizerConfig, StepNumbers, UpdateReport};
 use super::sinks::{ReleasedSink, StoredSink};
 use crate::error::Result;
@@ -91,6 +92,13 @@ impl Trainer {
         };
         self.pass.step += 1;
         Ok(StepReport { loss, update })
+    }
+
+    /// Samples rows from now on, for [`Optimizer::diagnostics`].
+    pub fn diagnose(&mut self, ops: &dyn TrainOps) -> Result<()> {
+        let (lion, seed) = (self.optimizer.config.lion, self.pass.seed);
+        self.optimizer.diagnostics = Some(Diagnostics::new(ops, &self.model, lion, seed)?);
+        Ok(())
     }
 
     /// Mean negative log-likelihood per target token over `batches`, and the number of targets.
