@@ -32,7 +32,7 @@ pub(super) const ADAMW: &str = "f32-adamw";
 pub(super) const UNTRAINED: &str = "untrained";
 
 /// All ways to train. In tables they stand in this order.
-pub(super) const ROWS: [Row; 19] = [
+pub(super) const ROWS: [Row; 22] = [
     Row { name: ADAMW, flags: "--states f32 --optimizer adamw" },
     Row { name: LION, flags: "--states f32" },
     Row { name: "full", flags: "--states full" },
@@ -49,6 +49,9 @@ pub(super) const ROWS: [Row; 19] = [
     Row { name: "full-protected-1", flags: "--states full --protected 0.01" },
     Row { name: "compact-protected-0", flags: "--states compact --protected 0" },
     Row { name: "compact-protected-0.1", flags: "--states compact --protected 0.001" },
+    Row { name: "full-unrotated", flags: "--states full --rotation=false" },
+    Row { name: "compact-unrotated", flags: "--states compact --rotation=false" },
+    Row { name: "full-unrotated-float", flags: "--states full --rotation=false --compute float" },
     Row { name: "full-linear", flags: "--states full --momentum-code linear" },
     Row { name: "full-nearest", flags: "--states full --rounding nearest" },
     Row { name: "compact-nearest", flags: "--states compact --rounding nearest" },
@@ -74,7 +77,7 @@ pub(super) const MAIN: Table = Table {
 };
 
 /// One thing at a time, on and off.
-pub(super) const ABLATIONS: [Table; 5] = [
+pub(super) const ABLATIONS: [Table; 6] = [
     Table {
         title: "Protected weights: none, 0.1 % and 1 %",
         rows: &[
@@ -89,6 +92,17 @@ pub(super) const ABLATIONS: [Table; 5] = [
     Table {
         title: "Residual: 8 bits, 4 bits and none",
         rows: &["full", "balanced", "compact-protected-0"],
+    },
+    Table {
+        title: "Rotation of weights and inputs: on and off",
+        rows: &[
+            "full",
+            "full-unrotated",
+            "full-float",
+            "full-unrotated-float",
+            "compact",
+            "compact-unrotated",
+        ],
     },
     Table { title: "Code of the momentum: square root and linear", rows: &["full", "full-linear"] },
     Table {

@@ -114,7 +114,7 @@ impl<'a> Reading<'a> {
         let folder = ModelFolder::open(dir)?;
         let state = WeightArgs::default().resolve_reading()?;
         let never = AtomicBool::new(false);
-        let model = folder.load(&*machine.ops, &state, &never, &mut |_, _| ())?;
+        let model = folder.load(&*machine.ops, state.format(), &never, &mut |_, _| ())?;
         Ok(Self { folder, machine, model, pass: state.pass(0, Recompute::None) })
     }
 
