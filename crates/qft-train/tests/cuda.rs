@@ -36,14 +36,10 @@ const GRADIENT_APART: f64 = 2e-2;
 /// Lion moves a weight by the sign of its gradient: with noise of relative size e, a sign differs with probability e / pi.
 const WEIGHTS_DIFFER: f64 = 1e-2;
 
-/// A sign is spread over the 64 weights of its group by the rotation, each of which moves by a quarter of an update less or
-/// more: seldom a step of the high plane, but some of the residual. 6 % are seen.
-const RESIDUAL_DIFFERS: f64 = 0.15;
-
 /// The momentum's codes are about 30 steps large on average, so that noise of e moves them by 30 e steps, and as many differ.
 /// Over all matrices together e is far below the bound for a single part: the momentum of gains, which is kept in f32, is
-/// 9e-3 apart. 1e-2 makes 30 %; up to 24 % are seen.
-const MOMENTUM_DIFFER: f64 = 30.0 * GRADIENT_APART / 2.0;
+/// 3e-3 apart. 5e-3 makes 15 %; 5 to 10 % are seen.
+const MOMENTUM_DIFFER: f64 = 30.0 * GRADIENT_APART / 4.0;
 
 fn emulator(seed: u64) -> Cuda {
     Cuda::new(Arc::new(Emulator::new(1 << 30, seed)), common::host()).unwrap()
@@ -54,7 +50,7 @@ fn first_step(ops: &dyn TrainOps, setup: &Setup) -> (f64, Vec<u8>) {
     let windows = Windows::shakespeare(SEQ_LEN);
     let mut trainer = trainer(ops, setup);
     // Text in whose forward pass no input lies so near the border of two codes that it gets the other one.
-    let report = trainer.step(ops, &[windows.batch(8, 1), windows.batch(9, 1)], LR).unwrap();
+    let report = trainer.step(ops, &[windows.batch(11, 1), windows.batch(12, 1)], LR).unwrap();
     (report.loss.mean, saved(ops, &mut trainer))
 }
 
@@ -139,8 +135,7 @@ fn a_step_on_the_emulator_is_that_on_the_cpu() {
             let (differ, apart) = (distance.fraction(), distance.relative());
             println!("  {part}: {differ:.1e} differ, {apart:.1e} apart");
             let most_differ = match &*part {
-                "q" => WEIGHTS_DIFFER,
-                "residual" => RESIDUAL_DIFFERS,
+                "q" | "residual" => WEIGHTS_DIFFER,
                 "momentum" => MOMENTUM_DIFFER,
                 _ => 0.0,
             };

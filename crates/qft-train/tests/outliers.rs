@@ -33,8 +33,11 @@ fn trainer_of(ops: &Cpu, dir: &Path, outliers: bool, options: &StateOptions) -> 
     Trainer::new(ops, model, setup.optimizer, setup.pass, setup.gradients).unwrap()
 }
 
-/// The held-out loss before and after the job.
-fn job(dir: &Path, windows: &Windows, outliers: bool, compute: Compute) -> (f64, f64) {
+/// Parts of the text that the job is done with, each from the untrained model.
+const PARTS: usize = 3;
+
+/// The held-out loss before and after the job with one part of the text.
+fn job(dir: &Path, windows: &Windows, outliers: bool, compute: Compute, part: usize) -> (f64, f64) {
     let (steps, rows, _) = JOB;
     let cpu = cpu();
     let options = StateOptions { compute, ..state_options(States::Full) };
@@ -50,34 +53,29 @@ fn job(dir: &Path, windows: &Windows, outliers: bool, compute: Compute) -> (f64,
         Schedule { kind: ScheduleKind::Cosine, peak: 5e-4, floor: 0.0, warmup: 2, total };
     for step in 0..steps {
         let lr = schedule.lr(step as u64) as f32;
-        trainer.step(&cpu, &[windows.batch(step * rows, rows)], lr).unwrap();
+        trainer.step(&cpu, &[windows.batch((part * steps + step) * rows, rows)], lr).unwrap();
     }
     (before, held_out(&trainer))
 }
 
-/// How much more integer compute loses than float compute, before training and after, as fractions.
+/// How much more integer compute loses than float compute, before training and after, as fractions: means over the parts.
 fn gaps(dir: &Path, windows: &Windows, outliers: bool) -> (f64, f64) {
-    let [int8, float] =
-        [Compute::Int8, Compute::Float].map(|kind| job(dir, windows, outliers, kind));
-    let gap = |int8: f64, float: f64| int8 / float - 1.0;
-    let gaps = (gap(int8.0, float.0), gap(int8.1, float.1));
-    println!(
-        "{}, outliers: {outliers}: {:.4} -> {:.4}, float {:.4} -> {:.4}; {:+.3} % -> {:+.3} %",
-        dir.file_name().unwrap().display(),
-        int8.0,
-        int8.1,
-        float.0,
-        float.1,
-        gaps.0 * 100.0,
-        gaps.1 * 100.0
-    );
-    gaps
+    let mut sums = (0.0, 0.0);
+    for part in 0..PARTS {
+        let [int8, float] =
+            [Compute::Int8, Compute::Float].map(|kind| job(dir, windows, outliers, kind, part));
+        let gap = |int8: f64, float: f64| int8 / float - 1.0;
+        let gaps = (gap(int8.0, float.0), gap(int8.1, float.1));
+        println!("outliers: {outliers}, part {part}: {int8:?}, float {float:?}; {gaps:?}");
+        sums = (sums.0 + gaps.0, sums.1 + gaps.1);
+    }
+    (sums.0 / PARTS as f64, sums.1 / PARTS as f64)
 }
 
 /// How much more integer compute may lose than float compute, before training and after: on an ordinary model, and on
 /// one with outlier channels, where a single digit loses 1.7 % of both. There Lion's steps are large beside the weights
 /// that were divided, and two runs that differ by roundings end up to 0.7 % apart.
-const BOUNDS: [(f64, f64); 2] = [(0.001, 0.003), (0.002, 0.01)];
+const BOUNDS: [(f64, f64); 2] = [(0.001, 0.001), (0.002, 0.01)];
 
 #[test]
 fn integer_compute_holds_on_outlier_channels() {
