@@ -2,7 +2,7 @@
 
 use qft_autograd::layers::linear::{self, PendingGradient};
 use qft_autograd::{
-    Activations, Compute, Context, Error, GradientSink, Matrix, TensorId, Vector, Weight,
+    Activations, Compute, Context, Error, GradientSink, Matrix, Products, TensorId, Vector, Weight,
 };
 use qft_quant::{HybridFormat, HybridMatrix, Residual};
 use qft_tensor::rotation::rotate;
@@ -51,14 +51,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (0..INPUTS).map(|k| x[t * INPUTS + k] * teacher[n * INPUTS + k]).sum()
         })
         .collect();
-    for compute in [Compute::Float, Compute::Int8] {
+    for compute in [Products::FLOAT, Products::INT8] {
         let mut weights = vec![0.0f32; OUTPUTS * INPUTS];
-        println!("{compute:?}");
+        println!("{compute}");
         for step in 0..=40 {
             let ctx = Context { ops: &cpu, compute, seed: 0, step, micro_batch: 0 };
             let mut matrix = build(&cpu, compute, &weights)?;
             let device = Buffer::from_host(&cpu, Owner::Activations, "x", &x)?;
-            let rows = match compute {
+            let rows = match compute.forward {
                 Compute::Int8 => {
                     Activations::quantize(&cpu, "x", &device, (TOKENS, INPUTS), matrix.rotated())?
                 }
@@ -77,7 +77,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             let dy = Buffer::from_host(&cpu, Owner::Activations, "dy", &dy)?;
             let (_, rounding) = linear::rounding(&ctx, &matrix)?;
-            let share = PendingGradient::new(&ctx, &Arc::new(rows), &dy, OUTPUTS, rounding)?;
+            let share =
+                PendingGradient::new(&ctx, &matrix, &Arc::new(rows), &dy, OUTPUTS, rounding)?;
             let mut sink = Keep(vec![0.0; weights.len()]);
             linear::flush(&ctx, &mut matrix, &mut vec![share], &mut sink)?;
             for (w, g) in weights.iter_mut().zip(&sink.0) {
@@ -88,9 +89,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn build(cpu: &Cpu, compute: Compute, weights: &[f32]) -> Result<Matrix, Error> {
+fn build(cpu: &Cpu, compute: Products, weights: &[f32]) -> Result<Matrix, Error> {
     let shape = (OUTPUTS, INPUTS);
-    if compute == Compute::Float {
+    if compute == Products::FLOAT {
         let mut matrix = Matrix::float(cpu, TensorId(0), shape)?;
         if let Weight::Float(data) = &mut matrix.weight {
             data.upload(cpu, 0, weights)?;

@@ -1,7 +1,10 @@
 //! Activations on their way into a linear layer.
 
 use crate::{ActivationsOut, Compute, Error, InputFormat, LayerOps};
-use qft_tensor::{Buffer, Device, Owner, QMatrix, QuantizeRows, RotateRows, Rounding, ScaleAxis};
+use qft_tensor::{
+    Buffer, Dequantize, Device, Owner, QMatrix, QuantizeRows, RotateRows, Rounding, ScaleAxis,
+};
+use std::sync::Arc;
 
 /// The input of a linear layer, `[T, K]`: also what its backward pass needs.
 #[derive(Debug)]
@@ -72,6 +75,28 @@ impl Activations {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The same in this format: itself, or a copy if it is in the other one.
+    pub fn to_format(
+        self: &Arc<Self>,
+        ops: &dyn LayerOps,
+        compute: Compute,
+    ) -> Result<Arc<Self>, Error> {
+        Ok(match (&**self, compute) {
+            (Self::Float { data, rows, cols }, Compute::Int8) => {
+                // They are rotated already, if they are to be.
+                Arc::new(Self::quantize(ops, "input in INT8", data, (*rows, *cols), false)?)
+            }
+            (Self::Int8(x), Compute::Float) => {
+                let (rows, cols) = (x.rows(), x.cols());
+                let name = "input in float";
+                let mut data = Buffer::alloc(ops, Owner::Activations, name, rows * cols)?;
+                ops.dequantize(Dequantize { x, out: data.mat_mut(rows, cols)? })?;
+                Arc::new(Self::Float { data, rows, cols })
+            }
+            _ => Arc::clone(self),
+        })
     }
 
     /// T and K.

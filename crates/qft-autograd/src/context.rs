@@ -1,19 +1,7 @@
 //! What every layer needs to know about the pass it takes part in.
 
-use crate::{Error, LayerOps};
+use crate::{Error, LayerOps, Products};
 use qft_tensor::{Purpose, RngKey, Rounding};
-use serde::{Deserialize, Serialize};
-
-/// In which numbers linear layers multiply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
-#[serde(rename_all = "kebab-case")]
-pub enum Compute {
-    /// INT8 x INT8 -> INT32, all three products.
-    Int8,
-    /// f32 on dequantized operands.
-    Float,
-}
 
 /// One of the tensors of a model, by position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,8 +12,8 @@ pub struct TensorId(pub u32);
 pub struct Context<'a> {
     /// The device.
     pub ops: &'a dyn LayerOps,
-    /// Number format of the linear layers.
-    pub compute: Compute,
+    /// Numbers of the products of linear layers.
+    pub compute: Products,
     /// Seed of the run.
     pub seed: u64,
     /// Optimizer step.

@@ -5,6 +5,7 @@
 //! a whole gradient need not exist. Operations run on any device that implements [`LayerOps`].
 
 pub mod activations;
+pub mod compute;
 pub mod context;
 pub mod error;
 pub mod layers;
@@ -17,7 +18,8 @@ mod cpu;
 mod planner;
 
 pub use activations::Activations;
-pub use context::{Compute, Context, TensorId};
+pub use compute::{Compute, Products};
+pub use context::{Context, TensorId};
 pub use error::Error;
 pub use ops::{ActivationsOut, Heads, LayerOps, Segments, TableRef};
 pub use param::{InputFormat, Matrix, Vector, Weight};

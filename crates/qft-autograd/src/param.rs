@@ -1,6 +1,6 @@
 //! Trainable parameters.
 
-use crate::{Compute, Error, TableRef, TensorId};
+use crate::{Compute, Error, Products, TableRef, TensorId};
 use qft_quant::HybridMatrix;
 use qft_tensor::{Buffer, Device, Owner};
 
@@ -78,8 +78,8 @@ impl Matrix {
     }
 
     /// The format of its input.
-    pub fn input(&self, wanted: Compute) -> InputFormat {
-        InputFormat { compute: self.compute(wanted), rotated: self.rotated() }
+    pub fn input(&self, wanted: Products) -> InputFormat {
+        InputFormat { compute: self.compute(wanted.forward), rotated: self.rotated() }
     }
 
     /// The matrix as an embedding table.

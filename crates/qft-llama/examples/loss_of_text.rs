@@ -1,6 +1,6 @@
 //! Loads a model folder into INT8 and prints the loss of a text: `loss_of_text DIR TEXT`.
 
-use qft_autograd::Compute;
+use qft_autograd::Products;
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::{self, PassOptions, Recompute, StreamFormat};
 use qft_llama::{Batch, LlamaConfig, Tokenizer, WeightSource};
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut batch = Batch::default();
     batch.push(&ids[..ids.len() - 1], &ids[1..]);
     let options = PassOptions {
-        compute: Compute::Int8,
+        compute: Products::INT8,
         recompute: Recompute::None,
         stream: StreamFormat::Bf16,
         seed: 0,

@@ -198,7 +198,7 @@ impl Block {
             v: &v,
             segments: &tokens.segments,
             heads,
-            operands: Operands::beside(ctx.compute, heads.size),
+            operands: Operands::beside(ctx.compute.forward, heads.size),
             lse: &mut lse,
             out: &mut out,
         })?;
@@ -369,7 +369,7 @@ impl Block {
             dout: &dout,
             segments: &tokens.segments,
             heads,
-            operands: Operands::beside(ctx.compute, heads.size),
+            operands: Operands::beside(ctx.compute.forward, heads.size),
             dq: &mut dq,
             dk: &mut dk,
             dv: &mut dv,
@@ -412,5 +412,5 @@ fn linear_backward(
 ) -> Result<PendingGradient, Error> {
     let (for_input, for_weight) = linear::rounding(ctx, w)?;
     linear::backward_input(ctx, w, 0..w.rows(), dy, for_input, dx, accumulate)?;
-    PendingGradient::new(ctx, x, dy, w.rows(), for_weight)
+    PendingGradient::new(ctx, w, x, dy, w.rows(), for_weight)
 }

@@ -13,7 +13,7 @@ use qft_autograd::layers::rmsnorm::{self, PendingGain};
 use qft_autograd::layers::{embedding, linear};
 use qft_autograd::ops::{FromBf16, GatherRows, ScatterRows, ToBf16};
 use qft_autograd::{
-    Activations, Compute, Context, Error, GradientSink, Heads, LayerOps, Segments, Stack,
+    Activations, Context, Error, GradientSink, Heads, LayerOps, Products, Segments, Stack,
 };
 use qft_tensor::{Buffer, Owner, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
@@ -42,8 +42,8 @@ pub enum Recompute {
 /// How a pass computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassOptions {
-    /// Number format of linear layers.
-    pub compute: Compute,
+    /// Numbers of the products of linear layers.
+    pub compute: Products,
     /// What is kept.
     pub recompute: Recompute,
     /// Residual stream.

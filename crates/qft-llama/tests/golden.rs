@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use qft_autograd::{Compute, GradientSink, Matrix, Vector};
+use qft_autograd::{Compute, GradientSink, Matrix, Products, Vector};
 use qft_llama::generate::Session;
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::{self, PassOptions, Recompute, StreamFormat};
@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const FLOAT: PassOptions = PassOptions {
-    compute: Compute::Float,
+    compute: Products::FLOAT,
     recompute: Recompute::None,
     stream: StreamFormat::F32,
     seed: 0,
@@ -25,7 +25,7 @@ const FLOAT: PassOptions = PassOptions {
 };
 
 const INT8: PassOptions =
-    PassOptions { compute: Compute::Int8, stream: StreamFormat::Bf16, ..FLOAT };
+    PassOptions { compute: Products::INT8, stream: StreamFormat::Bf16, ..FLOAT };
 
 /// A model folder and the folder of its golden figures.
 struct Case {
@@ -134,7 +134,7 @@ fn int8_loss_is_within_one_percent() {
             for text in ["story256", "shakespeare256"] {
                 let batch = batch(&golden.ids(&format!("{text}_ids")));
                 let want = f64::from(golden.0[&format!("{text}_mean_nll")][0]);
-                for compute in [Compute::Int8, Compute::Float] {
+                for compute in [Products::INT8, Products::FLOAT] {
                     let options = PassOptions { compute, ..INT8 };
                     let nll = pass::evaluate(&cpu, &model, &options, &batch).unwrap();
                     let mean = nll.iter().sum::<f64>() / nll.len() as f64;
@@ -225,13 +225,22 @@ fn integer_gradients_are_close() {
         pass::train_step(&cpu, &mut model, &FLOAT, &[batch(&ids)], &mut exact).unwrap();
         let format =
             HybridFormat { residual: Residual::Bits8, protected_fraction: 0.01, rotated: true };
-        let mut model = load(&cpu, &dir, WeightFormat::Hybrid(format));
-        let mut integer = Collect::default();
-        pass::train_step(&cpu, &mut model, &INT8, &[batch(&ids)], &mut integer).unwrap();
-        for (id, want) in &exact.0 {
-            let error = relative(&integer.0[id], want);
-            println!("{} tensor {id}: {error:.4}", dir.display());
-            assert!(error < 0.15, "tensor {id}: {error}");
+        let gradients = |products: &str| {
+            let mut model = load(&cpu, &dir, WeightFormat::Hybrid(format));
+            let mut integer = Collect::default();
+            let options = PassOptions { compute: products.parse().unwrap(), ..INT8 };
+            pass::train_step(&cpu, &mut model, &options, &[batch(&ids)], &mut integer).unwrap();
+            integer.0
+        };
+        let float = gradients("float");
+        for products in ["int8", "forward", "input-gradient", "weight-gradient"] {
+            let integer = gradients(products);
+            for (id, want) in &exact.0 {
+                let error = relative(&integer[id], want);
+                println!("{} {products} tensor {id}: {error:.4}", dir.display());
+                assert!(error < 0.15, "{products} tensor {id}: {error}");
+            }
+            assert_ne!(integer, float, "{products}");
         }
     }
 }
@@ -249,7 +258,7 @@ fn micro_batches_give_the_gradient_of_one_batch() {
     // gradient: each some percent of a gradient, as in `integer_gradients_are_close`. The losses are the same: a token
     // is quantized as among other tokens.
     for (options, bound) in [(FLOAT, 1e-5), (INT8, 0.1)] {
-        let format = match options.compute {
+        let format = match options.compute.forward {
             Compute::Float => WeightFormat::Float,
             Compute::Int8 => WeightFormat::Hybrid(HybridFormat {
                 residual: Residual::Bits8,

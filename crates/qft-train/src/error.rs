@@ -133,8 +133,14 @@ from_foreign!(
 
 impl From<qft_llama::Error> for Error {
     fn from(error: qft_llama::Error) -> Self {
-        let stopped = matches!(error, qft_llama::Error::Stopped { .. });
-        Self::foreign(error).of_kind(if stopped { ErrorKind::Stopped } else { ErrorKind::Other })
+        let kind = match error {
+            qft_llama::Error::Stopped { .. } => ErrorKind::Stopped,
+            qft_llama::Error::Autograd(qft_autograd::Error::LossNotFinite { .. }) => {
+                ErrorKind::Diverged
+            }
+            _ => ErrorKind::Other,
+        };
+        Self::foreign(error).of_kind(kind)
     }
 }
 
@@ -222,6 +228,9 @@ mod tests {
         assert_eq!(outer.kind(), ErrorKind::Data, "a kind goes along");
         assert!(format!("{outer:#}").starts_with("step 3: cannot read the file: No"), "{outer:#}");
         assert_eq!(outer.of_kind(ErrorKind::Model).kind(), ErrorKind::Data);
+        let loss = qft_autograd::Error::LossNotFinite { sum: f64::NAN };
+        let loss = Error::from(qft_llama::Error::Autograd(loss));
+        assert_eq!(loss.kind(), ErrorKind::Diverged);
         let absent: Result<u8> = None.context("nothing here");
         assert_eq!(absent.unwrap_err().to_string(), "nothing here");
     }

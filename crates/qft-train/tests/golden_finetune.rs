@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Windows, trainer_of};
-use qft_autograd::Compute;
+use qft_autograd::Products;
 use qft_llama::model::WeightFormat;
 use qft_llama::pass::{PassOptions, Recompute, StreamFormat};
 use qft_optim::{FloatRule, LionConfig, MomentumCode, WeightRounding};
@@ -29,7 +29,7 @@ const WINDOWS: usize = 64;
 const STEPS: usize = 50;
 
 const PASS: PassOptions = PassOptions {
-    compute: Compute::Float,
+    compute: Products::FLOAT,
     recompute: Recompute::None,
     stream: StreamFormat::F32,
     seed: 0,

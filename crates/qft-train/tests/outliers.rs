@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Windows, cpu, lion, state_options};
-use qft_autograd::Compute;
+use qft_autograd::Products;
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_llama::{LlamaConfig, WeightSource, Weights, WithOutliers};
@@ -37,7 +37,13 @@ fn trainer_of(ops: &Cpu, dir: &Path, outliers: bool, options: &StateOptions) -> 
 const PARTS: usize = 3;
 
 /// The held-out loss before and after the job with one part of the text.
-fn job(dir: &Path, windows: &Windows, outliers: bool, compute: Compute, part: usize) -> (f64, f64) {
+fn job(
+    dir: &Path,
+    windows: &Windows,
+    outliers: bool,
+    compute: Products,
+    part: usize,
+) -> (f64, f64) {
     let (steps, rows, _) = JOB;
     let cpu = cpu();
     let options = StateOptions { compute, ..state_options(States::Full) };
@@ -63,7 +69,7 @@ fn gaps(dir: &Path, windows: &Windows, outliers: bool) -> (f64, f64) {
     let mut sums = (0.0, 0.0);
     for part in 0..PARTS {
         let [int8, float] =
-            [Compute::Int8, Compute::Float].map(|kind| job(dir, windows, outliers, kind, part));
+            [Products::INT8, Products::FLOAT].map(|kind| job(dir, windows, outliers, kind, part));
         let gap = |int8: f64, float: f64| int8 / float - 1.0;
         let gaps = (gap(int8.0, float.0), gap(int8.1, float.1));
         println!("outliers: {outliers}, part {part}: {int8:?}, float {float:?}; {gaps:?}");

@@ -32,7 +32,7 @@ pub(super) const ADAMW: &str = "f32-adamw";
 pub(super) const UNTRAINED: &str = "untrained";
 
 /// All ways to train. In tables they stand in this order.
-pub(super) const ROWS: [Row; 22] = [
+pub(super) const ROWS: [Row; 28] = [
     Row { name: ADAMW, flags: "--states f32 --optimizer adamw" },
     Row { name: LION, flags: "--states f32" },
     Row { name: "full", flags: "--states full" },
@@ -45,6 +45,21 @@ pub(super) const ROWS: [Row; 22] = [
     Row { name: "paper-float", flags: "--states paper --compute float" },
     Row { name: "paper-nearest", flags: "--states paper --rounding nearest" },
     Row { name: "paper-nearest-float", flags: "--states paper --rounding nearest --compute float" },
+    Row { name: "full-forward", flags: "--states full --compute forward" },
+    Row { name: "full-input-gradient", flags: "--states full --compute input-gradient" },
+    Row { name: "full-weight-gradient", flags: "--states full --compute weight-gradient" },
+    Row {
+        name: "full-float-forward",
+        flags: "--states full --compute input-gradient+weight-gradient",
+    },
+    Row {
+        name: "full-float-input-gradient",
+        flags: "--states full --compute forward+weight-gradient",
+    },
+    Row {
+        name: "full-float-weight-gradient",
+        flags: "--states full --compute forward+input-gradient",
+    },
     Row { name: "full-protected-0.1", flags: "--states full --protected 0.001" },
     Row { name: "full-protected-1", flags: "--states full --protected 0.01" },
     Row { name: "compact-protected-0", flags: "--states compact --protected 0" },
@@ -77,7 +92,7 @@ pub(super) const MAIN: Table = Table {
 };
 
 /// One thing at a time, on and off.
-pub(super) const ABLATIONS: [Table; 6] = [
+pub(super) const ABLATIONS: [Table; 7] = [
     Table {
         title: "Protected weights: none, 0.1 % and 1 %",
         rows: &[
@@ -108,6 +123,19 @@ pub(super) const ABLATIONS: [Table; 6] = [
     Table {
         title: "Rounding of updated weights: stochastic and to nearest",
         rows: &["full", "full-nearest", "compact", "compact-nearest", "paper", "paper-nearest"],
+    },
+    Table {
+        title: "Integer products: each alone in INT8, and each alone in float",
+        rows: &[
+            "full",
+            "full-forward",
+            "full-input-gradient",
+            "full-weight-gradient",
+            "full-float-forward",
+            "full-float-input-gradient",
+            "full-float-weight-gradient",
+            "full-float",
+        ],
     },
     Table {
         title: "Integer products: all three on and off",

@@ -124,7 +124,7 @@ pub fn backward_input(
 ) -> Result<(), Error> {
     let (n, k, ops) = (rows.len(), w.cols(), ctx.ops);
     let tokens = dx.len() / k;
-    match (&w.weight, w.compute(ctx.compute)) {
+    match (&w.weight, w.compute(ctx.compute.input_gradient)) {
         (Weight::Hybrid(weight), crate::Compute::Int8) => {
             let (q, scale) = weight.dense(rows.clone())?;
             let shape = (tokens, n);
@@ -218,16 +218,18 @@ enum OutputGradient {
 }
 
 impl PendingGradient {
-    /// Keeps the input and the gradient of the output, `dy` f32 `[T, N]`, in the format of the input.
+    /// Keeps the input and the gradient of the output, `dy` f32 `[T, N]`, in the format in which `w` multiplies them.
     pub fn new(
         ctx: &Context<'_>,
+        w: &Matrix,
         x: &Arc<Activations>,
         dy: &Buffer<f32>,
         n: usize,
         rounding: Rounding,
     ) -> Result<Self, Error> {
         let tokens = x.shape().0;
-        let dy = match &**x {
+        let x = x.to_format(ctx.ops, w.compute(ctx.compute.weight_gradient))?;
+        let dy = match &*x {
             Activations::Float { .. } => {
                 let mut kept =
                     Buffer::alloc(ctx.ops, Owner::Gradients, "output gradient", tokens * n)?;
@@ -252,7 +254,7 @@ impl PendingGradient {
                 OutputGradient::Int8(u)
             }
         };
-        Ok(Self { x: Arc::clone(x), dy })
+        Ok(Self { x, dy })
     }
 
     /// `grad (+)= dy[:, part]^T x`, f32 `[part.len(), K]`.

@@ -132,7 +132,7 @@ impl<'a> HeadBatch<'a> {
         let rounding = ctx.stochastic(head.id, Purpose::InputGradient, index)?;
         linear::backward_input(ctx, head, rows, logits, rounding, dx, index > 0)?;
         let rounding = ctx.stochastic(head.id, Purpose::WeightGradient, index)?;
-        PendingGradient::new(ctx, &self.x, logits, n, rounding)
+        PendingGradient::new(ctx, head, &self.x, logits, n, rounding)
     }
 }
 

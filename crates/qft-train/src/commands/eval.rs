@@ -30,6 +30,7 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let profile = clock.map(|mut clock| clock.end());
     ensure!(nll.is_finite(), "the loss is {nll}: the model's weights or the data are broken");
     let StateOptions { states, compute, .. } = options.state;
+    let compute = compute.forward;
     if options.json {
         let mut json = serde_json::json!({
             "nll": nll,

@@ -7,7 +7,7 @@ use crate::options::{
 };
 use crate::step::GradientMode;
 use clap::{CommandFactory, Parser};
-use qft_autograd::Compute;
+use qft_autograd::Products;
 use qft_optim::ScheduleKind;
 use std::io::Write;
 
@@ -45,14 +45,14 @@ fn defaults() {
     assert_eq!(options.step.seq_len(256).unwrap(), 256);
     assert_eq!(options.step.sequences_per_step(), 4);
     assert_eq!(options.state.states, States::Full);
-    assert_eq!(options.state.compute, Compute::Int8);
+    assert_eq!(options.state.compute, Products::INT8);
     assert_eq!(options.state.gradients, GradientMode::Released);
     assert_eq!(options.files.held_out, HeldOut::None);
     assert!(options.layout.shuffle && !options.layout.pack && !options.training.insist);
     let paper = finetune("--states paper").unwrap();
     assert_eq!(paper.state.gradients, GradientMode::Stored);
     let float = finetune("--states f32 --optimizer adamw").unwrap();
-    assert_eq!(float.state.compute, Compute::Float);
+    assert_eq!(float.state.compute, Products::FLOAT);
     assert_eq!((float.training.optimizer.lr, float.training.optimizer.beta2), (2e-5, 0.999));
 }
 
@@ -61,7 +61,7 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
     for (line, told) in [
         ("--steps 5 --epochs 1", "--steps and --epochs cannot be used together"),
         ("--states f32 --gradients stored", "--gradients stored"),
-        ("--states f32 --compute int8", "--compute int8"),
+        ("--states f32 --compute int8", "--compute is about INT8"),
         ("--states f32 --rounding nearest", "--rounding"),
         ("--optimizer adamw", "--states f32"),
         ("--protected 0.06", "0 to 0.05"),
@@ -201,7 +201,7 @@ fn the_other_commands() {
         panic!("the command is eval")
     };
     let options = args.resolve().unwrap();
-    assert_eq!(options.state.compute, Compute::Int8);
+    assert_eq!(options.state.compute, Products::INT8);
     assert!(options.json);
     let Command::Eval(args) = parse("qft eval --model m --data d") else {
         panic!("the command is eval")

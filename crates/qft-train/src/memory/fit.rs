@@ -5,7 +5,7 @@ use super::plan::{MemoryPlan, RunShape, StepShape, plan};
 use crate::error::{Result, bail, ensure};
 use crate::machine::Machine;
 use crate::options::{OptimizerOptions, RecomputeChoice, StateOptions, States};
-use qft_autograd::Compute;
+use qft_autograd::Products;
 use qft_llama::LlamaConfig;
 use qft_llama::pass::Recompute;
 use qft_tensor::{MAX_MICRO_BATCHES, MemoryReport};
@@ -146,7 +146,7 @@ impl Request<'_> {
         for &states in std::iter::once(&self.state.states).chain(&States::SMALLER) {
             // The float reference has no INT8 options of its own to keep.
             let compute = match self.state.states {
-                States::F32 if states.is_int8() => Compute::Int8,
+                States::F32 if states.is_int8() => Products::INT8,
                 _ => self.state.compute,
             };
             let recompute = RecomputeChoice::Auto;
@@ -203,7 +203,7 @@ mod tests {
         let optimizer = OptimizerOptions::for_plan(OptimizerKind::Lion);
         let state = StateOptions {
             states: States::Full,
-            compute: Compute::Int8,
+            compute: Products::INT8,
             protected: None,
             rotation: true,
             recompute,

@@ -5,7 +5,7 @@ use super::value::number;
 use crate::error::{Result, ensure};
 use crate::step::trainer::GradientMode;
 use clap::ValueEnum;
-use qft_autograd::Compute;
+use qft_autograd::Products;
 use qft_llama::model::WeightFormat;
 use qft_llama::pass::{Recompute, StreamFormat};
 use qft_optim::{MomentumCode, WeightRounding};
@@ -23,9 +23,10 @@ pub struct WeightArgs {
     /// How weights and training states are stored [default: full; f32 for eval and generate]
     #[arg(long, value_enum, help_heading = "States")]
     pub states: Option<States>,
-    /// Arithmetic of the linear layers [default: int8, or float with --states f32]
-    #[arg(long, value_enum, help_heading = "States")]
-    pub compute: Option<Compute>,
+    /// Arithmetic of the linear layers: int8, float, or for experiments those of their products that are to be in INT8,
+    /// forward, input-gradient and weight-gradient, joined by + [default: int8, or float with --states f32]
+    #[arg(long, value_name = "NUMBERS", help_heading = "States")]
+    pub compute: Option<Products>,
     /// Fraction of the weights to protect, that is, to keep in bf16: 0 to 0.05 [default: depends on --states]
     #[arg(
         long,
@@ -88,8 +89,8 @@ pub struct StateArgs {
 pub struct StateOptions {
     /// The mode.
     pub states: States,
-    /// Numbers of linear layers.
-    pub compute: Compute,
+    /// Numbers of the products of linear layers.
+    pub compute: Products,
     /// Fraction of protected weights; absent: as `states` has it.
     pub protected: Option<f64>,
     /// Whether INT8 weights and inputs are [rotated](qft_tensor::rotation).
@@ -127,7 +128,7 @@ impl StateArgs {
         if !states.is_int8() {
             for (set, what) in [
                 (gradients == Some(GradientMode::Stored), "--gradients stored"),
-                (compute == Some(Compute::Int8), "--compute int8"),
+                (compute.is_some_and(|products| products != Products::FLOAT), "--compute"),
                 (protected.is_some_and(|fraction| fraction > 0.0), "--protected"),
                 (rotation == Some(true), "--rotation"),
                 (momentum_code.is_some(), "--momentum-code"),
@@ -224,8 +225,8 @@ impl States {
         if self.is_int8() { StreamFormat::Bf16 } else { StreamFormat::F32 }
     }
 
-    fn compute(self) -> Compute {
-        if self.is_int8() { Compute::Int8 } else { Compute::Float }
+    fn compute(self) -> Products {
+        if self.is_int8() { Products::INT8 } else { Products::FLOAT }
     }
 
     fn gradients(self) -> GradientMode {

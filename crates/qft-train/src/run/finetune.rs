@@ -260,7 +260,7 @@ impl Run<'_> {
     ) -> Result<Option<f64>> {
         let Some(held_out) = &self.held_out else { return Ok(None) };
         let (eval_loss, _) = state.trainer.evaluate(&*self.ops, self.evaluated(held_out))?;
-        let compute = state.trainer.pass.compute;
+        let compute = state.trainer.pass.compute.forward;
         let metrics = EvalMetrics { step: u64::from(state.progress.step), eval_loss, compute };
         observers.tell(Event::Evaluated { moment, metrics })?;
         Ok(Some(eval_loss))

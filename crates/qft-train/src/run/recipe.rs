@@ -8,7 +8,7 @@ use crate::options::{
     StepOptions, TemplateChoice, TrainOn, TrainingOptions,
 };
 use crate::step::GradientMode;
-use qft_autograd::Compute;
+use qft_autograd::Products;
 use qft_files::sha256_of_file;
 use qft_optim::{MomentumCode, Schedule, ScheduleKind, WeightRounding};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use std::path::Path;
 #[serde(rename_all = "kebab-case")]
 pub struct Recipe {
     states: States,
-    compute: Compute,
+    compute: Products,
     protected: f64,
     rotation: bool,
     gradients: GradientMode,
@@ -408,7 +408,7 @@ mod tests {
         };
         Recipe {
             states: States::Full,
-            compute: Compute::Int8,
+            compute: Products::INT8,
             protected: 0.0,
             rotation: true,
             gradients: GradientMode::Released,

@@ -6,7 +6,7 @@ use super::summary::{LeftOut, SavedEval};
 use crate::error::{ErrorKind, Result};
 use crate::memory::{Budget, Fit, RunShape, StepShape, plan_evaluation};
 use crate::step::trainer::evaluate;
-use qft_autograd::Compute;
+use qft_autograd::Products;
 use qft_llama::LlamaConfig;
 use qft_llama::model::WeightFormat;
 use qft_llama::pass::{PassOptions, Recompute, StreamFormat};
@@ -44,7 +44,7 @@ impl SavedModel {
 
 /// How a reader of the saved model computes.
 const PASS: PassOptions = PassOptions {
-    compute: Compute::Float,
+    compute: Products::FLOAT,
     recompute: Recompute::None,
     stream: StreamFormat::F32,
     seed: 0,
@@ -58,7 +58,7 @@ impl Run<'_> {
     /// Errors: what was saved cannot be read again.
     pub(super) fn measure_saved(&self, step: u64) -> Result<Option<SavedEval>> {
         let (Some(saved), Some(held_out)) = (self.saved, &self.held_out) else { return Ok(None) };
-        let compute = PASS.compute;
+        let compute = PASS.compute.forward;
         let found = SavedEval { step, saved_eval_loss: None, compute, left_out: None };
         if let Some(need) = saved.missing {
             return Ok(Some(SavedEval { left_out: Some(LeftOut::Memory(need)), ..found }));

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use qft_autograd::{Compute, Weight};
+use qft_autograd::{Products, Weight};
 use qft_llama::model::{Model, Param, WeightFormat};
 use qft_llama::pass::Recompute;
 use qft_llama::{Batch, LlamaConfig, Tokenizer, WeightSource};
@@ -43,7 +43,7 @@ pub(crate) fn state_options(states: States) -> StateOptions {
     let float = states == States::F32;
     StateOptions {
         states,
-        compute: if float { Compute::Float } else { Compute::Int8 },
+        compute: if float { Products::FLOAT } else { Products::INT8 },
         protected: None,
         rotation: !float,
         recompute: RecomputeChoice::None,

@@ -1,7 +1,7 @@
 //! Checkpoints.
 
 use super::{SMALL, Target, scratch};
-use qft_autograd::Compute;
+use qft_autograd::Products;
 use qft_llama::LlamaConfig;
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
@@ -40,7 +40,7 @@ fn trainer() -> (Cpu, Trainer) {
     let cpu = Cpu::new(config).expect("a processor");
     let states = StateOptions {
         states: States::Full,
-        compute: Compute::Int8,
+        compute: Products::INT8,
         protected: None,
         rotation: true,
         recompute: RecomputeChoice::None,
