@@ -92,7 +92,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn build(cpu: &Cpu, compute: Products, weights: &[f32]) -> Result<Matrix, Error> {
     let shape = (OUTPUTS, INPUTS);
     if compute == Products::FLOAT {
-        let mut matrix = Matrix::float(cpu, TensorId(0), shape)?;
+        let mut matrix = Matrix::float(cpu, TensorId(0), "w", shape)?;
         if let Weight::Float(data) = &mut matrix.weight {
             data.upload(cpu, 0, weights)?;
         }
@@ -103,5 +103,5 @@ fn build(cpu: &Cpu, compute: Products, weights: &[f32]) -> Result<Matrix, Error>
         out.copy_from_slice(&weights[rows.start * INPUTS..rows.end * INPUTS]);
         Ok::<_, qft_quant::Error>(())
     };
-    Ok(Matrix::hybrid(TensorId(0), HybridMatrix::encode(cpu, shape, format, read)?.0))
+    Ok(Matrix::hybrid(TensorId(0), "w", HybridMatrix::encode(cpu, shape, format, read)?.0))
 }

@@ -67,6 +67,24 @@ impl Activations {
         Ok(Self::Int8(out))
     }
 
+    /// Of f32 `[T, K]`, which stays as it is: quantized to nearest or copied, and rotated if `format` says so.
+    pub fn of(
+        ops: &dyn LayerOps,
+        format: InputFormat,
+        name: &'static str,
+        x: &Buffer<f32>,
+        (rows, cols): (usize, usize),
+    ) -> Result<Self, Error> {
+        if format.compute == Compute::Int8 {
+            return Self::quantize(ops, name, x, (rows, cols), format.rotated);
+        }
+        let mut data = Buffer::alloc(ops, Owner::Activations, name, x.len())?;
+        data.copy_from(ops, 0, x, 0..x.len())?;
+        let mut copy = Self::Float { data, rows, cols };
+        copy.rotate_floats(ops, format)?;
+        Ok(copy)
+    }
+
     /// Rotates what an operation has written as floats, if `format` says so; INT8 rows are rotated as they are quantized.
     pub fn rotate_floats(&mut self, ops: &dyn LayerOps, format: InputFormat) -> Result<(), Error> {
         match self {

@@ -3,4 +3,5 @@
 pub mod embedding;
 pub mod linear;
 pub mod loss_head;
+pub mod pending;
 pub mod rmsnorm;

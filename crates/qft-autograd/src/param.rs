@@ -28,6 +28,8 @@ pub struct InputFormat {
 pub struct Matrix {
     /// Its place in the model.
     pub id: TensorId,
+    /// Its name in the files of the model.
+    pub name: String,
     /// Its storage.
     pub weight: Weight,
     rows: usize,
@@ -36,19 +38,20 @@ pub struct Matrix {
 
 impl Matrix {
     /// A hybrid matrix.
-    pub fn hybrid(id: TensorId, weight: HybridMatrix) -> Self {
+    pub fn hybrid(id: TensorId, name: impl Into<String>, weight: HybridMatrix) -> Self {
         let (rows, cols) = (weight.rows(), weight.cols());
-        Self { id, weight: Weight::Hybrid(weight), rows, cols }
+        Self { id, name: name.into(), weight: Weight::Hybrid(weight), rows, cols }
     }
 
     /// A float matrix with unspecified contents.
     pub fn float(
         device: &dyn Device,
         id: TensorId,
+        name: impl Into<String>,
         (rows, cols): (usize, usize),
     ) -> Result<Self, Error> {
         let weight = Buffer::alloc(device, Owner::Weights, "float weight", rows * cols)?;
-        Ok(Self { id, weight: Weight::Float(weight), rows, cols })
+        Ok(Self { id, name: name.into(), weight: Weight::Float(weight), rows, cols })
     }
 
     /// Rows N: outputs.
@@ -91,11 +94,13 @@ impl Matrix {
     }
 }
 
-/// A trainable vector, always f32: the gain of a norm.
+/// A trainable vector, always f32: the gain of a norm, or a bias.
 #[derive(Debug)]
 pub struct Vector {
     /// Its place in the model.
     pub id: TensorId,
+    /// Its name in the files of the model.
+    pub name: String,
     /// f32 `[C]`.
     pub data: Buffer<f32>,
 }

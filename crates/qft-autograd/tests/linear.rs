@@ -24,7 +24,7 @@ fn gradient(tokens: usize, x: &[f32], dy: &[f32]) -> Vec<f32> {
         Ok::<_, qft_quant::Error>(())
     };
     let (w, _) = HybridMatrix::encode(&cpu, (n, k), format, read).unwrap();
-    let w = Matrix::hybrid(TensorId(0), w);
+    let w = Matrix::hybrid(TensorId(0), "w", w);
     let pending = PendingGradient::new(&ctx, &w, &x, &dy, n, Rounding::Nearest).unwrap();
     let mut grad = garbage(&cpu, n * k);
     pending.multiply(&ctx, 0..n, &mut grad, false).unwrap();

@@ -2,7 +2,8 @@
 
 use qft_autograd::Products;
 use qft_llama::model::{Model, WeightFormat};
-use qft_llama::pass::{self, PassOptions, Recompute, StreamFormat};
+use qft_llama::pass::{self, PassOptions, Recompute};
+use qft_llama::stream::StreamFormat;
 use qft_llama::{Batch, LlamaConfig, Tokenizer, WeightSource};
 use qft_quant::{HybridFormat, Residual};
 use qft_tensor::{Cpu, CpuConfig};

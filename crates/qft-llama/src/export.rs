@@ -11,7 +11,7 @@ pub use weights::{SavedRounding, SavedWeights, WeightType};
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
 use crate::model::Model;
-use qft_autograd::{LayerOps, TensorId};
+use qft_autograd::LayerOps;
 use qft_files::atomic::finish_install;
 use qft_files::{AtomicFolder, Disk, FileRules};
 use qft_tensor::Ledger;
@@ -151,9 +151,9 @@ pub fn rows_of<'a>(
     model: &'a Model,
     ops: &'a dyn LayerOps,
 ) -> impl FnMut(&TensorSpec, Range<usize>, &mut [f32]) -> Result<(), Error> + 'a {
-    let names = model.config.tensors().map(|spec| spec.name);
-    let ids: HashMap<String, u32> = names.zip(0..).collect();
-    move |spec, rows, out| model.read_rows(ops, TensorId(ids[&spec.name]), rows, out)
+    let params = model.params.as_ref().list();
+    let named: HashMap<_, _> = params.into_iter().map(|param| (param.name(), param)).collect();
+    move |spec, rows, out| named[spec.name.as_str()].read_rows(ops, rows, out)
 }
 
 /// The source must survive: it is the only copy of the weights before training.

@@ -1,9 +1,11 @@
 //! Generation, token by token, with a cache of keys and values.
 
-use crate::block::BlockCache;
+use crate::block::attention::KeyValueCache;
 use crate::error::Error;
+use crate::geometry::Layer;
 use crate::model::Model;
-use crate::pass::{PassOptions, Stream};
+use crate::pass::PassOptions;
+use crate::stream::Stream;
 use qft_autograd::layers::{embedding, linear, rmsnorm};
 use qft_autograd::{Context, LayerOps};
 use qft_tensor::{Buffer, Owner};
@@ -14,7 +16,7 @@ pub struct Session<'a> {
     ops: &'a dyn LayerOps,
     model: &'a Model,
     options: PassOptions,
-    caches: Vec<BlockCache>,
+    caches: Vec<KeyValueCache>,
     len: usize,
     capacity: usize,
 }
@@ -35,8 +37,8 @@ impl<'a> Session<'a> {
         }
         let width = model.config.num_key_value_heads * model.config.head_dim;
         let room = || Buffer::alloc(ops, Owner::Activations, "key/value cache", capacity * width);
-        let caches = (model.blocks.iter())
-            .map(|_| Ok(BlockCache { k: room()?, v: room()? }))
+        let caches = (model.params.blocks.iter())
+            .map(|_| Ok(KeyValueCache { k: room()?, v: room()? }))
             .collect::<Result<_, qft_tensor::Error>>()?;
         Ok(Self { ops, model, options, caches, len: 0, capacity })
     }
@@ -63,18 +65,20 @@ impl<'a> Session<'a> {
         let positions: Vec<u32> = (self.len as u32..(self.len + ids.len()) as u32).collect();
         let positions = Buffer::from_host(ops, Owner::Data, "positions", &positions)?;
         let ids_on_device = Buffer::from_host(ops, Owner::Data, "token ids", ids)?;
-        let mut x = embedding::forward(&ctx, &model.embedding, &ids_on_device)?;
-        for (block, cache) in model.blocks.iter().zip(&mut self.caches) {
+        let mut x = embedding::forward(&ctx, &model.params.embedding, &ids_on_device)?;
+        let layer = Layer { ctx: &ctx, geometry: &model.geometry, positions: &positions };
+        for (block, cache) in model.params.blocks.iter().zip(&mut self.caches) {
             drop(Stream::round(ops, self.options.stream, &mut x)?);
-            x = block.decode(&ctx, &model.geometry(), &positions, x, cache, self.len)?;
+            x = block.decode(layer, cache, self.len, x)?;
         }
         self.len += ids.len();
-        let channels = model.norm.data.len();
+        let channels = model.params.norm.data.len();
         let mut last = Buffer::alloc(ops, Owner::Activations, "last position", channels)?;
         last.copy_from(ops, 0, &x, x.len() - channels..x.len())?;
         let head = model.head();
         let format = head.input(compute);
-        let (normed, _) = rmsnorm::forward(&ctx, format, &model.norm, model.eps(), &last)?;
+        let (normed, _) =
+            rmsnorm::forward(&ctx, format, &model.params.norm, model.geometry.eps, &last)?;
         let mut logits = Buffer::alloc(ops, Owner::Loss, "logits", head.rows())?;
         linear::forward(&ctx, head, 0..head.rows(), &normed, &mut logits, false)?;
         Ok(logits.to_vec(ops)?)

@@ -6,11 +6,15 @@ pub mod config;
 pub mod error;
 pub mod export;
 pub mod generate;
+mod geometry;
 pub mod model;
+pub mod params;
 pub mod pass;
 pub mod sampling;
 pub mod source;
+pub mod stream;
 pub mod tokenizer;
+mod tokens;
 
 pub use batch::{Batch, IGNORE};
 pub use config::{LlamaConfig, PRESETS, Rope, RopeScaling, TensorKind, TensorSpec};

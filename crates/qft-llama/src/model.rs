@@ -1,13 +1,13 @@
-//! The model: its parameters, by name and in order, and how they are built.
+//! The model: its parameters, and how they are built.
 
-use crate::block::Block;
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
-use crate::pass::Geometry;
+use crate::geometry::Geometry;
+use crate::params::{Map, Params};
 use crate::source::Weights;
-use qft_autograd::{Heads, Matrix, TensorId, Vector, Weight};
+use qft_autograd::{Matrix, TensorId, Vector, Weight};
 use qft_quant::{EncodeReport, HybridFormat, HybridMatrix};
-use qft_tensor::{Buffer, Device, Owner, RotateRows, Transfer};
+use qft_tensor::{Buffer, Device, Owner, Transfer};
 use std::ops::Range;
 
 /// How matrices are stored.
@@ -24,33 +24,9 @@ pub enum WeightFormat {
 pub struct Model {
     /// Hyper-parameters.
     pub config: LlamaConfig,
-    /// Embedding `[V, C]`; also the head if tied.
-    pub embedding: Matrix,
-    /// Blocks, first to last.
-    pub blocks: Vec<Block>,
-    /// Gain of the final norm `[C]`.
-    pub norm: Vector,
-    /// Output head `[V, C]`; absent if tied to the embedding.
-    pub head: Option<Matrix>,
-    pub(crate) inv_freq: Buffer<f32>,
-}
-
-/// One parameter of a model.
-#[derive(Debug)]
-pub enum Param<'a> {
-    /// A matrix.
-    Matrix(&'a Matrix),
-    /// A vector.
-    Vector(&'a Vector),
-}
-
-/// One parameter of a model, to write to.
-#[derive(Debug)]
-pub enum ParamMut<'a> {
-    /// A matrix.
-    Matrix(&'a mut Matrix),
-    /// A vector.
-    Vector(&'a mut Vector),
+    /// Parameters.
+    pub params: Params<Matrix, Vector>,
+    pub(crate) geometry: Geometry,
 }
 
 /// Called for every matrix that is quantized, with its name and what the quantizer did.
@@ -66,33 +42,30 @@ enum Values<'a, 'b> {
     Read(&'a dyn Weights, Report<'b>),
 }
 
-/// Makes the parameters one after the other, in the order of [`LlamaConfig::tensors`]: that of their ids.
+/// Makes the parameters from their names and shapes, one after the other; ids count along.
 struct Builder<'a, 'b> {
     device: &'a dyn Device,
     format: WeightFormat,
     values: Values<'a, 'b>,
-    specs: Vec<TensorSpec>,
-    next: usize,
+    next: u32,
 }
 
-impl Builder<'_, '_> {
-    fn next(&mut self) -> (TensorId, TensorSpec) {
-        let id = self.next;
-        self.next += 1;
-        (TensorId(id as u32), self.specs[id].clone())
-    }
+impl Map<TensorSpec, TensorSpec> for Builder<'_, '_> {
+    type Matrix = Matrix;
+    type Vector = Vector;
+    type Error = Error;
 
-    fn matrix(&mut self) -> Result<Matrix, Error> {
-        let (id, TensorSpec { name, rows, cols, .. }) = self.next();
-        let (device, shape) = (self.device, (rows, cols));
+    fn matrix(&mut self, spec: TensorSpec) -> Result<Matrix, Error> {
+        let TensorSpec { name, rows, cols, .. } = spec;
+        let (id, device, shape) = (self.id(), self.device, (rows, cols));
         let WeightFormat::Hybrid(format) = self.format else {
-            let mut matrix = Matrix::float(device, id, shape)?;
+            let mut matrix = Matrix::float(device, id, name, shape)?;
             if let Weight::Float(data) = &mut matrix.weight {
-                self.floats(&name, shape, data)?;
+                self.floats(&matrix.name, shape, data)?;
             }
             return Ok(matrix);
         };
-        let matrix = match &mut self.values {
+        let weight = match &mut self.values {
             Values::Unset => HybridMatrix::alloc(device, shape, format)?,
             Values::Planned => HybridMatrix::plan_encode(device, shape, format)?,
             Values::Read(weights, report) => {
@@ -100,19 +73,26 @@ impl Builder<'_, '_> {
                 let read = &mut |rows: Range<usize>, out: &mut [f32]| {
                     host.install(|| weights.read_rows(&name, rows, out))
                 };
-                let (matrix, encoded) = HybridMatrix::encode(device, shape, format, read)?;
+                let (weight, encoded) = HybridMatrix::encode(device, shape, format, read)?;
                 report(&name, &encoded);
-                matrix
+                weight
             }
         };
-        Ok(Matrix::hybrid(id, matrix))
+        Ok(Matrix::hybrid(id, name, weight))
     }
 
-    fn vector(&mut self) -> Result<Vector, Error> {
-        let (id, TensorSpec { name, cols, .. }) = self.next();
-        let mut data = Buffer::alloc(self.device, Owner::Weights, "norm gain", cols)?;
+    fn vector(&mut self, spec: TensorSpec) -> Result<Vector, Error> {
+        let TensorSpec { name, cols, .. } = spec;
+        let mut data = Buffer::alloc(self.device, Owner::Weights, "vector", cols)?;
         self.floats(&name, (1, cols), &mut data)?;
-        Ok(Vector { id, data })
+        Ok(Vector { id: self.id(), name, data })
+    }
+}
+
+impl Builder<'_, '_> {
+    fn id(&mut self) -> TensorId {
+        self.next += 1;
+        TensorId(self.next - 1)
     }
 
     /// Fills a parameter that is stored in f32.
@@ -184,111 +164,12 @@ impl Model {
         format: WeightFormat,
         values: Values<'_, '_>,
     ) -> Result<Self, Error> {
-        let specs: Vec<_> = config.tensors().collect();
-        let mut b = Builder { device, format, values, specs, next: 0 };
-        let embedding = b.matrix()?;
-        let mut blocks = Vec::with_capacity(config.num_hidden_layers);
-        for _ in 0..config.num_hidden_layers {
-            blocks.push(Block {
-                attention_norm: b.vector()?,
-                q: b.matrix()?,
-                k: b.matrix()?,
-                v: b.matrix()?,
-                o: b.matrix()?,
-                mlp_norm: b.vector()?,
-                gate: b.matrix()?,
-                up: b.matrix()?,
-                down: b.matrix()?,
-            });
-        }
-        let norm = b.vector()?;
-        let head = if config.tie_word_embeddings { None } else { Some(b.matrix()?) };
-        let (owner, name) = (Owner::Workspace, "rotary frequencies");
-        let inv_freq = Buffer::from_host(device, owner, name, &config.inv_freq())?;
-        Ok(Self { config: config.clone(), embedding, blocks, norm, head, inv_freq })
-    }
-
-    /// All parameters in order of ids, to write to.
-    pub fn params_mut(&mut self) -> Vec<ParamMut<'_>> {
-        let mut all = vec![ParamMut::Matrix(&mut self.embedding)];
-        for Block { attention_norm, q, k, v, o, mlp_norm, gate, up, down } in &mut self.blocks {
-            all.push(ParamMut::Vector(attention_norm));
-            all.extend([q, k, v, o].map(ParamMut::Matrix));
-            all.push(ParamMut::Vector(mlp_norm));
-            all.extend([gate, up, down].map(ParamMut::Matrix));
-        }
-        all.push(ParamMut::Vector(&mut self.norm));
-        all.extend(self.head.iter_mut().map(ParamMut::Matrix));
-        all
-    }
-
-    /// All parameters in order of ids.
-    pub fn params(&self) -> Vec<Param<'_>> {
-        let mut all = vec![Param::Matrix(&self.embedding)];
-        for block in &self.blocks {
-            all.push(Param::Vector(&block.attention_norm));
-            all.extend([&block.q, &block.k, &block.v, &block.o].map(Param::Matrix));
-            all.push(Param::Vector(&block.mlp_norm));
-            all.extend([&block.gate, &block.up, &block.down].map(Param::Matrix));
-        }
-        all.push(Param::Vector(&self.norm));
-        all.extend(self.head.iter().map(Param::Matrix));
-        all
+        let params = config.spec().map(&mut Builder { device, format, values, next: 0 })?;
+        Ok(Self { config: config.clone(), params, geometry: Geometry::new(device, config)? })
     }
 
     /// The output head: a matrix of its own, or the embedding.
     pub fn head(&self) -> &Matrix {
-        self.head.as_ref().unwrap_or(&self.embedding)
-    }
-
-    pub(crate) fn eps(&self) -> f32 {
-        self.config.rms_norm_eps
-    }
-
-    /// What a block needs beside its parameters.
-    pub(crate) fn geometry(&self) -> Geometry<'_> {
-        Self::geometry_of(&self.config, &self.inv_freq)
-    }
-
-    pub(crate) fn geometry_of<'a>(config: &LlamaConfig, inv_freq: &'a Buffer<f32>) -> Geometry<'a> {
-        let heads = Heads {
-            query: config.num_attention_heads,
-            key_value: config.num_key_value_heads,
-            size: config.head_dim,
-        };
-        Geometry { heads, eps: config.rms_norm_eps, inv_freq }
-    }
-
-    /// Rows `rows` of a parameter in full precision, as f32 on the host: for export.
-    ///
-    /// A vector is one row.
-    pub fn read_rows(
-        &self,
-        ops: &dyn qft_quant::HybridOps,
-        id: TensorId,
-        rows: Range<usize>,
-        out: &mut [f32],
-    ) -> Result<(), Error> {
-        match &self.params()[id.0 as usize] {
-            Param::Vector(vector) => vector.data.download(ops, 0, out)?,
-            Param::Matrix(matrix) => match &matrix.weight {
-                Weight::Float(data) => data.download(ops, rows.start * matrix.cols(), out)?,
-                Weight::Hybrid(weight) => {
-                    let (n, k) = (rows.len(), weight.cols());
-                    let mut decoded = Buffer::alloc(ops, Owner::Loading, "decoded rows", n * k)?;
-                    ops.decode_rows(qft_quant::DecodeRows {
-                        weight,
-                        rows,
-                        precision: qft_quant::Precision::Full,
-                        out: decoded.mat_mut(n, k)?,
-                    })?;
-                    if matrix.rotated() {
-                        ops.rotate_rows(RotateRows { x: decoded.mat_mut(n, k)? })?;
-                    }
-                    decoded.download(ops, 0, out)?;
-                }
-            },
-        }
-        Ok(())
+        self.params.head.as_ref().unwrap_or(&self.params.embedding)
     }
 }

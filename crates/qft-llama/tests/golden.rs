@@ -5,7 +5,8 @@
 use qft_autograd::{Compute, GradientSink, Matrix, Products, Vector};
 use qft_llama::generate::Session;
 use qft_llama::model::{Model, WeightFormat};
-use qft_llama::pass::{self, PassOptions, Recompute, StreamFormat};
+use qft_llama::pass::{self, PassOptions, Recompute};
+use qft_llama::stream::StreamFormat;
 use qft_llama::{Batch, LlamaConfig, WeightSource};
 use qft_quant::{HybridFormat, Residual};
 use qft_tensor::rotation::rotate;

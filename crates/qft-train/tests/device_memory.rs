@@ -4,11 +4,12 @@
 
 mod common;
 
-use qft_autograd::{Matrix, TensorId, Weight};
+use qft_autograd::{Matrix, Weight};
 use qft_cuda::Cuda;
 use qft_emulator::Emulator;
 use qft_llama::export::SavedWeights;
-use qft_llama::model::{Model, Param, WeightFormat};
+use qft_llama::model::{Model, WeightFormat};
+use qft_llama::params::Param;
 use qft_llama::{DEFAULT_SHARD_BYTES, LlamaConfig, WeightSource, export_folder};
 use qft_quant::{HybridOps, ProtectedWeights};
 use qft_tensor::{Buffer, Device, Element};
@@ -54,7 +55,7 @@ fn bytes<T: Element>(on: &dyn HybridOps, buffer: &Buffer<T>) -> Vec<u8> {
 /// Every plane of every parameter.
 fn planes(on: &dyn HybridOps, model: &Model) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    for param in model.params() {
+    for param in model.params.as_ref().list() {
         match param {
             Param::Vector(vector) => all.push(bytes(on, &vector.data)),
             Param::Matrix(Matrix { weight: Weight::Float(data), .. }) => all.push(bytes(on, data)),
@@ -75,7 +76,7 @@ fn planes(on: &dyn HybridOps, model: &Model) -> Vec<Vec<u8>> {
 
 /// The weight file that the model is exported to.
 fn exported(on: &dyn HybridOps, model: &Model, out: &Path) -> Vec<u8> {
-    let ids: Vec<_> = model.config.tensors().map(|spec| spec.name).collect();
+    let params = model.params.as_ref().list();
     let config = &model.config;
     export_folder(
         out,
@@ -85,8 +86,8 @@ fn exported(on: &dyn HybridOps, model: &Model, out: &Path) -> Vec<u8> {
         DEFAULT_SHARD_BYTES,
         on.ledger(),
         &mut |spec, rows, out| {
-            let id = ids.iter().position(|name| *name == spec.name).unwrap();
-            model.read_rows(on, TensorId(id as u32), rows, out)
+            let param = params.iter().find(|param| param.name() == spec.name).unwrap();
+            param.read_rows(on, rows, out)
         },
     )
     .unwrap();

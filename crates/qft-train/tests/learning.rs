@@ -6,7 +6,8 @@ mod common;
 use common::{INT8_STATES, Windows, cpu, hybrid, lion, setup, state_options, trainer};
 use qft_autograd::Weight;
 use qft_llama::LlamaConfig;
-use qft_llama::model::{Model, Param};
+use qft_llama::model::Model;
+use qft_llama::params::Param;
 use qft_llama::pass::Recompute;
 use qft_llama::source::Synthetic;
 use qft_optim::WeightRounding;
@@ -65,8 +66,8 @@ fn int8_states_learn_as_float_lion_does() {
 /// All that a step may change of one parameter, part by part.
 fn parts(cpu: &Cpu, trainer: &Trainer) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
-    let names = trainer.model.config.tensors().map(|spec| spec.name);
-    for (name, param) in names.zip(trainer.model.params()) {
+    for param in trainer.model.params.as_ref().list() {
+        let name = param.name();
         let mut add = |part: &str, bytes: Vec<u8>| all.push((format!("{name}/{part}"), bytes));
         match param {
             Param::Vector(gain) => add("gain", bytes(&gain.data.to_vec(cpu).unwrap())),
@@ -105,7 +106,7 @@ fn untied(cpu: &Cpu, setup: &Setup) -> Trainer {
     let config = LlamaConfig { tie_word_embeddings: false, ..config };
     let weights = Synthetic::new(&config, 1);
     let model = Model::load(cpu, &config, &weights, setup.format, &mut |_, _| ()).unwrap();
-    assert!(model.head.is_some());
+    assert!(model.params.head.is_some());
     Trainer::new(cpu, model, setup.optimizer, setup.pass, setup.gradients).unwrap()
 }
 

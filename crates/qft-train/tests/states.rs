@@ -7,7 +7,8 @@ use common::{INT8_STATES, Windows, cpu, hybrid, lion, progress, setup, state_opt
 use qft_autograd::layers::linear::{self, BLOCK_ELEMENTS, block_rows};
 use qft_autograd::{Error, GradientSink, Matrix, Vector};
 use qft_llama::export::SavedWeights;
-use qft_llama::model::{Model, ParamMut, WeightFormat};
+use qft_llama::model::{Model, WeightFormat};
+use qft_llama::params::Param;
 use qft_llama::pass::{self, Recompute};
 use qft_llama::{Batch, LlamaConfig, Synthetic, TensorKind, export};
 use qft_tensor::ledger::block_bytes;
@@ -149,8 +150,8 @@ fn stored_in_blocks(size: usize) -> Vec<(Vec<i8>, Vec<u32>)> {
     let numbers = StepNumbers { seed: 3, step: 5, lr: 1e-3 };
     let mut sink = StoredSink::new(&cpu, numbers);
     let mut rng = TestRng::new(4);
-    for param in trainer.model.params_mut() {
-        let ParamMut::Matrix(matrix) = param else { continue };
+    for param in trainer.model.params.as_mut().list() {
+        let Param::Matrix(matrix) = param else { continue };
         let (rows, cols) = (matrix.rows(), matrix.cols());
         let grad = rng.normals(rows * cols, 1e-3);
         for block in linear::blocks(0..rows, size.min(rows)) {

@@ -1,8 +1,9 @@
 //! RMSNorm with a trained gain.
 
+use super::pending::PendingVector;
 use crate::activations::Activations;
 use crate::ops::{RmsNormBackward, RmsNormForward};
-use crate::{Context, Error, GradientSink, InputFormat, Vector};
+use crate::{Context, Error, InputFormat, Vector};
 use qft_tensor::{Buffer, Owner};
 
 /// Normalizes `x` f32 `[T, C]` into the format that the next linear layers need; also returns `rstd` `[T]`.
@@ -23,39 +24,15 @@ pub fn forward(
     Ok((normed, rstd))
 }
 
-/// The gradient of a gain, summed over micro-batches until it is flushed.
-#[derive(Debug, Default)]
-pub struct PendingGain(Option<Buffer<f32>>);
-
-impl PendingGain {
-    /// Adds to `dx` the gradient through the norm, and to this sum the gradient of the gain.
-    pub fn backward(
-        &mut self,
-        ctx: &Context<'_>,
-        gain: &Vector,
-        (x, rstd): (&Buffer<f32>, &Buffer<f32>),
-        dy: &Buffer<f32>,
-        dx: &mut Buffer<f32>,
-    ) -> Result<(), Error> {
-        let dgain = match &mut self.0 {
-            Some(sum) => sum,
-            none => none.insert(Buffer::zeros(
-                ctx.ops,
-                Owner::Gradients,
-                "gain gradient",
-                gain.data.len(),
-            )?),
-        };
-        ctx.ops.rmsnorm_backward(RmsNormBackward { x, gain: &gain.data, rstd, dy, dx, dgain })
-    }
-
-    /// Hands the sum to the sink.
-    pub fn flush(&mut self, gain: &mut Vector, sink: &mut dyn GradientSink) -> Result<(), Error> {
-        match self.0.take() {
-            Some(sum) => sink.vector(gain, &sum),
-            None => {
-                Err(Error::WrongSaved { layer: "rmsnorm", what: "flushed before any backward" })
-            }
-        }
-    }
+/// Adds to `dx` the gradient through the norm, and to `dgain` that of the gain.
+pub fn backward(
+    ctx: &Context<'_>,
+    gain: &Vector,
+    (x, rstd): (&Buffer<f32>, &Buffer<f32>),
+    dy: &Buffer<f32>,
+    dx: &mut Buffer<f32>,
+    dgain: &mut PendingVector,
+) -> Result<(), Error> {
+    let dgain = dgain.sum(ctx, gain)?;
+    ctx.ops.rmsnorm_backward(RmsNormBackward { x, gain: &gain.data, rstd, dy, dx, dgain })
 }

@@ -1,6 +1,7 @@
 //! The tensors of a model, by their Hugging Face names.
 
 use super::LlamaConfig;
+use crate::params::{AttentionParams, BlockParams, Linear, MlpParams, Param, Params};
 
 /// Whether a tensor has one dimension or two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,29 +49,48 @@ impl TensorSpec {
 }
 
 impl LlamaConfig {
-    /// All tensors, in the order of the forward pass. With tied embeddings there is no `lm_head.weight`.
-    pub fn tensors(&self) -> impl Iterator<Item = TensorSpec> + use<> {
+    /// Names and shapes of all parameters. With tied embeddings there is no head.
+    pub fn spec(&self) -> Params<TensorSpec, TensorSpec> {
         let (vocab, hidden) = (self.vocab_size, self.hidden_size);
-        let (ffn, q, kv) = (self.intermediate_size, self.query_size(), self.key_value_size());
-        let first = TensorSpec::matrix("model.embed_tokens.weight".into(), vocab, hidden);
-        let blocks = (0..self.num_hidden_layers).flat_map(move |layer| {
-            let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-            [
-                TensorSpec::vector(name("input_layernorm"), hidden),
-                TensorSpec::matrix(name("self_attn.q_proj"), q, hidden),
-                TensorSpec::matrix(name("self_attn.k_proj"), kv, hidden),
-                TensorSpec::matrix(name("self_attn.v_proj"), kv, hidden),
-                TensorSpec::matrix(name("self_attn.o_proj"), hidden, q),
-                TensorSpec::vector(name("post_attention_layernorm"), hidden),
-                TensorSpec::matrix(name("mlp.gate_proj"), ffn, hidden),
-                TensorSpec::matrix(name("mlp.up_proj"), ffn, hidden),
-                TensorSpec::matrix(name("mlp.down_proj"), hidden, ffn),
-            ]
-        });
-        let norm = TensorSpec::vector("model.norm.weight".into(), hidden);
-        let head = (!self.tie_word_embeddings)
-            .then(|| TensorSpec::matrix("lm_head.weight".into(), vocab, hidden));
-        std::iter::once(first).chain(blocks).chain(std::iter::once(norm)).chain(head)
+        let table = |name: &str| TensorSpec::matrix(format!("{name}.weight"), vocab, hidden);
+        Params {
+            embedding: table("model.embed_tokens"),
+            blocks: (0..self.num_hidden_layers).map(|layer| self.block_spec(layer)).collect(),
+            norm: TensorSpec::vector("model.norm.weight".into(), hidden),
+            head: (!self.tie_word_embeddings).then(|| table("lm_head")),
+        }
+    }
+
+    fn block_spec(&self, layer: usize) -> BlockParams<TensorSpec, TensorSpec> {
+        let (hidden, ffn) = (self.hidden_size, self.intermediate_size);
+        let (q, kv) = (self.query_size(), self.key_value_size());
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        let linear = |part: &str, rows, cols| Linear {
+            weight: TensorSpec::matrix(name(part), rows, cols),
+            bias: None,
+        };
+        BlockParams {
+            attention_norm: TensorSpec::vector(name("input_layernorm"), hidden),
+            attention: AttentionParams {
+                q: linear("self_attn.q_proj", q, hidden),
+                k: linear("self_attn.k_proj", kv, hidden),
+                v: linear("self_attn.v_proj", kv, hidden),
+                q_norm: None,
+                k_norm: None,
+                o: linear("self_attn.o_proj", hidden, q),
+            },
+            mlp_norm: TensorSpec::vector(name("post_attention_layernorm"), hidden),
+            mlp: MlpParams {
+                gate: linear("mlp.gate_proj", ffn, hidden),
+                up: linear("mlp.up_proj", ffn, hidden),
+                down: linear("mlp.down_proj", hidden, ffn),
+            },
+        }
+    }
+
+    /// All tensors, in the order of the walk through the [parameters](Params).
+    pub fn tensors(&self) -> impl Iterator<Item = TensorSpec> + use<> {
+        self.spec().list().into_iter().map(|(Param::Matrix(spec) | Param::Vector(spec))| spec)
     }
 
     /// Number of parameters; tied embeddings count once.

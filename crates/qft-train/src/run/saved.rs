@@ -9,7 +9,8 @@ use crate::step::trainer::evaluate;
 use qft_autograd::Products;
 use qft_llama::LlamaConfig;
 use qft_llama::model::WeightFormat;
-use qft_llama::pass::{PassOptions, Recompute, StreamFormat};
+use qft_llama::pass::{PassOptions, Recompute};
+use qft_llama::stream::StreamFormat;
 
 /// Whether the saved model can be read again and measured.
 #[derive(Debug, Clone, Copy)]

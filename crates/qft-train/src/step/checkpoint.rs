@@ -10,13 +10,13 @@ use super::guard::LossGuard;
 use super::optimizer::ParamState;
 use super::trainer::Trainer;
 use crate::error::{Context, Result, bail, ensure};
-use qft_autograd::{Matrix, Weight};
+use qft_autograd::{Matrix, Vector, Weight};
 use qft_files::atomic::{clean_folders, remove_folder, restore_folder, restore_folders};
 use qft_files::{
     Advice, AtomicFolder, Disk, DiskFile, Dtype, FileRules, StoredTensor, TensorFile, TensorInfo,
     TensorWriter,
 };
-use qft_llama::model::ParamMut;
+use qft_llama::params::Param;
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{Buffer, DType, Element, Transfer};
 use serde::{Deserialize, Serialize};
@@ -117,15 +117,16 @@ fn tensor<'a, T: Element>(param: &str, part: &str, buffer: &'a mut Buffer<T>) ->
 
 /// Every buffer of the training state, in order of parameters.
 fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
-    let names: Vec<_> = trainer.model.config.tensors().map(|spec| spec.name).collect();
+    let params = trainer.model.params.as_ref().list();
+    let names: Vec<_> = params.iter().map(|param| param.name().to_owned()).collect();
     let mut all = Vec::new();
-    for (param, name) in trainer.model.params_mut().into_iter().zip(&names) {
+    for param in trainer.model.params.as_mut().list() {
         match param {
-            ParamMut::Vector(vector) => all.push(tensor(name, "gain", &mut vector.data)),
-            ParamMut::Matrix(Matrix { weight: Weight::Float(data), .. }) => {
+            Param::Vector(Vector { name, data, .. }) => all.push(tensor(name, "gain", data)),
+            Param::Matrix(Matrix { weight: Weight::Float(data), name, .. }) => {
                 all.push(tensor(name, "float", data));
             }
-            ParamMut::Matrix(Matrix { weight: Weight::Hybrid(matrix), .. }) => {
+            Param::Matrix(Matrix { weight: Weight::Hybrid(matrix), name, .. }) => {
                 all.push(tensor(name, "q", &mut matrix.q));
                 all.push(tensor(name, "scale", &mut matrix.scale));
                 if let Some(residual) = &mut matrix.residual {

@@ -6,7 +6,8 @@
 use super::TrainOps;
 use crate::error::Result;
 use qft_autograd::{Error as AutogradError, TensorId, Weight};
-use qft_llama::model::{Model, Param};
+use qft_llama::model::Model;
+use qft_llama::params::Param;
 use qft_optim::momentum::{BLOCK, block_scale};
 use qft_optim::{LionConfig, Momentum, MomentumCode};
 use qft_quant::{DecodeRows, HybridMatrix, Precision};
@@ -109,13 +110,13 @@ impl Diagnostics {
     /// Samples rows of all hybrid matrices of `model`, by `seed`.
     pub fn new(ops: &dyn TrainOps, model: &Model, config: LionConfig, seed: u64) -> Result<Self> {
         let mut matrices = Vec::new();
-        for (id, (param, spec)) in model.params().iter().zip(model.config.tensors()).enumerate() {
+        for param in model.params.as_ref().list() {
             matrices.push(match param {
                 Param::Matrix(matrix) if matches!(matrix.weight, Weight::Hybrid(_)) => {
-                    let rows = sample(seed, id as u64, matrix.rows());
+                    let rows = sample(seed, u64::from(matrix.id.0), matrix.rows());
                     let len = rows.len() * 3 * matrix.cols();
                     Some(Sampled {
-                        name: spec.name,
+                        name: matrix.name.clone(),
                         shadow: Buffer::zeros(ops, Owner::Workspace, "diagnostics", len)?,
                         started: vec![false; rows.len()],
                         seen: 0,

@@ -4,7 +4,8 @@
 use crate::TrainOps;
 use crate::error::{Result, ensure};
 use qft_autograd::Weight;
-use qft_llama::model::{Model, Param};
+use qft_llama::model::Model;
+use qft_llama::params::Param;
 use qft_optim::WeightRounding;
 
 /// Stochastic rounding draws 16 bits; below this fraction of a step the probability of a move has fewer than
@@ -35,7 +36,7 @@ impl FlipRates {
     /// At learning rate `lr`.
     pub fn of(ops: &dyn TrainOps, model: &Model, lr: f64) -> Result<Self> {
         let (mut rates, mut rows, mut range) = (Vec::new(), Vec::new(), (f64::INFINITY, 0.0));
-        for (param, spec) in model.params().iter().zip(model.config.tensors()) {
+        for param in model.params.as_ref().list() {
             let Param::Matrix(matrix) = param else { continue };
             let Weight::Hybrid(weight) = &matrix.weight else { continue };
             let scales = weight.scale.to_vec(ops)?;
@@ -44,7 +45,7 @@ impl FlipRates {
             let int8_steps = lr / mean.max(f64::MIN_POSITIVE);
             range = (int8_steps.min(range.0), int8_steps.max(range.1));
             let steps = f64::from(weight.format().residual.steps());
-            rates.push((spec.name, int8_steps * steps));
+            rates.push((matrix.name.clone(), int8_steps * steps));
             rows.extend(scales);
         }
         rates.sort_by(|a, b| a.1.total_cmp(&b.1));

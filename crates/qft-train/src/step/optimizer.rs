@@ -3,7 +3,8 @@
 use super::TrainOps;
 use super::diagnostics::Diagnostics;
 use qft_autograd::{Error as AutogradError, Matrix, Vector, Weight};
-use qft_llama::model::{Model, Param};
+use qft_llama::model::Model;
+use qft_llama::params::Param;
 use qft_optim::{
     Error, FloatRule, FloatState, FloatUpdate, LionConfig, LionUpdate, Momentum, MomentumCode,
     UpdateStats, WeightRounding,
@@ -75,7 +76,7 @@ impl Optimizer {
     pub fn new(ops: &dyn TrainOps, model: &Model, config: OptimizerConfig) -> Result<Self, Error> {
         config.lion.check()?;
         let mut states = Vec::new();
-        for param in model.params() {
+        for param in model.params.as_ref().list() {
             states.push(match param {
                 Param::Matrix(m) => match &m.weight {
                     Weight::Hybrid(w) => ParamState::Int8(Momentum::zeros(

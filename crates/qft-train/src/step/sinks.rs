@@ -3,7 +3,8 @@
 use super::TrainOps;
 use super::optimizer::{Optimizer, StepNumbers, UpdateReport, sink_error};
 use qft_autograd::{Error as AutogradError, GradientSink, Matrix, Stack, TensorId, Vector};
-use qft_llama::model::{Model, ParamMut};
+use qft_llama::model::Model;
+use qft_llama::params::Param;
 use qft_optim::{Error, SquareSum};
 use qft_tensor::{
     Buffer, Dequantize, Owner, Purpose, QMatrix, QuantizeRows, RngKey, Rounding, ScaleAxis,
@@ -97,16 +98,15 @@ impl<'a> StoredSink<'a> {
         let norm = optimizer.end(ops, 1.0).map_err(sink_error)?.grad_norm;
         optimizer.begin(ops).map_err(sink_error)?;
         let scale = optimizer.clip(Some(norm));
-        let mut params: Vec<Option<ParamMut<'_>>> =
-            model.params_mut().into_iter().map(Some).collect();
+        let mut params = model.params.as_mut().list();
         while !self.stack.is_empty() {
             let stored = self.stack.pop()?;
             let (id, mut grad) = stored.to_float(ops)?;
-            match (params[id.0 as usize].as_mut(), stored) {
-                (Some(ParamMut::Matrix(matrix)), StoredGradient::Rows { rows, .. }) => {
+            match (&mut params[id.0 as usize], stored) {
+                (Param::Matrix(matrix), StoredGradient::Rows { rows, .. }) => {
                     optimizer.update_matrix(ops, numbers, scale, matrix, rows, &mut grad)?;
                 }
-                (Some(ParamMut::Vector(vector)), StoredGradient::Vector { .. }) => {
+                (Param::Vector(vector), StoredGradient::Vector { .. }) => {
                     optimizer.update_vector(ops, numbers, scale, vector, &grad)?;
                 }
                 _ => {
@@ -132,7 +132,7 @@ impl StoredGradient {
                 Ok((*id, out))
             }
             Self::Vector { id, grad } => {
-                let mut out = Buffer::alloc(ops, Owner::Workspace, "gain gradient", grad.len())?;
+                let mut out = Buffer::alloc(ops, Owner::Workspace, "vector gradient", grad.len())?;
                 out.copy_from(ops, 0, grad, 0..grad.len())?;
                 Ok((*id, out))
             }

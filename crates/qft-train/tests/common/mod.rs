@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use qft_autograd::{Products, Weight};
-use qft_llama::model::{Model, Param, WeightFormat};
+use qft_autograd::{Matrix, Products, Weight};
+use qft_llama::model::{Model, WeightFormat};
+use qft_llama::params::Param;
 use qft_llama::pass::Recompute;
 use qft_llama::{Batch, LlamaConfig, Tokenizer, WeightSource};
 use qft_optim::WeightRounding;
@@ -134,13 +135,13 @@ impl Windows {
 
 /// The hybrid matrices of a model, with their places.
 pub(crate) fn hybrid(model: &Model) -> Vec<(usize, &HybridMatrix)> {
-    let matrix = |(i, param)| match param {
-        Param::Matrix(qft_autograd::Matrix { weight: Weight::Hybrid(weight), .. }) => {
-            Some((i, weight))
-        }
-        _ => None,
-    };
-    model.params().into_iter().enumerate().filter_map(matrix).collect()
+    let params = model.params.as_ref().list().into_iter().enumerate();
+    params
+        .filter_map(|(i, param)| match param {
+            Param::Matrix(Matrix { weight: Weight::Hybrid(weight), .. }) => Some((i, weight)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The program, run with `args` in the root of the repository.

@@ -1,0 +1,88 @@
+//! A linear layer of a block: its product, its gradients, and when they are handed over.
+
+use super::SAVED;
+use crate::params::Linear;
+use qft_autograd::layers::linear::{self, PendingGradient};
+use qft_autograd::layers::pending::PendingVector;
+use qft_autograd::{Activations, Context, Error, GradientSink, Matrix, Vector};
+use qft_tensor::Buffer;
+use std::sync::Arc;
+
+/// The shares of all micro-batches in a weight gradient.
+pub(crate) type PendingMatrix = Vec<PendingGradient>;
+
+/// Gradients of a linear layer that wait.
+pub(super) type PendingLinear = Linear<PendingMatrix, PendingVector>;
+
+/// Where gradients go once the last micro-batch has passed; before that, nowhere.
+pub(crate) struct Flush<'a>(pub(crate) Option<&'a mut dyn GradientSink>);
+
+impl Flush<'_> {
+    pub(super) fn vector(
+        &mut self,
+        vector: &mut Vector,
+        pending: &mut PendingVector,
+    ) -> Result<(), Error> {
+        match &mut self.0 {
+            Some(sink) => pending.flush(vector, &mut **sink),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn linear(
+        &mut self,
+        ctx: &Context<'_>,
+        layer: &mut Linear<Matrix, Vector>,
+        pending: &mut PendingLinear,
+    ) -> Result<(), Error> {
+        match &mut self.0 {
+            Some(sink) => linear::flush(ctx, &mut layer.weight, &mut pending.weight, &mut **sink)?,
+            None => return Ok(()),
+        }
+        match (&mut layer.bias, &mut pending.bias) {
+            (Some(bias), Some(pending)) => self.vector(bias, pending),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Linear<Matrix, Vector> {
+    /// `x W^T + b` in a new buffer, f32 `[T, N]`.
+    pub(super) fn project(
+        &self,
+        ctx: &Context<'_>,
+        x: &Activations,
+        name: &'static str,
+    ) -> Result<Buffer<f32>, Error> {
+        let rows = self.weight.rows();
+        let mut y = Buffer::alloc(ctx.ops, SAVED, name, x.shape().0 * rows)?;
+        linear::forward(ctx, &self.weight, 0..rows, x, &mut y, false)?;
+        Ok(y)
+    }
+
+    /// Adds `x W^T + b` to `y` f32 `[T, N]`.
+    pub(super) fn add(
+        &self,
+        ctx: &Context<'_>,
+        x: &Activations,
+        y: &mut Buffer<f32>,
+    ) -> Result<(), Error> {
+        linear::forward(ctx, &self.weight, 0..self.weight.rows(), x, y, true)
+    }
+
+    /// `dx (+)= dy W`, in the basis of `x`; what `dW` and `db` need goes to `pending`.
+    pub(super) fn backward(
+        &self,
+        ctx: &Context<'_>,
+        x: &Arc<Activations>,
+        dy: &Buffer<f32>,
+        (dx, accumulate): (&mut Buffer<f32>, bool),
+        pending: &mut PendingLinear,
+    ) -> Result<(), Error> {
+        let w = &self.weight;
+        let (for_input, for_weight) = linear::rounding(ctx, w)?;
+        linear::backward_input(ctx, w, 0..w.rows(), dy, for_input, dx, accumulate)?;
+        pending.weight.push(PendingGradient::new(ctx, w, x, dy, w.rows(), for_weight)?);
+        Ok(())
+    }
+}
