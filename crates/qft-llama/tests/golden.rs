@@ -2,31 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use qft_autograd::{Compute, GradientSink, Matrix, Products, Vector};
-use qft_llama::generate::Session;
-use qft_llama::model::{Model, WeightFormat};
+mod common;
+
+use common::figures::{Collect, FLOAT, Golden, INT8, LOGITS, batch, cpu, greedy, load, relative};
+use qft_autograd::{Compute, Products};
+use qft_llama::Batch;
+use qft_llama::model::WeightFormat;
 use qft_llama::pass::{self, PassOptions, Recompute};
-use qft_llama::stream::StreamFormat;
-use qft_llama::{Batch, LlamaConfig, WeightSource};
 use qft_quant::{HybridFormat, Residual};
-use qft_tensor::rotation::rotate;
-use qft_tensor::{Buffer, Cpu, CpuConfig};
 use qft_testing::material;
-use safetensors::SafeTensors;
-use std::collections::HashMap;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
-
-const FLOAT: PassOptions = PassOptions {
-    compute: Products::FLOAT,
-    recompute: Recompute::None,
-    stream: StreamFormat::F32,
-    seed: 0,
-    step: 0,
-};
-
-const INT8: PassOptions =
-    PassOptions { compute: Products::INT8, stream: StreamFormat::Bf16, ..FLOAT };
+use std::path::PathBuf;
 
 /// A model folder and the folder of its golden figures.
 struct Case {
@@ -42,56 +27,6 @@ fn cases() -> Vec<Case> {
     }
     cases
 }
-
-fn cpu() -> Cpu {
-    Cpu::new(CpuConfig::detect().unwrap()).unwrap()
-}
-
-fn load(cpu: &Cpu, dir: &Path, format: WeightFormat) -> Model {
-    let config = LlamaConfig::from_dir(dir).unwrap();
-    let weights = WeightSource::open(dir, &config).unwrap();
-    Model::load(cpu, &config, &weights, format, &mut |_, _| ()).unwrap()
-}
-
-struct Golden(HashMap<String, Vec<f32>>);
-
-impl Golden {
-    fn read(path: &Path) -> Self {
-        let bytes = std::fs::read(path).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let values = file.iter().map(|(name, view)| {
-            let data = view.data();
-            let values = match view.dtype() {
-                safetensors::Dtype::F32 => data
-                    .chunks_exact(4)
-                    .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-                    .collect(),
-                safetensors::Dtype::I64 => data
-                    .chunks_exact(8)
-                    .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32)
-                    .collect(),
-                other => panic!("{name}: unexpected {other:?}"),
-            };
-            (name.to_owned(), values)
-        });
-        Self(values.collect())
-    }
-
-    fn ids(&self, name: &str) -> Vec<u32> {
-        self.0[name].iter().map(|&id| id as u32).collect()
-    }
-}
-
-/// A sequence whose every position predicts the next token.
-fn batch(ids: &[u32]) -> Batch {
-    let mut batch = Batch::default();
-    batch.push(&ids[..ids.len() - 1], &ids[1..]);
-    batch
-}
-
-/// Both sides sum the same products in f32 in different orders; torch's own distance from f64 is 2.4e-5 on a
-/// logit, so 1e-4 of the largest logit is a few such errors.
-const LOGITS: f32 = 1e-4;
 
 #[test]
 fn logits_and_losses_equal_torch() {
@@ -148,48 +83,6 @@ fn int8_loss_is_within_one_percent() {
             }
         }
     }
-}
-
-/// Keeps every gradient whole, by tensor, and not rotated.
-#[derive(Default)]
-struct Collect(HashMap<u32, Vec<f32>>);
-
-impl GradientSink for Collect {
-    fn matrix_rows(
-        &mut self,
-        matrix: &mut Matrix,
-        rows: Range<usize>,
-        grad: &mut Buffer<f32>,
-    ) -> Result<(), qft_autograd::Error> {
-        let kept = self.0.entry(matrix.id.0).or_default();
-        assert_eq!(kept.len(), rows.start * matrix.cols(), "rows come in order, each once");
-        let grad = &mut grad.host_mut()?[..rows.len() * matrix.cols()];
-        if matrix.rotated() {
-            grad.chunks_exact_mut(matrix.cols()).for_each(rotate);
-        }
-        kept.extend_from_slice(grad);
-        Ok(())
-    }
-
-    fn vector(
-        &mut self,
-        vector: &mut Vector,
-        grad: &Buffer<f32>,
-    ) -> Result<(), qft_autograd::Error> {
-        assert!(self.0.insert(vector.id.0, grad.host()?.to_vec()).is_none());
-        Ok(())
-    }
-}
-
-/// `|a - b| / |b|` over a tensor.
-fn relative(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let (mut diff, mut norm) = (0.0, 0.0);
-    for (&a, &b) in a.iter().zip(b) {
-        diff += f64::from(a - b).powi(2);
-        norm += f64::from(b).powi(2);
-    }
-    (diff / norm).sqrt()
 }
 
 #[test]
@@ -292,16 +185,6 @@ fn greedy_text_equals_torch() {
         let golden = Golden::read(&golden.join("golden.safetensors"));
         let (prompt, want) = (golden.ids("prompt_ids"), golden.ids("greedy_ids"));
         let model = load(&cpu, &dir, WeightFormat::Float);
-        let mut session = Session::new(&cpu, &model, FLOAT, want.len()).unwrap();
-        let mut ids = prompt.clone();
-        let mut logits = session.read(&prompt).unwrap();
-        while ids.len() < want.len() {
-            let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
-            ids.push(best as u32);
-            if ids.len() < want.len() {
-                logits = session.read(&ids[ids.len() - 1..]).unwrap();
-            }
-        }
-        assert_eq!(ids, want);
+        assert_eq!(greedy(&cpu, &model, &prompt, want.len()), want);
     }
 }

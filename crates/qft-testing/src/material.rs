@@ -23,6 +23,21 @@ pub fn stories260k_golden() -> PathBuf {
     repository().join("crates/qft-testing/data/stories260k")
 }
 
+/// Tiny models of other families, each a folder with `golden.safetensors` beside the model, sorted by name.
+/// `scripts/golden/families.py` says what the figures are.
+///
+/// # Panics
+///
+/// Where the folder cannot be read.
+pub fn families() -> Vec<PathBuf> {
+    let root = repository().join("crates/qft-testing/data/families");
+    let entries = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
+    let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut folders: Vec<_> = paths.filter(|path| path.join("config.json").exists()).collect();
+    folders.sort();
+    folders
+}
+
 /// Larger test material outside the repository: `path` below `QFT_SHARED`, or below `../shared` of the
 /// repository. Where it is absent, says so on one line; the caller returns.
 pub fn shared(path: &str) -> Option<PathBuf> {

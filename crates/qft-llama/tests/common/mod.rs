@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod figures;
+
 use qft_llama::{LlamaConfig, TensorSpec};
 use qft_testing::material;
 use qft_testing::rng::TestRng;
