@@ -1,8 +1,8 @@
 // RMSNorm (arXiv 1910.07467): out = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps), and its backward pass.
 //
-// Shapes: x, out, dy, dx f32 [rows, cols]; gain, dgain f32 [cols]; rstd f32 [rows]; q i8 [rows, cols], scale f32 [rows];
+// Shapes: x, out, dy, dx f32 [rows, cols]; gain f32 [cols]; rstd f32 [rows]; q i8 [rows, cols], scale f32 [rows];
 // shares f32 [ceil(rows / 64), cols].
-// Grid: forward and dx one block a row; shares a thread a column of 64 rows; dgain a thread a column.
+// Grid: forward and dx one block a row; shares a thread a column of 64 rows, which sum_shares_f32 (shares.cu) adds.
 // Numerics: f32; sums in 16 lanes, shares over 64 rows and then over shares, in the CPU's order: the bits, and so the
 // quantized rows, are those of the CPU backend. Deterministic.
 // CPU twin: crates/qft-autograd/src/cpu/rmsnorm.rs.
@@ -10,12 +10,10 @@
 // multiprocessor): 5 bytes an element forward to INT8, 8 to f32, 16 backward and 8 more for the gain's gradient. The
 // walk over 16 lanes takes about 256 steps at 4096 columns, 1 us, behind other blocks' loads.
 #include "activation_rows.cuh"
+#include "shares.cuh"
 
 constexpr uint32_t FORWARD_TILE = 2048;
 constexpr uint32_t BACKWARD_TILE = 1024;
-// Tokens whose shares of the gain's gradient are summed before they meet those of other blocks.
-constexpr uint32_t GAIN_ROWS = 64;
-constexpr uint32_t GAIN_THREADS = 128;
 
 __device__ __forceinline__ float normed(float x, float rstd, float gain) { return __fmul_rn(__fmul_rn(x, rstd), gain); }
 
@@ -71,13 +69,13 @@ rmsnorm_backward_f32(const float* __restrict__ x, const float* __restrict__ gain
 }
 
 // shares[b, c] = sum over the 64 rows of block first_block + b of dy * xhat.
-extern "C" __global__ void __launch_bounds__(GAIN_THREADS)
+extern "C" __global__ void __launch_bounds__(SHARE_THREADS)
 rmsnorm_gain_shares_f32(const float* __restrict__ x, const float* __restrict__ rstd, const float* __restrict__ dy,
                         float* __restrict__ shares, uint32_t first_block, uint32_t rows, uint32_t cols) {
-    const uint32_t col = blockIdx.x * GAIN_THREADS + threadIdx.x;
+    const uint32_t col = blockIdx.x * SHARE_THREADS + threadIdx.x;
     if (col >= cols) return;
-    const uint64_t first = (static_cast<uint64_t>(first_block) + blockIdx.y) * GAIN_ROWS;
-    const uint64_t end = first + GAIN_ROWS < rows ? first + GAIN_ROWS : rows;
+    const uint64_t first = (static_cast<uint64_t>(first_block) + blockIdx.y) * SHARE_ROWS;
+    const uint64_t end = first + SHARE_ROWS < rows ? first + SHARE_ROWS : rows;
     float sum = 0.0f;
 #pragma unroll 8
     for (uint64_t row = first; row < end; ++row) {
@@ -85,16 +83,4 @@ rmsnorm_gain_shares_f32(const float* __restrict__ x, const float* __restrict__ r
         sum = __fmaf_rn(dy[at], __fmul_rn(x[at], rstd[row]), sum);
     }
     shares[static_cast<uint64_t>(blockIdx.y) * cols + col] = sum;
-}
-
-// dgain[c] += shares[0, c], then shares[1, c], and so on.
-extern "C" __global__ void __launch_bounds__(GAIN_THREADS)
-rmsnorm_gain_sum_f32(const float* __restrict__ shares, float* __restrict__ dgain, uint32_t blocks, uint32_t cols) {
-    const uint32_t col = blockIdx.x * GAIN_THREADS + threadIdx.x;
-    if (col >= cols) return;
-    float sum = dgain[col];
-#pragma unroll 8
-    for (uint32_t block = 0; block < blocks; ++block)
-        sum = __fadd_rn(sum, shares[static_cast<uint64_t>(block) * cols + col]);
-    dgain[col] = sum;
 }

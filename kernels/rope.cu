@@ -1,7 +1,8 @@
 // Rotary embedding (arXiv 2104.09864) in the half-split order of Hugging Face, in place.
 //
-// (x[i], x[i + half]) = (x[i] cos a - x[i + half] sin a, x[i + half] cos a + x[i] sin a), a = position * inv_freq[i].
-// Shapes: x f32 [tokens, heads * 2 half], positions u32 [tokens], inv_freq f32 [half].
+// (x[i], x[i + half]) = scale (x[i] cos a - x[i + half] sin a, x[i + half] cos a + x[i] sin a), a = position * inv_freq[i].
+// Shapes: x f32 [tokens, heads * size], positions u32 [tokens], inv_freq f32 [half]; size >= 2 half, and channels of a head from
+// 2 half on stay as they are.
 // Grid: one block a token; its threads first make the token's angles, then turn its heads.
 // Numerics: angle, reduction and polynomials in f64, rounded to f32 once, as the CPU's: the two differ at most where
 // an f64 error of 1e-15 meets a border of f32 rounding. The rotation has the CPU's bits. Deterministic.
@@ -34,10 +35,10 @@ __device__ __forceinline__ double cosine(double r) {
     return fma(z * z, p, fma(z, -0.5, 1.0));
 }
 
-// Dynamic shared memory: 2 half floats. `sign` is 1, or -1 to turn back.
+// Dynamic shared memory: 2 half floats. `sine_scale` is `scale`, or -scale to turn back.
 extern "C" __global__ void __launch_bounds__(ROPE_THREADS)
 rope_f32(float* __restrict__ x, const uint32_t* __restrict__ positions, const float* __restrict__ inv_freq,
-         uint32_t heads, uint32_t half, float sign) {
+         uint32_t heads, uint32_t size, uint32_t half, float scale, float sine_scale) {
     DYN_SHARED(float, cosines);
     float* sines = cosines + half;
     const double position = static_cast<double>(positions[blockIdx.x]);
@@ -49,14 +50,14 @@ rope_f32(float* __restrict__ x, const uint32_t* __restrict__ positions, const fl
         const uint32_t quadrant = static_cast<uint32_t>(static_cast<int64_t>(turns)) & 3u;
         const double s = sine(r), c = cosine(r);
         const double turned_sine = quadrant & 1u ? c : s, turned_cosine = quadrant & 1u ? s : c;
-        sines[i] = sign * static_cast<float>(quadrant & 2u ? -turned_sine : turned_sine);
-        cosines[i] = static_cast<float>((quadrant + 1u) & 2u ? -turned_cosine : turned_cosine);
+        sines[i] = __fmul_rn(sine_scale, static_cast<float>(quadrant & 2u ? -turned_sine : turned_sine));
+        cosines[i] = __fmul_rn(scale, static_cast<float>((quadrant + 1u) & 2u ? -turned_cosine : turned_cosine));
     }
     __syncthreads();
-    float* row = x + static_cast<uint64_t>(blockIdx.x) * heads * 2 * half;
+    float* row = x + static_cast<uint64_t>(blockIdx.x) * heads * size;
     for (uint32_t pair = threadIdx.x; pair < heads * half; pair += ROPE_THREADS) {
         const uint32_t i = pair % half;
-        float* low = row + static_cast<uint64_t>(pair / half) * 2 * half + i;
+        float* low = row + static_cast<uint64_t>(pair / half) * size + i;
         float* high = low + half;
         const float a = *low, b = *high, cos = cosines[i], sin = sines[i];
         *low = __fmaf_rn(a, cos, -__fmul_rn(b, sin));

@@ -203,7 +203,7 @@ fn rope(c: &mut Criterion) {
     group.bench_function("in place", |b| {
         b.iter(|| {
             let (x, positions, inv_freq) = (&mut x, &positions, &inv_freq);
-            cpu.rope(Rope { x, positions, inv_freq, heads, inverse: false })
+            cpu.rope(Rope { x, positions, inv_freq, heads, size, scale: 1.0, inverse: false })
         });
     });
 }

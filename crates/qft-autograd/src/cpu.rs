@@ -4,6 +4,7 @@
 //! the same bits on every instruction set and for every number of threads.
 
 mod attention;
+mod bias;
 mod convert;
 mod embedding;
 mod exp;
@@ -12,6 +13,7 @@ mod loss;
 mod rmsnorm;
 mod rope;
 mod rows;
+mod scaled_add;
 mod swiglu;
 
 use crate::Error;
@@ -73,6 +75,18 @@ impl LayerOps for Cpu {
 
     fn loss_gradient(&self, op: LossGradient<'_>) -> Result<(), Error> {
         loss::gradient(self, op)
+    }
+
+    fn add_bias(&self, op: AddBias<'_>) -> Result<(), Error> {
+        bias::add(self, op)
+    }
+
+    fn bias_gradient(&self, op: BiasGradient<'_>) -> Result<(), Error> {
+        bias::gradient(self, op)
+    }
+
+    fn scaled_add(&self, op: ScaledAdd<'_>) -> Result<(), Error> {
+        scaled_add::scaled_add(self, op)
     }
 
     fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), Error> {

@@ -5,21 +5,25 @@
 //! F feed-forward size, V vocabulary.
 
 mod attention;
+mod bias;
 mod convert;
 mod embedding;
 mod loss;
 mod rmsnorm;
 mod rope;
+mod scaled_add;
 mod swiglu;
 
 pub use attention::{
     AttentionBackward, AttentionDecode, AttentionForward, Heads, Operands, Segments,
 };
+pub use bias::{AddBias, BiasGradient};
 pub use convert::{FromBf16, ToBf16};
 pub use embedding::{EmbedBackward, EmbedForward, GatherRows, ScatterRows, TableRef};
 pub use loss::{LossGradient, LossStats};
 pub use rmsnorm::{RmsNormBackward, RmsNormForward};
 pub use rope::Rope;
+pub use scaled_add::ScaledAdd;
 pub use swiglu::{SwigluBackward, SwigluForward};
 
 use crate::Error;
@@ -86,6 +90,12 @@ pub trait LayerOps: HybridOps {
     fn loss_stats(&self, op: LossStats<'_>) -> Result<(), Error>;
     /// See [`LossGradient`].
     fn loss_gradient(&self, op: LossGradient<'_>) -> Result<(), Error>;
+    /// See [`AddBias`].
+    fn add_bias(&self, op: AddBias<'_>) -> Result<(), Error>;
+    /// See [`BiasGradient`].
+    fn bias_gradient(&self, op: BiasGradient<'_>) -> Result<(), Error>;
+    /// See [`ScaledAdd`].
+    fn scaled_add(&self, op: ScaledAdd<'_>) -> Result<(), Error>;
     /// See [`ToBf16`].
     fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), Error>;
     /// See [`FromBf16`].

@@ -61,6 +61,18 @@ impl LayerOps for Planner {
         op.check()
     }
 
+    fn add_bias(&self, op: AddBias<'_>) -> Result<(), Error> {
+        op.check().map(drop)
+    }
+
+    fn bias_gradient(&self, op: BiasGradient<'_>) -> Result<(), Error> {
+        op.check().map(drop)
+    }
+
+    fn scaled_add(&self, op: ScaledAdd<'_>) -> Result<(), Error> {
+        op.check()
+    }
+
     fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), Error> {
         op.check()
     }

@@ -31,11 +31,26 @@ fn rmsnorm() {
 #[test]
 fn rope() {
     let rng = &mut TestRng::new(2);
-    let (x, dy) = (normals(rng, 3 * 2 * 6), normals(rng, 3 * 2 * 6));
     let (positions, inv_freq) = ([0, 5, 1000], [1.0, 0.1, 0.01]);
-    let dx = reference::rope(&dy, &positions, &inv_freq, 2, true);
-    let loss = |x: &[f64]| dot(&reference::rope(x, &positions, &inv_freq, 2, false), &dy);
-    DIFFERENCES.assert("dx", &dx, &gradient(&x, STEP, loss));
+    // Whole heads, and heads of which the last two channels stay.
+    for (heads, size, scale) in [(2, 6, 1.0), (2, 8, 1.2)] {
+        let len = 3 * heads * size;
+        let (x, dy) = (normals(rng, len), normals(rng, len));
+        let turn = |x: &[f64], inverse| {
+            reference::rope(x, &positions, &inv_freq, (heads, size), scale, inverse)
+        };
+        let dx = turn(&dy, true);
+        DIFFERENCES.assert("dx", &dx, &gradient(&x, STEP, |x| dot(&turn(x, false), &dy)));
+    }
+}
+
+#[test]
+fn bias() {
+    let rng = &mut TestRng::new(5);
+    let (y, bias, dy) = (normals(rng, 15), normals(rng, 3), normals(rng, 15));
+    let loss = |bias: &[f64]| dot(&reference::add_bias(&y, bias), &dy);
+    let dbias = reference::bias_gradient(&dy, 3);
+    DIFFERENCES.assert("dbias", &dbias, &gradient(&bias, STEP, loss));
 }
 
 #[test]

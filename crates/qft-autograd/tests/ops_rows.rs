@@ -7,7 +7,8 @@ mod ops_common;
 use half::bf16;
 use ops_common::{all, best, bits, garbage, get, put};
 use qft_autograd::ops::{
-    FromBf16, RmsNormBackward, RmsNormForward, Rope, SwigluBackward, SwigluForward, ToBf16,
+    AddBias, BiasGradient, FromBf16, RmsNormBackward, RmsNormForward, Rope, ScaledAdd,
+    SwigluBackward, SwigluForward, ToBf16,
 };
 use qft_autograd::{ActivationsOut, LayerOps};
 use qft_tensor::{Buffer, Cpu, Owner, QMatrix, QuantizeOps, QuantizeRows, Rounding, ScaleAxis};
@@ -170,28 +171,75 @@ fn swiglu() {
 
 #[test]
 fn rope_turns_forth_and_back() {
-    for (tokens, heads, half, far) in
-        [(1, 1, 1, 0), (3, 2, 4, 10), (100, 3, 5, 1), (257, 2, 32, 1), (5, 4, 40, 100_000)]
-    {
+    for (tokens, heads, half, rest, far) in [
+        (1, 1, 1, 0, 0),
+        (3, 2, 4, 0, 10),
+        (100, 3, 5, 3, 1),
+        (257, 2, 32, 0, 1),
+        (5, 4, 40, 32, 100_000),
+        (2, 2, 0, 6, 1),
+    ] {
         let mut rng = TestRng::new(tokens as u64);
-        let x = rng.normals(tokens * heads * 2 * half, 1.0);
+        let size = 2 * half + rest;
+        let x = rng.normals(tokens * heads * size, 1.0);
         let positions: Vec<u32> = (0..tokens as u32).map(|t| far * t % 131_072 + t % 50).collect();
         let inv_freq: Vec<f32> =
             (0..half).map(|i| 1e4f32.powf(-(i as f32) / half as f32)).collect();
-        let got = agree(|cpu| {
-            let mut x = put(cpu, &x);
-            let (positions, inv_freq) = (&put(cpu, &positions), &put(cpu, &inv_freq));
-            cpu.rope(Rope { x: &mut x, positions, inv_freq, heads, inverse: false }).unwrap();
-            let turned = get(&x);
-            cpu.rope(Rope { x: &mut x, positions, inv_freq, heads, inverse: true }).unwrap();
-            vec![turned, get(&x)]
-        });
-        let tolerance =
-            Tolerance::roundings("roundings of cosine, sine and two products", 4.0, 4.0);
-        let want = reference::rope(&widen(&x), &positions, &widen(&inv_freq), heads, false);
-        tolerance.assert("turned", &got[0], &want);
-        tolerance.assert("turned back", &got[1], &widen(&x));
+        for scale in [1.0, 1.25] {
+            let got = agree(|cpu| {
+                let mut x = put(cpu, &x);
+                let (positions, inv_freq) = (&put(cpu, &positions), &put(cpu, &inv_freq));
+                let mut turned = Vec::new();
+                for (scale, inverse) in [(scale, false), (1.0 / scale, true)] {
+                    let x = &mut x;
+                    cpu.rope(Rope { x, positions, inv_freq, heads, size, scale, inverse }).unwrap();
+                    turned.push(get(x));
+                }
+                turned
+            });
+            let tolerance =
+                Tolerance::roundings("roundings of cosine, sine and two products", 5.0, 5.0);
+            let (wide, inv_freq) = (widen(&x), widen(&inv_freq));
+            let scale = f64::from(scale);
+            let want = reference::rope(&wide, &positions, &inv_freq, (heads, size), scale, false);
+            tolerance.assert("turned", &got[0], &want);
+            tolerance.assert("turned back", &got[1], &wide);
+        }
     }
+}
+
+#[test]
+fn biases_are_added_and_their_gradients_summed() {
+    for (tokens, width) in [(0, 3), (1, 1), (3, 7), (64, 5), (65, 300), (200, 17)] {
+        let mut rng = TestRng::new(tokens as u64);
+        let (y, bias) = (rng.normals(tokens * width, 1.0), rng.normals(width, 1.0));
+        let got = agree(|cpu| {
+            let (mut y, bias) = (put(cpu, &y), &put(cpu, &bias));
+            cpu.add_bias(AddBias { y: &mut y, bias }).unwrap();
+            let mut dbias = put(cpu, &vec![1.0; width]);
+            cpu.bias_gradient(BiasGradient { dy: &y, dbias: &mut dbias }).unwrap();
+            vec![get(&y), get(&dbias)]
+        });
+        let one = Tolerance::roundings("one sum", 1.0, 4.0);
+        one.assert("y", &got[0], &reference::add_bias(&widen(&y), &widen(&bias)));
+        let sums = reference::bias_gradient(&widen(&got[0]), width);
+        let want: Vec<f64> = sums.iter().map(|sum| 1.0 + sum).collect();
+        let sums = Tolerance::roundings("a sum of all tokens", 1.0 + tokens as f64, 60.0);
+        sums.assert("dbias", &got[1], &want);
+    }
+}
+
+#[test]
+fn scaled_sums_are_fused() {
+    let mut rng = TestRng::new(9);
+    let (src, dst) = (rng.normals(40_001, 1.0), rng.normals(40_001, 1.0));
+    let got = agree(|cpu| {
+        let (src, mut dst) = (&put(cpu, &src), put(cpu, &dst));
+        cpu.scaled_add(ScaledAdd { src, scale: 0.22, dst: &mut dst }).unwrap();
+        vec![get(&dst)]
+    });
+    let want: Vec<f32> = src.iter().zip(&dst).map(|(src, dst)| src.mul_add(0.22, *dst)).collect();
+    assert_eq!(bits(&got[0]), bits(&want));
 }
 
 #[test]
@@ -204,7 +252,8 @@ fn rope_has_the_same_bits_alone_and_in_a_batch() {
     let inv_freq = put(&cpu, &inv_freq);
     let run = |x: &[f32], positions: &[u32]| {
         let (mut x, positions) = (put(&cpu, x), &put(&cpu, positions));
-        let op = Rope { x: &mut x, positions, inv_freq: &inv_freq, heads: 1, inverse: false };
+        let (inv_freq, heads, size) = (&inv_freq, 1, 2 * half);
+        let op = Rope { x: &mut x, positions, inv_freq, heads, size, scale: 1.0, inverse: false };
         cpu.rope(op).unwrap();
         get(&x)
     };

@@ -1,6 +1,7 @@
 //! The operations: each checks its operands as its CPU twin does, then launches.
 
 mod attention;
+mod bias;
 mod columns;
 mod convert;
 mod dims;
@@ -13,4 +14,6 @@ mod optim;
 mod quantize;
 mod rmsnorm;
 mod rope;
+mod scaled_add;
+mod shares;
 mod swiglu;

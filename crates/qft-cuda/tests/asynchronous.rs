@@ -4,8 +4,8 @@ mod common;
 
 use common::{alloc, host, upload};
 use qft_autograd::ops::{
-    AttentionBackward, AttentionForward, EmbedBackward, EmbedForward, GatherRows, Operands,
-    RmsNormBackward, RmsNormForward, Rope, ScatterRows,
+    AddBias, AttentionBackward, AttentionForward, BiasGradient, EmbedBackward, EmbedForward,
+    GatherRows, Operands, RmsNormBackward, RmsNormForward, Rope, ScaledAdd, ScatterRows,
 };
 use qft_autograd::{ActivationsOut, Heads, LayerOps, Segments, TableRef};
 use qft_cuda::{Arg, Cuda, Driver, Error, Launch, Properties};
@@ -65,8 +65,13 @@ fn no_layer_waits_for_the_device() {
     let (rstd, dy, dx) = (&rstd, &floats(len), &mut out);
     ops.rmsnorm_backward(RmsNormBackward { x: &x, gain, rstd, dy, dx, dgain: &mut dgain }).unwrap();
     let inv_freq = &floats(2);
-    let rope = Rope { x: &mut x, positions: ids, inv_freq, heads: 2, inverse: false };
+    let (heads, size) = (2, channels / 2);
+    let rope =
+        Rope { x: &mut x, positions: ids, inv_freq, heads, size, scale: 1.0, inverse: false };
     ops.rope(rope).unwrap();
+    ops.add_bias(AddBias { y: &mut x, bias: gain }).unwrap();
+    ops.bias_gradient(BiasGradient { dy, dbias: &mut dgain }).unwrap();
+    ops.scaled_add(ScaledAdd { src: dy, scale: 2.0, dst: &mut x }).unwrap();
 
     let heads = Heads { query: 1, key_value: 1, size: channels };
     let segments = &Segments::new(vec![0, 1, tokens]).unwrap();

@@ -7,8 +7,8 @@ mod common;
 
 use common::{alloc, cpu, devices_under_test, emulator, upload};
 use qft_autograd::ops::{
-    EmbedBackward, EmbedForward, GatherRows, RmsNormBackward, RmsNormForward, Rope, ScatterRows,
-    SwigluBackward, SwigluForward,
+    AddBias, BiasGradient, EmbedBackward, EmbedForward, GatherRows, RmsNormBackward,
+    RmsNormForward, Rope, ScaledAdd, ScatterRows, SwigluBackward, SwigluForward,
 };
 use qft_autograd::{ActivationsOut, Error, LayerOps, TableRef};
 use qft_quant::{HybridFormat, HybridMatrix, Residual};
@@ -173,23 +173,47 @@ fn rotated_rows() {
 fn rope() {
     // The f64 sines of the two backends differ by 1e-15; rounded to f32 they agree unless a border lies between, which
     // it does for none of these angles.
-    for (tokens, heads, half, far) in
-        [(1, 1, 1, 0), (3, 2, 4, 10), (100, 3, 5, 1), (20, 2, 32, 6_553), (5, 4, 40, 100_003)]
-    {
+    for (tokens, heads, half, rest, far) in [
+        (1, 1, 1, 0, 0),
+        (3, 2, 4, 0, 10),
+        (100, 3, 5, 4, 1),
+        (20, 2, 32, 0, 6_553),
+        (5, 4, 40, 32, 100_003),
+        (2, 2, 0, 6, 1),
+    ] {
         let mut rng = TestRng::new(tokens as u64);
-        let x = rng.normals(tokens * heads * 2 * half, 1.0);
+        let size = 2 * half + rest;
+        let x = rng.normals(tokens * heads * size, 1.0);
         let positions: Vec<u32> = (0..tokens as u32).map(|t| far * t + t % 50).collect();
         let inv_freq: Vec<f32> =
             (0..half).map(|i| 1e4f32.powf(-(i as f32) / half as f32)).collect();
         same(&format!("{tokens} tokens, {heads} heads, half {half}"), |ops| {
             let (positions, inv_freq) = (&upload(ops, &positions), &upload(ops, &inv_freq));
-            [false, true]
-                .map(|inverse| {
-                    let mut x = upload(ops, &x);
-                    ops.rope(Rope { x: &mut x, positions, inv_freq, heads, inverse }).unwrap();
-                    floats(ops, &x)
+            [(1.0, false), (1.25, true)]
+                .map(|(scale, inverse)| {
+                    let mut turned = upload(ops, &x);
+                    let x = &mut turned;
+                    ops.rope(Rope { x, positions, inv_freq, heads, size, scale, inverse }).unwrap();
+                    floats(ops, &turned)
                 })
                 .into()
+        });
+    }
+}
+
+#[test]
+fn biases_and_sums() {
+    for (tokens, width) in [(0, 3), (1, 1), (64, 5), (65, 300), (200, 17)] {
+        let mut rng = TestRng::new(tokens as u64);
+        let (y, bias) = (rng.normals(tokens * width, 1.0), rng.normals(width, 1.0));
+        same(&format!("{tokens} tokens, {width} wide"), |ops| {
+            let (mut y, bias) = (upload(ops, &y), &upload(ops, &bias));
+            ops.add_bias(AddBias { y: &mut y, bias }).unwrap();
+            let mut dbias = upload(ops, &vec![1.0f32; width]);
+            ops.bias_gradient(BiasGradient { dy: &y, dbias: &mut dbias }).unwrap();
+            let mut sum = upload(ops, &vec![0.5f32; tokens * width]);
+            ops.scaled_add(ScaledAdd { src: &y, scale: 0.22, dst: &mut sum }).unwrap();
+            vec![floats(ops, &y), floats(ops, &dbias), floats(ops, &sum)]
         });
     }
 }

@@ -133,27 +133,39 @@ pub fn rmsnorm_backward(x: &[f64], gain: &[f64], eps: f64, dy: &[f64]) -> (Vec<f
     (dx, dgain)
 }
 
-/// Rotates each head of each row; `inverse` negates the angles.
+/// Rotates the first channels of each head of `size` channels, as many as twice the frequencies, and multiplies them by
+/// `scale`; `inverse` negates the angles.
 pub fn rope(
     x: &[f64],
     positions: &[u32],
     inv_freq: &[f64],
-    heads: usize,
+    (heads, size): (usize, usize),
+    scale: f64,
     inverse: bool,
 ) -> Vec<f64> {
     let half = inv_freq.len();
     let mut out = x.to_vec();
     for (row, head) in (0..positions.len()).flat_map(|r| (0..heads).map(move |h| (r, h))) {
-        let at = (row * heads + head) * 2 * half;
+        let at = (row * heads + head) * size;
         for (i, f) in inv_freq.iter().enumerate() {
             let angle = f64::from(positions[row]) * f;
             let (sin, cos) = if inverse { -angle } else { angle }.sin_cos();
             let (a, b) = (x[at + i], x[at + half + i]);
-            out[at + i] = a * cos - b * sin;
-            out[at + half + i] = b * cos + a * sin;
+            out[at + i] = scale * (a * cos - b * sin);
+            out[at + half + i] = scale * (b * cos + a * sin);
         }
     }
     out
+}
+
+/// `y + bias` in every row.
+pub fn add_bias(y: &[f64], bias: &[f64]) -> Vec<f64> {
+    y.iter().zip(bias.iter().cycle()).map(|(y, bias)| y + bias).collect()
+}
+
+/// The sums of the columns of `dy`.
+pub fn bias_gradient(dy: &[f64], width: usize) -> Vec<f64> {
+    (0..width).map(|n| dy.iter().skip(n).step_by(width).sum()).collect()
 }
 
 fn sigmoid(x: f64) -> f64 {

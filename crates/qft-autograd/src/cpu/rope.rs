@@ -15,9 +15,11 @@ const TOKENS: usize = 16;
 struct Rotate<'a> {
     /// One row, `[heads, D]`.
     x: &'a mut [f32],
-    /// Cosines `[D / 2]`.
+    /// D.
+    size: usize,
+    /// Cosines `[R / 2]`.
     cos: &'a [f32],
-    /// Sines `[D / 2]`.
+    /// Sines `[R / 2]`.
     sin: &'a [f32],
 }
 
@@ -27,8 +29,8 @@ impl Kernel for Rotate<'_> {
     #[inline(always)]
     fn run(self) {
         let half = self.cos.len();
-        for head in self.x.chunks_exact_mut(2 * half) {
-            let (low, high) = head.split_at_mut(half);
+        for head in self.x.chunks_exact_mut(self.size) {
+            let (low, high) = head[..2 * half].split_at_mut(half);
             for (((a, b), &cos), &sin) in low.iter_mut().zip(high).zip(self.cos).zip(self.sin) {
                 let (x, y) = (*a, *b);
                 *a = x.mul_add(cos, -(y * sin));
@@ -38,7 +40,7 @@ impl Kernel for Rotate<'_> {
     }
 }
 
-/// `(sin, cos)` of `position * inv_freq[i]` for one position: f64 `[D / 2]`.
+/// `(sin, cos)` of `position * inv_freq[i]` for one position: f64 `[R / 2]`.
 fn angles(position: usize, inv_freq: &[f32]) -> impl Iterator<Item = (f64, f64)> {
     inv_freq.iter().map(move |&f| (position as f64 * f64::from(f)).sin_cos())
 }
@@ -48,9 +50,9 @@ fn angles(position: usize, inv_freq: &[f32]) -> impl Iterator<Item = (f64, f64)>
 /// Sines of few positions are taken directly, of many through tables; the sums are the same, and so are the bits.
 struct Table<'a> {
     inv_freq: &'a [f32],
-    /// `[positions / STEP, D / 2]`, or nothing.
+    /// `[positions / STEP, R / 2]`, or nothing.
     coarse: Vec<(f64, f64)>,
-    /// `[STEP, D / 2]`, or nothing.
+    /// `[STEP, R / 2]`, or nothing.
     fine: Vec<(f64, f64)>,
 }
 
@@ -65,15 +67,15 @@ impl<'a> Table<'a> {
         Self { inv_freq, coarse, fine }
     }
 
-    /// Writes the cosines and sines of one position, in f32.
-    fn fill(&self, position: usize, sign: f64, cos: &mut [f32], sin: &mut [f32]) {
+    /// Writes the cosines and sines of one position, in f32, times their factors.
+    fn fill(&self, position: usize, factors: (f32, f32), cos: &mut [f32], sin: &mut [f32]) {
         let half = self.inv_freq.len();
         let (step, rest) = (position / STEP, position % STEP);
         let mut write = |pairs: &mut dyn Iterator<Item = ((f64, f64), (f64, f64))>| {
             for (((s0, c0), (s1, c1)), (cos, sin)) in pairs.zip(cos.iter_mut().zip(sin.iter_mut()))
             {
-                *cos = (c0 * c1 - s0 * s1) as f32;
-                *sin = (sign * (s0 * c1 + c0 * s1)) as f32;
+                *cos = (c0 * c1 - s0 * s1) as f32 * factors.0;
+                *sin = (s0 * c1 + c0 * s1) as f32 * factors.1;
             }
         };
         if self.fine.is_empty() {
@@ -87,23 +89,23 @@ impl<'a> Table<'a> {
 
 pub(super) fn rope(cpu: &Cpu, op: Rope<'_>) -> Result<(), Error> {
     op.check()?;
-    let Rope { x, positions, inv_freq, heads, inverse } = op;
+    let Rope { x, positions, inv_freq, heads, size, scale, inverse } = op;
     let (isa, x) = (cpu.isa(), x.host_mut()?);
     let (positions, inv_freq) = (positions.host()?, inv_freq.host()?);
     let half = inv_freq.len();
-    let row = heads * 2 * half;
-    if x.is_empty() {
+    let row = heads * size;
+    if x.is_empty() || half == 0 {
         return Ok(());
     }
     let table = Table::new(positions, inv_freq);
-    let sign = if inverse { -1.0 } else { 1.0 };
+    let factors = (scale, if inverse { -scale } else { scale });
     let tasks = x.par_chunks_mut(TOKENS * row).zip(positions.par_chunks(TOKENS));
     cpu.for_each(tasks, |(x, positions)| {
         with_scratch(2 * half, |scratch| {
             let (cos, sin) = scratch.split_at_mut(half);
             for (x, &position) in x.chunks_exact_mut(row).zip(positions) {
-                table.fill(position as usize, sign, cos, sin);
-                isa.run(Rotate { x, cos, sin });
+                table.fill(position as usize, factors, cos, sin);
+                isa.run(Rotate { x, size, cos, sin });
             }
         });
     });

@@ -1,11 +1,11 @@
 //! [`LayerOps`] on the GPU.
 
-use super::{attention, embedding, loss, rmsnorm, rope, swiglu};
+use super::{attention, bias, embedding, loss, rmsnorm, rope, scaled_add, swiglu};
 use crate::Cuda;
 use qft_autograd::ops::{
-    AttentionBackward, AttentionDecode, AttentionForward, EmbedBackward, EmbedForward, FromBf16,
-    GatherRows, LossGradient, LossStats, RmsNormBackward, RmsNormForward, Rope, ScatterRows,
-    SwigluBackward, SwigluForward, ToBf16,
+    AddBias, AttentionBackward, AttentionDecode, AttentionForward, BiasGradient, EmbedBackward,
+    EmbedForward, FromBf16, GatherRows, LossGradient, LossStats, RmsNormBackward, RmsNormForward,
+    Rope, ScaledAdd, ScatterRows, SwigluBackward, SwigluForward, ToBf16,
 };
 use qft_autograd::{Error, LayerOps};
 
@@ -64,6 +64,18 @@ impl LayerOps for Cuda {
 
     fn loss_gradient(&self, op: LossGradient<'_>) -> Result<(), Error> {
         loss::gradient(self, op)
+    }
+
+    fn add_bias(&self, op: AddBias<'_>) -> Result<(), Error> {
+        bias::add(self, op)
+    }
+
+    fn bias_gradient(&self, op: BiasGradient<'_>) -> Result<(), Error> {
+        bias::gradient(self, op)
+    }
+
+    fn scaled_add(&self, op: ScaledAdd<'_>) -> Result<(), Error> {
+        scaled_add::scaled_add(self, op)
     }
 
     fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), Error> {

@@ -1,21 +1,12 @@
 //! RMSNorm on the GPU: `kernels/rmsnorm.cu`.
 
-use super::dims;
-use crate::scratch::SCRATCH_BYTES;
+use super::{dims, shares};
 use crate::{Arg, Cuda, Launch};
 use qft_autograd::ops::{RmsNormBackward, RmsNormForward};
 use qft_autograd::{ActivationsOut, Error};
 
 /// Threads of a block that owns a row, as in the kernels.
 const ROW_THREADS: u32 = 256;
-/// Threads of a block that owns columns, as in the kernels.
-const GAIN_THREADS: u32 = 128;
-/// Tokens of a share of the gain's gradient, as in the kernels.
-const GAIN_ROWS: usize = 64;
-/// Bytes of a float in scratch.
-const FLOAT: usize = size_of::<f32>();
-/// The largest grid in y.
-const MAX_BLOCKS: usize = 65_535;
 
 pub(super) fn forward(cuda: &Cuda, op: RmsNormForward<'_>) -> Result<(), Error> {
     const OP: &str = "rmsnorm_forward";
@@ -56,20 +47,8 @@ pub(super) fn backward(cuda: &Cuda, op: RmsNormBackward<'_>) -> Result<(), Error
     let (dy, dx, dgain) = (cuda.read(OP, dy)?, cuda.write(OP, dx)?, cuda.write(OP, dgain)?);
     let args = [x, gain, rstd, dy, dx, Arg::U32(cols)];
     cuda.launch(OP, "rmsnorm_backward_f32", Launch::blocks(rows, ROW_THREADS), &args)?;
-    // As many shares at a time as the scratch block holds; they are added in order either way.
-    let blocks = tokens.div_ceil(GAIN_ROWS);
-    let most = (SCRATCH_BYTES / (width * FLOAT)).clamp(1, MAX_BLOCKS);
-    let scratch = cuda.scratch(OP, most.min(blocks) * width * FLOAT)?;
-    let shares = scratch.at(0);
-    let strips = cols.div_ceil(GAIN_THREADS);
-    for first in (0..blocks).step_by(most) {
-        let (first, count) = (dims::index(OP, first)?, dims::index(OP, most.min(blocks - first))?);
-        let launch = Launch { grid: [strips, count, 1], ..Launch::blocks(strips, GAIN_THREADS) };
-        let args = [x, rstd, dy, shares, Arg::U32(first), Arg::U32(rows), Arg::U32(cols)];
-        cuda.launch(OP, "rmsnorm_gain_shares_f32", launch, &args)?;
-        let args = [shares, dgain, Arg::U32(count), Arg::U32(cols)];
-        let launch = Launch::blocks(strips, GAIN_THREADS);
-        cuda.launch(OP, "rmsnorm_gain_sum_f32", launch, &args)?;
-    }
-    Ok(())
+    shares::add(cuda, OP, (tokens, width), dgain, |launch, shares, first| {
+        let args = [x, rstd, dy, shares, first, Arg::U32(rows), Arg::U32(cols)];
+        Ok(cuda.launch(OP, "rmsnorm_gain_shares_f32", launch, &args)?)
+    })
 }

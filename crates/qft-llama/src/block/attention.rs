@@ -171,10 +171,11 @@ fn turn(
     k: &mut Buffer<f32>,
     inverse: bool,
 ) -> Result<(), Error> {
-    let (heads, inv_freq, positions) =
+    let (all, inv_freq, positions) =
         (layer.geometry.heads, &layer.geometry.inv_freq, layer.positions);
-    for (x, heads) in [(q, heads.query), (k, heads.key_value)] {
-        layer.ctx.ops.rope(Rope { x, positions, inv_freq, heads, inverse })?;
+    let (size, scale) = (all.size, 1.0);
+    for (x, heads) in [(q, all.query), (k, all.key_value)] {
+        layer.ctx.ops.rope(Rope { x, positions, inv_freq, heads, size, scale, inverse })?;
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ pub enum Phase {
     Loss,
     /// Lookup and gather, forward and backward.
     Embedding,
-    /// Rounding of the residual stream.
+    /// Rounding of the residual stream, biases, and sums.
     Stream,
     /// Updates of weights and momentum.
     Update,
@@ -290,6 +290,9 @@ timed! { LayerOps, qft_autograd::Error:
     swiglu_backward(SwigluBackward) => Swiglu,
     loss_stats(LossStats) => Loss,
     loss_gradient(LossGradient) => Loss,
+    add_bias(AddBias) => Stream,
+    bias_gradient(BiasGradient) => Stream,
+    scaled_add(ScaledAdd) => Stream,
     to_bf16(ToBf16) => Stream,
     from_bf16(FromBf16) => Stream,
 }
