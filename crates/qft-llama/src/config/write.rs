@@ -33,7 +33,7 @@ impl LlamaConfig {
             "max_position_embeddings": self.max_position_embeddings,
             "rms_norm_eps": shortest(self.rms_norm_eps),
         }));
-        add(self.rope_keys());
+        add(Value::Object(self.rope_keys()));
         add(self.family_keys());
         add(json!({
             "hidden_act": "silu",

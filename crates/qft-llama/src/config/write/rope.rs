@@ -6,8 +6,8 @@ use crate::config::{Family, LayerRope, LlamaConfig, Rope, RopeScaling};
 use serde_json::{Map, Value, json};
 
 impl LlamaConfig {
-    /// The keys of rotary positions, those at the top of the file.
-    pub(super) fn rope_keys(&self) -> Value {
+    /// The keys of rotary positions in both styles, as they stand at the top of a file.
+    pub(crate) fn rope_keys(&self) -> Map<String, Value> {
         let (Rope { theta, rotated, .. }, scaling) = (&self.rope, self.scaling_keys());
         let mut parameters = scaling.clone().unwrap_or_else(default_keys);
         parameters.insert("rope_theta".into(), json!(theta));
@@ -18,9 +18,14 @@ impl LlamaConfig {
             keys.insert("partial_rotary_factor".into(), json!(part));
             parameters.insert("partial_rotary_factor".into(), json!(part));
         }
-        if let RopeScaling::LongRope { original_max_position_embeddings: context, .. } =
-            self.rope.scaling
-        {
+        // Phi has this key at the top, and no other families know it there.
+        let context = match &self.rope.scaling {
+            RopeScaling::LongRope { original_max_position_embeddings: context, .. } => {
+                Some(context).filter(|_| self.family == Family::Phi3)
+            }
+            _ => None,
+        };
+        if let Some(context) = context {
             keys.insert("original_max_position_embeddings".into(), json!(context));
         }
         let parameters = match self.family {
@@ -28,7 +33,20 @@ impl LlamaConfig {
             _ => Value::Object(parameters),
         };
         keys.insert("rope_parameters".into(), parameters);
-        keys.insert("rope_scaling".into(), scaling.map_or(Value::Null, older_spelling));
+        keys.insert(
+            "rope_scaling".into(),
+            scaling.map_or(Value::Null, |keys| self.older_spelling(keys)),
+        );
+        keys
+    }
+
+    /// For Phi, transformers 4 knows only `type`.
+    fn older_spelling(&self, mut keys: Map<String, Value>) -> Value {
+        if self.family == Family::Phi3
+            && let Some(kind) = keys.remove("rope_type")
+        {
+            keys.insert("type".into(), kind);
+        }
         Value::Object(keys)
     }
 
@@ -88,7 +106,10 @@ impl LlamaConfig {
                     "short_factor": list(short_factor),
                     "long_factor": list(long_factor),
                 });
-                // transformers 4 wants no other keys, unless they are needed.
+                if self.family != Family::Phi3 {
+                    value["original_max_position_embeddings"] = json!(context);
+                }
+                // For Phi, transformers 4 wants no other keys, unless they are needed.
                 let ratio = self.max_position_embeddings as f64 / *context as f64;
                 if longrope_attention_factor(ratio, *context) as f32 != *attention_factor {
                     value["attention_factor"] = shortest(*attention_factor);
@@ -102,16 +123,6 @@ impl LlamaConfig {
 
 fn default_keys() -> Map<String, Value> {
     Map::from_iter([("rope_type".into(), json!("default"))])
-}
-
-/// For LongRoPE, transformers 4 knows only `type`.
-fn older_spelling(mut keys: Map<String, Value>) -> Value {
-    if keys.get("rope_type").is_some_and(|kind| kind == "longrope")
-        && let Some(kind) = keys.remove("rope_type")
-    {
-        keys.insert("type".into(), kind);
-    }
-    Value::Object(keys)
 }
 
 /// `rotated / head_dim`, such that the product with `head_dim`, cut to a whole number, is `rotated` again.
