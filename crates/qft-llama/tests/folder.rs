@@ -10,6 +10,9 @@ use std::path::Path;
 
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n";
 
+/// Names and texts of files.
+type Files = &'static [(&'static str, &'static str)];
+
 /// A folder with files of these names and texts.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -32,7 +35,7 @@ fn assert_named(error: &Error, path: &Path, parts: &[&str]) {
 
 #[test]
 fn without_a_configuration() {
-    let cases: [(&[(&str, &str)], &[&str]); 8] = [
+    let cases: [(Files, &[&str]); 8] = [
         (&[], &["an empty folder", "hf download"]),
         (
             &[("adapter_config.json", "{}"), ("adapter_model.safetensors", "")],

@@ -25,7 +25,7 @@ pub(super) fn implemented(config: &LlamaConfig, file: &Path) -> Result<(), Error
         (numbers.residual != 1.0, "residual_multiplier", "1"),
         (numbers.logits != 1.0, "logits_scaling", "1"),
         (config.rope.rotated.is_some(), "partial_rotary_factor", "1"),
-        (config.rope.attention_factor() != 1.0, "rope_type", "a rope without an attention factor"),
+        (config.rope.attention_factor() != 1.0, "rope_scaling", "no attention factor"),
         (config.family.fused(), "model_type", "a family with separate projections"),
     ];
     match missing.into_iter().find(|(asked, ..)| *asked) {

@@ -108,8 +108,8 @@ pub(crate) fn refuse_other_weights(dir: &Path) -> Result<(), Error> {
     if let Some(kind) = kinds.into_iter().find(|kind| (kind.is)(&names)) {
         return Err(other(dir, kind.what, kind.remedy));
     }
-    let files = names.0.iter().filter(|name| name.ends_with(".safetensors"));
-    files.map(|name| refuse_pointer(&dir.join(name))).collect()
+    let mut files = names.0.iter().filter(|name| name.ends_with(".safetensors"));
+    files.try_for_each(|name| refuse_pointer(&dir.join(name)))
 }
 
 /// Refuses a file that stands for one that Git has not fetched.

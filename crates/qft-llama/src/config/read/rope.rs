@@ -58,6 +58,11 @@ impl RopeReader<'_> {
         let (full, windowed) = (full?, windowed?);
         let mut rope = self.rope(full.as_ref())?;
         if let Some(scaling) = self.object("rope_scaling")? {
+            let kind = scaling.get("type").filter(|&kind| kind != "default");
+            if let (Some(kind), None) = (kind, scaling.get("rope_type")) {
+                // transformers 4 reads this spelling, and transformers 5 passes over it.
+                return Err(scaling.invalid("type", "the key rope_type in its place", kind));
+            }
             let older = self.rope(Some(&scaling))?;
             if full.is_some() && older != rope {
                 let key = "rope_parameters.full_attention";

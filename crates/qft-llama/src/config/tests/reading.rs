@@ -234,10 +234,16 @@ fn nothing_is_lost_in_writing() {
         (Family::Olmo2, json!({"attention_bias": true})),
         (
             Family::Olmo3,
-            json!({"sliding_window": 33, "rope_scaling": {"type": "yarn",
+            json!({"sliding_window": 33, "rope_scaling": {"rope_type": "yarn",
             "factor": 2.5, "original_max_position_embeddings": 77}}),
         ),
         (Family::Olmo3, json!({"sliding_window": null})),
+        (
+            Family::Olmo3,
+            json!({"rope_scaling": {"rope_type": "longrope", "factor": 2.0,
+            "short_factor": [1, 1, 1, 1.5], "long_factor": [1, 2, 3, 4],
+            "original_max_position_embeddings": 64}}),
+        ),
     ];
     let plain = Family::ALL.map(|family| (family, json!({})));
     for (family, changes) in cases.into_iter().chain(plain) {

@@ -88,6 +88,12 @@ fn what_no_family_has() {
             "rope_parameters.sliding_attention.rope_type",
             "another",
         ),
+        (
+            Family::Olmo3,
+            json!({"rope_scaling": {"type": "yarn", "factor": 2}}),
+            "rope_scaling.type",
+            "yarn",
+        ),
         // transformers gives the windowed layers its own default here.
         (
             Family::Olmo3,
@@ -143,7 +149,7 @@ fn what_is_not_computed_yet() {
     let cases = [
         (Family::Llama, json!({"attention_bias": true}), "attention_bias"),
         (Family::Llama, json!({"mlp_bias": true}), "mlp_bias"),
-        (Family::Llama, yarn, "rope_type"),
+        (Family::Llama, yarn, "rope_scaling"),
         (Family::Qwen2, json!({}), "attention_bias"),
         (Family::Qwen3, json!({}), "model_type"),
         (Family::SmolLm3, json!({}), "no_rope_layers"),

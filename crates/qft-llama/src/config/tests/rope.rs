@@ -6,7 +6,7 @@ use crate::config::{Family, LlamaConfig};
 use serde_json::{Value, json};
 
 /// Every step is one f32 rounding, as there; only the power may differ in its last bit.
-const TOLERANCE: f32 = 4.0 * f32::EPSILON;
+const TOLERANCE: f64 = 4.0 * f32::EPSILON as f64;
 
 fn model(family: Family, rope: Value) -> LlamaConfig {
     let mut changes = json!({"num_attention_heads": 4, "num_key_value_heads": 4,
@@ -15,14 +15,15 @@ fn model(family: Family, rope: Value) -> LlamaConfig {
     super::parse(&text(family, changes)).unwrap()
 }
 
-fn check(config: &LlamaConfig, seq_len: usize, frequencies: &[f32], attention_factor: f32) {
+fn check(config: &LlamaConfig, seq_len: usize, frequencies: &[f64], attention_factor: f64) {
     let got = config.inv_freq_for(seq_len);
     assert_eq!(got.len(), frequencies.len());
     assert_eq!(got.len() * 2, config.rotated_size());
     for (got, want) in got.iter().zip(frequencies) {
+        let got = f64::from(*got);
         assert!((got / want - 1.0).abs() <= TOLERANCE, "{got} {want} {:?}", config.rope);
     }
-    let factor = config.rope.attention_factor();
+    let factor = f64::from(config.rope.attention_factor());
     assert!((factor / attention_factor - 1.0).abs() <= TOLERANCE, "{factor} {attention_factor}");
 }
 

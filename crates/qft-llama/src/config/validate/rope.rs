@@ -52,8 +52,8 @@ fn scaling(scaling: &RopeScaling, rotated: usize) -> Result<(), Fault> {
             attention_factor,
         } => {
             divisor(*factor)?;
-            positive("rope_scaling.beta_fast", *beta_fast)?;
-            positive("rope_scaling.beta_slow", *beta_slow)?;
+            turns("rope_scaling.beta_fast", *beta_fast)?;
+            turns("rope_scaling.beta_slow", *beta_slow)?;
             positive("rope_scaling.attention_factor", f64::from(*attention_factor))?;
             context(*original_max_position_embeddings)
         }
@@ -84,7 +84,7 @@ fn factors(key: &'static str, factors: &[f32], rotated: usize) -> Result<(), Fau
 }
 
 fn divisor(factor: f64) -> Result<(), Fault> {
-    if factor >= 1.0 && factor <= 1e30 {
+    if (1.0..=1e30).contains(&factor) {
         return Ok(());
     }
     fault("rope_scaling.factor", "a number from 1 to 1e30", factor)
@@ -95,6 +95,14 @@ fn positive(key: &'static str, number: f64) -> Result<(), Fault> {
         return Ok(());
     }
     fault(key, "a number above 0", number)
+}
+
+/// Within this range the ramp between the two is a number, whatever the context.
+fn turns(key: &'static str, number: f64) -> Result<(), Fault> {
+    if (1e-6..=1e6).contains(&number) {
+        return Ok(());
+    }
+    fault(key, "a number from 1e-6 to 1e6", number)
 }
 
 fn context(size: usize) -> Result<(), Fault> {
