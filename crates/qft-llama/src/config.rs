@@ -1,26 +1,41 @@
 //! Hyper-parameters of a model: read from a Hugging Face `config.json`, checked, and never silently ignored.
 
+mod defaults;
+mod family;
+mod implemented;
+mod layers;
+mod multipliers;
 mod preset;
 mod read;
 mod rope;
+mod switches;
 mod tensors;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod write;
 
+pub use family::Family;
+pub use layers::{LayerKind, LayerRope};
+pub use multipliers::Multipliers;
 pub use preset::PRESETS;
 pub use rope::{Rope, RopeScaling};
+pub use switches::{AttentionBias, NormPlacement, QkNorm};
 pub use tensors::{TensorKind, TensorSpec};
 
 use crate::Error;
 use crate::export;
+use crate::source::folder;
 use std::path::Path;
 
-/// The shape of a LLaMA model, and the constants that its arithmetic needs.
+/// The shape of a model of the LLaMA kind, and the constants that its arithmetic needs.
 ///
 /// Letters used elsewhere: V `vocab_size`, C `hidden_size`, F `intermediate_size`, H `num_attention_heads`,
 /// G `num_key_value_heads`, D `head_dim`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
+    /// The family, which decides the names of tensors and keys.
+    pub family: Family,
     /// Rows of the embedding, V.
     pub vocab_size: usize,
     /// Width of the residual stream, C.
@@ -47,28 +62,47 @@ pub struct LlamaConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a sequence; the first is the one to write. May be empty.
     pub eos_token_ids: Vec<u32>,
+    /// Which projections of attention add a bias.
+    pub attention_bias: AttentionBias,
+    /// Whether the three projections of the feed-forward layer add a bias.
+    pub mlp_bias: bool,
+    /// How queries and keys are normed before they are rotated.
+    pub qk_norm: Option<QkNorm>,
+    /// Where the norms of a block stand.
+    pub norms: NormPlacement,
+    /// The kind of each layer: `num_hidden_layers` entries.
+    pub layers: Vec<LayerKind>,
+    /// Factors at four places.
+    pub multipliers: Multipliers,
 }
 
 impl LlamaConfig {
     /// Reads `config.json` in a model's folder. An export into it that a crash interrupted is finished first.
     ///
-    /// Errors: [`Error::Io`], [`Error::Json`]; [`Error::Config`] for a value that is missing, invalid or asks
-    /// for something that is not implemented; [`Error::Files`].
+    /// Errors: [`Error::Folder`] for what is no such folder; [`Error::Io`], [`Error::Json`]; [`Error::Config`] for a
+    /// value that is missing, invalid or asks for something that is not implemented; [`Error::Files`].
     pub fn from_dir(dir: &Path) -> Result<Self, Error> {
         export::finish_interrupted(dir)?;
+        folder::refuse_other_kinds(dir)?;
         let file = dir.join("config.json");
         let text = std::fs::read_to_string(&file).map_err(|source| {
             let remedy = "a model is a Hugging Face folder with config.json in it";
             Error::io("read the model's configuration", &file, remedy, source)
         })?;
-        read::parse(&file, &text)
+        Self::read(&file, &text)
     }
 
     /// Reads the text of a `config.json`; errors name the file as `config.json`.
     ///
     /// Errors: as [`LlamaConfig::from_dir`].
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        read::parse(Path::new("config.json"), text)
+        Self::read(Path::new("config.json"), text)
+    }
+
+    fn read(file: &Path, text: &str) -> Result<Self, Error> {
+        let config = read::parse(file, text)?;
+        implemented::implemented(&config, file)?;
+        Ok(config)
     }
 
     /// Columns of the query projection's output, `H * D`.
@@ -81,8 +115,24 @@ impl LlamaConfig {
         self.num_key_value_heads * self.head_dim
     }
 
-    /// Rotary frequencies `[D / 2]`.
+    /// Rotary frequencies `[rotated / 2]` of [`LayerRope::Scaled`], for sequences no longer than the original context
+    /// of [`RopeScaling::LongRope`]; see [`LlamaConfig::inv_freq_for`].
     pub fn inv_freq(&self) -> Vec<f32> {
-        self.rope.inv_freq(self.head_dim)
+        self.inv_freq_for(0)
+    }
+
+    /// Rotary frequencies `[rotated / 2]` of [`LayerRope::Scaled`], for sequences of `seq_len` tokens.
+    pub fn inv_freq_for(&self, seq_len: usize) -> Vec<f32> {
+        self.rope.inv_freq(self.head_dim, seq_len)
+    }
+
+    /// Rotary frequencies `[rotated / 2]` of [`LayerRope::Plain`].
+    pub fn plain_inv_freq(&self) -> Vec<f32> {
+        self.rope.plain_inv_freq(self.head_dim)
+    }
+
+    /// How many dimensions of a head are rotated, the first ones.
+    pub fn rotated_size(&self) -> usize {
+        self.rope.rotated.unwrap_or(self.head_dim)
     }
 }

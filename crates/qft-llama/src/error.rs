@@ -50,6 +50,32 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A path is something else than the folder of a model.
+    #[error(
+        "model: {} is {what}, expected a Hugging Face folder with config.json, model.safetensors and tokenizer.json; {remedy}", path.display()
+    )]
+    Folder {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// A head is stored that differs from the embedding, which the configuration says it is.
+    #[error(
+        "weights: {}: `{head}` differs from `{embedding}` in row {row}, expected the same values, as tie_word_embeddings is true in config.json or by default; set it to false to keep both", file.display()
+    )]
+    TiedHead {
+        /// The file with the head.
+        file: PathBuf,
+        /// The head.
+        head: &'static str,
+        /// The embedding.
+        embedding: &'static str,
+        /// The first row that differs.
+        row: usize,
+    },
     /// A file that must be JSON is not, or has another structure.
     #[error("json: {}, expected {expected}; restore the file from the model's source", path.display())]
     Json {

@@ -120,7 +120,7 @@ pub fn export_folder_on(
     let text = match source {
         Some(source) => {
             copy_companions(&mut folder, source)?;
-            source_config(&source.join(CONFIG), saved.dtype)?
+            source_config(&source.join(CONFIG), config, saved.dtype)?
         }
         None => config.to_json(saved.dtype.config_name()),
     };
@@ -173,7 +173,10 @@ fn refuse_same(out: &Path, source: &Path) -> Result<(), Error> {
 }
 
 /// The source's configuration, every key kept, with the type that the weights have now.
-fn source_config(path: &Path, dtype: WeightType) -> Result<String, Error> {
+///
+/// Where it has rotary positions in the style of transformers 5 alone, the older one is added: others would take
+/// their default base without a word.
+fn source_config(path: &Path, config: &LlamaConfig, dtype: WeightType) -> Result<String, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| {
         let remedy = "restore the model's folder; it is read again when the result is written";
         Error::io("read the model's configuration", path, remedy, source)
@@ -184,6 +187,11 @@ fn source_config(path: &Path, dtype: WeightType) -> Result<String, Error> {
             expected: "an object with the model's hyper-parameters",
             source,
         })?;
+    if map.contains_key("rope_parameters") && !map.contains_key("rope_theta") {
+        for (key, value) in config.rope_keys() {
+            map.entry(key).or_insert(value);
+        }
+    }
     // transformers 5 writes `dtype`, older versions know only `torch_dtype`.
     let keys = ["dtype", "torch_dtype"].map(|key| (key, map.contains_key(key)));
     for (key, present) in keys {

@@ -17,7 +17,10 @@ pub mod tokenizer;
 mod tokens;
 
 pub use batch::{Batch, IGNORE};
-pub use config::{LlamaConfig, PRESETS, Rope, RopeScaling, TensorKind, TensorSpec};
+pub use config::{
+    AttentionBias, Family, LayerKind, LayerRope, LlamaConfig, Multipliers, NormPlacement, PRESETS,
+    QkNorm, Rope, RopeScaling, TensorKind, TensorSpec,
+};
 pub use error::Error;
 pub use export::{DEFAULT_SHARD_BYTES, FillRows, export_folder, export_folder_on};
 pub use sampling::TokenSampler;

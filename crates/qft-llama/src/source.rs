@@ -1,7 +1,9 @@
 //! Weights as a stream of rows in f32: from the safetensors files of a folder, or made up from a seed.
 
+pub(crate) mod folder;
 mod outliers;
 mod synthetic;
+mod tied;
 
 pub use outliers::WithOutliers;
 pub use synthetic::Synthetic;
@@ -59,14 +61,15 @@ impl WeightSource {
     /// header: types, shapes against `config`, and that the data lies inside the file. Reads no weights.
     ///
     /// With tied embeddings the one matrix may be stored as `model.embed_tokens.weight`, as `lm_head.weight`,
-    /// or as both, where the first counts; it is read as `model.embed_tokens.weight` in each case.
+    /// or as both, which must be equal; it is read as `model.embed_tokens.weight` in each case.
     ///
     /// An export into this folder that a crash interrupted is finished first.
     ///
-    /// Errors: [`Error::Files`] for what is no good file, [`Error::TensorShape`], [`Error::TensorType`],
-    /// [`Error::MissingTensor`].
+    /// Errors: [`Error::Folder`] for weights of another kind, [`Error::Files`] for what is no good file,
+    /// [`Error::TensorShape`], [`Error::TensorType`], [`Error::MissingTensor`], [`Error::TiedHead`].
     pub fn open(dir: &Path, config: &LlamaConfig) -> Result<Self, Error> {
         export::finish_interrupted(dir)?;
+        folder::refuse_other_weights(dir)?;
         let single = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
         let (paths, promised) = if !single.exists() && index.exists() {
@@ -110,6 +113,9 @@ impl WeightSource {
         if config.tie_word_embeddings
             && let Some(head) = stored.remove(HEAD)
         {
+            if let Some((file, embedding)) = stored.get(EMBEDDING) {
+                tied::check((&files[*file], embedding), (&files[head.0], &head.1))?;
+            }
             stored.entry(EMBEDDING.into()).or_insert(head);
         }
         let (mut tensors, mut missing) = (HashMap::new(), Vec::new());
@@ -130,6 +136,7 @@ impl WeightSource {
             tensors.insert(tensor, PlacedTensor { spec, file, stored });
         }
         if let Some(tensor) = missing.first() {
+            refuse_other_names(dir, tensor, stored.keys())?;
             let (dir, tensor) = (dir.to_path_buf(), tensor.clone());
             return Err(Error::MissingTensor { dir, tensor, missing: missing.len() });
         }
@@ -177,6 +184,26 @@ impl Weights for WeightSource {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses a folder in which the embedding is called otherwise: the model is a part of another, or lacks its head.
+fn refuse_other_names<'a>(
+    dir: &Path,
+    missing: &str,
+    mut names: impl Iterator<Item = &'a String>,
+) -> Result<(), Error> {
+    let other = names.find(|name| name.ends_with("embed_tokens.weight"));
+    match other.filter(|_| missing == EMBEDDING) {
+        None => Ok(()),
+        Some(name) => Err(Error::Folder {
+            path: dir.to_path_buf(),
+            what: format!("a model with its embedding under the name `{name}`, not `{EMBEDDING}`"),
+            remedy:
+                "save the language model alone, as with save_pretrained of AutoModelForCausalLM \
+                     in transformers"
+                    .into(),
+        }),
     }
 }
 

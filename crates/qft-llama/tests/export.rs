@@ -85,6 +85,10 @@ fn writes_the_shared_models_so_that_they_load() {
             let (mut expected, got) = (json(&dir), json(&out));
             let key = if expected.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
             expected[key] = "bfloat16".into();
+            if expected.get("rope_theta").is_none() {
+                expected["rope_theta"] = config.rope.theta.into();
+                expected["rope_scaling"] = Value::Null;
+            }
             assert_eq!(got, expected);
             for name in
                 ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json"]
@@ -93,6 +97,33 @@ fn writes_the_shared_models_so_that_they_load() {
             }
         }
     }
+}
+
+/// A source that only transformers 5 understands becomes one that everybody does.
+#[test]
+fn writes_rope_in_both_styles() {
+    let config = tiny_config();
+    let rope = serde_json::json!({"rope_type": "linear", "factor": 2.0, "rope_theta": 5000.0});
+    let mut file: Value = serde_json::from_str(&config.to_json("float32")).unwrap();
+    let keys = file.as_object_mut().unwrap();
+    keys.retain(|key, _| !key.starts_with("rope_"));
+    keys.insert("rope_parameters".into(), rope.clone());
+    let parent = tempfile::tempdir().unwrap();
+    let source = parent.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("config.json"), file.to_string()).unwrap();
+    let config = LlamaConfig::from_dir(&source).unwrap();
+    let out = parent.path().join("out");
+    let (saved, ledger) = (SavedWeights::default(), Arc::default());
+    let weights = Synthetic::new(&config, 3);
+    let fill = &mut copy(&weights);
+    export_folder(&out, Some(&source), &config, saved, DEFAULT_SHARD_BYTES, &ledger, fill).unwrap();
+    let text = fs::read_to_string(out.join("config.json")).unwrap();
+    let written: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&written["rope_theta"], &written["rope_parameters"]), (&5000.0.into(), &rope));
+    let older = serde_json::json!({"rope_type": "linear", "factor": 2.0});
+    assert_eq!(written["rope_scaling"], older);
+    assert_eq!(LlamaConfig::from_dir(&out).unwrap(), config);
 }
 
 /// The files as another reader sees them.

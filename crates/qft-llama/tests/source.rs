@@ -127,6 +127,42 @@ fn finds_tied_embeddings_under_each_name() {
     }
 }
 
+/// A head of its own under a configuration that ties it is an error, in any of its values and types.
+#[test]
+fn refuses_a_tied_head_that_differs() {
+    let tied = LlamaConfig { vocab_size: 3000, tie_word_embeddings: true, ..tiny_config() };
+    let open = |head: common::RawTensor| {
+        let mut tensors = tiny_tensors(&tied);
+        tensors.push(head);
+        let dir = tempfile::tempdir().unwrap();
+        write_safetensors(&dir.path().join("model.safetensors"), &tensors);
+        WeightSource::open(dir.path(), &tied).map(|_| ())
+    };
+    let embedding = tiny_tensors(&tied).swap_remove(0);
+    let head =
+        || ("lm_head.weight".to_string(), embedding.1, embedding.2.clone(), embedding.3.clone());
+    open(head()).unwrap();
+    for row in [0, 1, 2047, 2048, 2999] {
+        let mut head = head();
+        head.3[4 * 8 * row + 3] ^= 1;
+        let error = open(head).unwrap_err();
+        assert!(matches!(error, Error::TiedHead { row: found, .. } if found == row), "{error}");
+        let text = error.to_string();
+        for part in ["lm_head.weight", "model.embed_tokens.weight", "tie_word_embeddings", "false"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+    // In another type the values count, not the bytes.
+    let values: Vec<f32> =
+        embedding.3.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let rounded = values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect();
+    let error = open(("lm_head.weight".into(), "BF16", embedding.2.clone(), rounded)).unwrap_err();
+    assert!(matches!(error, Error::TiedHead { row: 0, .. }), "{error}");
+    let longer = ("lm_head.weight".into(), "F32", vec![1, 8], embedding.3[..32].to_vec());
+    assert!(matches!(open(longer), Err(Error::TiedHead { .. })));
+}
+
 #[test]
 fn tensors_beyond_the_model_are_no_obstacle() {
     let config = tiny_config();

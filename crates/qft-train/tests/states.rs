@@ -216,9 +216,8 @@ fn released_gradients_are_a_block_and_what_waits_for_it() {
 
 #[test]
 fn released_gradients_do_not_grow_with_depth() {
-    let shallow =
-        LlamaConfig { num_hidden_layers: 2, ..LlamaConfig::preset("llama-2-7b").unwrap() };
-    let deep = LlamaConfig { num_hidden_layers: 48, ..shallow.clone() };
+    let shallow = LlamaConfig::preset("llama-2-7b").unwrap().with_layers(2);
+    let deep = shallow.clone().with_layers(48);
     for accumulate in [1, 4] {
         let shape = StepShape { accumulate, ..SHAPE };
         let [a, b] = [&shallow, &deep].map(|c| gradient_peak(&planned(c, States::Full, shape)));
@@ -356,13 +355,12 @@ fn memory_does_not_grow_with_steps() {
     let windows = Windows::shakespeare(8);
     // As small as a model can be: what might grow does so with steps and buffers, not with their size.
     let config = LlamaConfig {
-        num_hidden_layers: 1,
         hidden_size: 32,
         intermediate_size: 64,
         num_attention_heads: 4,
         num_key_value_heads: 2,
         head_dim: 8,
-        ..LlamaConfig::from_dir(&material::stories260k()).unwrap()
+        ..LlamaConfig::from_dir(&material::stories260k()).unwrap().with_layers(1)
     };
     let weights = Synthetic::new(&config, 0);
     for states in [States::Full, States::Paper] {

@@ -101,7 +101,7 @@ impl Candidate<'_> {
         let mut with_choices = false;
         for question in &set.questions {
             let texts = self.texts(question)?;
-            let most = self.model.config.max_position_embeddings;
+            let most = self.model.config.longest_sequence();
             if texts.iter().any(|text| text.ids.len() > most) {
                 continue;
             }

@@ -39,7 +39,7 @@ impl JobData {
     /// Errors: those of a run; there is no held-out data.
     pub(super) fn read(options: &FinetuneOptions) -> Result<Self> {
         let folder = ModelFolder::open(&options.files.model)?;
-        let seq_len = options.step.seq_len(folder.config.max_position_embeddings)?;
+        let seq_len = options.step.seq_len(&folder.config)?;
         let reader = folder.reader(&options.reading, seq_len);
         let data = &options.files.data;
         let (train, held_out) = match &options.files.held_out {

@@ -1,52 +1,106 @@
 //! Shapes of well-known models, for planning without a folder.
 
-use super::{LlamaConfig, Rope, RopeScaling};
+mod table;
+
+use super::rope::longrope_attention_factor;
+use super::{AttentionBias, Family, LayerKind, LlamaConfig, Multipliers, Rope, RopeScaling};
 use crate::Error;
+use table::{Row, Scaling, TABLE};
 
 /// The names that [`LlamaConfig::preset`] knows.
-pub const PRESETS: [&str; 6] =
-    ["llama-2-7b", "llama-2-13b", "llama-3-8b", "tinyllama-1.1b", "llama-110m", "llama-15m"];
+pub const PRESETS: [&str; TABLE.len()] = {
+    let mut names = [""; TABLE.len()];
+    let mut row = 0;
+    while row < TABLE.len() {
+        names[row] = TABLE[row].name;
+        row += 1;
+    }
+    names
+};
 
 impl LlamaConfig {
     /// The shape of a well-known model, by name; see [`PRESETS`].
     ///
     /// Errors: [`Error::UnknownPreset`].
     pub fn preset(name: &str) -> Result<Self, Error> {
-        // Unless a name says otherwise: multi-head attention, the LLaMA 2 vocabulary, untied embeddings.
-        let shape = |hidden: usize, ffn: usize, layers: usize, heads: usize| Self {
-            vocab_size: 32_000,
-            hidden_size: hidden,
-            intermediate_size: ffn,
-            num_hidden_layers: layers,
-            num_attention_heads: heads,
-            num_key_value_heads: heads,
-            head_dim: hidden / heads,
-            rms_norm_eps: 1e-5,
-            rope: Rope { theta: 10_000.0, scaling: RopeScaling::Default },
-            max_position_embeddings: 2048,
-            tie_word_embeddings: false,
-            bos_token_id: Some(1),
-            eos_token_ids: vec![2],
-        };
-        Ok(match name {
-            "llama-2-7b" => Self { max_position_embeddings: 4096, ..shape(4096, 11_008, 32, 32) },
-            "llama-2-13b" => Self { max_position_embeddings: 4096, ..shape(5120, 13_824, 40, 40) },
-            "llama-3-8b" => Self {
-                vocab_size: 128_256,
-                num_key_value_heads: 8,
-                rope: Rope { theta: 500_000.0, scaling: RopeScaling::Default },
-                max_position_embeddings: 8192,
-                bos_token_id: Some(128_000),
-                eos_token_ids: vec![128_001],
-                ..shape(4096, 14_336, 32, 32)
-            },
-            "tinyllama-1.1b" => Self { num_key_value_heads: 4, ..shape(2048, 5632, 22, 32) },
-            "llama-110m" => Self { tie_word_embeddings: true, ..shape(768, 2048, 12, 12) },
-            "llama-15m" => Self { tie_word_embeddings: true, ..shape(288, 768, 6, 6) },
-            _ => {
+        match TABLE.iter().find(|row| row.name == name) {
+            Some(row) => Ok(row.config()),
+            None => {
                 let known = PRESETS.join(", ");
-                return Err(Error::UnknownPreset { name: name.to_string(), known });
+                Err(Error::UnknownPreset { name: name.to_string(), known })
             }
-        })
+        }
+    }
+}
+
+impl Row {
+    fn config(&self) -> LlamaConfig {
+        let family = self.family;
+        let head_dim = if self.head_dim == 0 { self.hidden / self.heads } else { self.head_dim };
+        LlamaConfig {
+            family,
+            vocab_size: self.vocab,
+            hidden_size: self.hidden,
+            intermediate_size: self.ffn,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            num_key_value_heads: if self.groups == 0 { self.heads } else { self.groups },
+            head_dim,
+            rms_norm_eps: self.eps,
+            rope: Rope {
+                theta: self.theta,
+                rotated: (self.rotated != 0).then_some(self.rotated),
+                scaling: self.scaling.with(self.positions),
+            },
+            max_position_embeddings: self.positions,
+            tie_word_embeddings: self.tied,
+            bos_token_id: self.bos,
+            eos_token_ids: vec![self.eos],
+            attention_bias: match family {
+                Family::Qwen2 => AttentionBias::Qkv,
+                _ => AttentionBias::None,
+            },
+            mlp_bias: false,
+            qk_norm: family.qk_norm(),
+            norms: family.norms(),
+            layers: LayerKind::usual(family, self.layers, self.window),
+            multipliers: match self.granite {
+                None => Multipliers::default(),
+                Some([embedding, attention, residual, logits]) => {
+                    Multipliers { embedding, attention: Some(attention), residual, logits }
+                }
+            },
+        }
+    }
+}
+
+impl Scaling {
+    fn with(&self, positions: usize) -> RopeScaling {
+        match *self {
+            Self::None => RopeScaling::Default,
+            Self::Llama3 { factor } => RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position_embeddings: 8192,
+            },
+            Self::Yarn { factor, attention_factor } => RopeScaling::Yarn {
+                factor,
+                original_max_position_embeddings: 8192,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+                truncate: true,
+                attention_factor,
+            },
+            Self::LongRope { factors, original } => RopeScaling::LongRope {
+                short_factor: vec![1.0; factors.len()],
+                long_factor: factors.to_vec(),
+                original_max_position_embeddings: original,
+                attention_factor: longrope_attention_factor(
+                    positions as f64 / original as f64,
+                    original,
+                ) as f32,
+            },
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! What every configuration must satisfy, wherever it comes from.
 
-use super::{LlamaConfig, RopeScaling};
+mod rope;
+
+use super::LlamaConfig;
 use crate::Error;
 use std::path::Path;
 
@@ -11,12 +13,15 @@ const LIMITS: [(&str, usize); 8] = [
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 20),
     ("intermediate_size", 1 << 22),
-    ("num_hidden_layers", 1 << 14),
+    ("num_hidden_layers", MAX_LAYERS),
     ("num_attention_heads", 1 << 16),
     ("num_key_value_heads", 1 << 16),
     ("head_dim", 1 << 16),
     ("max_position_embeddings", 1 << 30),
 ];
+
+/// The most layers a model may have.
+pub(super) const MAX_LAYERS: usize = 1 << 14;
 
 /// More parameters than this (4 bytes each) cannot be addressed on any machine this runs on.
 const MAX_PARAMETERS: u64 = 1 << 45;
@@ -65,7 +70,8 @@ impl LlamaConfig {
             );
             return fail("hidden_size", expected, got);
         }
-        self.validate_rope().or_else(|(key, expected, got)| fail(key, expected.into(), got))?;
+        rope::check(self).or_else(|(key, expected, got)| fail(key, expected, got))?;
+        self.validate_layers().or_else(|(key, expected, got)| fail(key, expected.into(), got))?;
         let ids = self.bos_token_id.iter().map(|id| ("bos_token_id", id));
         for (key, &id) in ids.chain(self.eos_token_ids.iter().map(|id| ("eos_token_id", id))) {
             if id as usize >= self.vocab_size {
@@ -76,43 +82,26 @@ impl LlamaConfig {
         Ok(())
     }
 
-    fn validate_rope(&self) -> Result<(), (&'static str, &'static str, String)> {
-        let finite_from_one = |x: f64| x >= 1.0 && x.is_finite();
-        let theta = self.rope.theta;
-        if !(theta > 1.0 && theta <= 1e30) {
-            return Err(("rope_theta", "a number above 1 and at most 1e30", theta.to_string()));
+    /// One kind for each layer, windows of one size, and multipliers that are numbers.
+    fn validate_layers(&self) -> Result<(), (&'static str, &'static str, String)> {
+        if self.layers.len() != self.num_hidden_layers {
+            let got = self.layers.len().to_string();
+            return Err(("layer_types", "an entry for each layer", got));
         }
-        match self.rope.scaling {
-            RopeScaling::Default => {}
-            RopeScaling::Linear { factor } => {
-                if !finite_from_one(factor) {
-                    return Err(("rope_scaling.factor", "a number from 1 up", factor.to_string()));
-                }
-            }
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor: low,
-                high_freq_factor: high,
-                original_max_position_embeddings: context,
-            } => {
-                if !finite_from_one(factor) {
-                    return Err(("rope_scaling.factor", "a number from 1 up", factor.to_string()));
-                }
-                if !(low > 0.0 && low.is_finite()) {
-                    let expected = "a number above 0";
-                    return Err(("rope_scaling.low_freq_factor", expected, low.to_string()));
-                }
-                if !(high > low && high.is_finite()) {
-                    let expected = "a number above low_freq_factor";
-                    return Err(("rope_scaling.high_freq_factor", expected, high.to_string()));
-                }
-                if context == 0 || context > 1 << 30 {
-                    let key = "rope_scaling.original_max_position_embeddings";
-                    return Err((key, "1 to 2^30", context.to_string()));
-                }
-            }
+        let windows = || self.layers.iter().filter_map(|layer| layer.window);
+        if let Some(other) = windows().find(|&window| Some(window) != windows().next()) {
+            return Err(("sliding_window", "one size for all windows", other.to_string()));
         }
-        Ok(())
+        let numbers = [
+            ("embedding_multiplier", self.multipliers.embedding),
+            ("attention_multiplier", self.multipliers.attention.unwrap_or(1.0)),
+            ("residual_multiplier", self.multipliers.residual),
+            ("logits_scaling", self.multipliers.logits),
+        ];
+        match numbers.into_iter().find(|(_, number)| !(*number > 0.0 && number.is_finite())) {
+            Some((key, number)) => Err((key, "a number above 0", number.to_string())),
+            None => Ok(()),
+        }
     }
 
     fn checked_parameters(&self) -> Option<u64> {

@@ -32,13 +32,12 @@ pub(crate) fn tiny_config() -> LlamaConfig {
         vocab_size: 16,
         hidden_size: 8,
         intermediate_size: 12,
-        num_hidden_layers: 1,
         num_attention_heads: 2,
         num_key_value_heads: 1,
         head_dim: 4,
         max_position_embeddings: 32,
         tie_word_embeddings: false,
-        ..LlamaConfig::preset("llama-15m").unwrap()
+        ..LlamaConfig::preset("llama-15m").unwrap().with_layers(1)
     }
 }
 

@@ -22,7 +22,7 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
             template: options.template.clone(),
             train_on: TrainOn::All,
         };
-        let reader = folder.reader(&reading, folder.config.max_position_embeddings);
+        let reader = folder.reader(&reading, folder.config.longest_sequence());
         let template = reader
             .template(DataFormat::Messages)?
             .context("--chat: there is no chat template; give --template")?;

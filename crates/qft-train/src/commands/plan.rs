@@ -13,12 +13,12 @@ use std::path::Path;
 /// Runs the command.
 pub fn run(options: &PlanOptions) -> Result<()> {
     let dir = Path::new(&options.model);
-    let config = if dir.is_dir() {
+    let config = if dir.exists() {
         LlamaConfig::from_dir(dir)?
     } else {
         LlamaConfig::preset(&options.model)?
     };
-    let seq_len = options.step.seq_len(config.max_position_embeddings)?;
+    let seq_len = options.step.seq_len(&config)?;
     let shape = StepShape {
         seq_len,
         batch_size: options.step.batch_size,

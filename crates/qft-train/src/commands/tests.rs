@@ -8,6 +8,7 @@ use crate::options::{
 use crate::step::GradientMode;
 use clap::{CommandFactory, Parser};
 use qft_autograd::Products;
+use qft_llama::LlamaConfig;
 use qft_optim::ScheduleKind;
 use std::io::Write;
 
@@ -33,6 +34,14 @@ fn the_command_line_is_sound() {
     Args::command().debug_assert();
 }
 
+/// A model of so many positions, with windows in all layers.
+fn model(positions: usize, window: Option<usize>) -> LlamaConfig {
+    let mut config = LlamaConfig::preset("mistral-7b-v0.1").unwrap();
+    config.max_position_embeddings = positions;
+    config.layers.iter_mut().for_each(|layer| layer.window = window);
+    config
+}
+
 #[test]
 fn defaults() {
     let options = finetune("").unwrap();
@@ -41,8 +50,9 @@ fn defaults() {
     assert_eq!(options.training.optimizer.warmup, Warmup::Fraction(0.03));
     assert_eq!(options.training.optimizer.schedule, ScheduleKind::Cosine);
     assert_eq!(options.training.length, Length::Epochs(1.0));
-    assert_eq!(options.step.seq_len(4096).unwrap(), 512);
-    assert_eq!(options.step.seq_len(256).unwrap(), 256);
+    assert_eq!(options.step.seq_len(&model(4096, None)).unwrap(), 512);
+    assert_eq!(options.step.seq_len(&model(256, None)).unwrap(), 256);
+    assert_eq!(options.step.seq_len(&model(4096, Some(100))).unwrap(), 100);
     assert_eq!(options.step.sequences_per_step(), 4);
     assert_eq!(options.state.states, States::Full);
     assert_eq!(options.state.compute, Products::INT8);
@@ -112,8 +122,16 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
         let error = format!("{:#}", line.expect_err(told));
         assert!(error.contains(told), "expected {told:?} in {error:?}");
     }
-    let long = finetune("--seq-len 600").unwrap().step.seq_len(512);
-    assert!(format!("{:#}", long.unwrap_err()).contains("512 positions"));
+    for (positions, window, told) in [
+        (512, None, "512 positions"),
+        (512, Some(100), "512 positions"),
+        (4096, Some(599), "window of 599 tokens"),
+    ] {
+        let long = finetune("--seq-len 600").unwrap().step.seq_len(&model(positions, window));
+        assert!(format!("{:#}", long.unwrap_err()).contains(told));
+    }
+    let window = model(4096, Some(600));
+    assert_eq!(finetune("--seq-len 600").unwrap().step.seq_len(&window).unwrap(), 600);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The shape of a step: how many sequences of how many tokens.
 
 use super::value::whole;
-use crate::error::{Result, bail, ensure};
+use crate::error::{Result, ensure};
+use qft_llama::LlamaConfig;
 use qft_tensor::MAX_MICRO_BATCHES;
 use serde::{Deserialize, Serialize};
 
@@ -80,18 +81,25 @@ impl BatchArgs {
 }
 
 impl StepOptions {
-    /// Tokens per sequence for a model with `limit` positions.
+    /// Tokens per sequence for a model.
     ///
-    /// Errors: more were asked for than the model has.
-    pub fn seq_len(&self, limit: usize) -> Result<usize> {
-        match self.seq_len {
-            Some(asked) if asked > limit => bail!(
-                "--seq-len: {asked} is longer than the model's limit of {limit} positions \
-                 (max_position_embeddings); give at most {limit}"
-            ),
-            Some(asked) => Ok(asked),
-            None => Ok(DEFAULT_SEQ_LEN.min(limit)),
-        }
+    /// Errors: more were asked for than the model has positions, or than its shortest window: attention does not
+    /// leave out what is beyond a window, so a sequence must not reach there.
+    pub fn seq_len(&self, config: &LlamaConfig) -> Result<usize> {
+        let limit = config.longest_sequence();
+        let Some(asked) = self.seq_len else { return Ok(DEFAULT_SEQ_LEN.min(limit)) };
+        ensure!(
+            asked <= config.max_position_embeddings,
+            "--seq-len: {asked} is longer than the model's limit of {} positions \
+             (max_position_embeddings); give at most {limit}",
+            config.max_position_embeddings
+        );
+        ensure!(
+            asked <= limit,
+            "--seq-len: {asked} is longer than the window of {limit} tokens that layers of the model see \
+             (sliding_window), beyond which they are not computed; give at most {limit}"
+        );
+        Ok(asked)
     }
 
     /// Sequences per optimizer step.

@@ -30,9 +30,9 @@ impl<'a> ModelFolder<'a> {
 
     fn read(dir: &'a Path) -> Result<Self> {
         ensure!(
-            dir.is_dir(),
-            "--model: {} is not a folder; give a Hugging Face model folder with config.json, \
-             model.safetensors and tokenizer.json",
+            dir.exists(),
+            "--model: there is no {}; give a Hugging Face model folder with config.json, \
+             model.safetensors and tokenizer.json, such as `hf download ORG/NAME --local-dir FOLDER` makes",
             dir.display()
         );
         let config = LlamaConfig::from_dir(dir)?;

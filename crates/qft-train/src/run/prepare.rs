@@ -33,7 +33,7 @@ impl<'a> Run<'a> {
         let machine = Machine::open(options.machine)?;
         let (ops, clock) = machine.watched(options.progress.profile);
         let folder = ModelFolder::open(&options.files.model)?;
-        let seq_len = options.step.seq_len(folder.config.max_position_embeddings)?;
+        let seq_len = options.step.seq_len(&folder.config)?;
         let (train, held_out) =
             read_data(options, &folder, seq_len, observers).of_kind(ErrorKind::Data)?;
         let per_step = options.step.sequences_per_step();
@@ -190,7 +190,7 @@ fn questions(
     held_out: Option<&Dataset>,
 ) -> Result<Vec<Question>> {
     let Some(held_out) = held_out else { return Ok(Vec::new()) };
-    let (count, positions) = (options.progress.answers, config.max_position_embeddings);
+    let (count, positions) = (options.progress.answers, config.longest_sequence());
     questions::choose(held_out.documents(), count, positions).of_kind(ErrorKind::Data)
 }
 

@@ -53,7 +53,7 @@ pub struct Generation<'a> {
 }
 
 impl Generation<'_> {
-    /// Continues `prompt` until an end-of-sequence token, `most` new tokens, or the end of the model's positions;
+    /// Continues `prompt` until an end-of-sequence token, `most` new tokens, or the end of the model's positions or window;
     /// `write` receives whole characters as they come, and may end it.
     pub fn run(
         &self,
@@ -62,7 +62,7 @@ impl Generation<'_> {
         sampler: &mut TokenSampler,
         write: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generated> {
-        let limit = self.model.config.max_position_embeddings;
+        let limit = self.model.config.longest_sequence();
         let capacity = prompt.len().saturating_add(most).min(limit).max(prompt.len());
         let mut session = Session::new(self.ops, self.model, self.pass, capacity)?;
         let mut logits = session.read(prompt)?;
