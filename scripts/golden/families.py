@@ -303,10 +303,10 @@ FAMILIES = {
     "olmo3": Family(
         config(
             "Olmo3ForCausalLM", "olmo3", attention_bias=False, rope_theta=500000.0, rope_scaling=OLMO_YARN,
-            sliding_window=16, layer_types=OLMO_LAYERS,
+            sliding_window=64, layer_types=OLMO_LAYERS,
         ),  # fmt: skip
         [
-            *windows(16, longer=64),
+            Without("wide window", {"sliding_window": 16}),
             *query_key_norms(),
             without_scaling(),
             Without("attention factor", {"rope_scaling": OLMO_YARN | {"attention_factor": 1.0}}),
@@ -317,7 +317,7 @@ FAMILIES = {
             ),
             Without("order of layers", {"layer_types": OLMO_LAYERS[::-1]}),
         ],
-        seed=2,
+        seed=3,
     ),
     "gemma3": Family(
         config(

@@ -143,7 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let root = repository();
     let mut models = args.model.clone();
     if models.is_empty() {
-        models.extend(PRESETS.iter().map(|&name| name.to_owned()));
+        models.extend(PRESETS.map(str::to_owned));
         models.push(root.join("examples/stories260k").display().to_string());
     }
     let modes: Vec<States> = if args.states.is_empty() {

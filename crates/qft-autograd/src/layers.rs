@@ -1,5 +1,6 @@
 //! Layers: forward and backward side by side.
 
+pub mod bias;
 pub mod embedding;
 pub mod linear;
 pub mod loss_head;

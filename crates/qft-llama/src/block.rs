@@ -1,6 +1,7 @@
 //! One transformer block: attention and MLP, each with a norm, each added to the residual stream.
 
 pub(crate) mod attention;
+mod head_norm;
 mod linear;
 mod mlp;
 mod residual;
@@ -13,9 +14,9 @@ pub(crate) use linear::Flush;
 use linear::PendingMatrix;
 use mlp::SavedMlp;
 use qft_autograd::layers::pending::PendingVector;
-use qft_autograd::{Error, Matrix, Segments, Vector};
+use qft_autograd::{Activations, Error, Matrix, Segments, Vector};
 use qft_tensor::{Buffer, Owner};
-use residual::SavedBranch;
+use residual::{Entered, Output, SavedBranch};
 use std::convert::Infallible;
 
 /// A transformer block.
@@ -61,7 +62,7 @@ impl Block {
         let ops = layer.ctx.ops;
         let mut y = Buffer::alloc(ops, SAVED, "residual stream", saved.mid.len())?;
         y.copy_from(ops, 0, &saved.mid, 0..saved.mid.len())?;
-        self.mlp.down.add(layer.ctx, saved.mlp.inner.output(), &mut y)?;
+        self.add_mlp(layer, &saved.mlp, &mut y)?;
         Ok((y, saved))
     }
 
@@ -88,9 +89,9 @@ impl Block {
         mut x: Buffer<f32>,
     ) -> Result<Buffer<f32>, Error> {
         let entered = residual::enter(layer, &self.attention_norm, &self.attention.q, &x)?;
-        let output = self.attention.decode(layer, &entered.input, cache, past)?;
-        self.attention.o.add(layer.ctx, output.activations(), &mut x)?;
-        drop((entered, output));
+        let inner = self.attention.decode(layer, &entered.input, cache, past)?;
+        self.add_attention(layer, inner.activations(), &mut x)?;
+        drop((entered, inner));
         self.feed_forward(layer, &mut x)?;
         Ok(x)
     }
@@ -104,11 +105,23 @@ impl Block {
     ) -> Result<SavedBranch<SavedAttention>, Error> {
         let entered = residual::enter(layer, &self.attention_norm, &self.attention.q, x)?;
         let inner = self.attention.forward(layer, segments, &entered.input)?;
-        self.attention.o.add(layer.ctx, inner.output(), x)?;
-        Ok(SavedBranch { entered, inner })
+        let output = self.add_attention(layer, inner.output(), x)?;
+        Ok(SavedBranch { entered, inner, output })
     }
 
-    /// The MLP up to the input of its last product.
+    fn add_attention(
+        &self,
+        layer: Layer<'_>,
+        input: &Activations,
+        x: &mut Buffer<f32>,
+    ) -> Result<Option<Output>, Error> {
+        let (norm, last) = (&self.attention_norm, &self.attention.o);
+        let output = residual::output(layer, norm, last, input)?;
+        residual::add(layer, norm, (last, input), output.as_ref(), x)?;
+        Ok(output)
+    }
+
+    /// The MLP, not yet added to the residual stream.
     fn mlp_branch(
         &self,
         layer: Layer<'_>,
@@ -116,13 +129,24 @@ impl Block {
     ) -> Result<SavedBranch<SavedMlp>, Error> {
         let entered = residual::enter(layer, &self.mlp_norm, &self.mlp.gate, x)?;
         let inner = self.mlp.forward(layer, &entered.input)?;
-        Ok(SavedBranch { entered, inner })
+        let output = residual::output(layer, &self.mlp_norm, &self.mlp.down, inner.output())?;
+        Ok(SavedBranch { entered, inner, output })
+    }
+
+    fn add_mlp(
+        &self,
+        layer: Layer<'_>,
+        branch: &SavedBranch<SavedMlp>,
+        x: &mut Buffer<f32>,
+    ) -> Result<(), Error> {
+        let last = (&self.mlp.down, branch.inner.output());
+        residual::add(layer, &self.mlp_norm, last, branch.output.as_ref(), x)
     }
 
     /// Adds the MLP to the residual stream; nothing is kept.
     fn feed_forward(&self, layer: Layer<'_>, x: &mut Buffer<f32>) -> Result<(), Error> {
         let branch = self.mlp_branch(layer, x)?;
-        self.mlp.down.add(layer.ctx, branch.inner.output(), x)
+        self.add_mlp(layer, &branch, x)
     }
 
     /// Backward pass over one micro-batch: `dx` f32 `[T, C]` is the gradient of the output on entry and that of
@@ -137,20 +161,28 @@ impl Block {
         pending: &mut PendingBlock,
         flush: &mut Flush<'_>,
     ) -> Result<(), Error> {
-        let SavedBranch { entered, inner } = mlp;
-        let dnormed =
-            self.mlp.backward(layer, entered.input, inner, dx, &mut pending.mlp, flush)?;
+        let SavedBranch { entered: Entered { input, rstd }, inner, output } = mlp;
+        let norm = (&self.mlp_norm, &mut pending.mlp_norm);
+        let dy = residual::output_gradient(layer, norm, output, dx)?;
+        let grad = dy.as_ref().unwrap_or(dx);
+        let dinput = self.mlp.backward(layer, input, inner, grad, &mut pending.mlp, flush)?;
+        drop(dy);
+        let normed = rstd.as_ref().map(|rstd| (&mid, rstd));
         let norm = (&mut self.mlp_norm, &mut pending.mlp_norm);
-        residual::backward(layer, norm, (&mid, &entered.rstd), &dnormed, dx, flush)?;
-        drop((dnormed, mid, entered.rstd));
+        residual::leave_gradient(layer, norm, normed, &dinput, dx, flush)?;
+        drop((dinput, mid, rstd));
 
-        let SavedBranch { entered, inner } = attention;
-        let saved = (entered.input, inner);
-        let dnormed =
-            self.attention.backward(layer, segments, saved, dx, &mut pending.attention, flush)?;
+        let SavedBranch { entered: Entered { input, rstd }, inner, output } = attention;
+        let norm = (&self.attention_norm, &mut pending.attention_norm);
+        let dy = residual::output_gradient(layer, norm, output, dx)?;
+        let (saved, grad) = ((input, inner), dy.as_ref().unwrap_or(dx));
+        let dinput =
+            self.attention.backward(layer, segments, saved, grad, &mut pending.attention, flush)?;
+        drop(dy);
         let x = x.into_float(layer.ctx.ops)?;
+        let normed = rstd.as_ref().map(|rstd| (&x, rstd));
         let norm = (&mut self.attention_norm, &mut pending.attention_norm);
-        residual::backward(layer, norm, (&x, &entered.rstd), &dnormed, dx, flush)
+        residual::leave_gradient(layer, norm, normed, &dinput, dx, flush)
     }
 
     /// Room for the gradients of this block.

@@ -2,7 +2,6 @@
 
 mod defaults;
 mod family;
-mod implemented;
 mod layers;
 mod multipliers;
 mod preset;
@@ -21,7 +20,7 @@ pub use multipliers::Multipliers;
 pub use preset::PRESETS;
 pub use rope::{Rope, RopeScaling};
 pub use switches::{AttentionBias, NormPlacement, QkNorm};
-pub use tensors::{TensorKind, TensorSpec};
+pub use tensors::{Fused, TensorKind, TensorSpec};
 
 use crate::Error;
 use crate::export;
@@ -74,6 +73,9 @@ pub struct LlamaConfig {
     pub layers: Vec<LayerKind>,
     /// Factors at four places.
     pub multipliers: Multipliers,
+    /// The length of sequences that rotary frequencies are made for, where they depend on it: see [`Rope::inv_freq`]. Not
+    /// in files.
+    pub sequence: usize,
 }
 
 impl LlamaConfig {
@@ -89,20 +91,14 @@ impl LlamaConfig {
             let remedy = "a model is a Hugging Face folder with config.json in it";
             Error::io("read the model's configuration", &file, remedy, source)
         })?;
-        Self::read(&file, &text)
+        read::parse(&file, &text)
     }
 
     /// Reads the text of a `config.json`; errors name the file as `config.json`.
     ///
     /// Errors: as [`LlamaConfig::from_dir`].
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        Self::read(Path::new("config.json"), text)
-    }
-
-    fn read(file: &Path, text: &str) -> Result<Self, Error> {
-        let config = read::parse(file, text)?;
-        implemented::implemented(&config, file)?;
-        Ok(config)
+        read::parse(Path::new("config.json"), text)
     }
 
     /// Columns of the query projection's output, `H * D`.
@@ -115,15 +111,15 @@ impl LlamaConfig {
         self.num_key_value_heads * self.head_dim
     }
 
-    /// Rotary frequencies `[rotated / 2]` of [`LayerRope::Scaled`], for sequences no longer than the original context
-    /// of [`RopeScaling::LongRope`]; see [`LlamaConfig::inv_freq_for`].
-    pub fn inv_freq(&self) -> Vec<f32> {
-        self.inv_freq_for(0)
+    /// The same model for sequences of `tokens`.
+    #[must_use]
+    pub fn for_sequences(self, tokens: usize) -> Self {
+        Self { sequence: tokens, ..self }
     }
 
-    /// Rotary frequencies `[rotated / 2]` of [`LayerRope::Scaled`], for sequences of `seq_len` tokens.
-    pub fn inv_freq_for(&self, seq_len: usize) -> Vec<f32> {
-        self.rope.inv_freq(self.head_dim, seq_len)
+    /// Rotary frequencies `[rotated / 2]` of [`LayerRope::Scaled`].
+    pub fn inv_freq(&self) -> Vec<f32> {
+        self.rope.inv_freq(self.head_dim, self.sequence)
     }
 
     /// Rotary frequencies `[rotated / 2]` of [`LayerRope::Plain`].

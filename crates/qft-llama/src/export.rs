@@ -205,7 +205,10 @@ fn source_config(path: &Path, config: &LlamaConfig, dtype: WeightType) -> Result
 fn index(config: &LlamaConfig, shards: &[Shard]) -> String {
     let files = (0..shards.len()).map(|number| shard_name(number, shards.len()));
     let entries = shards.iter().zip(files).flat_map(|(shard, file)| {
-        shard.tensors.iter().map(move |(_, spec)| (spec.name.clone(), Value::from(file.as_str())))
+        shard
+            .tensors
+            .iter()
+            .map(move |(_, spec)| (spec.file_name().to_owned(), Value::from(file.as_str())))
     });
     let weight_map: Map<String, Value> = entries.collect();
     let total_size: u64 = shards.iter().map(Shard::data_bytes).sum();

@@ -2,11 +2,10 @@
 
 use crate::block::attention::KeyValueCache;
 use crate::error::Error;
-use crate::geometry::Layer;
 use crate::model::Model;
 use crate::pass::PassOptions;
 use crate::stream::Stream;
-use qft_autograd::layers::{embedding, linear, rmsnorm};
+use qft_autograd::layers::linear;
 use qft_autograd::{Context, LayerOps};
 use qft_tensor::{Buffer, Owner};
 
@@ -65,9 +64,10 @@ impl<'a> Session<'a> {
         let positions: Vec<u32> = (self.len as u32..(self.len + ids.len()) as u32).collect();
         let positions = Buffer::from_host(ops, Owner::Data, "positions", &positions)?;
         let ids_on_device = Buffer::from_host(ops, Owner::Data, "token ids", ids)?;
-        let mut x = embedding::forward(&ctx, &model.params.embedding, &ids_on_device)?;
-        let layer = Layer { ctx: &ctx, geometry: &model.geometry, positions: &positions };
-        for (block, cache) in model.params.blocks.iter().zip(&mut self.caches) {
+        let mut x = model.embed(&ctx, &ids_on_device)?;
+        for (index, (block, cache)) in model.params.blocks.iter().zip(&mut self.caches).enumerate()
+        {
+            let layer = model.geometry.layer(&ctx, index, &positions);
             drop(Stream::round(ops, self.options.stream, &mut x)?);
             x = block.decode(layer, cache, self.len, x)?;
         }
@@ -76,9 +76,7 @@ impl<'a> Session<'a> {
         let mut last = Buffer::alloc(ops, Owner::Activations, "last position", channels)?;
         last.copy_from(ops, 0, &x, x.len() - channels..x.len())?;
         let head = model.head();
-        let format = head.input(compute);
-        let (normed, _) =
-            rmsnorm::forward(&ctx, format, &model.params.norm, model.geometry.eps, &last)?;
+        let (normed, _) = model.final_norm(&ctx, &last)?;
         let mut logits = Buffer::alloc(ops, Owner::Loss, "logits", head.rows())?;
         linear::forward(&ctx, head, 0..head.rows(), &normed, &mut logits, false)?;
         Ok(logits.to_vec(ops)?)

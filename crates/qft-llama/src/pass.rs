@@ -8,12 +8,12 @@ mod head;
 
 use crate::Batch;
 use crate::block::{Flush, SavedBlock};
-use crate::model::Model;
+use crate::model::{Model, scaled};
 use crate::stream::{Stream, StreamFormat};
 use crate::tokens::Tokens;
 use head::{head_backward, head_inputs, head_loss};
 use qft_autograd::layers::loss_head::{TiedGradient, VocabularyCut};
-use qft_autograd::layers::{embedding, linear, rmsnorm};
+use qft_autograd::layers::{embedding, linear};
 use qft_autograd::{Context, Error, GradientSink, LayerOps, Products, Stack};
 use qft_tensor::{Buffer, Owner, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
@@ -72,10 +72,11 @@ fn infer<'a>(
     batch: &Batch,
 ) -> Result<(Context<'a>, Tokens, Buffer<f32>), Error> {
     let (ctx, tokens) = (options.context(ops, 0), Tokens::new(ops, batch)?);
-    let mut x = embedding::forward(&ctx, &model.params.embedding, &tokens.ids)?;
-    for block in &model.params.blocks {
+    let mut x = model.embed(&ctx, &tokens.ids)?;
+    for (index, block) in model.params.blocks.iter().enumerate() {
         drop(Stream::round(ops, options.stream, &mut x)?);
-        x = block.infer(tokens.layer(&ctx, &model.geometry), &tokens.segments, x)?;
+        let layer = model.geometry.layer(&ctx, index, &tokens.positions);
+        x = block.infer(layer, &tokens.segments, x)?;
     }
     Ok((ctx, tokens, x))
 }
@@ -102,8 +103,7 @@ pub fn logits(
 ) -> Result<Vec<f32>, Error> {
     let (ctx, tokens, x) = infer(ops, model, options, batch)?;
     let head = model.head();
-    let format = head.input(ctx.compute);
-    let (normed, _) = rmsnorm::forward(&ctx, format, &model.params.norm, model.geometry.eps, &x)?;
+    let (normed, _) = model.final_norm(&ctx, &x)?;
     let mut logits = Buffer::alloc(ops, Owner::Loss, "logits", tokens.count() * head.rows())?;
     linear::forward(&ctx, head, 0..head.rows(), &normed, &mut logits, false)?;
     Ok(logits.to_vec(ops)?)
@@ -132,13 +132,14 @@ fn through_blocks(
 ) -> Result<Vec<Buffer<f32>>, Error> {
     let mut xs = Vec::with_capacity(tokens.len());
     for (ctx, tokens) in ctxs.iter().zip(tokens) {
-        xs.push(embedding::forward(ctx, &model.params.embedding, &tokens.ids)?);
+        xs.push(model.embed(ctx, &tokens.ids)?);
     }
-    for block in &model.params.blocks {
+    for (index, block) in model.params.blocks.iter().enumerate() {
         let mut outputs = Vec::with_capacity(xs.len());
         for ((ctx, tokens), mut x) in ctxs.iter().zip(tokens).zip(xs) {
             let input = Stream::round(ctx.ops, options.stream, &mut x)?;
-            let (layer, segments) = (tokens.layer(ctx, &model.geometry), &tokens.segments);
+            let layer = model.geometry.layer(ctx, index, &tokens.positions);
+            let segments = &tokens.segments;
             outputs.push(match (&mut stack, options.recompute) {
                 (Some(stack), Recompute::None) => {
                     let (y, saved) = block.forward(layer, segments, x, input)?;
@@ -201,10 +202,11 @@ pub fn train_step(
 
     // Blocks, from the last to the first; micro-batches in reverse, as they lie on the stack.
     let Model { params, geometry, .. } = &mut *model;
-    for block in params.blocks.iter_mut().rev() {
+    for (index, block) in params.blocks.iter_mut().enumerate().rev() {
         let mut pending = block.pending();
         for i in (0..ctxs.len()).rev() {
-            let (layer, segments) = (tokens[i].layer(&ctxs[i], geometry), &tokens[i].segments);
+            let layer = geometry.layer(&ctxs[i], index, &tokens[i].positions);
+            let segments = &tokens[i].segments;
             let saved = match stack.pop()? {
                 Kept::All(saved) => *saved,
                 Kept::Input(input) => {
@@ -218,6 +220,9 @@ pub fn train_step(
     }
 
     // Embedding.
+    let factor = model.config.multipliers.embedding;
+    let dxs = dxs.into_iter().map(|dx| scaled(ops, dx, factor));
+    let mut dxs = dxs.collect::<Result<Vec<_>, _>>()?;
     for (ctx, dx) in ctxs.iter().zip(&mut dxs) {
         linear::rotate(ctx, &model.params.embedding, dx)?;
     }

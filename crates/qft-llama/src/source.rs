@@ -14,7 +14,7 @@ use crate::export;
 use half::{bf16, f16};
 use qft_files::safetensors::read_index;
 use qft_files::{Advice, Dtype, StoredTensor, TensorFile};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -119,12 +119,14 @@ impl WeightSource {
             stored.entry(EMBEDDING.into()).or_insert(head);
         }
         let (mut tensors, mut missing) = (HashMap::new(), Vec::new());
+        let mut used = HashSet::new();
         for spec in config.tensors() {
-            let Some((file, stored)) = stored.remove(&spec.name) else {
-                missing.push(spec.name);
+            let Some((file, stored)) = stored.get(spec.file_name()).cloned() else {
+                missing.push(spec.file_name().to_owned());
                 continue;
             };
-            let (path, tensor) = (files[file].path().to_path_buf(), spec.name.clone());
+            used.insert(stored.name.clone());
+            let (path, tensor) = (files[file].path().to_path_buf(), stored.name.clone());
             if stored.shape != spec.file_shape() {
                 let (expected, got) = (spec.file_shape(), stored.shape);
                 return Err(Error::TensorShape { file: path, tensor, expected, got });
@@ -133,8 +135,9 @@ impl WeightSource {
                 let got = format!("{:?}", stored.dtype);
                 return Err(Error::TensorType { file: path, tensor, got });
             }
-            tensors.insert(tensor, PlacedTensor { spec, file, stored });
+            tensors.insert(spec.name.clone(), PlacedTensor { spec, file, stored });
         }
+        stored.retain(|_, (_, tensor)| !used.contains(&tensor.name));
         if let Some(tensor) = missing.first() {
             refuse_other_names(dir, tensor, stored.keys())?;
             let (dir, tensor) = (dir.to_path_buf(), tensor.clone());
@@ -164,7 +167,8 @@ impl Weights for WeightSource {
         check_rows(&entry.spec, &rows, out)?;
         let file = &self.files[entry.file];
         let width = entry.stored.dtype.bitsize() / 8;
-        let first = rows.start * entry.spec.cols;
+        let above = entry.spec.fused.as_ref().map_or(0, |fused| fused.first);
+        let first = (above + rows.start) * entry.spec.cols;
         let mut position = (first * width) as u64;
         let mut bytes = vec![0; CHUNK_BYTES.min(out.len() * width)];
         for (chunk, values) in out.chunks_mut((bytes.len() / width).max(1)).enumerate() {
@@ -175,7 +179,7 @@ impl Weights for WeightSource {
                 let element = first + chunk * (CHUNK_BYTES / width) + index;
                 return Err(Error::NotFinite {
                     file: file.path().to_path_buf(),
-                    tensor: name.to_string(),
+                    tensor: entry.stored.name.clone(),
                     row: element / entry.spec.cols,
                     col: element % entry.spec.cols,
                     value: values[index],

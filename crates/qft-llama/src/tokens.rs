@@ -1,8 +1,7 @@
 //! A micro-batch on the device.
 
 use crate::batch::{Batch, IGNORE};
-use crate::geometry::{Geometry, Layer};
-use qft_autograd::{Context, Error, LayerOps, Segments};
+use qft_autograd::{Error, LayerOps, Segments};
 use qft_tensor::{Buffer, Owner};
 
 /// A micro-batch on the device.
@@ -28,11 +27,6 @@ impl Tokens {
             index: Buffer::from_host(device, Owner::Data, "target positions", &index)?,
             targets: Buffer::from_host(device, Owner::Data, "targets", &targets)?,
         })
-    }
-
-    /// What a block computes with on its way through them.
-    pub(crate) fn layer<'a>(&'a self, ctx: &'a Context<'a>, geometry: &'a Geometry) -> Layer<'a> {
-        Layer { ctx, geometry, positions: &self.positions }
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -1,8 +1,9 @@
 //! The attention of a block: queries, keys and values, turned by their positions, and an output projection.
 
 use super::SAVED;
+use super::head_norm::{self, SavedHeadNorm};
 use super::linear::{Flush, PendingMatrix};
-use crate::geometry::Layer;
+use crate::geometry::{Layer, Rotation};
 use crate::params::AttentionParams;
 use qft_autograd::layers::linear;
 use qft_autograd::layers::pending::PendingVector;
@@ -16,11 +17,19 @@ use std::sync::Arc;
 /// What the backward pass needs of the forward pass.
 #[derive(Debug)]
 pub(super) struct SavedAttention {
+    projected: Projected,
+    lse: Buffer<f32>,
+    output: AttentionOutput,
+}
+
+/// Queries, keys and values as attention reads them.
+#[derive(Debug)]
+struct Projected {
     q: Buffer<f32>,
     k: Buffer<f32>,
     v: Buffer<f32>,
-    lse: Buffer<f32>,
-    output: AttentionOutput,
+    q_norm: Option<SavedHeadNorm>,
+    k_norm: Option<SavedHeadNorm>,
 }
 
 impl SavedAttention {
@@ -73,21 +82,22 @@ impl AttentionParams<Matrix, Vector> {
         input: &Activations,
     ) -> Result<SavedAttention, Error> {
         let (ctx, heads) = (layer.ctx, layer.geometry.heads);
-        let [q, k, v] = self.project(layer, input)?;
+        let projected = self.project(layer, input)?;
+        let Projected { q, k, v, .. } = &projected;
         let tokens = input.shape().0;
         let mut lse = Buffer::alloc(ctx.ops, SAVED, "attention lse", tokens * heads.query)?;
         let mut out = Buffer::alloc(ctx.ops, SAVED, "attention output", q.len())?;
         ctx.ops.attention_forward(AttentionForward {
-            q: &q,
-            k: &k,
-            v: &v,
+            q,
+            k,
+            v,
             segments,
             heads,
             operands: Operands::beside(ctx.compute.forward, heads.size),
             lse: &mut lse,
             out: &mut out,
         })?;
-        Ok(SavedAttention { q, k, v, lse, output: self.output(layer, out)? })
+        Ok(SavedAttention { projected, lse, output: self.output(layer, out)? })
     }
 
     /// All but the last product, for new tokens that follow the `past` tokens in the cache.
@@ -99,7 +109,7 @@ impl AttentionParams<Matrix, Vector> {
         past: usize,
     ) -> Result<AttentionOutput, Error> {
         let (ops, heads) = (layer.ctx.ops, layer.geometry.heads);
-        let [q, k, v] = self.project(layer, input)?;
+        let Projected { q, k, v, .. } = self.project(layer, input)?;
         let width = heads.key_value * heads.size;
         cache.k.copy_from(ops, past * width, &k, 0..k.len())?;
         cache.v.copy_from(ops, past * width, &v, 0..v.len())?;
@@ -109,14 +119,16 @@ impl AttentionParams<Matrix, Vector> {
         self.output(layer, out)
     }
 
-    /// Queries, keys and values, with their positions.
-    fn project(&self, layer: Layer<'_>, input: &Activations) -> Result<[Buffer<f32>; 3], Error> {
+    /// Queries, keys and values; queries and keys normed and turned by their positions, as the model has it.
+    fn project(&self, layer: Layer<'_>, input: &Activations) -> Result<Projected, Error> {
         let ctx = layer.ctx;
-        let mut q = self.q.project(ctx, input, "q")?;
-        let mut k = self.k.project(ctx, input, "k")?;
+        let q = self.q.project(ctx, input, "q")?;
+        let k = self.k.project(ctx, input, "k")?;
         let v = self.v.project(ctx, input, "v")?;
+        let (mut q, q_norm) = head_norm::forward(layer, self.q_norm.as_ref(), q)?;
+        let (mut k, k_norm) = head_norm::forward(layer, self.k_norm.as_ref(), k)?;
         turn(layer, &mut q, &mut k, false)?;
-        Ok([q, k, v])
+        Ok(Projected { q, k, v, q_norm, k_norm })
     }
 
     /// The output of attention `[T, H D]` in the format of the output projection.
@@ -144,13 +156,19 @@ impl AttentionParams<Matrix, Vector> {
         flush: &mut Flush<'_>,
     ) -> Result<Buffer<f32>, Error> {
         let (ctx, ops) = (layer.ctx, layer.ctx.ops);
-        let mut dout = Buffer::alloc(ops, Owner::Workspace, "attention gradient", saved.q.len())?;
+        let len = saved.projected.q.len();
+        let mut dout = Buffer::alloc(ops, Owner::Workspace, "attention gradient", len)?;
         let output = saved.output.activations();
         self.o.backward(ctx, output, dy, (&mut dout, false), &mut pending.o)?;
         linear::rotate(ctx, &self.o.weight, &mut dout)?;
         flush.linear(ctx, &mut self.o, &mut pending.o)?;
-        let [mut dq, mut dk, dv] = attention_backward(layer, segments, saved, dout)?;
+        let Projected { q: mut dq, k: mut dk, v: dv, q_norm, k_norm } =
+            attention_backward(layer, segments, saved, dout)?;
         turn(layer, &mut dq, &mut dk, true)?;
+        let gain = (&mut self.q_norm, &mut pending.q_norm);
+        let dq = head_norm::backward(layer, gain, q_norm, dq, flush)?;
+        let gain = (&mut self.k_norm, &mut pending.k_norm);
+        let dk = head_norm::backward(layer, gain, k_norm, dk, flush)?;
         let mut dinput = Buffer::alloc(ops, Owner::Workspace, "normed gradient", dy.len())?;
         self.q.backward(ctx, &input, &dq, (&mut dinput, false), &mut pending.q)?;
         self.k.backward(ctx, &input, &dk, (&mut dinput, true), &mut pending.k)?;
@@ -171,33 +189,35 @@ fn turn(
     k: &mut Buffer<f32>,
     inverse: bool,
 ) -> Result<(), Error> {
-    let (all, inv_freq, positions) =
-        (layer.geometry.heads, &layer.geometry.inv_freq, layer.positions);
-    let (size, scale) = (all.size, 1.0);
-    for (x, heads) in [(q, all.query), (k, all.key_value)] {
+    let Some(Rotation { inv_freq, scale }) = layer.rotation else { return Ok(()) };
+    let (all, positions, size) = (layer.geometry.heads, layer.positions, layer.geometry.heads.size);
+    let query_scale = scale * layer.geometry.query_scale;
+    for (x, heads, scale) in [(q, all.query, query_scale), (k, all.key_value, *scale)] {
         layer.ctx.ops.rope(Rope { x, positions, inv_freq, heads, size, scale, inverse })?;
     }
     Ok(())
 }
 
-/// The gradients of queries, keys and values from that of attention's output, `dout` f32 `[T, H D]`.
+/// The gradients of queries, keys and values from that of attention's output, `dout` f32 `[T, H D]`; what their norms
+/// have saved goes on.
 fn attention_backward(
     layer: Layer<'_>,
     segments: &Segments,
     saved: SavedAttention,
     dout: Buffer<f32>,
-) -> Result<[Buffer<f32>; 3], Error> {
+) -> Result<Projected, Error> {
+    let SavedAttention { projected: Projected { q, k, v, q_norm, k_norm }, lse, output } = saved;
     let (ctx, heads) = (layer.ctx, layer.geometry.heads);
     let workspace = |name, len| Buffer::alloc(ctx.ops, Owner::Workspace, name, len);
-    let mut dq = workspace("q gradient", saved.q.len())?;
-    let mut dk = workspace("k gradient", saved.k.len())?;
-    let mut dv = workspace("v gradient", saved.v.len())?;
+    let mut dq = workspace("q gradient", q.len())?;
+    let mut dk = workspace("k gradient", k.len())?;
+    let mut dv = workspace("v gradient", v.len())?;
     ctx.ops.attention_backward(AttentionBackward {
-        q: &saved.q,
-        k: &saved.k,
-        v: &saved.v,
-        out: saved.output.float()?,
-        lse: &saved.lse,
+        q: &q,
+        k: &k,
+        v: &v,
+        out: output.float()?,
+        lse: &lse,
         dout: &dout,
         segments,
         heads,
@@ -206,5 +226,5 @@ fn attention_backward(
         dk: &mut dk,
         dv: &mut dv,
     })?;
-    Ok([dq, dk, dv])
+    Ok(Projected { q: dq, k: dk, v: dv, q_norm, k_norm })
 }

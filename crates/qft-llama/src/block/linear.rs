@@ -2,6 +2,7 @@
 
 use super::SAVED;
 use crate::params::Linear;
+use qft_autograd::layers::bias;
 use qft_autograd::layers::linear::{self, PendingGradient};
 use qft_autograd::layers::pending::PendingVector;
 use qft_autograd::{Activations, Context, Error, GradientSink, Matrix, Vector};
@@ -57,6 +58,7 @@ impl Linear<Matrix, Vector> {
         let rows = self.weight.rows();
         let mut y = Buffer::alloc(ctx.ops, SAVED, name, x.shape().0 * rows)?;
         linear::forward(ctx, &self.weight, 0..rows, x, &mut y, false)?;
+        self.add_bias(ctx, &mut y)?;
         Ok(y)
     }
 
@@ -67,7 +69,15 @@ impl Linear<Matrix, Vector> {
         x: &Activations,
         y: &mut Buffer<f32>,
     ) -> Result<(), Error> {
-        linear::forward(ctx, &self.weight, 0..self.weight.rows(), x, y, true)
+        linear::forward(ctx, &self.weight, 0..self.weight.rows(), x, y, true)?;
+        self.add_bias(ctx, y)
+    }
+
+    fn add_bias(&self, ctx: &Context<'_>, y: &mut Buffer<f32>) -> Result<(), Error> {
+        match &self.bias {
+            Some(bias) => bias::forward(ctx, bias, y),
+            None => Ok(()),
+        }
     }
 
     /// `dx (+)= dy W`, in the basis of `x`; what `dW` and `db` need goes to `pending`.
@@ -83,6 +93,9 @@ impl Linear<Matrix, Vector> {
         let (for_input, for_weight) = linear::rounding(ctx, w)?;
         linear::backward_input(ctx, w, 0..w.rows(), dy, for_input, dx, accumulate)?;
         pending.weight.push(PendingGradient::new(ctx, w, x, dy, w.rows(), for_weight)?);
-        Ok(())
+        match (&self.bias, &mut pending.bias) {
+            (Some(bias), Some(pending)) => bias::backward(ctx, bias, dy, pending),
+            _ => Ok(()),
+        }
     }
 }

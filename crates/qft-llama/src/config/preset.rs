@@ -64,6 +64,7 @@ impl Row {
             qk_norm: family.qk_norm(),
             norms: family.norms(),
             layers: LayerKind::usual(family, self.layers, self.window),
+            sequence: 0,
             multipliers: match self.granite {
                 None => Multipliers::default(),
                 Some([embedding, attention, residual, logits]) => {

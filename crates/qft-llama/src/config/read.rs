@@ -69,6 +69,7 @@ fn model(object: &Object<'_>, family: Family, tied: Option<bool>) -> Result<Llam
         norms: family.norms(),
         layers: layers::layers(object, family, listed, windowed)?,
         multipliers: multipliers(object, family)?,
+        sequence: 0,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The tensors of a model, by their Hugging Face names.
 
-use super::LlamaConfig;
+use super::{AttentionBias, LlamaConfig, NormPlacement, QkNorm};
 use crate::params::{AttentionParams, BlockParams, Linear, MlpParams, Param, Params};
 
 /// Whether a tensor has one dimension or two.
@@ -23,15 +23,28 @@ pub struct TensorSpec {
     pub cols: usize,
     /// Dimensions in files.
     pub kind: TensorKind,
+    /// The larger tensor whose rows it is in files, if it has none of its own.
+    pub fused: Option<Fused>,
+}
+
+/// Rows of a tensor that several parameters share in files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fused {
+    /// The name of the shared tensor.
+    pub name: String,
+    /// Rows of the shared tensor.
+    pub rows: usize,
+    /// The first that belong to this parameter; those of the next parameter follow.
+    pub first: usize,
 }
 
 impl TensorSpec {
     fn matrix(name: String, rows: usize, cols: usize) -> Self {
-        Self { name, rows, cols, kind: TensorKind::Matrix }
+        Self { name, rows, cols, kind: TensorKind::Matrix, fused: None }
     }
 
     fn vector(name: String, cols: usize) -> Self {
-        Self { name, rows: 1, cols, kind: TensorKind::Vector }
+        Self { name, rows: 1, cols, kind: TensorKind::Vector, fused: None }
     }
 
     /// Number of elements.
@@ -39,10 +52,16 @@ impl TensorSpec {
         self.rows * self.cols
     }
 
-    /// The shape as files have it.
+    /// The name of the tensor that it is in files, or a part of.
+    pub fn file_name(&self) -> &str {
+        self.fused.as_ref().map_or(&self.name, |fused| &fused.name)
+    }
+
+    /// The shape of the tensor that it is in files, or a part of.
     pub fn file_shape(&self) -> Vec<usize> {
+        let rows = self.fused.as_ref().map_or(self.rows, |fused| fused.rows);
         match self.kind {
-            TensorKind::Matrix => vec![self.rows, self.cols],
+            TensorKind::Matrix => vec![rows, self.cols],
             TensorKind::Vector => vec![self.cols],
         }
     }
@@ -63,28 +82,65 @@ impl LlamaConfig {
 
     fn block_spec(&self, layer: usize) -> BlockParams<TensorSpec, TensorSpec> {
         let (hidden, ffn) = (self.hidden_size, self.intermediate_size);
-        let (q, kv) = (self.query_size(), self.key_value_size());
-        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-        let linear = |part: &str, rows, cols| Linear {
-            weight: TensorSpec::matrix(name(part), rows, cols),
-            bias: None,
+        let (q, kv, head) = (self.query_size(), self.key_value_size(), self.head_dim);
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let vector = |part: &str, len| TensorSpec::vector(name(&format!("{part}.weight")), len);
+        let linear = |part: &str, rows, cols, bias: bool| Linear {
+            weight: TensorSpec::matrix(name(&format!("{part}.weight")), rows, cols),
+            bias: bias.then(|| TensorSpec::vector(name(&format!("{part}.bias")), rows)),
         };
-        BlockParams {
-            attention_norm: TensorSpec::vector(name("input_layernorm"), hidden),
+        let (qkv_bias, o_bias) = match self.attention_bias {
+            AttentionBias::None => (false, false),
+            AttentionBias::Qkv => (true, false),
+            AttentionBias::Qkvo => (true, true),
+        };
+        let (q_norm, k_norm) = match self.qk_norm {
+            None => (None, None),
+            Some(QkNorm::Head) => (Some(head), Some(head)),
+            Some(QkNorm::Width) => (Some(q), Some(kv)),
+        };
+        let (attention_norm, mlp_norm) = match self.norms {
+            NormPlacement::Before => ("input_layernorm", "post_attention_layernorm"),
+            NormPlacement::After => ("post_attention_layernorm", "post_feedforward_layernorm"),
+        };
+        let mut block = BlockParams {
+            attention_norm: vector(attention_norm, hidden),
             attention: AttentionParams {
-                q: linear("self_attn.q_proj", q, hidden),
-                k: linear("self_attn.k_proj", kv, hidden),
-                v: linear("self_attn.v_proj", kv, hidden),
-                q_norm: None,
-                k_norm: None,
-                o: linear("self_attn.o_proj", hidden, q),
+                q: linear("self_attn.q_proj", q, hidden, qkv_bias),
+                k: linear("self_attn.k_proj", kv, hidden, qkv_bias),
+                v: linear("self_attn.v_proj", kv, hidden, qkv_bias),
+                q_norm: q_norm.map(|len| vector("self_attn.q_norm", len)),
+                k_norm: k_norm.map(|len| vector("self_attn.k_norm", len)),
+                o: linear("self_attn.o_proj", hidden, q, o_bias),
             },
-            mlp_norm: TensorSpec::vector(name("post_attention_layernorm"), hidden),
+            mlp_norm: vector(mlp_norm, hidden),
             mlp: MlpParams {
-                gate: linear("mlp.gate_proj", ffn, hidden),
-                up: linear("mlp.up_proj", ffn, hidden),
-                down: linear("mlp.down_proj", hidden, ffn),
+                gate: linear("mlp.gate_proj", ffn, hidden, self.mlp_bias),
+                up: linear("mlp.up_proj", ffn, hidden, self.mlp_bias),
+                down: linear("mlp.down_proj", hidden, ffn, self.mlp_bias),
             },
+        };
+        if self.family.fused() {
+            self.fuse(layer, &mut block);
+        }
+        block
+    }
+
+    /// Names the tensors that projections share in files: queries, keys and values; gate and up.
+    fn fuse(&self, layer: usize, block: &mut BlockParams<TensorSpec, TensorSpec>) {
+        let BlockParams { attention, mlp, .. } = block;
+        let groups = [
+            ("self_attn.qkv_proj", vec![&mut attention.q, &mut attention.k, &mut attention.v]),
+            ("mlp.gate_up_proj", vec![&mut mlp.gate, &mut mlp.up]),
+        ];
+        for (name, parts) in groups {
+            let rows = parts.iter().map(|part| part.weight.rows).sum();
+            let mut first = 0;
+            for part in parts {
+                let name = format!("model.layers.{layer}.{name}.weight");
+                part.weight.fused = Some(Fused { name, rows, first });
+                first += part.weight.rows;
+            }
         }
     }
 

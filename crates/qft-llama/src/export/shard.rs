@@ -47,8 +47,8 @@ impl Shard {
         let mut shards = vec![Self { tensors: Vec::new(), dtype }];
         let mut bytes = 0;
         for (number, spec) in (0..).zip(config.tensors()) {
-            let size = tensor_bytes(&spec, dtype);
-            if bytes > 0 && bytes + size > max_bytes {
+            let size = file_bytes(&spec, dtype);
+            if begins_tensor(&spec) && bytes > 0 && bytes + size > max_bytes {
                 shards.push(Self { tensors: Vec::new(), dtype });
                 bytes = 0;
             }
@@ -74,8 +74,9 @@ impl Shard {
         fill: &mut FillRows<'_>,
     ) -> Result<(), Error> {
         let path = file.path().to_path_buf();
-        let infos = self.tensors.iter().map(|(_, spec)| TensorInfo {
-            name: spec.name.clone(),
+        let begun = self.tensors.iter().filter(|(_, spec)| begins_tensor(spec));
+        let infos = begun.map(|(_, spec)| TensorInfo {
+            name: spec.file_name().to_owned(),
             dtype: self.dtype.file_type(),
             shape: spec.file_shape(),
         });
@@ -134,6 +135,20 @@ fn block_rows(spec: &TensorSpec) -> usize {
 
 fn block_elements(spec: &TensorSpec) -> usize {
     block_rows(spec) * spec.cols
+}
+
+/// Whether it is the first part of a tensor of the file; other parts follow at once.
+fn begins_tensor(spec: &TensorSpec) -> bool {
+    spec.fused.as_ref().is_none_or(|fused| fused.first == 0)
+}
+
+/// Bytes of the tensor that begins with it.
+fn file_bytes(spec: &TensorSpec, dtype: WeightType) -> u64 {
+    if !begins_tensor(spec) {
+        return 0;
+    }
+    let elements: usize = spec.file_shape().iter().product();
+    elements as u64 * dtype.size_bytes() as u64
 }
 
 fn tensor_bytes(spec: &TensorSpec, dtype: WeightType) -> u64 {

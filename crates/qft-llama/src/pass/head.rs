@@ -1,6 +1,6 @@
 //! The end of a model: the final norm and the head at the positions that have a target, and the loss.
 
-use crate::model::Model;
+use crate::model::{Model, scaled};
 use crate::tokens::Tokens;
 use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradient, VocabularyCut};
 use qft_autograd::layers::pending::PendingVector;
@@ -30,9 +30,7 @@ pub(super) fn head_inputs(
         Buffer::alloc(ctx.ops, Owner::Activations, "residual stream at targets", m * channels)?;
     let gather = GatherRows { src: x, index: &tokens.index, channels, out: &mut gathered };
     ctx.ops.gather_rows(gather)?;
-    let format = model.head().input(ctx.compute);
-    let (normed, rstd) =
-        rmsnorm::forward(ctx, format, &model.params.norm, model.geometry.eps, &gathered)?;
+    let (normed, rstd) = model.final_norm(ctx, &gathered)?;
     Ok((AtHead { x: gathered, rstd }, normed))
 }
 
@@ -83,10 +81,11 @@ pub(super) fn head_backward(
     for (ctx, dnormed) in ctxs.iter().zip(&mut dnormed) {
         linear::rotate(ctx, model.head(), dnormed)?;
     }
+    let factor = 1.0 / model.config.multipliers.logits;
     let (mut pending, mut dxs) = (PendingVector::default(), Vec::with_capacity(ctxs.len()));
     for (((ctx, tokens), at), dnormed) in ctxs.iter().zip(tokens).zip(at_head).zip(dnormed) {
         let mut src = Buffer::zeros(ctx.ops, Owner::Workspace, "gradient at targets", at.x.len())?;
-        let input = (&at.x, &at.rstd);
+        let (dnormed, input) = (scaled(ctx.ops, dnormed, factor)?, (&at.x, &at.rstd));
         rmsnorm::backward(ctx, &model.params.norm, input, &dnormed, &mut src, &mut pending)?;
         drop(dnormed);
         let len = tokens.count() * channels;

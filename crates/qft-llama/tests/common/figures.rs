@@ -33,7 +33,12 @@ pub(crate) fn cpu() -> Cpu {
 }
 
 pub(crate) fn load(cpu: &Cpu, dir: &Path, format: WeightFormat) -> Model {
-    let config = LlamaConfig::from_dir(dir).unwrap();
+    load_for(cpu, dir, format, 0)
+}
+
+/// For sequences of `tokens`.
+pub(crate) fn load_for(cpu: &Cpu, dir: &Path, format: WeightFormat, tokens: usize) -> Model {
+    let config = LlamaConfig::from_dir(dir).unwrap().for_sequences(tokens);
     let weights = WeightSource::open(dir, &config).unwrap();
     Model::load(cpu, &config, &weights, format, &mut |_, _| ()).unwrap()
 }

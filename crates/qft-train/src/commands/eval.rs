@@ -16,6 +16,7 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let (ops, mut clock) = machine.watched(options.profile);
     let folder = ModelFolder::open(&options.model)?;
     let seq_len = options.step.seq_len(&folder.config)?;
+    let folder = folder.for_sequences(seq_len);
     let documents = folder.reader(&options.reading, seq_len).read(&options.data)?;
     let dataset = Dataset::new(documents, seq_len, false)?;
     let never = AtomicBool::new(false);

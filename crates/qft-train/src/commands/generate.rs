@@ -30,6 +30,9 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
     } else {
         prompt_ids(&folder.tokenizer, &options.prompt)?
     };
+    let tokens = prompt.len().saturating_add(options.max_new_tokens);
+    let tokens = tokens.min(folder.config.longest_sequence());
+    let folder = folder.for_sequences(tokens);
     let never = AtomicBool::new(false);
     let model = folder.load(&*ops, options.state.format(), &never, &mut |_, _| ())?;
     let pass = options.state.pass(options.seed, Recompute::None);

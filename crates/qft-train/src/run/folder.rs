@@ -40,6 +40,12 @@ impl<'a> ModelFolder<'a> {
         Ok(Self { dir, config, tokenizer })
     }
 
+    /// The same model for sequences of `tokens`.
+    #[must_use]
+    pub fn for_sequences(self, tokens: usize) -> Self {
+        Self { config: self.config.for_sequences(tokens), ..self }
+    }
+
     /// Loads the weights, unless `stop` is set meanwhile; `report` hears of every quantized matrix.
     pub fn load(
         &self,

@@ -34,6 +34,7 @@ impl<'a> Run<'a> {
         let (ops, clock) = machine.watched(options.progress.profile);
         let folder = ModelFolder::open(&options.files.model)?;
         let seq_len = options.step.seq_len(&folder.config)?;
+        let folder = folder.for_sequences(seq_len);
         let (train, held_out) =
             read_data(options, &folder, seq_len, observers).of_kind(ErrorKind::Data)?;
         let per_step = options.step.sequences_per_step();

@@ -68,6 +68,7 @@ impl Run<'_> {
             let ops = &*self.ops;
             ops.trim();
             let folder = ModelFolder::open(&self.options.files.out)?;
+            let folder = folder.for_sequences(self.folder.config.sequence);
             let model = folder.load(ops, WeightFormat::Float, self.stop, &mut |_, _| ())?;
             Ok(evaluate(ops, &model, &PASS, self.evaluated(held_out))?.0)
         };

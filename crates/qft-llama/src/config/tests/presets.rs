@@ -1,7 +1,7 @@
 //! Well-known models: as many parameters as published, and the same after writing and reading.
 
 use super::parse;
-use crate::config::{AttentionBias, LlamaConfig, PRESETS, QkNorm};
+use crate::config::{LlamaConfig, PRESETS};
 
 /// The numbers of parameters that the hub shows (total of the safetensors files); for Qwen3 with tied embeddings, the
 /// files hold the head once more, which is not counted here. The first six as in the papers or in earlier versions.
@@ -37,33 +37,10 @@ const PUBLISHED: [(&str, u64); 29] = [
     ("granite-3.1-8b", 8_170_848_256),
 ];
 
-/// What a block has beside LLaMA's nine tensors.
-fn beside_llama(config: &LlamaConfig) -> u64 {
-    let (q, kv) = (config.query_size(), config.key_value_size());
-    let biases = match config.attention_bias {
-        AttentionBias::None => 0,
-        AttentionBias::Qkv => q + 2 * kv,
-        AttentionBias::Qkvo => q + 2 * kv + config.hidden_size,
-    };
-    let norms = match config.qk_norm {
-        None => 0,
-        Some(QkNorm::Head) => 2 * config.head_dim,
-        Some(QkNorm::Width) => q + kv,
-    };
-    ((biases + norms) * config.num_hidden_layers) as u64
-}
-
-/// All tensors, whether or not [`LlamaConfig::tensors`] lists those that only some families have.
-fn parameters(config: &LlamaConfig) -> u64 {
-    let special = |name: &str| name.ends_with(".bias") || name.ends_with("q_norm.weight");
-    let listed = config.tensors().any(|tensor| special(&tensor.name));
-    config.parameters() + if listed { 0 } else { beside_llama(config) }
-}
-
 #[test]
 fn have_as_many_parameters_as_published() {
     assert_eq!(PUBLISHED.map(|(name, _)| name), PRESETS);
-    let count = |name: &str| parameters(&LlamaConfig::preset(name).unwrap());
+    let count = |name: &str| LlamaConfig::preset(name).unwrap().parameters();
     assert_eq!(PUBLISHED.map(|(name, _)| (name, count(name))), PUBLISHED);
 }
 

@@ -141,33 +141,3 @@ fn what_no_family_has() {
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
-
-/// What is read but not computed yet; a line goes with each feature that arrives.
-#[test]
-fn what_is_not_computed_yet() {
-    let yarn = json!({"rope_scaling": {"type": "yarn", "factor": 2.0}});
-    let cases = [
-        (Family::Llama, json!({"attention_bias": true}), "attention_bias"),
-        (Family::Llama, json!({"mlp_bias": true}), "mlp_bias"),
-        (Family::Llama, yarn, "rope_scaling"),
-        (Family::Qwen2, json!({}), "attention_bias"),
-        (Family::Qwen3, json!({}), "model_type"),
-        (Family::SmolLm3, json!({}), "no_rope_layers"),
-        (Family::Granite, json!({"embedding_multiplier": 2.0}), "embedding_multiplier"),
-        (Family::Granite, json!({}), "attention_multiplier"),
-        (Family::Phi3, json!({}), "model_type"),
-        (Family::Phi3, json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
-        (Family::Olmo2, json!({}), "model_type"),
-        (Family::Olmo3, json!({}), "model_type"),
-    ];
-    let faults: Vec<_> = (cases.into_iter())
-        .filter_map(|(family, changes, key)| {
-            let result = LlamaConfig::from_json(&text(family, changes.clone()));
-            wrong(result, key, family.model_type()).map(|text| format!("{changes}: {text}"))
-        })
-        .collect();
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
-    for family in [Family::Llama, Family::Mistral] {
-        LlamaConfig::from_json(&text(family, json!({}))).unwrap();
-    }
-}

@@ -16,7 +16,7 @@ fn model(family: Family, rope: Value) -> LlamaConfig {
 }
 
 fn check(config: &LlamaConfig, seq_len: usize, frequencies: &[f64], attention_factor: f64) {
-    let got = config.inv_freq_for(seq_len);
+    let got = config.clone().for_sequences(seq_len).inv_freq();
     assert_eq!(got.len(), frequencies.len());
     assert_eq!(got.len() * 2, config.rotated_size());
     for (got, want) in got.iter().zip(frequencies) {
@@ -99,7 +99,7 @@ fn longrope() {
     let long = [1.0, 0.107721724, 0.011603971, 0.00124999997, 0.000134652146, 1.45049671e-05];
     check(&phi, 64, &short, 1.22474487);
     check(&phi, 65, &long, 1.22474487);
-    assert_eq!(phi.inv_freq(), phi.inv_freq_for(64));
+    assert_eq!(phi.inv_freq(), phi.clone().for_sequences(64).inv_freq());
 
     let llama = json!({"rope_scaling": {"rope_type": "longrope", "factor": 4.0,
         "original_max_position_embeddings": 128, "short_factor": [1, 1, 1, 1, 1, 1, 1, 1],
