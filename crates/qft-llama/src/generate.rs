@@ -30,7 +30,7 @@ impl<'a> Session<'a> {
         options: PassOptions,
         capacity: usize,
     ) -> Result<Self, Error> {
-        let most = model.config.max_position_embeddings;
+        let most = model.config.longest_sequence();
         if capacity > most {
             return Err(Error::SequenceTooLong { tokens: capacity, most });
         }
