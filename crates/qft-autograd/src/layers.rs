@@ -6,3 +6,4 @@ pub mod linear;
 pub mod loss_head;
 pub mod pending;
 pub mod rmsnorm;
+pub mod scale;

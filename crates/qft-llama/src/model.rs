@@ -5,10 +5,9 @@ use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::params::{Map, Params};
 use crate::source::Weights;
-use qft_autograd::layers::{embedding, rmsnorm};
-use qft_autograd::ops::ScaledAdd;
+use qft_autograd::layers::{embedding, rmsnorm, scale};
 use qft_autograd::{
-    Activations, Context, Error as AutogradError, LayerOps, Matrix, TensorId, Vector, Weight,
+    Activations, Context, Error as AutogradError, Matrix, TensorId, Vector, Weight,
 };
 use qft_quant::{EncodeReport, HybridFormat, HybridMatrix};
 use qft_tensor::{Buffer, Device, Owner, Transfer};
@@ -179,7 +178,7 @@ impl Model {
         ids: &Buffer<u32>,
     ) -> Result<Buffer<f32>, AutogradError> {
         let x = embedding::forward(ctx, &self.params.embedding, ids)?;
-        scaled(ctx.ops, x, self.config.multipliers.embedding)
+        scale::scaled(ctx, x, self.config.multipliers.embedding)
     }
 
     /// The final norm of `x` f32 `[M, C]`, as the head reads it; also `rstd` `[M]`.
@@ -194,7 +193,7 @@ impl Model {
             return rmsnorm::forward(ctx, format, norm, eps, x);
         }
         // What divides the logits divides the input of the head as well.
-        let data = times(ctx.ops, &norm.data, 1.0 / divisor)?;
+        let data = scale::times(ctx, &norm.data, 1.0 / divisor)?;
         let norm = Vector { id: norm.id, name: norm.name.clone(), data };
         rmsnorm::forward(ctx, format, &norm, eps, x)
     }
@@ -203,24 +202,4 @@ impl Model {
     pub fn head(&self) -> &Matrix {
         self.params.head.as_ref().unwrap_or(&self.params.embedding)
     }
-}
-
-/// `x` times `factor`.
-pub(crate) fn scaled(
-    ops: &dyn LayerOps,
-    x: Buffer<f32>,
-    factor: f32,
-) -> Result<Buffer<f32>, AutogradError> {
-    if factor == 1.0 { Ok(x) } else { times(ops, &x, factor) }
-}
-
-/// `x` times `factor`, in a buffer of its own.
-pub(crate) fn times(
-    ops: &dyn LayerOps,
-    x: &Buffer<f32>,
-    factor: f32,
-) -> Result<Buffer<f32>, AutogradError> {
-    let mut product = Buffer::zeros(ops, Owner::Workspace, "multiple", x.len())?;
-    ops.scaled_add(ScaledAdd { src: x, scale: factor, dst: &mut product })?;
-    Ok(product)
 }

@@ -8,12 +8,12 @@ mod head;
 
 use crate::Batch;
 use crate::block::{Flush, SavedBlock};
-use crate::model::{Model, scaled};
+use crate::model::Model;
 use crate::stream::{Stream, StreamFormat};
 use crate::tokens::Tokens;
 use head::{head_backward, head_inputs, head_loss};
 use qft_autograd::layers::loss_head::{TiedGradient, VocabularyCut};
-use qft_autograd::layers::{embedding, linear};
+use qft_autograd::layers::{embedding, linear, scale};
 use qft_autograd::{Context, Error, GradientSink, LayerOps, Products, Stack};
 use qft_tensor::{Buffer, Owner, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
@@ -221,11 +221,12 @@ pub fn train_step(
 
     // Embedding.
     let factor = model.config.multipliers.embedding;
-    let dxs = dxs.into_iter().map(|dx| scaled(ops, dx, factor));
-    let mut dxs = dxs.collect::<Result<Vec<_>, _>>()?;
-    for (ctx, dx) in ctxs.iter().zip(&mut dxs) {
-        linear::rotate(ctx, &model.params.embedding, dx)?;
-    }
+    let dxs = ctxs.iter().zip(dxs).map(|(ctx, dx)| {
+        let mut dx = scale::scaled(ctx, dx, factor)?;
+        linear::rotate(ctx, &model.params.embedding, &mut dx)?;
+        Ok(dx)
+    });
+    let dxs = dxs.collect::<Result<Vec<_>, Error>>()?;
     let lookups: Vec<_> = tokens.iter().map(|t| &t.ids).zip(&dxs).collect();
     if let Some(ctx) = ctxs.first() {
         let table = &mut model.params.embedding;

@@ -5,10 +5,9 @@ use super::SAVED;
 use super::linear::Flush;
 use crate::config::NormPlacement;
 use crate::geometry::Layer;
-use crate::model::times;
 use crate::params::Linear;
 use qft_autograd::layers::pending::PendingVector;
-use qft_autograd::layers::rmsnorm;
+use qft_autograd::layers::{rmsnorm, scale};
 use qft_autograd::ops::{ActivationsOut, RmsNormForward, ScaledAdd};
 use qft_autograd::{Activations, Error, Matrix, Vector};
 use qft_tensor::{Buffer, Owner};
@@ -114,10 +113,10 @@ pub(super) fn output_gradient(
     output: Option<Output>,
     dx: &Buffer<f32>,
 ) -> Result<Option<Buffer<f32>>, Error> {
-    let (ctx, scale) = (layer.ctx, layer.geometry.residual);
-    let scaled = match scale {
+    let ctx = layer.ctx;
+    let scaled = match layer.geometry.residual {
         1.0 => None,
-        _ => Some(times(ctx.ops, dx, scale)?),
+        factor => Some(scale::times(ctx, dx, factor)?),
     };
     let Some(output) = output else { return Ok(scaled) };
     let dy = scaled.as_ref().unwrap_or(dx);

@@ -1,10 +1,10 @@
 //! The end of a model: the final norm and the head at the positions that have a target, and the loss.
 
-use crate::model::{Model, scaled};
+use crate::model::Model;
 use crate::tokens::Tokens;
 use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradient, VocabularyCut};
 use qft_autograd::layers::pending::PendingVector;
-use qft_autograd::layers::{linear, rmsnorm};
+use qft_autograd::layers::{linear, rmsnorm, scale};
 use qft_autograd::ops::{GatherRows, ScatterRows};
 use qft_autograd::{Activations, Context, Error, GradientSink};
 use qft_tensor::{Buffer, Owner};
@@ -85,7 +85,7 @@ pub(super) fn head_backward(
     let (mut pending, mut dxs) = (PendingVector::default(), Vec::with_capacity(ctxs.len()));
     for (((ctx, tokens), at), dnormed) in ctxs.iter().zip(tokens).zip(at_head).zip(dnormed) {
         let mut src = Buffer::zeros(ctx.ops, Owner::Workspace, "gradient at targets", at.x.len())?;
-        let (dnormed, input) = (scaled(ctx.ops, dnormed, factor)?, (&at.x, &at.rstd));
+        let (dnormed, input) = (scale::scaled(ctx, dnormed, factor)?, (&at.x, &at.rstd));
         rmsnorm::backward(ctx, &model.params.norm, input, &dnormed, &mut src, &mut pending)?;
         drop(dnormed);
         let len = tokens.count() * channels;
