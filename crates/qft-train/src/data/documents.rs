@@ -92,6 +92,20 @@ impl Documents {
         Ok(())
     }
 
+    /// Takes all documents from `first` on `times` times.
+    pub(super) fn repeat(&mut self, first: usize, times: usize) {
+        let (start, last) = (self.starts[first], self.len());
+        let tokens = self.tokens[start..].to_vec();
+        let lengths: Vec<usize> =
+            (first..last).map(|document| self.range(document).len()).collect();
+        for _ in 1..times {
+            self.tokens.extend(&tokens);
+            for length in &lengths {
+                self.starts.push(self.starts[self.starts.len() - 1] + length);
+            }
+        }
+    }
+
     /// Counts a record that cannot be read; `problem` says why, with its place.
     pub(super) fn bad(&mut self, problem: String) {
         self.counts.bad += 1;
@@ -267,6 +281,21 @@ mod tests {
         let questions: Vec<_> = (0..4).map(|document| documents.question(document)).collect();
         let (two, one) = ((vec![1, 2], 2), (vec![4], 2));
         assert_eq!(questions, [Some(two), None, None, Some(one)]);
+    }
+
+    #[test]
+    fn documents_are_taken_several_times() {
+        let mut documents = Documents::new(10, 5);
+        for ids in [[1, 2, 3].as_slice(), &[4, 5], &[6, 7, 8, 9]] {
+            documents.push(ids, |_| true).unwrap();
+        }
+        documents.repeat(1, 3);
+        let all: Vec<Vec<u32>> =
+            (0..documents.len()).map(|document| documents.targets(document).collect()).collect();
+        let (first, a, b) = (vec![2, 3], vec![5], vec![7, 8, 9]);
+        assert_eq!(all, [first, a.clone(), b.clone(), a.clone(), b.clone(), a, b]);
+        documents.repeat(7, 3);
+        assert_eq!(documents.len(), 7);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::encoder::{TextEncoder, at_start};
 use super::parallel::in_order;
 use super::records::Record;
 use super::sample::Sample;
-use super::source::{Content, Source, expand};
+use super::source::{Content, Source, expand, weighted};
 use super::template::{ModelTemplates, Template};
 use crate::chat::{Conversation, Rendered, SpecialTexts};
 use crate::error::{Context, Result, bail};
@@ -48,8 +48,10 @@ impl Reader<'_> {
     /// are left out.
     pub fn read(&self, files: &[PathBuf]) -> Result<Documents> {
         let mut documents = self.documents();
-        for file in expanded(files)? {
+        for (file, times) in expanded(files)? {
+            let before = documents.len();
             self.add(&Source::read(&file, self.options)?, &mut documents)?;
+            documents.repeat(before, times);
         }
         Ok(documents)
     }
@@ -59,9 +61,11 @@ impl Reader<'_> {
     /// Errors: those of [`Reader::read`]; a fraction that leaves nothing on one side.
     pub fn read_split(&self, files: &[PathBuf], fraction: f64) -> Result<(Documents, Documents)> {
         let (mut train, mut held_out) = (self.documents(), self.documents());
-        for file in expanded(files)? {
+        for (file, times) in expanded(files)? {
             let (head, tail) = Source::read(&file, self.options)?.split(fraction)?;
+            let before = train.len();
             self.add(&head, &mut train)?;
+            train.repeat(before, times);
             self.add(&tail, &mut held_out)?;
         }
         Ok((train, held_out))
@@ -271,10 +275,14 @@ impl Reader<'_> {
     }
 }
 
-/// The files that are named, folders and patterns resolved.
-fn expanded(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let files = given.iter().map(|given| expand(given)).collect::<Result<Vec<_>>>()?;
-    Ok(files.concat())
+/// The files that are named, folders and patterns resolved, and how often each is taken.
+fn expanded(given: &[PathBuf]) -> Result<Vec<(PathBuf, usize)>> {
+    let mut files = Vec::new();
+    for given in given {
+        let (given, times) = weighted(given)?;
+        files.extend(expand(&given)?.into_iter().map(|file| (file, times)));
+    }
+    Ok(files)
 }
 
 #[cfg(test)]

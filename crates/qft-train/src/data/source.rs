@@ -4,7 +4,7 @@ mod files;
 mod rows;
 mod unpack;
 
-pub(super) use files::expand;
+pub(super) use files::{expand, weighted};
 
 use super::records::{Record, detect, rename};
 use crate::error::{Context, Error, ErrorKind, Result, ensure};
@@ -80,7 +80,7 @@ impl Source {
             let rows = match kind(path, &text, options) {
                 Kind::Text => None,
                 Kind::Array => Some(rows::of_array(path, &text)?),
-                Kind::Lines => Some(rows::of_lines(path, &text)),
+                Kind::Lines => Some(rows::of_lines(&text)),
                 Kind::Csv => Some(rows::of_csv(path, &text)?),
             };
             match rows {
@@ -245,7 +245,7 @@ mod tests {
             ("a.txt", b"".as_slice(), "is empty"),
             ("a.md", b" \n", "is empty"),
             ("a.txt", b"ok\nbad \xff", "byte 7 (line 2)"),
-            ("a.jsonl", b"{\"text\": \"a\"}\n\n{\"text\": }\n", "a.jsonl:3:10"),
+            ("a.jsonl", b"{\"text\": \"a\"}\n\n{\"text\": }\n", "a.jsonl:3: column 10"),
             (
                 "a.jsonl",
                 b"{\"text\": \"a\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n",
@@ -396,6 +396,18 @@ mod tests {
             let error = expand(&dir.path().join(wrong)).unwrap_err().to_string();
             assert!(error.contains(told), "{error}");
         }
+        assert_eq!(
+            weighted(&dir.path().join("b.jsonl=3")).unwrap(),
+            (dir.path().join("b.jsonl"), 3)
+        );
+        for once in ["b.jsonl", "a=b"].map(|name| dir.path().join(name)) {
+            assert_eq!(weighted(&once).unwrap(), (once, 1));
+        }
+        for wrong in ["b.jsonl=0", "b.jsonl=0.5", "b.jsonl=-1"] {
+            assert!(
+                weighted(&dir.path().join(wrong)).unwrap_err().to_string().contains("whole number")
+            );
+        }
         let empty = tempfile::tempdir().unwrap();
         assert!(expand(empty.path()).unwrap_err().to_string().contains("no data files"));
     }
@@ -412,7 +424,7 @@ mod tests {
         let source = Source::read(&path, &options).unwrap();
         let Content::Records { records, .. } = source.content else { panic!("records") };
         assert_eq!(records.len(), 1);
-        let places = [":1: cannot tell", ":3:2: is not", ":4: is not a record"];
+        let places = [":1: cannot tell", ":3: column 2: is not", ":4: is not a record"];
         for (bad, place) in source.bad.iter().zip(places) {
             assert!(bad.contains(place), "{place} in {bad}");
         }

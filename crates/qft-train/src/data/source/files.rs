@@ -7,6 +7,26 @@ use std::path::{Path, PathBuf};
 /// Endings of the files that are taken from a folder.
 const ENDINGS: [&str; 8] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet", "txt", "text"];
 
+/// The most times that data is taken in a pass.
+const MAX_TIMES: usize = 1000;
+
+/// A path, and how often what it holds is taken in each pass: `chats.jsonl=2` is taken twice.
+///
+/// Errors: a number that is none of times.
+pub(in super::super) fn weighted(given: &Path) -> Result<(PathBuf, usize)> {
+    let once = || Ok((given.to_path_buf(), 1));
+    let text = given.to_str().filter(|_| !given.exists());
+    let Some((path, times)) = text.and_then(|text| text.rsplit_once('=')) else { return once() };
+    match times.parse::<usize>() {
+        Ok(times @ 1..=MAX_TIMES) => Ok((path.into(), times)),
+        _ if times.parse::<f64>().is_err() => once(),
+        _ => bail!(
+            "--data: {}: how often data is taken is a whole number from 1 to {MAX_TIMES}, as in chats.jsonl=2",
+            given.display()
+        ),
+    }
+}
+
 /// The files that `given` names, in the order of their names.
 ///
 /// Errors: a folder without data files; a pattern that finds nothing.

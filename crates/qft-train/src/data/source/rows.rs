@@ -22,7 +22,7 @@ pub(super) fn of_array(path: &Path, text: &str) -> Result<Vec<Row>> {
 }
 
 /// The JSON value of each line. A file with one object over many lines is one record.
-pub(super) fn of_lines(path: &Path, text: &str) -> Vec<Row> {
+pub(super) fn of_lines(text: &str) -> Vec<Row> {
     let mut rows = Vec::new();
     for (i, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
@@ -36,10 +36,8 @@ pub(super) fn of_lines(path: &Path, text: &str) -> Vec<Row> {
         let value = value.map_err(|error: serde_json::Error| {
             let column = error.column();
             let message = format!(
-                "{}:{}:{column}: is not a JSON object on one line, which each line of a .jsonl file is; mend it, or \
+                "column {column}: is not a JSON object on one line, which each line of a .jsonl file is; mend it, or \
                  give --format text for plain text (near `{}`)",
-                path.display(),
-                i + 1,
                 excerpt(line, column.saturating_sub(20)..column + 20)
             );
             Error::from(error).context(message)
