@@ -1,5 +1,6 @@
 //! Text into the model's token ids and back.
 
+mod added;
 mod folder;
 mod growth;
 mod guard;
@@ -9,8 +10,10 @@ pub use stream::TextStream;
 
 use crate::config::LlamaConfig;
 use crate::error::Error;
+use folder::ChatTemplates;
 use growth::Rules;
 use guard::guarded;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The tokenizer of a model's folder.
@@ -21,7 +24,16 @@ pub struct Tokenizer {
     vocab_size: usize,
     bos: Option<u32>,
     eos: Vec<u32>,
-    chat_template: Option<String>,
+    unknown: Option<u32>,
+    around: Around,
+    templates: ChatTemplates,
+}
+
+/// The tokens that the tokenizer puts around a text.
+#[derive(Debug, Default)]
+struct Around {
+    before: Vec<u32>,
+    after: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -44,20 +56,32 @@ impl Tokenizer {
             expected: "an object with the tokenizer",
             source,
         })?;
-        let inner = guarded(&path, "read the file", || {
+        let (mut inner, around) = guarded(&path, "read the file", || {
             rules.check()?;
             let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
             inner.with_padding(None);
             inner.with_truncation(None)?;
-            Ok(inner)
+            let around = around(&inner)?;
+            // It may also cut blanks off the places of tokens, which are looked for.
+            inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+            Ok((inner, around))
         })?;
+        added::complete(dir, &mut inner)?;
 
         let special = folder::special_tokens(dir, config, |text| inner.token_to_id(text))?;
-        let chat_template = folder::chat_template(dir)?;
-        let vocab_size = config.vocab_size;
-        let tokenizer =
-            Self { path, inner, vocab_size, bos: special.bos, eos: special.eos, chat_template };
+        let tokenizer = Self {
+            path,
+            inner,
+            vocab_size: config.vocab_size,
+            bos: special.bos,
+            eos: special.eos,
+            unknown: special.unknown,
+            around,
+            templates: folder::chat_templates(dir)?,
+        };
         tokenizer.check(tokenizer.bos.as_slice())?;
+        tokenizer.check(&tokenizer.around.before)?;
+        tokenizer.check(&tokenizer.around.after)?;
         tokenizer.check(&tokenizer.eos)?;
         Ok(tokenizer)
     }
@@ -70,6 +94,17 @@ impl Tokenizer {
         let ids = guarded(&self.path, "encode a text", encode)?.get_ids().to_vec();
         self.check(&ids)?;
         Ok(ids)
+    }
+
+    /// As [`Tokenizer::encode`], with the bytes of the text that each token stands for.
+    ///
+    /// Errors: those of [`Tokenizer::encode`].
+    pub fn encode_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), Error> {
+        let encode = || self.inner.encode(text, false);
+        let encoding = guarded(&self.path, "encode a text", encode)?;
+        let ids = encoding.get_ids().to_vec();
+        self.check(&ids)?;
+        Ok((ids, encoding.get_offsets().iter().map(|&(start, end)| start..end).collect()))
     }
 
     /// Decodes `ids`, special tokens included. Bytes that are not UTF-8 become U+FFFD, and ids that the
@@ -97,7 +132,22 @@ impl Tokenizer {
         TextStream::new(self, prompt)
     }
 
-    /// The token that begins a sequence.
+    /// The tokens that the tokenizer puts before a text: what its post-processor does, whatever `bos` is.
+    pub fn before_text(&self) -> &[u32] {
+        &self.around.before
+    }
+
+    /// The tokens that the tokenizer puts after a text.
+    pub fn after_text(&self) -> &[u32] {
+        &self.around.after
+    }
+
+    /// The token for what the tokenizer cannot spell.
+    pub fn unknown(&self) -> Option<u32> {
+        self.unknown
+    }
+
+    /// The token that begins a sequence, for chat templates.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
@@ -129,7 +179,12 @@ impl Tokenizer {
 
     /// The Jinja template for conversations, if the model has one.
     pub fn chat_template(&self) -> Option<&str> {
-        self.chat_template.as_deref()
+        self.templates.default.as_deref()
+    }
+
+    /// The Jinja template for conversations with tools, if the model has another one for these.
+    pub fn chat_template_with_tools(&self) -> Option<&str> {
+        self.templates.with_tools.as_deref()
     }
 
     fn check(&self, ids: &[u32]) -> Result<(), Error> {
@@ -144,4 +199,18 @@ impl Tokenizer {
             vocab_size: self.vocab_size,
         })
     }
+}
+
+/// What a tokenizer puts around a text.
+fn around(tokenizer: &tokenizers::Tokenizer) -> tokenizers::Result<Around> {
+    let text = "a";
+    let bare = tokenizer.encode_fast(text, false)?;
+    let whole = tokenizer.encode_fast(text, true)?;
+    let (bare, whole) = (bare.get_ids(), whole.get_ids());
+    let place =
+        (0..=whole.len().saturating_sub(bare.len())).find(|&i| whole[i..].starts_with(bare));
+    Ok(place.map_or_else(Around::default, |place| Around {
+        before: whole[..place].to_vec(),
+        after: whole[place + bare.len()..].to_vec(),
+    }))
 }

@@ -230,3 +230,71 @@ fn names_files_that_are_absent_or_broken() {
     assert!(matches!(error, Error::Json { .. }), "{error}");
     assert!(error.to_string().contains("tokenizer_config.json"), "{error}");
 }
+
+/// Tokens that stand beside `tokenizer.json` are one id each; one that would get another id is refused by name.
+#[test]
+fn tokens_beside_the_file_are_tokens() {
+    let source = qft_testing::material::stories260k();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(source.join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("added_tokens.json", r#"{"<|a|>": 512}"#);
+    write(
+        "tokenizer_config.json",
+        r#"{"added_tokens_decoder": {"513": {"content": "<|b|>", "special": true}},
+            "additional_special_tokens": ["<|c|>", {"content": "<|a|>"}]}"#,
+    );
+    let tokenizer = Tokenizer::from_dir(dir.path(), &any_vocab()).unwrap();
+    assert_eq!(tokenizer.encode("<|c|><|b|><|a|>").unwrap(), [514, 513, 512]);
+    assert_eq!(tokenizer.decode(&[512, 514]).unwrap(), "<|a|><|c|>");
+    // Beyond the embedding: only where it is used.
+    let small = LlamaConfig { vocab_size: 514, ..any_vocab() };
+    let tokenizer = Tokenizer::from_dir(dir.path(), &small).unwrap();
+    assert!(tokenizer.encode("<|b|>").is_ok());
+    assert!(tokenizer.encode("<|c|>").unwrap_err().to_string().contains("<|c|>"));
+    write("added_tokens.json", r#"{"<|a|>": 600}"#);
+    let error = Tokenizer::from_dir(dir.path(), &any_vocab()).unwrap_err();
+    let told = std::error::Error::source(&error).unwrap().to_string();
+    assert!(told.contains("`<|b|>`") && told.contains("513"), "{told}");
+}
+
+/// What the tokenizer puts around a text is what its own encoding with special tokens has there.
+#[test]
+fn special_tokens_stand_where_the_tokenizer_puts_them() {
+    let Some((golden, folders)) = golden() else { return };
+    for (name, dir) in folders {
+        let (tokenizer, reference) = (open(&dir), &golden["tokenizers"][&name]);
+        for (i, text) in golden["texts"].as_array().unwrap().iter().enumerate() {
+            let (bare, places) = tokenizer.encode_with_places(text.as_str().unwrap()).unwrap();
+            assert_eq!(places.len(), bare.len());
+            assert!(places.is_sorted_by_key(|place| place.start), "{name}: {places:?}");
+            let whole = [tokenizer.before_text(), &bare, tokenizer.after_text()].concat();
+            assert_eq!(whole, ids(&reference["ids_special"][i]), "{name}: {text}");
+        }
+    }
+}
+
+/// Of named templates, the one for tools is another.
+#[test]
+fn templates_by_name() {
+    let source = qft_testing::material::stories260k();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(source.join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let templates = || {
+        let tokenizer = Tokenizer::from_dir(dir.path(), &any_vocab()).unwrap();
+        let own = |template: Option<&str>| template.map(str::to_string);
+        (own(tokenizer.chat_template()), own(tokenizer.chat_template_with_tools()))
+    };
+    assert_eq!(templates(), (None, None));
+    write(
+        "tokenizer_config.json",
+        r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]}"#,
+    );
+    assert_eq!(templates(), (Some("d".into()), Some("t".into())));
+    write("chat_template.jinja", "j");
+    assert_eq!(templates(), (Some("j".into()), None));
+    std::fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
+    write("additional_chat_templates/tool_use.jinja", "u");
+    assert_eq!(templates(), (Some("j".into()), Some("u".into())));
+}

@@ -128,6 +128,8 @@ from_foreign!(
     std::io::Error,
     serde_json::Error,
     toml::de::Error,
+    csv::Error,
+    parquet::errors::ParquetError,
     minijinja::Error,
 );
 

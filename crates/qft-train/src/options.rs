@@ -16,7 +16,10 @@ pub mod step;
 pub mod training;
 mod value;
 
-pub use data::{BuiltIn, DataFormat, LayoutOptions, ReadingOptions, TemplateChoice, TrainOn};
+pub use data::{
+    BuiltIn, DataFormat, FieldName, LayoutOptions, OnBadRecord, ReadingArgs, ReadingOptions,
+    TemplateChoice, TooLong, TrainOn,
+};
 pub use eval::{EvalArgs, EvalOptions};
 pub use files::{FileOptions, HeldOut};
 pub use finetune::{FinetuneArgs, FinetuneOptions};

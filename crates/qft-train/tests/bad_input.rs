@@ -190,9 +190,8 @@ fn a_tokenizer_of_another_model() {
 fn configurations_that_cannot_be_honoured() {
     for (key, value) in [
         ("model_type", json!("gpt2")),
-        ("attention_bias", json!(true)),
         ("hidden_act", json!("gelu")),
-        ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0})),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 0.5})),
         ("num_attention_heads", json!(0)),
         ("hidden_size", json!(-1)),
         ("intermediate_size", json!(173)),
@@ -250,7 +249,7 @@ fn options_that_exclude_each_other() {
         (&[&data, "--val-split=0.1"], &["--eval-data and --val-split cannot be used together"]),
         (&["--optimizer=adamw"], &["--optimizer adamw", "--states f32"]),
         (&["--states=f32", "--rounding=nearest"], &["--rounding", "--states f32"]),
-        (&["--states=f32", "--compute=int8"], &["--compute int8", "--states f32"]),
+        (&["--states=f32", "--compute=int8"], &["--compute", "--states f32"]),
         (&["--states=f32", "--gradients=stored"], &["--gradients stored"]),
         (&["--shuffle", "--no-shuffle"], &["--shuffle", "--no-shuffle", "cannot be used with"]),
         (&["--eval-every=2"], &["--eval-every", "there is no held-out data"]),

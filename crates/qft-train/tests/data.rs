@@ -3,10 +3,8 @@
 use qft_llama::{Batch, IGNORE, LlamaConfig, Tokenizer};
 use qft_train::chat::{ChatTemplate, Conversation, SpecialTexts, TRAINING_DATE};
 use qft_train::data::source::Content;
-use qft_train::data::{Dataset, Documents, Order, Reader, Record, Source};
-use qft_train::options::ReadingOptions;
-use qft_train::options::{BuiltIn, TemplateChoice};
-use qft_train::options::{DataFormat, TrainOn};
+use qft_train::data::{Dataset, Documents, ModelTemplates, Order, Reader, Record, Source};
+use qft_train::options::{BuiltIn, DataFormat, ReadingArgs, ReadingOptions, TemplateChoice};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -55,13 +53,16 @@ const INSTRUCT: [(&str, usize, DataFormat); 10] = [
 ];
 
 fn options(template: TemplateChoice) -> ReadingOptions {
-    ReadingOptions { format: DataFormat::Auto, template, train_on: TrainOn::Completion }
+    ReadingArgs { template: Some(template), ..Default::default() }.resolve()
 }
 
 fn reader<'a>(tokenizer: &'a Tokenizer, options: &'a ReadingOptions, seq_len: usize) -> Reader<'a> {
     Reader {
         encoder: tokenizer,
-        chat_template: tokenizer.chat_template(),
+        templates: ModelTemplates {
+            default: tokenizer.chat_template(),
+            with_tools: tokenizer.chat_template_with_tools(),
+        },
         options,
         seq_len,
         vocab_size: tokenizer.vocab_size(),
@@ -79,7 +80,9 @@ fn learned(documents: &Documents, document: usize) -> Vec<Vec<u32>> {
 fn every_instruct_file_is_read() {
     let Some(data) = shared() else { return };
     for (name, count, expected) in INSTRUCT {
-        let source = Source::read(&data.join("instruct").join(name), DataFormat::Auto).unwrap();
+        let source =
+            Source::read(&data.join("instruct").join(name), &options(TemplateChoice::Auto))
+                .unwrap();
         let Content::Records { format, records } = source.content else {
             panic!("{name} holds records")
         };
@@ -119,7 +122,11 @@ fn both_forms_of_a_conversation_give_the_same_tokens() {
         let sharegpt = reader.read(&[data.join("instruct/sharegpt/oasst1_en.json")]).unwrap();
         let messages = reader.read(&[data.join("instruct/messages/oasst1_en.jsonl")]).unwrap();
         assert!(sharegpt == messages, "{name}: tokens differ");
-        assert_eq!(sharegpt.len() + sharegpt.counts.dropped, 373, "{name}");
+        assert_eq!(
+            sharegpt.len() + sharegpt.counts.dropped + sharegpt.counts.too_long,
+            373,
+            "{name}"
+        );
     }
 }
 
@@ -128,7 +135,8 @@ fn both_forms_of_a_conversation_give_the_same_tokens() {
 fn only_the_assistant_is_learned() {
     let Some(data) = shared() else { return };
     let file = data.join("instruct/messages/kto_mix_en.jsonl");
-    let Content::Records { records, .. } = Source::read(&file, DataFormat::Auto).unwrap().content
+    let Content::Records { records, .. } =
+        Source::read(&file, &options(TemplateChoice::Auto)).unwrap().content
     else {
         panic!("the file holds records")
     };
@@ -177,10 +185,11 @@ fn every_instruct_file_becomes_tokens_with_every_template() {
         // All files with the model's template, one of each format with the others.
         let step = if template == TemplateChoice::Auto { 1 } else { 4 };
         for (name, count, _) in INSTRUCT.into_iter().skip(step / 4).step_by(step) {
-            let reader = reader(&tokenizer, &options, 1024);
+            let reader = reader(&tokenizer, &options, 4096);
             let documents = reader.read(&[data.join("instruct").join(name)]).unwrap();
             assert_eq!(documents.counts.read, count, "{name} {template:?}");
-            assert_eq!(documents.len() + documents.counts.dropped, count, "{name} {template:?}");
+            let left_out = documents.counts.dropped + documents.counts.too_long;
+            assert_eq!(documents.len() + left_out, count, "{name} {template:?}");
             assert!(documents.len() * 10 > count * 9, "{name} {template:?}: {documents}");
             let target_tokens = documents.target_tokens();
             assert!(target_tokens > 0 && target_tokens < documents.tokens(), "{name}");
@@ -244,7 +253,7 @@ fn windows_are_those_of_the_reference_figures() {
 fn packed_rows_are_nearly_full_and_hold_every_document() {
     let Some(data) = shared() else { return };
     let tokenizer = tokenizer(&data.join("tokenizers/llama-32k-spm"));
-    let options = options(TemplateChoice::Auto);
+    let options = options(TemplateChoice::BuiltIn(BuiltIn::Chatml));
     let reader = reader(&tokenizer, &options, 1024);
     let files = INSTRUCT.map(|(name, ..)| data.join("instruct").join(name));
     let documents = reader.read(&files).unwrap();

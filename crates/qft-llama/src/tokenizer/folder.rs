@@ -11,6 +11,7 @@ use std::path::Path;
 pub(super) struct SpecialTokens {
     pub(super) bos: Option<u32>,
     pub(super) eos: Vec<u32>,
+    pub(super) unknown: Option<u32>,
 }
 
 /// Collects begin and end tokens: by text from `tokenizer_config.json` or `special_tokens_map.json`, by id from
@@ -21,9 +22,10 @@ pub(super) fn special_tokens(
     config: &LlamaConfig,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<SpecialTokens, Error> {
-    let (mut bos, mut eos) = (Vec::new(), Vec::new());
+    let (mut bos, mut eos, mut unknown) = (Vec::new(), Vec::new(), None);
     for file in ["tokenizer_config.json", "special_tokens_map.json"] {
         let map = read_object(&dir.join(file))?;
+        unknown = unknown.or(map.get("unk_token").and_then(token_text).and_then(&id_of));
         for (key, found) in [("bos_token", &mut bos), ("eos_token", &mut eos)] {
             let Some(text) = map.get(key).and_then(token_text) else { continue };
             match id_of(text) {
@@ -50,34 +52,54 @@ pub(super) fn special_tokens(
     eos.extend(&config.eos_token_ids);
     let mut seen = HashSet::new();
     eos.retain(|&id| seen.insert(id));
-    Ok(SpecialTokens { bos: bos.first().copied(), eos })
+    Ok(SpecialTokens { bos: bos.first().copied(), eos, unknown })
 }
 
-/// The chat template: `chat_template.jinja`, or `chat_template` of `tokenizer_config.json`, which is a text or a
-/// list of named texts; of a list, the one named `default`, else the first.
-pub(super) fn chat_template(dir: &Path) -> Result<Option<String>, Error> {
+/// The chat templates of a model.
+#[derive(Debug, Default)]
+pub(super) struct ChatTemplates {
+    pub(super) default: Option<String>,
+    /// For conversations with tools, if that is another.
+    pub(super) with_tools: Option<String>,
+}
+
+/// The name of a template for conversations with tools.
+const WITH_TOOLS: &str = "tool_use";
+
+/// The chat template: `chat_template.jinja`, with others in `additional_chat_templates`, or `chat_template` of
+/// `tokenizer_config.json`, which is a text or a list of named texts; of a list, the one named `default`, else the
+/// first.
+pub(super) fn chat_templates(dir: &Path) -> Result<ChatTemplates, Error> {
     let file = dir.join("chat_template.jinja");
     if let Some(text) = read_if_present(&file)? {
-        return Ok(Some(text));
+        let other = dir.join("additional_chat_templates").join(format!("{WITH_TOOLS}.jinja"));
+        return Ok(ChatTemplates { default: Some(text), with_tools: read_if_present(&other)? });
     }
     let map = read_object(&dir.join("tokenizer_config.json"))?;
-    let text = match map.get("chat_template") {
+    let text = |entry: &Value| entry.get("template").and_then(Value::as_str).map(str::to_string);
+    Ok(match map.get("chat_template") {
         Some(Value::Array(list)) => {
-            let named =
-                |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
-            list.iter().find(named).or(list.first()).and_then(|entry| entry.get("template"))
+            let named = |name: &str| {
+                list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))
+            };
+            ChatTemplates {
+                default: named("default").or(list.first()).and_then(text),
+                with_tools: named(WITH_TOOLS).and_then(text),
+            }
         }
-        other => other,
-    };
-    Ok(text.and_then(Value::as_str).map(str::to_string))
+        Some(Value::String(text)) => {
+            ChatTemplates { default: Some(text.clone()), with_tools: None }
+        }
+        _ => ChatTemplates::default(),
+    })
 }
 
 /// A special token is a text, or an object with the text as `content`.
-fn token_text(value: &Value) -> Option<&str> {
+pub(super) fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
+pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
     let Some(text) = read_if_present(path)? else { return Ok(Map::new()) };
     serde_json::from_str(&text).map_err(|source| Error::Json {
         path: path.to_path_buf(),

@@ -16,11 +16,16 @@ pub(super) fn source(template: BuiltIn) -> &'static str {
 /// The prompt of Stanford Alpaca; further turns follow under the same headings. A message may hold `instruction` and
 /// `input` apart from `content`.
 const ALPACA: &str = r#"
+{%- if tools %}
+    {{- raise_exception('it has no place for `tools`; give --template chatml, or take them out of the records') }}
+{%- endif %}
 {%- for message in messages %}
     {%- if message.role == 'system' %}
         {{- message.content + '\n\n' }}
     {%- elif message.role == 'assistant' %}
-        {{- '### Response:\n' + message.content + eos_token + '\n\n' }}
+        {{- '### Response:\n' + (message.content or '') + eos_token + '\n\n' }}
+    {%- elif message.role == 'tool' %}
+        {{- raise_exception('it has no place for answers of tools; give --template chatml') }}
     {%- else %}
         {%- if loop.first %}
             {%- if message.input %}
@@ -41,9 +46,34 @@ const ALPACA: &str = r#"
     {{- '### Response:\n' }}
 {%- endif %}"#;
 
+/// Tools stand in the system's turn, calls and answers in the tags that ChatML models use for them.
 const CHATML: &str = r#"
+{%- set start = '' %}
+{%- if messages and messages[0].role == 'system' %}
+    {%- set start = messages[0].content %}
+{%- endif %}
+{%- if tools %}
+    {{- '<|im_start|>system\n' + start + ('\n\n' if start else '') }}
+    {{- 'You can call the functions that are described between <tools> and </tools>:\n<tools>\n' }}
+    {%- for tool in tools %}
+        {{- tool | tojson + '\n' }}
+    {%- endfor %}
+    {{- '</tools>\nTo call one, write its name and its arguments as a JSON object:\n' }}
+    {{- '<tool_call>\n{"name": NAME, "arguments": ARGUMENTS}\n</tool_call><|im_end|>\n' }}
+{%- endif %}
 {%- for message in messages %}
-    {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+    {%- if message.role == 'tool' %}
+        {{- '<|im_start|>tool\n<tool_response>\n' + message.content + '\n</tool_response><|im_end|>\n' }}
+    {%- elif not (tools and loop.first and message.role == 'system') %}
+        {{- '<|im_start|>' + message.role + '\n' + (message.content or '') }}
+        {%- for call in message.tool_calls or [] %}
+            {%- set function = call.function or call %}
+            {{- '\n' if message.content or not loop.first }}
+            {{- '<tool_call>\n{"name": ' + function.name | tojson + ', "arguments": ' }}
+            {{- function.arguments | tojson + '}\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\n' }}
+    {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\n' }}
@@ -51,12 +81,17 @@ const CHATML: &str = r#"
 
 /// A system message stands within the first user's turn.
 const LLAMA2: &str = r#"
+{%- if tools %}
+    {{- raise_exception('it has no place for `tools`; give --template chatml, or take them out of the records') }}
+{%- endif %}
 {%- set ns = namespace(system='', first=true) %}
 {%- for message in messages %}
     {%- if message.role == 'system' %}
         {%- set ns.system = '<<SYS>>\n' + message.content + '\n<</SYS>>\n\n' %}
     {%- elif message.role == 'assistant' %}
-        {{- ' ' + message.content.strip() + ' ' + eos_token }}
+        {{- ' ' + (message.content or '').strip() + ' ' + eos_token }}
+    {%- elif message.role == 'tool' %}
+        {{- raise_exception('it has no place for answers of tools; give --template chatml') }}
     {%- else %}
         {%- if not ns.first %}
             {{- bos_token }}
@@ -67,16 +102,40 @@ const LLAMA2: &str = r#"
     {%- endif %}
 {%- endfor %}"#;
 
+/// Tools stand in the system's turn; a call is the JSON that LLaMA 3.1 writes.
 const LLAMA3: &str = r#"
+{%- set start = '' %}
+{%- if messages and messages[0].role == 'system' %}
+    {%- set start = messages[0].content.strip() %}
+{%- endif %}
+{%- if tools %}
+    {{- '<|start_header_id|>system<|end_header_id|>\n\n' + start + ('\n\n' if start else '') }}
+    {{- 'You can call these functions:\n\n' }}
+    {%- for tool in tools %}
+        {{- tool | tojson + '\n\n' }}
+    {%- endfor %}
+    {{- 'To call one, answer with {"name": NAME, "parameters": ARGUMENTS} and nothing else.<|eot_id|>' }}
+{%- endif %}
 {%- for message in messages %}
-    {%- set role = 'ipython' if message.role == 'tool' else message.role %}
-    {{- '<|start_header_id|>' + role + '<|end_header_id|>\n\n' + message.content.strip() + '<|eot_id|>' }}
+    {%- if not (tools and loop.first and message.role == 'system') %}
+        {%- set role = 'ipython' if message.role == 'tool' else message.role %}
+        {{- '<|start_header_id|>' + role + '<|end_header_id|>\n\n' + (message.content or '').strip() }}
+        {%- for call in message.tool_calls or [] %}
+            {%- set function = call.function or call %}
+            {{- '\n' if message.content or not loop.first }}
+            {{- '{"name": ' + function.name | tojson + ', "parameters": ' + function.arguments | tojson + '}' }}
+        {%- endfor %}
+        {{- '<|eot_id|>' }}
+    {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
 {%- endif %}"#;
 
 const NONE: &str = r#"
+{%- if tools %}
+    {{- raise_exception('it has no place for `tools`; give --template chatml, or take them out of the records') }}
+{%- endif %}
 {%- for message in messages %}
-    {{- message.content + (eos_token if message.role == 'assistant' else '\n') }}
+    {{- (message.content or '') + (eos_token if message.role == 'assistant' else '\n') }}
 {%- endfor %}"#;

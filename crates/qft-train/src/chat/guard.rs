@@ -3,6 +3,7 @@
 //! A list that holds another one twice, which holds another one twice, is small in memory and has no end as text. The
 //! engine charges for a text when it is written: here every value in the value is charged for before.
 
+use super::python;
 use minijinja::value::{Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
@@ -10,7 +11,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 const MAX_DEPTH: usize = 128;
 
 /// Filters that write values as text, or read them as one.
-const WRITING: [&str; 16] = [
+const WRITING: [&str; 15] = [
     "capitalize",
     "e",
     "escape",
@@ -19,7 +20,6 @@ const WRITING: [&str; 16] = [
     "join",
     "lines",
     "lower",
-    "pprint",
     "replace",
     "safe",
     "split",
@@ -34,18 +34,24 @@ pub(super) fn install(env: &mut Environment<'static>) {
     env.remove_global("debug");
     env.set_formatter(|out, state, value| {
         check(state, value)?;
-        minijinja::escape_formatter(out, state, value)
+        match python::text(value) {
+            Some(text) => minijinja::escape_formatter(out, state, &Value::from(text)),
+            None => minijinja::escape_formatter(out, state, value),
+        }
     });
     for name in WRITING {
         env.add_filter(name, move |state: &mut State, args: Rest<Value>| {
             args.iter().try_for_each(|arg| check(state, arg))?;
+            if let ("string", Some(text)) = (name, args.first().and_then(python::text)) {
+                return Ok(Value::from(text));
+            }
             charged(state, name, &args)
         });
     }
 }
 
 /// Calls a filter of the engine, at the cost of `state`.
-fn charged(state: &State, name: &str, args: &[Value]) -> Result<Value, Error> {
+pub(super) fn charged(state: &State, name: &str, args: &[Value]) -> Result<Value, Error> {
     let mut engine = Environment::new();
     engine.set_fuel(state.fuel_levels().map(|(_, left)| left));
     let mut inner = engine.empty_state();

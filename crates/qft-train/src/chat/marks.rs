@@ -13,34 +13,88 @@ pub(super) fn with_marks(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     let mut marked = false;
-    while let Some(start) = rest.find("{%") {
-        // Behind the beginning: `{%}` is not a whole tag.
-        let Some(len) = rest[start + 2..].find("%}") else { break };
-        let (tag, after) = (&rest[start + 2..start + 2 + len], start + 2 + len + 2);
-        let name = tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        let (open, mark) = match name {
-            "generation" => ("if true", BEGIN),
-            "endgeneration" => ("endif", END),
-            _ => {
-                out.push_str(&rest[..after]);
-                rest = &rest[after..];
-                continue;
-            }
-        };
-        let control = |c: Option<char>| match c {
-            Some('-') => "-",
-            Some('+') => "+",
-            _ => "",
-        };
-        let (left, right) = (control(tag.chars().next()), control(tag.chars().next_back()));
-        out.push_str(&rest[..start]);
-        // The outer blocks take over the tag's rules for white space on either side.
-        out.push_str(&format!("{{%{left} {open} %}}{{{{ '{mark}' }}}}{{% {open} {right}%}}"));
-        rest = &rest[after..];
-        marked = true;
+    while let Some(start) = rest.find('{') {
+        let (before, tag) = rest.split_at(start);
+        out.push_str(before);
+        let (tag, after) = tag.split_at(len_of(tag));
+        let blocks = rewritten(tag);
+        marked |= blocks.is_some();
+        out.push_str(blocks.as_deref().unwrap_or(tag));
+        rest = after;
     }
     out.push_str(rest);
     (out, marked)
+}
+
+/// Bytes of what begins with a brace: a comment, an expression, a tag, a raw block with what it holds, or a brace.
+fn len_of(text: &str) -> usize {
+    let up_to = |end: Option<usize>| end.map_or(text.len(), |end| end + 2);
+    match text.as_bytes().get(1) {
+        Some(b'#') => up_to(text.find("#}")),
+        Some(b'{') => up_to(unquoted(text, "}}")),
+        Some(b'%') => {
+            let tag = up_to(unquoted(text, "%}"));
+            if name_of(&text[..tag]) == "raw" { tag + end_of_raw(&text[tag..]) } else { tag }
+        }
+        _ => 1,
+    }
+}
+
+/// Where `end` stands outside texts in quotes, after the first two bytes.
+fn unquoted(text: &str, end: &str) -> Option<usize> {
+    let mut quote = None;
+    let mut escaped = false;
+    for (i, c) in text.char_indices().skip(2) {
+        match quote {
+            _ if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
+            Some(q) if c == q => quote = None,
+            Some(_) => {}
+            None if text[i..].starts_with(end) => return Some(i),
+            None if c == '"' || c == '\'' => quote = Some(c),
+            None => {}
+        }
+    }
+    None
+}
+
+/// Bytes up to the tag that ends a raw block.
+fn end_of_raw(text: &str) -> usize {
+    let tags = text.match_indices("{%").map(|(i, _)| i);
+    let mut ends = tags.filter(|&i| {
+        let name = text[i + 2..].trim_start_matches(['-', '+']).trim_start();
+        name.starts_with("endraw")
+    });
+    ends.next().unwrap_or(text.len())
+}
+
+/// The text of a tag between its ends.
+fn name_of(tag: &str) -> &str {
+    let inner = tag.strip_prefix("{%").and_then(|tag| tag.strip_suffix("%}"));
+    inner.unwrap_or_default().trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+')
+}
+
+/// Blocks that the engine knows in the place of a tag that begins or ends a marked one.
+fn rewritten(tag: &str) -> Option<String> {
+    // Names that are set within stay within, as in Jinja2.
+    let (block, mark) = match name_of(tag) {
+        "generation" => ("with", BEGIN),
+        "endgeneration" => ("endwith", END),
+        _ => return None,
+    };
+    let control = |c: Option<char>| match c {
+        Some('-') => "-",
+        Some('+') => "+",
+        _ => "",
+    };
+    let inner = &tag[2..tag.len() - 2];
+    let (left, right) = (control(inner.chars().next()), control(inner.chars().next_back()));
+    // The outer blocks take over the tag's rules for white space on either side.
+    let write = format!("{{{{ '{mark}' }}}}");
+    Some(match block {
+        "with" => format!("{{%{left} with %}}{write}{{% if true {right}%}}"),
+        _ => format!("{{%{left} endif %}}{write}{{% endwith {right}%}}"),
+    })
 }
 
 /// `text` without marks, and what stood between them.
@@ -74,6 +128,13 @@ mod tests {
         for source in
             ["", "{%", "{%}", "{%%}", "{%}%}", "a{%}{ b }}{% if c %}", "{% generation", "é{%é"]
         {
+            assert_eq!(with_marks(source), (source.to_string(), false), "{source}");
+        }
+        for source in [
+            "{{ '{% generation %}' }}",
+            "{# {% generation %} #}",
+            "{% raw %}{% generation %}{%- endraw %}",
+        ] {
             assert_eq!(with_marks(source), (source.to_string(), false), "{source}");
         }
         let (text, marked) = with_marks("{%}%}{% generation %}a{%- endgeneration +%}");

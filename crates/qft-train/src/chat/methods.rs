@@ -3,6 +3,7 @@
 //! The engine's companion knows the methods and charges for some: what is charged here is what a method goes through,
 //! and what it makes, where nothing else bounds them.
 
+use super::text_methods;
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
@@ -26,13 +27,30 @@ pub(super) fn call(
             "format" => check_format(state, text, args)?,
             // Each part is a value of its own, which takes more than its text.
             "split" | "splitlines" => state.consume_fuel(text.len() as u64 / 2)?,
+            "rsplit" => state.consume_fuel(text.len() as u64 / 2)?,
             "join" => go_through(state, args.first())?,
             _ => {}
         }
-    } else if method == "count" {
+        if let Some(result) = text_methods::call(text, method, args) {
+            return result;
+        }
+    } else if matches!(method, "count" | "index") {
         go_through(state, Some(value))?;
     }
+    match (method, value.kind()) {
+        // Values do not change, so a copy is the same.
+        ("copy", ValueKind::Seq | ValueKind::Map) => return Ok(value.clone()),
+        ("index", ValueKind::Seq) => return index(value, args),
+        _ => {}
+    }
     unknown_method_callback(state, value, method, args)
+}
+
+/// Where a value stands in a list.
+fn index(list: &Value, args: &[Value]) -> Result<Value, Error> {
+    let found = list.try_iter()?.position(|item| args.first() == Some(&item));
+    let missing = || Error::new(ErrorKind::InvalidOperation, "index: the list has no such value");
+    found.map(Value::from).ok_or_else(missing)
 }
 
 /// Charges for the values of a list: `[0] * n` is one that costs its template nothing.

@@ -63,7 +63,7 @@ impl JsonWriter<'_> {
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => self.out.push_str(&value.to_string()),
+            ValueKind::Number => self.out.push_str(&number(value)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
                 self.out.push('[');
@@ -142,6 +142,69 @@ impl JsonWriter<'_> {
     }
 }
 
+/// A number as Python writes it: of floats, those that are very large or small with an exponent.
+pub(super) fn number(value: &Value) -> String {
+    let plain = value.to_string();
+    let Ok(float) = f64::try_from(value.clone()) else { return plain };
+    if value.is_integer() {
+        return plain;
+    }
+    let size = float.abs();
+    if !size.is_finite() || size == 0.0 || (1e-4..1e16).contains(&size) {
+        return plain;
+    }
+    let scientific = format!("{float:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+}
+
+/// A value as Python writes it, where the engine writes it otherwise: one with such numbers in it.
+pub(super) fn text(value: &Value) -> Option<String> {
+    let plain = value.to_string();
+    let written = match value.kind() {
+        ValueKind::Number => number(value),
+        ValueKind::Seq | ValueKind::Map => {
+            let mut out = String::new();
+            write(&mut out, value).ok()?;
+            out
+        }
+        _ => return None,
+    };
+    (written != plain).then_some(written)
+}
+
+fn write(out: &mut String, value: &Value) -> Result<(), Error> {
+    let is_map = value.kind() == ValueKind::Map;
+    let (open, close) = match value.kind() {
+        ValueKind::Map => ('{', '}'),
+        ValueKind::Seq if !value.is_tuple() => ('[', ']'),
+        ValueKind::Number => {
+            out.push_str(&number(value));
+            return Ok(());
+        }
+        _ => {
+            // As the only element of a list, without its brackets.
+            let list = Value::from(vec![value.clone()]).to_string();
+            out.push_str(&list[1..list.len() - 1]);
+            return Ok(());
+        }
+    };
+    out.push(open);
+    for (i, item) in value.try_iter()?.enumerate() {
+        if i > 0 {
+            out.push_str(", ");
+        }
+        write(out, &item)?;
+        if is_map {
+            out.push_str(": ");
+            write(out, &value.get_item(&item)?)?;
+        }
+    }
+    out.push(close);
+    Ok(())
+}
+
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -160,12 +223,8 @@ const DAYS: [&str; 7] =
     ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
 /// `strftime` in UTC of `seconds` since 1970, for the codes that a date or a time of day needs; others stay as they
-/// are.
+/// are. A `-` before a code takes away the zeros and blanks that fill it up.
 pub(super) fn strftime(seconds: u64, format: &str) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (month_name, day_name) = (MONTHS[month as usize - 1], DAYS[(days % 7) as usize]);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
     let mut out = String::new();
     let mut chars = format.chars();
     while let Some(c) = chars.next() {
@@ -173,28 +232,73 @@ pub(super) fn strftime(seconds: u64, format: &str) -> String {
             out.push(c);
             continue;
         }
-        match chars.next() {
-            Some('Y') => out.push_str(&year.to_string()),
-            Some('y') => out.push_str(&format!("{:02}", year % 100)),
-            Some('m') => out.push_str(&format!("{month:02}")),
-            Some('d') => out.push_str(&format!("{day:02}")),
-            Some('e') => out.push_str(&format!("{day:2}")),
-            Some('B') => out.push_str(month_name),
-            Some('b' | 'h') => out.push_str(&month_name[..3]),
-            Some('A') => out.push_str(day_name),
-            Some('a') => out.push_str(&day_name[..3]),
-            Some('H') => out.push_str(&format!("{hour:02}")),
-            Some('I') => out.push_str(&format!("{:02}", (hour + 11) % 12 + 1)),
-            Some('M') => out.push_str(&format!("{minute:02}")),
-            Some('S') => out.push_str(&format!("{:02}", second % 60)),
-            Some('p') => out.push_str(if hour < 12 { "AM" } else { "PM" }),
-            Some('F') => out.push_str(&format!("{year}-{month:02}-{day:02}")),
-            Some('T') => out.push_str(&format!("{hour:02}:{minute:02}:{:02}", second % 60)),
-            Some('%') | None => out.push('%'),
-            Some(other) => out.extend(['%', other]),
+        let (flag, code) = match chars.next() {
+            Some('-') => ("-", chars.next()),
+            code => ("", code),
+        };
+        match code.and_then(|code| dated(seconds, code)) {
+            Some(text) if flag == "-" => {
+                let bare = text.trim_start_matches(['0', ' ']);
+                out.push_str(if bare.is_empty() { "0" } else { bare });
+            }
+            Some(text) => out.push_str(&text),
+            None => {
+                out.push('%');
+                out.push_str(flag);
+                out.extend(code);
+            }
         }
     }
     out
+}
+
+/// What a code of `strftime` stands for.
+fn dated(seconds: u64, code: char) -> Option<String> {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (month_name, day_name) = (MONTHS[month as usize - 1], DAYS[(days % 7) as usize]);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    // From 1, and from Sunday.
+    let (day_of_year, weekday) = (1 + day_of_year(year, month, day), (days + 4) % 7);
+    Some(match code {
+        'Y' => year.to_string(),
+        'y' => format!("{:02}", year % 100),
+        'm' => format!("{month:02}"),
+        'd' => format!("{day:02}"),
+        'e' => format!("{day:2}"),
+        'B' => month_name.into(),
+        'b' | 'h' => month_name[..3].into(),
+        'A' => day_name.into(),
+        'a' => day_name[..3].into(),
+        'j' => format!("{day_of_year:03}"),
+        'w' => weekday.to_string(),
+        'u' => (if weekday == 0 { 7 } else { weekday }).to_string(),
+        'U' => format!("{:02}", (day_of_year + 6 - weekday) / 7),
+        'W' => format!("{:02}", (day_of_year + 6 - (weekday + 6) % 7) / 7),
+        'H' => format!("{hour:02}"),
+        'I' => format!("{:02}", (hour + 11) % 12 + 1),
+        'M' => format!("{minute:02}"),
+        'S' => format!("{:02}", second % 60),
+        'p' => (if hour < 12 { "AM" } else { "PM" }).into(),
+        'F' => format!("{year}-{month:02}-{day:02}"),
+        'T' => format!("{hour:02}:{minute:02}:{:02}", second % 60),
+        '%' => "%".into(),
+        _ => return None,
+    })
+}
+
+/// Days of a year before a date.
+fn day_of_year(year: u64, month: u64, day: u64) -> u64 {
+    let lengths = month_lengths(year);
+    lengths.iter().take(month as usize - 1).sum::<u64>() + day - 1
+}
+
+fn is_leap(year: u64) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+fn month_lengths(year: u64) -> [u64; 12] {
+    [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 }
 
 /// Year, month and day of a day since 1970, by whole years and months.
@@ -202,16 +306,12 @@ fn civil(mut days: u64) -> (u64, u64, u64) {
     // 400 years of the calendar repeat.
     let mut year = 1970 + days / 146_097 * 400;
     days %= 146_097;
-    let leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
         year += 1;
     }
-    let february = 28 + u64::from(leap(year));
     let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+    for length in month_lengths(year) {
         if days < length {
             break;
         }
@@ -260,7 +360,9 @@ mod tests {
         ] {
             assert_eq!(strftime(seconds, "%a %d %b %Y %H:%M:%S %p"), text);
         }
-        assert_eq!(strftime(0, "%Q%%"), "%Q%");
+        assert_eq!(strftime(0, "%Q%%%-Q%"), "%Q%%-Q%");
+        assert_eq!(strftime(951_827_696, "%j %U %W %w %u %-d %-m %-I"), "060 09 09 2 2 29 2 12");
+        assert_eq!(strftime(0, "%-H %-S"), "0 0");
         assert!(!strftime(u64::MAX, "%F").is_empty());
     }
 }

@@ -18,7 +18,11 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let seq_len = options.step.seq_len(&folder.config)?;
     let folder = folder.for_sequences(seq_len);
     let documents = folder.reader(&options.reading, seq_len).read(&options.data)?;
+    let (counts, told) = (documents.counts, documents.to_string());
     let dataset = Dataset::new(documents, seq_len, false)?;
+    if !options.json {
+        write(format_args!("data: {told}"))?;
+    }
     let never = AtomicBool::new(false);
     let model = folder.load(&*ops, options.state.format(), &never, &mut |_, _| ())?;
     let pass = options.state.pass(0, Recompute::None);
@@ -37,6 +41,7 @@ pub fn run(options: &EvalOptions) -> Result<()> {
             "nll": nll,
             "perplexity": nll.exp(),
             "tokens": tokens,
+            "data": counts,
             "states": states,
             "compute": compute,
         });

@@ -1,11 +1,12 @@
 //! `qft generate`: continues a text, or answers a user's turn.
 
 use crate::chat::Conversation;
+use crate::data::encoder::at_start;
 use crate::error::{Context, Result};
 use crate::machine::Machine;
-use crate::options::{DataFormat, GenerateOptions, ReadingOptions, TrainOn};
+use crate::options::{DataFormat, GenerateOptions, ReadingArgs};
 use crate::run::ModelFolder;
-use crate::run::sample::{Ended, Generation, prompt_ids};
+use crate::run::sample::{Ended, Generation};
 use qft_llama::pass::Recompute;
 use qft_llama::sampling::TokenSampler;
 use std::io::{ErrorKind, Write};
@@ -17,18 +18,16 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
     let ops = Machine::open(options.machine)?.ops;
     let folder = ModelFolder::open(&options.model)?;
     let prompt = if options.chat {
-        let reading = ReadingOptions {
-            format: DataFormat::Messages,
-            template: options.template.clone(),
-            train_on: TrainOn::All,
-        };
+        let reading =
+            ReadingArgs { template: Some(options.template.clone()), ..Default::default() };
+        let reading = reading.resolve();
         let reader = folder.reader(&reading, folder.config.longest_sequence());
         let template = reader
             .template(DataFormat::Messages)?
             .context("--chat: there is no chat template; give --template")?;
         reader.prompt(&template, &Conversation::ask(&options.prompt))?
     } else {
-        prompt_ids(&folder.tokenizer, &options.prompt)?
+        at_start(&folder.tokenizer, &options.prompt)?
     };
     let tokens = prompt.len().saturating_add(options.max_new_tokens);
     let tokens = tokens.min(folder.config.longest_sequence());

@@ -9,7 +9,8 @@ use std::ops::Range;
 const TRAINED: u32 = 1 << 31;
 
 /// What became of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Counts {
     /// Texts, records and conversations that were read.
     pub read: usize,
@@ -17,7 +18,25 @@ pub struct Counts {
     pub truncated: usize,
     /// Documents without a token that counts in the loss: they were left out.
     pub dropped: usize,
+    /// Records that were left out because they are longer than a sequence.
+    pub too_long: usize,
+    /// Records that were left out because they cannot be read.
+    pub bad: usize,
+    /// Conversations with tools that the template does not write.
+    pub tools_unseen: usize,
+    /// Records, or turns of conversations, with something to learn.
+    pub samples: usize,
+    /// Of these, such that no token is learned by which generation stops.
+    pub endless: usize,
+    /// Tokens of these that are learned and stand for what the tokenizer cannot spell.
+    pub unknown: usize,
 }
+
+/// The problems that are told of records which were left out.
+const MAX_PROBLEMS: usize = 3;
+
+/// With more learned tokens than one in this many unknown to the tokenizer, it is told.
+const UNKNOWN_SHARE: usize = 50;
 
 /// Documents as token ids with a mark on those that count in the loss; 4 bytes a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +45,8 @@ pub struct Documents {
     starts: Vec<usize>,
     /// What became of the data.
     pub counts: Counts,
+    /// The first problems of records that were left out, each with its place.
+    problems: Vec<String>,
     /// A SHA-256 of the chat template that they were written with, as hexadecimal digits; absent if there was none.
     pub template: Option<String>,
     vocab_size: usize,
@@ -40,6 +61,7 @@ impl Documents {
             tokens: Vec::new(),
             starts,
             counts: Counts::default(),
+            problems: Vec::new(),
             template: None,
             vocab_size,
             seq_len,
@@ -68,6 +90,28 @@ impl Documents {
         self.tokens.extend(ids[..kept].iter().enumerate().map(marked));
         self.starts.push(self.tokens.len());
         Ok(())
+    }
+
+    /// Takes all documents from `first` on `times` times.
+    pub(super) fn repeat(&mut self, first: usize, times: usize) {
+        let (start, last) = (self.starts[first], self.len());
+        let tokens = self.tokens[start..].to_vec();
+        let lengths: Vec<usize> =
+            (first..last).map(|document| self.range(document).len()).collect();
+        for _ in 1..times {
+            self.tokens.extend(&tokens);
+            for length in &lengths {
+                self.starts.push(self.starts[self.starts.len() - 1] + length);
+            }
+        }
+    }
+
+    /// Counts a record that cannot be read; `problem` says why, with its place.
+    pub(super) fn bad(&mut self, problem: String) {
+        self.counts.bad += 1;
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(problem);
+        }
     }
 
     /// Notes the text of a template that documents are written with.
@@ -159,21 +203,66 @@ impl Documents {
 
 impl fmt::Display for Documents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { truncated, dropped, .. } = self.counts;
-        write!(
-            f,
-            "{} documents, {} tokens, {} of them learned",
-            self.len(),
-            self.tokens(),
-            self.target_tokens()
-        )?;
+        let Counts { truncated, dropped, too_long, bad, tools_unseen, .. } = self.counts;
+        let targets = self.target_tokens();
+        write!(f, "{} documents, {} tokens, {targets} of them learned", self.len(), self.tokens())?;
         if truncated > 0 {
             write!(f, "; {truncated} cut at {} tokens", self.seq_len)?;
+        }
+        if too_long > 0 {
+            write!(f, "; {too_long} left out, of more than {} tokens (--too-long)", self.seq_len)?;
         }
         if dropped > 0 {
             write!(f, "; {dropped} left out, having nothing to learn")?;
         }
-        Ok(())
+        if bad > 0 {
+            let more = if bad > self.problems.len() { " ..." } else { "" };
+            write!(
+                f,
+                "; {bad} left out that cannot be read ({}{more})",
+                self.problems.join(" | ")
+            )?;
+        }
+        if tools_unseen > 0 {
+            write!(
+                f,
+                "; {tools_unseen} with tools that the chat template does not write: the model learns to call what it \
+                 cannot see (give another --template, such as chatml)"
+            )?;
+        }
+        self.write_ends(f)?;
+        self.write_unknown(f, targets)
+    }
+}
+
+impl Documents {
+    fn write_ends(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { samples, endless, .. } = self.counts;
+        let remedy = "name the token that ends them in tokenizer_config.json or generation_config.json, or give another \
+                      --template";
+        match endless {
+            0 => Ok(()),
+            all if all == samples => write!(
+                f,
+                "; no answer ends with a token that generation stops at, so the model does not learn to stop ({remedy})"
+            ),
+            some => write!(
+                f,
+                "; {some} answers end without a token that generation stops at ({remedy})"
+            ),
+        }
+    }
+
+    fn write_unknown(&self, f: &mut fmt::Formatter<'_>, targets: usize) -> fmt::Result {
+        let unknown = self.counts.unknown;
+        if unknown.saturating_mul(UNKNOWN_SHARE) <= targets {
+            return Ok(());
+        }
+        write!(
+            f,
+            "; {unknown} learned tokens stand for what the tokenizer cannot spell: the model learns to write those \
+             (use a model whose tokenizer fits the language)"
+        )
     }
 }
 
@@ -195,6 +284,48 @@ mod tests {
     }
 
     #[test]
+    fn documents_are_taken_several_times() {
+        let mut documents = Documents::new(10, 5);
+        for ids in [[1, 2, 3].as_slice(), &[4, 5], &[6, 7, 8, 9]] {
+            documents.push(ids, |_| true).unwrap();
+        }
+        documents.repeat(1, 3);
+        let all: Vec<Vec<u32>> =
+            (0..documents.len()).map(|document| documents.targets(document).collect()).collect();
+        let (first, a, b) = (vec![2, 3], vec![5], vec![7, 8, 9]);
+        assert_eq!(all, [first, a.clone(), b.clone(), a.clone(), b.clone(), a, b]);
+        documents.repeat(7, 3);
+        assert_eq!(documents.len(), 7);
+    }
+
+    #[test]
+    fn what_became_of_the_data_is_told() {
+        let mut documents = Documents::new(10, 5);
+        documents.push(&[1, 2, 3], |_| true).unwrap();
+        for line in 1..5 {
+            documents.bad(format!("f.jsonl:{line}: no"));
+        }
+        documents.counts = Counts {
+            too_long: 2,
+            tools_unseen: 3,
+            samples: 4,
+            endless: 4,
+            unknown: 1,
+            ..documents.counts
+        };
+        let text = documents.to_string();
+        for told in [
+            "2 left out, of more than 5",
+            "4 left out that cannot be read (f.jsonl:1: no | ",
+            " ...)",
+            "3 with tools",
+        ] {
+            assert!(text.contains(told), "{text}");
+        }
+        assert!(text.contains("does not learn to stop") && text.contains("cannot spell"), "{text}");
+    }
+
+    #[test]
     fn documents_are_cut_masked_and_left_out() {
         let mut documents = Documents::new(10, 3);
         documents.push(&[1, 2, 3, 4, 5], |i| i != 2).unwrap();
@@ -206,7 +337,7 @@ mod tests {
         assert_eq!(documents.ids(0).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(documents.targets(0).collect::<Vec<_>>(), [2, IGNORE, 4]);
         assert_eq!(documents.targets(1).collect::<Vec<_>>(), [9]);
-        assert_eq!(documents.counts, Counts { read: 0, truncated: 2, dropped: 3 });
+        assert_eq!(documents.counts, Counts { truncated: 2, dropped: 3, ..Counts::default() });
         assert_eq!((documents.tokens(), documents.target_tokens()), (4, 3));
         let other = |marked: usize, second: &[u32]| {
             let mut documents = Documents::new(10, 3);

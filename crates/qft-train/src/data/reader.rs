@@ -1,15 +1,15 @@
 //! From files to documents: templates, tokens, and which of them count in the loss.
 
 use super::documents::Documents;
-use super::encoder::TextEncoder;
-use super::records::{Record, write_calls};
-use super::source::{Content, Source};
-use crate::chat::{ChatTemplate, Conversation, SpecialTexts, TRAINING_DATE};
-use crate::error::{Context, Result, bail, ensure};
-use crate::options::ReadingOptions;
-use crate::options::{BuiltIn, TemplateChoice};
-use crate::options::{DataFormat, TrainOn};
-use std::ops::Range;
+use super::encoder::{TextEncoder, at_start};
+use super::parallel::in_order;
+use super::records::Record;
+use super::sample::Sample;
+use super::source::{Content, Source, expand, weighted};
+use super::template::{ModelTemplates, Template};
+use crate::chat::{Conversation, Rendered, SpecialTexts};
+use crate::error::{Context, Result, bail};
+use crate::options::{DataFormat, OnBadRecord, ReadingOptions, TooLong, TrainOn};
 use std::path::PathBuf;
 
 /// Reads data for one model.
@@ -17,8 +17,8 @@ use std::path::PathBuf;
 pub struct Reader<'a> {
     /// The model's tokenizer.
     pub encoder: &'a dyn TextEncoder,
-    /// The model's own chat template.
-    pub chat_template: Option<&'a str>,
+    /// The model's own chat templates.
+    pub templates: ModelTemplates<'a>,
     /// How data is read.
     pub options: &'a ReadingOptions,
     /// Positions of a document at most.
@@ -29,29 +29,29 @@ pub struct Reader<'a> {
 
 /// Cuts the tokens of a long text into documents of `seq_len` positions, the last one shorter.
 ///
-/// With a BOS token each begins with it and predicts the `seq_len` tokens that follow. Without one, each begins with
-/// the last token that the one before predicted.
-pub fn windows(ids: &[u32], bos: Option<u32>, seq_len: usize) -> impl Iterator<Item = Vec<u32>> {
-    let seq_len = seq_len.max(1);
-    let (head, overlap) = match bos {
-        Some(bos) => (Some(bos), 0),
-        None => (None, 1),
-    };
+/// With `before`, the tokens that begin a text, each begins with them and predicts the tokens that follow. Without any,
+/// each begins with the last token that the one before predicted.
+pub fn windows(ids: &[u32], before: &[u32], seq_len: usize) -> impl Iterator<Item = Vec<u32>> {
+    let room = (seq_len + 1).saturating_sub(before.len().max(1)).max(1);
+    let overlap = usize::from(before.is_empty());
     let positions = ids.len().saturating_sub(overlap);
-    (0..positions.div_ceil(seq_len)).map(move |i| {
-        let end = ids.len().min((i + 1) * seq_len + overlap);
-        head.into_iter().chain(ids[i * seq_len..end].iter().copied()).collect()
+    (0..positions.div_ceil(room)).map(move |i| {
+        let end = ids.len().min((i + 1) * room + overlap);
+        before.iter().chain(&ids[i * room..end]).copied().collect()
     })
 }
 
 impl Reader<'_> {
     /// Reads all files.
     ///
-    /// Errors: those of [`Source::read`]; a record that cannot be rendered or tokenized, with its place.
+    /// Errors: those of [`Source::read`]; a record that cannot be rendered or tokenized, with its place, unless such
+    /// are left out.
     pub fn read(&self, files: &[PathBuf]) -> Result<Documents> {
-        let mut documents = Documents::new(self.vocab_size, self.seq_len);
-        for file in files {
-            self.add(&Source::read(file, self.options.format)?, &mut documents)?;
+        let mut documents = self.documents();
+        for (file, times) in expanded(files)? {
+            let before = documents.len();
+            self.add(&Source::read(&file, self.options)?, &mut documents)?;
+            documents.repeat(before, times);
         }
         Ok(documents)
     }
@@ -60,40 +60,91 @@ impl Reader<'_> {
     ///
     /// Errors: those of [`Reader::read`]; a fraction that leaves nothing on one side.
     pub fn read_split(&self, files: &[PathBuf], fraction: f64) -> Result<(Documents, Documents)> {
-        let mut train = Documents::new(self.vocab_size, self.seq_len);
-        let mut held_out = train.clone();
-        for file in files {
-            let (head, tail) = Source::read(file, self.options.format)?.split(fraction)?;
+        let (mut train, mut held_out) = (self.documents(), self.documents());
+        for (file, times) in expanded(files)? {
+            let (head, tail) = Source::read(&file, self.options)?.split(fraction)?;
+            let before = train.len();
             self.add(&head, &mut train)?;
+            train.repeat(before, times);
             self.add(&tail, &mut held_out)?;
         }
         Ok((train, held_out))
     }
 
+    fn documents(&self) -> Documents {
+        Documents::new(self.vocab_size, self.seq_len)
+    }
+
     /// Adds the documents of a source.
     ///
-    /// Errors: a record that cannot be rendered or tokenized, with its place.
+    /// Errors: a record that cannot be rendered or tokenized, with its place, unless such are left out.
     pub fn add(&self, source: &Source, documents: &mut Documents) -> Result<()> {
+        for problem in &source.bad {
+            documents.counts.read += 1;
+            documents.bad(problem.clone());
+        }
         match &source.content {
             Content::Text(text) => {
                 documents.counts.read += 1;
                 let place = || source.path.display().to_string();
-                let ids = self.encoder.encode(text).with_context(place)?;
-                self.add_windows(&ids, documents).with_context(place)
+                let mut sample = Sample::whole(self.encoder, text).with_context(place)?;
+                if !sample.ids.ends_with(self.encoder.after_text()) {
+                    self.encoder.after_text().iter().for_each(|&id| sample.end(id));
+                }
+                self.add_windows(&sample.ids, documents).with_context(place)
             }
             Content::Records { format, records } => {
                 let template = self.template(*format)?;
                 if let Some(template) = &template {
                     documents.add_template(&template.source);
                 }
-                for (place, record) in records {
-                    documents.counts.read += 1;
-                    self.add_record(record, template.as_ref(), documents)
-                        .with_context(|| place.name(&source.path))?;
-                }
-                Ok(())
+                let template = template.as_ref();
+                in_order(
+                    records,
+                    |(_, record)| self.samples(record, template),
+                    |(place, record), samples| {
+                        documents.counts.read += 1;
+                        let named = || place.name(&source.path);
+                        let samples = self.read_or_skip(samples.with_context(named), documents)?;
+                        self.add_samples(&samples, record, template, documents).with_context(named)
+                    },
+                )
             }
         }
+    }
+
+    /// The samples of a record; none of one that cannot be read and is left out.
+    fn read_or_skip(
+        &self,
+        samples: Result<Vec<Sample>>,
+        documents: &mut Documents,
+    ) -> Result<Option<Vec<Sample>>> {
+        match samples {
+            Err(error) if self.options.on_bad_record == OnBadRecord::Skip => {
+                documents.bad(format!("{error:#}"));
+                Ok(None)
+            }
+            samples => samples.map(Some),
+        }
+    }
+
+    /// Adds what a record became.
+    fn add_samples(
+        &self,
+        samples: &Option<Vec<Sample>>,
+        record: &Record,
+        template: Option<&Template>,
+        documents: &mut Documents,
+    ) -> Result<()> {
+        let Some(samples) = samples else { return Ok(()) };
+        if let (Record::Chat(talk), Some(template)) = (record, template) {
+            documents.counts.tools_unseen += usize::from(!template.shows_tools(talk));
+        }
+        if samples.is_empty() {
+            documents.counts.dropped += 1;
+        }
+        let is_text = matches!(record, Record::Text(_));
+        samples.iter().try_for_each(|sample| self.lay(sample, is_text, documents))
     }
 
     /// The template for conversations, or for prompts and completions of `format`; none where they are put together
@@ -101,55 +152,20 @@ impl Reader<'_> {
     ///
     /// Errors: a template that does not exist or is not valid.
     pub fn template(&self, format: DataFormat) -> Result<Option<Template>> {
-        let raw = match format {
-            DataFormat::JsonlText | DataFormat::Text => return Ok(None),
-            format => format == DataFormat::PromptCompletion,
-        };
-        let special = self.special_texts();
+        let is_token = |text: &str| Ok(self.encoder.encode(text)?.len() == 1);
         let choice = &self.options.template;
-        let built_in = match choice {
-            TemplateChoice::BuiltIn(BuiltIn::None) | TemplateChoice::Auto if raw => {
-                return Ok(None);
-            }
-            TemplateChoice::BuiltIn(template) => *template,
-            TemplateChoice::File(path) => {
-                let source = std::fs::read_to_string(path).with_context(|| {
-                    let names = BuiltIn::ALL.map(BuiltIn::name).join(", ");
-                    format!(
-                        "--template: `{}` cannot be read; give a Jinja file, or one of auto, model, {names}",
-                        path.display()
-                    )
-                })?;
-                let name = path.display().to_string();
-                let chat = ChatTemplate::new(&name, &source, special, TRAINING_DATE)?;
-                return Ok(Some(Template { chat, source, needs_bos: false }));
-            }
-            TemplateChoice::Auto | TemplateChoice::Model => match self.chat_template {
-                Some(source) => {
-                    let chat = ChatTemplate::new("of the model", source, special, TRAINING_DATE)?;
-                    let source = source.to_owned();
-                    return Ok(Some(Template { chat, source, needs_bos: false }));
-                }
-                None if *choice == TemplateChoice::Model => bail!(
-                    "--template model: the model's folder has no chat template (no chat_template.jinja, and \
-                     no chat_template in tokenizer_config.json); choose another, such as chatml"
-                ),
-                None if format == DataFormat::Alpaca => BuiltIn::Alpaca,
-                None => BuiltIn::Chatml,
-            },
-        };
-        let chat = ChatTemplate::built_in(built_in, special)?;
-        Ok(Some(Template { chat, source: built_in.name().to_owned(), needs_bos: true }))
+        Template::choose(choice, format, self.templates, self.special_texts(), is_token)
     }
 
     /// The tokens of `talk` up to where the assistant speaks next.
     ///
     /// Errors: the template refuses the conversation; the text cannot be tokenized.
     pub fn prompt(&self, template: &Template, talk: &Conversation) -> Result<Vec<u32>> {
-        let mut talk = talk.clone();
-        template.fit(&mut talk);
-        let text = template.chat.render(&talk, true)?;
-        Ok(self.with_bos(self.encoder.encode(&text)?, template.needs_bos))
+        let text = template.prompt(talk)?;
+        if template.needs_begin {
+            return at_start(self.encoder, &text);
+        }
+        self.encoder.encode(&text)
     }
 
     fn special_texts(&self) -> SpecialTexts {
@@ -160,16 +176,36 @@ impl Reader<'_> {
         }
     }
 
-    fn with_bos(&self, mut ids: Vec<u32>, needed: bool) -> Vec<u32> {
-        if let Some(bos) = self.encoder.bos().filter(|bos| needed && ids.first() != Some(bos)) {
-            ids.insert(0, bos);
+    /// Adds a sample, or what becomes of one that is too long.
+    fn lay(&self, sample: &Sample, is_text: bool, documents: &mut Documents) -> Result<()> {
+        if sample.targets().next().is_some() {
+            let (eos, unknown) = (self.encoder.eos(), self.encoder.unknown());
+            let counts = &mut documents.counts;
+            counts.samples += 1;
+            counts.endless += usize::from(!sample.targets().any(|id| eos.contains(&id)));
+            counts.unknown += sample.targets().filter(|&id| Some(id) == unknown).count();
         }
-        ids
+        let default = if is_text { TooLong::Split } else { TooLong::Drop };
+        match self.options.too_long.unwrap_or(default) {
+            TooLong::Drop if sample.positions() > self.seq_len => documents.counts.too_long += 1,
+            TooLong::Drop | TooLong::Cut => documents.push(&sample.ids, |i| sample.learned[i])?,
+            TooLong::Split if is_text => return self.add_windows(&sample.ids, documents),
+            TooLong::Split => {
+                for start in (0..sample.positions().max(1)).step_by(self.seq_len.max(1)) {
+                    let end = sample.ids.len().min(start + self.seq_len + 1);
+                    let part = sample.part(start..end);
+                    documents.push(&part.ids, |i| part.learned[i])?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn add_windows(&self, ids: &[u32], documents: &mut Documents) -> Result<()> {
         let before = (documents.len(), documents.counts.dropped);
-        for window in windows(ids, self.encoder.bos(), self.seq_len) {
+        let begin = self.encoder.before_text();
+        let ids = ids.strip_prefix(begin).unwrap_or(ids);
+        for window in windows(ids, begin, self.seq_len) {
             documents.push(&window, |_| true)?;
         }
         if before == (documents.len(), documents.counts.dropped) {
@@ -178,114 +214,75 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn add_record(
-        &self,
-        record: &Record,
-        template: Option<&Template>,
-        documents: &mut Documents,
-    ) -> Result<()> {
+    /// The samples that a record becomes.
+    fn samples(&self, record: &Record, template: Option<&Template>) -> Result<Vec<Sample>> {
         match (record, template) {
             (Record::Text(text), _) => {
-                let mut ids = self.encoder.encode(text)?;
-                if !ids.is_empty() {
-                    ids.extend(self.encoder.eos().first());
+                let mut sample = Sample::whole(self.encoder, text)?;
+                if sample.ids.is_empty() {
+                    return Ok(Vec::new());
                 }
-                self.add_windows(&ids, documents)
+                if let Some(&eos) = self.encoder.eos().first().filter(|_| !self.has_ended(text)) {
+                    sample.end(eos);
+                }
+                sample.begin(self.encoder);
+                Ok(vec![sample])
             }
             (Record::Completion { prompt, completion }, None) => {
                 let text = format!("{prompt}{completion}");
-                let learned = prompt.len()..text.len();
-                self.add_spans(&text, std::slice::from_ref(&learned), true, documents)
+                let all = self.options.train_on == TrainOn::All;
+                let start = if all { 0 } else { prompt.len() };
+                let learned = Vec::from_iter(std::iter::once(start..text.len()));
+                Ok(vec![self.sample(&Rendered { text, learned }, true)?])
             }
             (Record::Completion { prompt, completion }, Some(template)) => {
                 let mut talk = Conversation::ask(prompt);
                 let answer = serde_json::json!({ "role": "assistant", "content": completion });
                 talk.messages.push(answer);
-                self.add_chat(&talk, template, documents)
+                self.chat_samples(&talk, template)
             }
-            (Record::Chat(talk), Some(template)) => self.add_chat(talk, template, documents),
+            (Record::Chat(talk), Some(template)) => self.chat_samples(talk, template),
             (Record::Chat(_), None) => {
                 bail!("a conversation needs a chat template; give --template")
             }
         }
     }
 
-    fn add_chat(
-        &self,
-        talk: &Conversation,
-        template: &Template,
-        documents: &mut Documents,
-    ) -> Result<()> {
-        let mut talk = talk.clone();
-        template.fit(&mut talk);
-        if self.options.train_on == TrainOn::All {
-            let text = template.chat.render(&talk, false)?;
-            return self.add_spans(&text, &[], template.needs_bos, documents);
-        }
-        let rendered = template.chat.render_spans(&talk)?;
-        self.add_spans(&rendered.text, &rendered.assistant, template.needs_bos, documents)
+    fn chat_samples(&self, talk: &Conversation, template: &Template) -> Result<Vec<Sample>> {
+        let rendered = template.samples(talk, self.options.train_on)?;
+        rendered.iter().map(|rendered| self.sample(rendered, template.needs_begin)).collect()
     }
 
-    /// Adds a text of which `spans` are learned, or all. A token that reaches into a span from before it belongs to
-    /// the span: without it, the span's beginning would never be predicted.
-    fn add_spans(
-        &self,
-        text: &str,
-        spans: &[Range<usize>],
-        needs_bos: bool,
-        documents: &mut Documents,
-    ) -> Result<()> {
-        let ids = self.encoder.encode(text)?;
-        let token_at = |byte: usize| -> Result<usize> {
-            if byte >= text.len() {
-                return Ok(ids.len());
-            }
-            let before = text.get(..byte).context("a span ends within a character")?;
-            let prefix = self.encoder.encode(before)?;
-            Ok(prefix.iter().zip(&ids).take_while(|(a, b)| a == b).count())
-        };
-        let mut learned = vec![self.options.train_on == TrainOn::All; ids.len()];
-        for span in spans {
-            let (start, end) = (token_at(span.start)?, token_at(span.end)?);
-            ensure!(start <= end, "the tokenizer gives a longer text fewer tokens");
-            learned[start..end].fill(true);
+    /// A rendered record as tokens. The last word that is learned is followed by an end, which generation stops at.
+    fn sample(&self, rendered: &Rendered, needs_begin: bool) -> Result<Sample> {
+        let Rendered { text, learned } = rendered;
+        let mut sample = Sample::of_spans(self.encoder, text, learned)?;
+        let open = sample.learned.last() == Some(&true) && !self.has_ended(text);
+        if let Some(&eos) = self.encoder.eos().first().filter(|_| open) {
+            sample.end(eos);
         }
-        // The last word of the assistant is followed by an end, which generation stops at.
-        let last_is_learned = learned.last() == Some(&true);
-        let tail = ids.iter().rev().zip(learned.iter().rev()).take_while(|(_, learned)| **learned);
-        let ended = match self.options.train_on {
-            TrainOn::All => ids.iter().rev().take(4).any(|id| self.encoder.eos().contains(id)),
-            TrainOn::Completion => tail.map(|(id, _)| id).any(|id| self.encoder.eos().contains(id)),
-        };
-        let mut ids = ids;
-        if let Some(&eos) = self.encoder.eos().first().filter(|_| last_is_learned && !ended) {
-            ids.push(eos);
-            learned.push(true);
+        if needs_begin {
+            sample.begin(self.encoder);
         }
-        let shift = ids.len();
-        let ids = self.with_bos(ids, needs_bos);
-        let shift = ids.len() - shift;
-        documents.push(&ids, |i| i >= shift && learned[i - shift])
+        Ok(sample)
+    }
+
+    /// Whether a text ends in an end token, white space aside.
+    fn has_ended(&self, text: &str) -> bool {
+        let text = text.trim_end();
+        let ends = self.encoder.eos().iter().filter_map(|&id| self.encoder.token(id));
+        ends.filter(|end| !end.is_empty()).any(|end| text.ends_with(&end))
     }
 }
 
-/// A chat template, and whether the reader puts the token that begins a sequence before it.
-#[derive(Debug)]
-pub struct Template {
-    /// The template.
-    pub chat: ChatTemplate,
-    /// Its text, or the name of one that is built in.
-    pub source: String,
-    /// Built-in templates leave the first token to the reader; others write it themselves.
-    pub needs_bos: bool,
-}
-
-impl Template {
-    fn fit(&self, talk: &mut Conversation) {
-        if !self.chat.calls_tools() {
-            write_calls(talk);
-        }
+/// The files that are named, folders and patterns resolved, and how often each is taken.
+fn expanded(given: &[PathBuf]) -> Result<Vec<(PathBuf, usize)>> {
+    let mut files = Vec::new();
+    for given in given {
+        let (given, times) = weighted(given)?;
+        files.extend(expand(&given)?.into_iter().map(|file| (file, times)));
     }
+    Ok(files)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Records of instruction data: what the formats in use call their fields.
 
+use super::roles::Role;
 use crate::chat::Conversation;
-use crate::error::{Error, ErrorKind, Result, bail, ensure};
-use crate::options::DataFormat;
+use crate::error::{Context, Result, bail, ensure};
+use crate::options::{DataFormat, FieldName};
 use serde_json::{Map, Value, json};
 
 /// A record, whatever its format was.
@@ -49,6 +50,16 @@ pub fn detect(value: &Value) -> Result<DataFormat> {
     }
 }
 
+/// Gives the columns of a record the names of the fields that they are to be read as.
+pub fn rename(value: &mut Value, fields: &[FieldName]) {
+    let Value::Object(map) = value else { return };
+    for FieldName { field, column } in fields {
+        if let Some(value) = map.shift_remove(column) {
+            map.insert(field.clone(), value);
+        }
+    }
+}
+
 impl Record {
     /// From a record of `format`.
     ///
@@ -77,9 +88,9 @@ impl Record {
             );
         }
         match format {
-            DataFormat::Messages => messages(&mut map),
-            DataFormat::Sharegpt => sharegpt(&mut map),
-            DataFormat::Alpaca => alpaca(&map),
+            DataFormat::Messages => chat(&mut map, "messages"),
+            DataFormat::Sharegpt => chat(&mut map, "conversations"),
+            DataFormat::Alpaca => alpaca(&mut map),
             DataFormat::PromptCompletion => Ok(Self::Completion {
                 prompt: text(&map, "prompt")?.to_string(),
                 completion: text(&map, "completion")?.to_string(),
@@ -114,25 +125,21 @@ pub(super) fn write_calls(talk: &mut Conversation) {
 }
 
 /// `instruction`, `input` and `output`, with a `system` message and a `history` of earlier exchanges if there are any.
-fn alpaca(map: &Map<String, Value>) -> Result<Record> {
+fn alpaca(map: &mut Map<String, Value>) -> Result<Record> {
     let mut messages = Vec::new();
     if let Some(system) = optional(map, "system")? {
         messages.push(json!({ "role": "system", "content": system }));
     }
-    match map.get("history") {
-        None | Some(Value::Null) => {}
-        Some(Value::Array(history)) => {
-            for (i, exchange) in history.iter().enumerate() {
-                let Some([Value::String(asked), Value::String(answered)]) =
-                    exchange.as_array().map(Vec::as_slice)
-                else {
-                    bail!("`history[{i}]`: expected two texts, found {}", kind(exchange));
-                };
-                messages.push(json!({ "role": "user", "content": asked }));
-                messages.push(json!({ "role": "assistant", "content": answered }));
-            }
+    if map.get("history").is_some_and(|history| !history.is_null() && history != "") {
+        for (i, exchange) in list(map, "history")?.into_iter().enumerate() {
+            let Some([Value::String(asked), Value::String(answered)]) =
+                exchange.as_array().map(Vec::as_slice)
+            else {
+                bail!("`history[{i}]`: expected two texts, found {}", kind(&exchange));
+            };
+            messages.push(json!({ "role": "user", "content": asked }));
+            messages.push(json!({ "role": "assistant", "content": answered }));
         }
-        Some(other) => bail!("`history`: expected a list, found {}", kind(other)),
     }
     let instruction = text(map, "instruction")?;
     messages.push(match optional(map, "input")? {
@@ -148,43 +155,90 @@ fn alpaca(map: &Map<String, Value>) -> Result<Record> {
     Ok(Record::Chat(Conversation { messages, tools: None }))
 }
 
-/// `conversations` of `from` and `value`, with `system` and `tools` if there are any.
-fn sharegpt(map: &mut Map<String, Value>) -> Result<Record> {
+/// `conversations` or `messages`, with `tools` and a `system` message beside them if there are any.
+fn chat(map: &mut Map<String, Value>, field: &str) -> Result<Record> {
     let tools = tools(map)?;
     let mut messages = Vec::new();
     if let Some(system) = optional(map, "system")? {
         messages.push(json!({ "role": "system", "content": system }));
     }
-    for (i, turn) in list(map, "conversations")?.into_iter().enumerate() {
-        let Value::Object(turn) = turn else {
-            bail!("`conversations[{i}]`: expected an object, found {}", kind(&turn));
-        };
-        let place = |error| Error::new(ErrorKind::Data, format!("`conversations[{i}]`: {error}"));
-        let content = text(&turn, "value").map_err(place)?;
-        let from = text(&turn, "from").map_err(place)?;
-        messages.push(match from {
-            "human" | "user" => json!({ "role": "user", "content": content }),
-            "gpt" | "assistant" | "chatgpt" | "bing" | "bard" | "model" => {
-                json!({ "role": "assistant", "content": content })
-            }
-            "system" => json!({ "role": "system", "content": content }),
-            "observation" | "tool" | "function_response" => {
-                json!({ "role": "tool", "content": content })
-            }
-            "function_call" => match call(content) {
-                Some(call) => json!({
-                    "role": "assistant", "content": "", "tool_calls": [call], CALL_TEXT: content,
-                }),
-                None => json!({ "role": "assistant", "content": content }),
-            },
-            other => bail!(
-                "`conversations[{i}].from`: `{other}` is not a known role; known are human, gpt, system, \
-                 function_call and observation"
-            ),
-        });
+    let said = list(map, field)?;
+    ensure!(!said.is_empty(), "`{field}` is empty; remove the record");
+    for (i, said) in said.into_iter().enumerate() {
+        messages.push(message(said).with_context(|| format!("`{field}[{i}]`"))?);
     }
-    ensure!(!messages.is_empty(), "`conversations` is empty; remove the record");
     Ok(Record::Chat(Conversation { messages, tools }))
+}
+
+/// A message of `role` and `content`, or of `from` and `value`. What else it holds is kept for templates.
+fn message(value: Value) -> Result<Value> {
+    let Value::Object(mut message) = value else {
+        bail!("expected an object, found {}", kind(&value));
+    };
+    for (other, name) in [("from", "role"), ("value", "content")] {
+        match message.shift_remove(other) {
+            Some(value) if !message.contains_key(name) => {
+                message.insert(name.into(), value);
+            }
+            Some(value) => {
+                message.insert(other.into(), value);
+            }
+            None => {}
+        }
+    }
+    let role = Role::read(text(&message, "role")?).context("`role`")?;
+    let content = content(&message)?;
+    message.insert("role".into(), role.name().into());
+    match content {
+        Some(content) => {
+            let call = if role == Role::Call { call(&content) } else { None };
+            if let Some(call) = call {
+                message.insert("tool_calls".into(), json!([call]));
+                message.insert(CALL_TEXT.into(), content.into());
+                message.insert("content".into(), "".into());
+            } else {
+                message.insert("content".into(), content.into());
+            }
+        }
+        // As `transformers` has it: no key that holds nothing.
+        None => drop(message.shift_remove("content")),
+    }
+    learned(&message)?;
+    Ok(Value::Object(message))
+}
+
+/// The text of a message; none where calls to tools, or thoughts, come without words.
+fn content(message: &Map<String, Value>) -> Result<Option<String>> {
+    match message.get("content") {
+        Some(Value::Array(parts)) => {
+            let parts = parts.iter().enumerate().map(|(p, part)| {
+                let text = part.as_str().or_else(|| part.get("text").and_then(Value::as_str));
+                text.with_context(|| {
+                    format!("`content[{p}]`: is not text; only text can be learned")
+                })
+            });
+            Ok(Some(parts.collect::<Result<String>>()?))
+        }
+        None | Some(Value::Null) if message.get("tool_calls").is_some_and(Value::is_array) => {
+            Ok(None)
+        }
+        _ => Ok(Some(text(message, "content")?.to_string())),
+    }
+}
+
+/// Checks the fields that say whether a message is learned: `weight` of 0 or 1, `train` of true or false.
+fn learned(message: &Map<String, Value>) -> Result<()> {
+    match message.get("weight") {
+        None | Some(Value::Null) => {}
+        Some(weight) if [0.0, 1.0].map(Some).contains(&weight.as_f64()) => {}
+        Some(weight) => {
+            bail!("`weight`: expected 0 or 1, found {weight}; other weights are not supported")
+        }
+    }
+    match message.get("train") {
+        None | Some(Value::Null | Value::Bool(_)) => Ok(()),
+        Some(other) => bail!("`train`: expected true or false, found {}", kind(other)),
+    }
 }
 
 /// A call as `tool_calls` has it, if the text is one.
@@ -192,46 +246,6 @@ fn call(content: &str) -> Option<Value> {
     let call: Value = serde_json::from_str(content).ok()?;
     call.get("name")?;
     Some(json!({ "type": "function", "function": call }))
-}
-
-/// `messages` of `role` and `content`, with `tools` if there are any. What else a message holds is kept for templates.
-fn messages(map: &mut Map<String, Value>) -> Result<Record> {
-    let tools = tools(map)?;
-    let mut messages = list(map, "messages")?;
-    ensure!(!messages.is_empty(), "`messages` is empty; remove the record");
-    for (i, message) in messages.iter_mut().enumerate() {
-        let Value::Object(message) = message else {
-            bail!("`messages[{i}]`: expected an object, found {}", kind(message));
-        };
-        let place = |error| Error::new(ErrorKind::Data, format!("`messages[{i}]`: {error}"));
-        let role = text(message, "role").map_err(place)?;
-        // The newer names of the same roles.
-        let role = match role {
-            "developer" => "system",
-            "function" => "tool",
-            role => role,
-        }
-        .to_string();
-        let content = match message.get("content") {
-            Some(Value::Array(parts)) => {
-                let parts = parts.iter().enumerate().map(|(p, part)| {
-                    let text = part.get("text").and_then(Value::as_str);
-                    text.ok_or_else(|| {
-                        Error::new(ErrorKind::Data, format!(
-                            "`messages[{i}].content[{p}]`: is not text; only text can be learned"
-                        ))
-                    })
-                });
-                parts.collect::<Result<String>>()?
-            }
-            // Calls to tools come without words.
-            None | Some(Value::Null) if message.contains_key("tool_calls") => String::new(),
-            _ => text(message, "content").map_err(place)?.to_string(),
-        };
-        message.insert("role".into(), role.into());
-        message.insert("content".into(), content.into());
-    }
-    Ok(Record::Chat(Conversation { messages, tools }))
 }
 
 /// `tools`: a list, or the JSON text of one; each in the form that templates expect.
@@ -259,6 +273,10 @@ fn tools(map: &mut Map<String, Value>) -> Result<Option<Value>> {
 fn list(map: &mut Map<String, Value>, field: &str) -> Result<Vec<Value>> {
     match map.remove(field) {
         Some(Value::Array(list)) => Ok(list),
+        // As CSV has it.
+        Some(Value::String(text)) => serde_json::from_str(&text).with_context(|| {
+            format!("`{field}`: expected a list, found a text that is not the JSON of one")
+        }),
         other => bail!("`{field}`: expected a list, found {}", kind(&other.unwrap_or_default())),
     }
 }
@@ -334,13 +352,42 @@ mod tests {
             {"role": "assistant", "content": null, "tool_calls": []},
         ]}));
         assert_eq!(talk.messages[0]["content"], "ab");
-        assert_eq!(talk.messages[1]["content"], "");
+        assert_eq!(talk.messages[1].get("content"), None);
+    }
+
+    #[test]
+    fn roles_come_in_all_spellings() {
+        let messages: Vec<_> = ["Human", "GPT", "model", "developer", "function", " Assistant"]
+            .map(|role| json!({"role": role, "content": "x"}))
+            .into();
+        let talk = chat(json!({"messages": messages}));
+        let roles: Vec<_> = talk.messages.iter().map(|m| m["role"].as_str().unwrap()).collect();
+        assert_eq!(roles, ["user", "assistant", "assistant", "system", "tool", "assistant"]);
+        // Both formats' names of the fields in both.
+        let mixed = chat(json!({"messages": [{"from": "human", "value": "x", "weight": 1}]}));
+        assert_eq!(mixed.messages, [json!({"role": "user", "content": "x", "weight": 1})]);
+    }
+
+    #[test]
+    fn columns_of_other_names() {
+        let mut value = json!({"question": "a", "reply": "b", "prompt": "c"});
+        let fields = ["prompt=question", "completion=reply"].map(|name| name.parse().unwrap());
+        rename(&mut value, &fields);
+        let record = Record::Completion { prompt: "a".into(), completion: "b".into() };
+        assert_eq!(read(value).unwrap(), record);
     }
 
     #[test]
     fn wrong_fields_are_named() {
         for (value, told) in [
             (json!({"messages": [{"role": "user", "content": 3}]}), "`messages[0]`: `content`"),
+            (
+                json!({"messages": [{"role": "dog", "content": "x"}]}),
+                "`messages[0]`: `role`: `dog`",
+            ),
+            (json!({"messages": [{"role": "user", "content": null}]}), "found nothing"),
+            (json!({"messages": [{"role": "user", "content": "x", "weight": 0.5}]}), "`weight`"),
+            (json!({"messages": [{"role": "user", "content": "x", "train": "no"}]}), "`train`"),
             (json!({"messages": [{"content": "x"}]}), "`role` is missing"),
             (json!({"messages": [{"role": "user", "content": [{"type": "image"}]}]}), "content[0]"),
             (json!({"messages": []}), "empty"),

@@ -1,5 +1,6 @@
 //! How data is read and laid out.
 
+use super::value::one_or_many;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -14,12 +15,23 @@ pub struct ReadingArgs {
     #[arg(long, value_enum, help_heading = "Data")]
     pub format: Option<DataFormat>,
     /// Chat template: auto, model, alpaca, chatml, llama2, llama3, none, or a Jinja file [default: auto: the
-    /// model's own, or else alpaca for instructions and chatml for conversations]
+    /// model's own, or else alpaca for instructions, and for conversations chatml where the vocabulary has its marks]
     #[arg(long, value_name = "NAME|FILE", help_heading = "Data")]
     pub template: Option<TemplateChoice>,
     /// Tokens that count in the loss [default: completion]
     #[arg(long, value_enum, help_heading = "Data")]
     pub train_on: Option<TrainOn>,
+    /// Read a field from a column of another name, as prompt=question; may be given more than once
+    #[arg(long, value_name = "FIELD=COLUMN", help_heading = "Data")]
+    #[serde(deserialize_with = "one_or_many")]
+    pub field: Vec<FieldName>,
+    /// What to do with a record that cannot be read [default: error]
+    #[arg(long, value_enum, help_heading = "Data")]
+    pub on_bad_record: Option<OnBadRecord>,
+    /// What to do with a record of more than --seq-len tokens [default: drop for conversations and completions, split
+    /// for texts]
+    #[arg(long, value_enum, help_heading = "Data")]
+    pub too_long: Option<TooLong>,
 }
 
 /// How training data is laid out, as given.
@@ -61,6 +73,12 @@ pub struct ReadingOptions {
     pub template: TemplateChoice,
     /// Tokens that count in the loss.
     pub train_on: TrainOn,
+    /// Columns of other names.
+    pub fields: Vec<FieldName>,
+    /// What becomes of records that cannot be read.
+    pub on_bad_record: OnBadRecord,
+    /// What becomes of records that are too long; absent where it depends on what they are.
+    pub too_long: Option<TooLong>,
 }
 
 /// How training data is laid out.
@@ -79,6 +97,9 @@ impl ReadingArgs {
             format: self.format.unwrap_or_default(),
             template: self.template.unwrap_or_default(),
             train_on: self.train_on.unwrap_or_default(),
+            fields: self.field,
+            on_bad_record: self.on_bad_record.unwrap_or_default(),
+            too_long: self.too_long,
         }
     }
 }
@@ -97,7 +118,7 @@ impl LayoutArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DataFormat {
-    /// Text or records by the file's extension, the format of records by the fields of the first one.
+    /// Text or records by what the file holds, the format of records by the fields of the first one.
     #[default]
     Auto,
     /// Plain text: one long document.
@@ -128,16 +149,98 @@ pub enum TrainOn {
     /// Completions and the assistant's turns, each with the token that ends it.
     #[default]
     Completion,
+    /// The same, each of the assistant's turns in a sample of its own, with the prompt that the model will see then.
+    Turns,
+    /// The last of the assistant's turns, with the prompt that the model will see then.
+    Last,
     /// All tokens.
     All,
+}
+
+/// What becomes of a record that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBadRecord {
+    /// It is an error.
+    #[default]
+    Error,
+    /// It is left out, and counted.
+    Skip,
+}
+
+/// What becomes of a record that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TooLong {
+    /// It is left out, and counted.
+    Drop,
+    /// Its end is cut off. A model that sees many answers without their ends learns not to end.
+    Cut,
+    /// It becomes several documents, which do not see each other.
+    Split,
+}
+
+/// The fields of records that can have columns of other names.
+pub const FIELDS: [&str; 11] = [
+    "text",
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "system",
+    "history",
+    "conversations",
+    "messages",
+    "tools",
+];
+
+/// A field of a record, and the column that it is read from: `prompt=question`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FieldName {
+    /// One of [`FIELDS`].
+    pub field: String,
+    /// The name in the data.
+    pub column: String,
+}
+
+impl FromStr for FieldName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let names = FIELDS.join(", ");
+        let Some((field, column)) = text.split_once('=').filter(|(_, column)| !column.is_empty())
+        else {
+            return Err(format!("expected FIELD=COLUMN with one of the fields {names}"));
+        };
+        if !FIELDS.contains(&field) {
+            return Err(format!("`{field}` is no field that is read; give one of {names}"));
+        }
+        Ok(Self { field: field.into(), column: column.into() })
+    }
+}
+
+impl TryFrom<String> for FieldName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<FieldName> for String {
+    fn from(name: FieldName) -> String {
+        format!("{}={}", name.field, name.column)
+    }
 }
 
 /// How conversations become text.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum TemplateChoice {
-    /// The model's own; without one, `alpaca` for instructions and `chatml` for conversations. Prompts and
-    /// completions are left as they are.
+    /// The model's own; without one, `alpaca` for instructions, and for conversations `chatml` where the vocabulary
+    /// has its marks, else `alpaca`. Prompts and completions are left as they are.
     #[default]
     Auto,
     /// The model's own; an error without one.
@@ -213,6 +316,17 @@ impl FromStr for TemplateChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_by_name() {
+        let name: FieldName = "prompt=my=question".parse().unwrap();
+        assert_eq!((name.field.as_str(), name.column.as_str()), ("prompt", "my=question"));
+        assert_eq!(String::from(name), "prompt=my=question");
+        for wrong in ["prompt", "prompt=", "question=prompt"] {
+            let error = FieldName::from_str(wrong).unwrap_err();
+            assert!(error.contains("completion"), "{error}");
+        }
+    }
 
     #[test]
     fn templates_by_name() {

@@ -14,7 +14,8 @@ pub struct EvalArgs {
     /// Model folder: config.json, safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Data: plain text, .jsonl or .json; may be given more than once
+    /// Data: text, JSON, JSON lines, CSV or Parquet, also packed by gzip or zstd; a file, a folder, or a pattern in
+    /// quotes; may be given more than once
     #[arg(long, value_name = "FILE", required = true)]
     pub data: Vec<PathBuf>,
     /// How the data is read.

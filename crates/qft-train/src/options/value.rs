@@ -1,7 +1,6 @@
 //! How values are read that the option parser does not know by itself.
 
 use serde::{Deserialize, Deserializer};
-use std::path::PathBuf;
 use std::str::FromStr;
 
 /// A number that is neither infinite nor NaN.
@@ -17,19 +16,23 @@ pub(super) fn whole<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "expected a whole number that is not negative".into())
 }
 
-/// One path, or a list of them.
-pub(super) fn one_or_many<'de, D>(deserializer: D) -> Result<Vec<PathBuf>, D::Error>
+/// One value, or a list of them.
+pub(super) fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
+    T: Deserialize<'de>,
 {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a path or a list of paths")]
-    enum Paths {
-        One(PathBuf),
-        Many(Vec<PathBuf>),
+    #[serde(
+        untagged,
+        expecting = "a text or a list of texts, each in the form that the option has"
+    )]
+    enum Values<T> {
+        One(T),
+        Many(Vec<T>),
     }
-    Ok(match Paths::deserialize(deserializer)? {
-        Paths::One(path) => vec![path],
-        Paths::Many(paths) => paths,
+    Ok(match Values::deserialize(deserializer)? {
+        Values::One(value) => vec![value],
+        Values::Many(values) => values,
     })
 }

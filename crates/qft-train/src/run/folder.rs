@@ -1,7 +1,7 @@
 //! A model's folder, as every command opens it.
 
 use crate::TrainOps;
-use crate::data::Reader;
+use crate::data::{ModelTemplates, Reader};
 use crate::error::{Context, ErrorKind, OfKind, Result, ensure};
 use crate::options::ReadingOptions;
 use qft_llama::model::{Model, WeightFormat};
@@ -67,7 +67,10 @@ impl<'a> ModelFolder<'a> {
     pub fn reader<'b>(&'b self, options: &'b ReadingOptions, seq_len: usize) -> Reader<'b> {
         Reader {
             encoder: &self.tokenizer,
-            chat_template: self.tokenizer.chat_template(),
+            templates: ModelTemplates {
+                default: self.tokenizer.chat_template(),
+                with_tools: self.tokenizer.chat_template_with_tools(),
+            },
             options,
             seq_len,
             vocab_size: self.config.vocab_size,

@@ -5,9 +5,10 @@ use super::finetune::{Run, State};
 use super::folder::ModelFolder;
 use super::output;
 use super::recipe::Recipe;
-use super::sample::{SAMPLE_TOKENS, prompt_ids};
+use super::sample::SAMPLE_TOKENS;
 use super::saved::SavedModel;
 use crate::data::Dataset;
+use crate::data::encoder::at_start;
 use crate::data::questions::{self, Question};
 use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
 use crate::machine::Machine;
@@ -46,7 +47,7 @@ impl<'a> Run<'a> {
         );
         let schedule = options.training.optimizer.schedule(total)?;
         let prompt = match &options.progress.sample_prompt {
-            Some(prompt) => prompt_ids(&folder.tokenizer, prompt)?,
+            Some(prompt) => at_start(&folder.tokenizer, prompt)?,
             None => Vec::new(),
         };
         let questions = questions(options, &folder.config, held_out.as_ref())?;

@@ -3,9 +3,9 @@
 use crate::data::Dataset;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::options::{
-    DataFormat, FileOptions, FinetuneOptions, HeldOut, LayoutOptions, MachineOptions,
-    OptimizerKind, OptimizerOptions, ProgressOptions, ReadingOptions, StateOptions, States,
-    StepOptions, TemplateChoice, TrainOn, TrainingOptions,
+    DataFormat, FieldName, FileOptions, FinetuneOptions, HeldOut, LayoutOptions, MachineOptions,
+    OnBadRecord, OptimizerKind, OptimizerOptions, ProgressOptions, ReadingOptions, StateOptions,
+    States, StepOptions, TemplateChoice, TooLong, TrainOn, TrainingOptions,
 };
 use crate::step::GradientMode;
 use qft_autograd::Products;
@@ -66,6 +66,12 @@ struct Asked {
     format: DataFormat,
     template: TemplateChoice,
     val_split: Option<f64>,
+    #[serde(default)]
+    field: Vec<FieldName>,
+    #[serde(default)]
+    on_bad_record: OnBadRecord,
+    #[serde(default)]
+    too_long: Option<TooLong>,
 }
 
 /// A text, by its hash.
@@ -152,7 +158,8 @@ impl Recipe {
             export_dtype: _,
             overwrite: _,
         } = files;
-        let ReadingOptions { format, template, train_on } = reading;
+        let ReadingOptions { format, template, train_on, fields, on_bad_record, too_long } =
+            reading;
         let LayoutOptions { pack, shuffle } = layout;
         // As `seq_len`, the model's limit considered.
         let StepOptions { seq_len: _, batch_size, accumulate } = step;
@@ -234,6 +241,9 @@ impl Recipe {
                     HeldOut::Split(fraction) => Some(*fraction),
                     HeldOut::None | HeldOut::Files(_) => None,
                 },
+                field: fields.clone(),
+                on_bad_record: *on_bad_record,
+                too_long: *too_long,
             },
         })
     }
@@ -441,6 +451,9 @@ mod tests {
                 format: DataFormat::Auto,
                 template: TemplateChoice::Auto,
                 val_split: None,
+                field: Vec::new(),
+                on_bad_record: OnBadRecord::Error,
+                too_long: None,
             },
         }
     }

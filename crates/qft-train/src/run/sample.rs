@@ -32,13 +32,6 @@ pub enum Ended {
 /// Tokens of a sample that is shown before and after training.
 pub(super) const SAMPLE_TOKENS: usize = 64;
 
-/// BOS, if the tokenizer has one, and the text.
-pub fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
-    let mut ids: Vec<u32> = tokenizer.bos().into_iter().collect();
-    ids.extend(tokenizer.encode(prompt)?);
-    Ok(ids)
-}
-
 /// What a generation reads from.
 #[derive(Debug)]
 pub struct Generation<'a> {

@@ -2,6 +2,7 @@
 
 use qft_train::Result;
 use qft_train::data::TextEncoder;
+use std::ops::Range;
 
 /// Bytes as tokens, and two more around a sequence.
 pub(super) struct Bytes;
@@ -12,6 +13,22 @@ pub(super) const VOCAB_SIZE: usize = 258;
 impl TextEncoder for Bytes {
     fn encode(&self, text: &str) -> Result<Vec<u32>> {
         Ok(text.bytes().map(u32::from).collect())
+    }
+
+    fn encode_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
+        Ok((self.encode(text)?, (0..text.len()).map(|byte| byte..byte + 1).collect()))
+    }
+
+    fn before_text(&self) -> &[u32] {
+        &[256]
+    }
+
+    fn after_text(&self) -> &[u32] {
+        &[]
+    }
+
+    fn unknown(&self) -> Option<u32> {
+        None
     }
 
     fn bos(&self) -> Option<u32> {

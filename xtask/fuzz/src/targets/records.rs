@@ -2,8 +2,8 @@
 
 use super::encoder::{Bytes, VOCAB_SIZE};
 use super::{RENDERING, Target, scratch};
-use qft_train::data::{Dataset, Documents, Reader, Source};
-use qft_train::options::{DataFormat, ReadingOptions, TemplateChoice, TrainOn};
+use qft_train::data::{Dataset, Documents, ModelTemplates, Reader, Source};
+use qft_train::options::{OnBadRecord, ReadingArgs, TrainOn};
 
 /// A data file as text, JSON lines or JSON, down to micro-batches.
 pub const RECORDS: Target = Target { name: "records", run: read, base_bytes: RENDERING };
@@ -12,16 +12,17 @@ fn read(bytes: &[u8]) {
     let folder = scratch::folder("records");
     for name in ["data.jsonl", "data.txt"] {
         let path = scratch::write(&folder, name, bytes);
-        for train_on in [TrainOn::Completion, TrainOn::All] {
-            let Ok(source) = Source::read(&path, DataFormat::Auto) else { continue };
-            let options = ReadingOptions {
-                format: DataFormat::Auto,
-                template: TemplateChoice::Auto,
-                train_on,
-            };
+        for (train_on, on_bad_record) in [
+            (TrainOn::Completion, None),
+            (TrainOn::Turns, Some(OnBadRecord::Skip)),
+            (TrainOn::All, None),
+        ] {
+            let train_on = Some(train_on);
+            let options = ReadingArgs { train_on, on_bad_record, ..Default::default() }.resolve();
+            let Ok(source) = Source::read(&path, &options) else { continue };
             let reader = Reader {
                 encoder: &Bytes,
-                chat_template: None,
+                templates: ModelTemplates::default(),
                 options: &options,
                 seq_len: 64,
                 vocab_size: VOCAB_SIZE,

@@ -2,6 +2,7 @@
 
 use super::{RENDERING, Target};
 use qft_train::chat::{ChatTemplate, Conversation, Rendered, SpecialTexts, TRAINING_DATE};
+use qft_train::options::TrainOn;
 use serde_json::json;
 
 /// The source of a template, rendered for a fixed conversation.
@@ -32,11 +33,14 @@ pub(super) fn check(source: &str, talk: &Conversation) {
 pub(super) fn check_template(template: &ChatTemplate, talk: &Conversation) {
     let prompt = template.render(talk, true);
     drop(prompt);
-    let Ok(Rendered { text, assistant }) = template.render_spans(talk) else { return };
-    let mut last = 0;
-    for range in assistant {
-        assert!(last <= range.start && range.start < range.end, "rising ranges: {range:?}");
-        assert!(text.get(range.clone()).is_some(), "{range:?} of {} bytes", text.len());
-        last = range.end;
+    for train_on in [TrainOn::Completion, TrainOn::Turns, TrainOn::Last] {
+        for Rendered { text, learned } in template.samples(talk, train_on).into_iter().flatten() {
+            let mut last = 0;
+            for range in learned {
+                assert!(last <= range.start && range.start < range.end, "rising ranges: {range:?}");
+                assert!(text.get(range.clone()).is_some(), "{range:?} of {} bytes", text.len());
+                last = range.end;
+            }
+        }
     }
 }

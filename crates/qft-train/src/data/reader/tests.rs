@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::data::Dataset;
+use crate::options::ReadingArgs;
 use qft_llama::IGNORE;
 use serde_json::json;
+use std::ops::Range;
 
 const BOS: u32 = 256;
 const EOS: u32 = 257;
@@ -16,7 +18,11 @@ struct Bytes {
 
 impl TextEncoder for Bytes {
     fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let (mut ids, mut rest) = (Vec::new(), text.as_bytes());
+        Ok(self.encode_with_places(text)?.0)
+    }
+
+    fn encode_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
+        let (mut ids, mut places, mut rest) = (Vec::new(), Vec::new(), text.as_bytes());
         while let Some((&byte, after)) = rest.split_first() {
             let (id, len) = match after.first() {
                 _ if rest.starts_with(b"</s>") => (EOS, 4),
@@ -25,13 +31,27 @@ impl TextEncoder for Bytes {
                 _ => (u32::from(byte), 1),
             };
             ids.push(id);
+            let start = text.len() - rest.len();
+            places.push(start..start + len);
             rest = &rest[len..];
         }
-        Ok(ids)
+        Ok((ids, places))
+    }
+
+    fn before_text(&self) -> &[u32] {
+        self.bos.as_slice()
+    }
+
+    fn after_text(&self) -> &[u32] {
+        &[]
     }
 
     fn bos(&self) -> Option<u32> {
         self.bos
+    }
+
+    fn unknown(&self) -> Option<u32> {
+        Some(u32::from(b'?'))
     }
 
     fn eos(&self) -> &[u32] {
@@ -66,11 +86,12 @@ struct Setup {
 
 impl Setup {
     fn new(template: &str, train_on: TrainOn) -> Self {
-        let options = ReadingOptions {
-            format: DataFormat::Auto,
-            template: template.to_string().into(),
-            train_on,
+        let args = ReadingArgs {
+            template: Some(template.to_string().into()),
+            train_on: Some(train_on),
+            ..Default::default()
         };
+        let options = args.resolve();
         let encoder = Bytes { bos: Some(BOS), eos: vec![EOS] };
         Self { encoder, options, seq_len: 1000 }
     }
@@ -78,7 +99,7 @@ impl Setup {
     fn read(&self, format: DataFormat, record: serde_json::Value) -> Result<Documents> {
         let reader = Reader {
             encoder: &self.encoder,
-            chat_template: None,
+            templates: ModelTemplates::default(),
             options: &self.options,
             seq_len: self.seq_len,
             vocab_size: 600,
@@ -87,7 +108,7 @@ impl Setup {
         let records = vec![(crate::data::source::Place::Line(7), record)];
         let content = Content::Records { format, records };
         let mut documents = Documents::new(600, self.seq_len);
-        reader.add(&Source { path: "f.jsonl".into(), content }, &mut documents)?;
+        reader.add(&Source { path: "f.jsonl".into(), content, bad: vec![] }, &mut documents)?;
         Ok(documents)
     }
 }
@@ -95,13 +116,13 @@ impl Setup {
 #[test]
 fn windows_predict_every_token_once() {
     let ids: Vec<u32> = (0..10).collect();
-    let with: Vec<_> = windows(&ids, Some(99), 4).collect();
+    let with: Vec<_> = windows(&ids, &[99], 4).collect();
     assert_eq!(with, [vec![99, 0, 1, 2, 3], vec![99, 4, 5, 6, 7], vec![99, 8, 9]]);
-    let without: Vec<_> = windows(&ids, None, 4).collect();
+    let without: Vec<_> = windows(&ids, &[], 4).collect();
     assert_eq!(without, [vec![0, 1, 2, 3, 4], vec![4, 5, 6, 7, 8], vec![8, 9]]);
-    assert_eq!(windows(&ids[..9], None, 4).count(), 2);
-    assert_eq!(windows(&ids[..8], Some(99), 4).count(), 2);
-    for empty in [windows(&[], Some(99), 4).count(), windows(&[5], None, 4).count()] {
+    assert_eq!(windows(&ids[..9], &[], 4).count(), 2);
+    assert_eq!(windows(&ids[..8], &[99], 4).count(), 2);
+    for empty in [windows(&[], &[99], 4).count(), windows(&[5], &[], 4).count()] {
         assert_eq!(empty, 0);
     }
 }
@@ -182,6 +203,10 @@ fn what_has_nothing_to_learn_is_left_out() {
     short.seq_len = 2;
     let record = json!({"prompt": "abcdef", "completion": "g"});
     let documents = short.read(DataFormat::PromptCompletion, record).unwrap();
+    assert_eq!((documents.counts.too_long, documents.counts.dropped), (1, 0));
+    short.options.too_long = Some(TooLong::Cut);
+    let record = json!({"prompt": "abcdef", "completion": "g"});
+    let documents = short.read(DataFormat::PromptCompletion, record).unwrap();
     assert_eq!((documents.counts.truncated, documents.counts.dropped), (1, 1));
 }
 
@@ -200,12 +225,81 @@ fn errors_name_the_record() {
     let mut small = Documents::new(100, 8);
     let reader = Reader {
         encoder: &setup.encoder,
-        chat_template: None,
+        templates: ModelTemplates::default(),
         options: &setup.options,
         seq_len: 8,
         vocab_size: 100,
     };
-    let source = Source { path: "f.txt".into(), content: Content::Text("zz".into()) };
+    let source = Source { path: "f.txt".into(), content: Content::Text("zz".into()), bad: vec![] };
     let error = format!("{:#}", reader.add(&source, &mut small).unwrap_err());
     assert!(error.contains("f.txt") && error.contains("outside"), "{error}");
+}
+
+#[test]
+fn long_records_are_dropped_cut_or_split() {
+    let record = json!({"prompt": "ab:", "completion": "cdefg"});
+    for (too_long, texts) in [
+        (None, vec![]),
+        (Some(TooLong::Drop), vec![]),
+        (Some(TooLong::Cut), vec!["__:c".replace(':', "_")]),
+        (Some(TooLong::Split), vec!["___c".into(), "defg".into(), "</s>".into()]),
+    ] {
+        let mut setup = Setup::new("auto", TrainOn::Completion);
+        (setup.seq_len, setup.options.too_long) = (4, too_long);
+        let documents = setup.read(DataFormat::PromptCompletion, record.clone()).unwrap();
+        let targets: Vec<_> = (0..documents.len()).map(|d| decode(documents.targets(d))).collect();
+        assert_eq!(targets, texts, "{too_long:?}");
+        assert_eq!(documents.counts.too_long, usize::from(texts.is_empty()));
+    }
+    let mut setup = Setup::new("auto", TrainOn::Completion);
+    (setup.seq_len, setup.options.too_long) = (4, Some(TooLong::Drop));
+    let documents = setup.read(DataFormat::JsonlText, json!({"text": "abcde"})).unwrap();
+    assert_eq!((documents.len(), documents.counts.too_long), (0, 1));
+}
+
+#[test]
+fn begin_and_end_are_not_doubled() {
+    let setup = Setup::new("auto", TrainOn::Completion);
+    for text in ["<s>ab</s>", "ab", "<s>ab", "ab</s>"] {
+        let documents = setup.read(DataFormat::JsonlText, json!({"text": text})).unwrap();
+        assert_eq!(decode(documents.ids(0)), "<s>ab", "{text}");
+        assert_eq!(decode(documents.targets(0)), "ab</s>", "{text}");
+    }
+    // An end within an answer is not its own.
+    let record = json!({"prompt": "q", "completion": "a</s>b"});
+    let documents = setup.read(DataFormat::PromptCompletion, record).unwrap();
+    assert_eq!(decode(documents.targets(0)), "_a</s>b</s>");
+}
+
+#[test]
+fn what_never_ends_and_cannot_be_spelled_is_counted() {
+    let mut setup = Setup::new("chatml", TrainOn::Completion);
+    let talk = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a?"}]});
+    let documents = setup.read(DataFormat::Messages, talk.clone()).unwrap();
+    let counts = documents.counts;
+    assert_eq!((counts.samples, counts.endless, counts.unknown), (1, 0, 1));
+    setup.encoder.eos.clear();
+    let documents = setup.read(DataFormat::Messages, talk).unwrap();
+    assert_eq!((documents.counts.samples, documents.counts.endless), (1, 1));
+}
+
+#[test]
+fn conversations_take_a_template_whose_turns_end() {
+    let talk = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]});
+    let documents =
+        Setup::new("auto", TrainOn::Completion).read(DataFormat::Messages, talk).unwrap();
+    // The vocabulary lacks the marks of ChatML.
+    assert!(decode(documents.targets(0)).contains("_a</s>_"), "{}", decode(documents.targets(0)));
+}
+
+#[test]
+fn bad_records_can_be_left_out() {
+    let talk = json!({"messages": [{"role": "tool", "content": "q"}]});
+    let mut setup = Setup::new("alpaca", TrainOn::Completion);
+    let error = format!("{:#}", setup.read(DataFormat::Messages, talk.clone()).unwrap_err());
+    assert!(error.contains("f.jsonl:7") && error.contains("answers of tools"), "{error}");
+    setup.options.on_bad_record = OnBadRecord::Skip;
+    let documents = setup.read(DataFormat::Messages, talk).unwrap();
+    assert_eq!(documents.counts.bad, 1);
+    assert!(documents.to_string().contains("f.jsonl:7"), "{documents}");
 }

@@ -1,0 +1,215 @@
+//! One conversation in one template: its renderings, and what the assistant says in them.
+
+use super::spans::{Turns, common_prefix, common_suffix};
+use super::{
+    Conversation, Rendered, TEMPLATE, Template, fuel, is_assistant, is_learned, marks, message,
+    value,
+};
+use crate::error::{Context, Error, Result};
+use crate::options::TrainOn;
+use minijinja::{Environment, ErrorKind, Value, context};
+use std::ops::Range;
+
+/// Variables by which templates are told not to let the model think first.
+const THOUGHTS: [&str; 2] = ["enable_thinking", "thinking"];
+
+/// The longest text between what is said before and a turn, in bytes.
+const MAX_HEADER: usize = 100;
+
+/// Renders the beginnings of a conversation.
+pub(super) struct Renderer<'a> {
+    template: &'a Template,
+    env: &'a Environment<'a>,
+    messages: Vec<Value>,
+    tools: Option<Value>,
+    /// The turns of the assistant that are learned.
+    learned: Vec<usize>,
+    /// The turns of the assistant that are not.
+    given: Vec<usize>,
+}
+
+impl<'a> Renderer<'a> {
+    pub(super) fn new(
+        template: &'a Template,
+        env: &'a Environment<'a>,
+        talk: &Conversation,
+    ) -> Self {
+        let messages: Vec<_> = talk.messages.iter().map(message::normalized).collect();
+        let spoken = (0..messages.len()).filter(|&i| is_assistant(&messages[i]));
+        let (learned, given) = spoken.partition(|&i| is_learned(&talk.messages[i]));
+        let tools = talk.tools.as_ref().map(value::from_json);
+        Self { template, env, messages, tools, learned, given }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.template.name
+    }
+
+    pub(super) fn bos(&self) -> &str {
+        &self.template.special.bos
+    }
+
+    pub(super) fn end_tokens(&self) -> impl Iterator<Item = &str> {
+        let ends = self.template.special.ends.iter().map(String::as_str);
+        ends.filter(|end| !end.is_empty())
+    }
+
+    /// The whole conversation.
+    pub(super) fn whole(&self, prompt: bool) -> Result<String> {
+        self.render(&self.messages, prompt)
+    }
+
+    /// These messages; with `prompt`, up to where the assistant speaks next.
+    pub(super) fn render(&self, messages: &[Value], prompt: bool) -> Result<String> {
+        Ok(marks::take_marks(&self.render_with(messages, prompt, context! {})?).0)
+    }
+
+    /// These messages, and what the template marks of them.
+    fn marked(&self, messages: &[Value]) -> Result<(String, Vec<Range<usize>>)> {
+        Ok(marks::take_marks(&self.render_with(messages, false, context! {})?))
+    }
+
+    /// These messages with a prompt that skips over thoughts; none where the template knows no such prompt, or fails.
+    pub(super) fn render_without_thoughts(&self, messages: &[Value]) -> Option<String> {
+        let known = THOUGHTS.into_iter().filter(|name| self.template.read.contains(*name));
+        let off: Vec<_> = known.map(|name| (name, Value::from(false))).collect();
+        if off.is_empty() {
+            return None;
+        }
+        self.render_with(messages, true, Value::from_pairs(off)).ok()
+    }
+
+    fn render_with(&self, messages: &[Value], prompt: bool, more: Value) -> Result<String> {
+        let template = self.env.get_template(TEMPLATE)?;
+        let special = &self.template.special;
+        let eos = special.ends.first().cloned().unwrap_or_default();
+        let rendered = template.render(context! {
+            messages,
+            tools => self.tools.clone(),
+            documents => (),
+            add_generation_prompt => prompt,
+            bos_token => special.bos.clone(),
+            eos_token => eos,
+            ..more
+        });
+        rendered.map_err(|error| match error.kind() {
+            ErrorKind::OutOfFuel => fuel::too_long(self.name(), Some(error)),
+            _ => Error::from(error)
+                .context(format!("chat template {}: cannot render the conversation", self.name())),
+        })
+    }
+
+    /// Whether a turn ends with a token that generation stops at.
+    pub(super) fn ends(&self, turn: &str) -> bool {
+        let said = turn.trim_end();
+        self.end_tokens().any(|end| said.ends_with(end))
+    }
+
+    /// The end of a turn: after the token that ends it, if only white space and more such tokens follow.
+    pub(super) fn end_of_turn(&self, text: &str, turn: Range<usize>) -> usize {
+        let mut end = turn.end;
+        let mut said = text.get(turn.clone()).unwrap_or_default().trim_end();
+        while let Some(before) = self.end_tokens().find_map(|end| said.strip_suffix(end)) {
+            end = turn.start + said.len();
+            said = before.trim_end();
+        }
+        end
+    }
+
+    /// The samples that a conversation becomes, each with what is learned of it.
+    pub(super) fn samples(&self, train_on: TrainOn) -> Result<Vec<Rendered>> {
+        match train_on {
+            TrainOn::All => {
+                let text = self.whole(false)?;
+                let all = 0..text.len();
+                Ok(vec![Rendered { text, learned: vec![all] }])
+            }
+            TrainOn::Completion => Ok(vec![self.all_turns()?]),
+            TrainOn::Turns => self.learned.iter().map(|&turn| self.one_turn(turn)).collect(),
+            TrainOn::Last => {
+                self.learned.last().map(|&turn| self.one_turn(turn)).into_iter().collect()
+            }
+        }
+    }
+
+    /// The whole conversation, of which all turns are learned that are to be.
+    fn all_turns(&self) -> Result<Rendered> {
+        let (text, mut learned) = self.marked(&self.messages)?;
+        let turns = Turns { renderer: self, messages: &self.messages, text: &text };
+        if self.template.marked {
+            for &turn in &self.given {
+                let given = turns.of(turn)?.with_context(|| self.forgets(turn))?;
+                learned.retain(|span| span.end <= given.start || span.start >= given.end);
+            }
+        } else {
+            let span = |&turn: &usize| turns.of(turn)?.with_context(|| self.forgets(turn));
+            learned = self.learned.iter().map(span).collect::<Result<_>>()?;
+            let mut last = 0;
+            for span in &mut learned {
+                // A template may write turns in another order than they were spoken in.
+                span.start = span.start.max(last);
+                last = last.max(span.end);
+            }
+            learned.retain(|span| !span.is_empty());
+        }
+        Ok(Rendered { text, learned })
+    }
+
+    /// The conversation up to a turn, of which that turn is learned.
+    fn one_turn(&self, turn: usize) -> Result<Rendered> {
+        let messages = &self.messages[..=turn];
+        let (text, mut learned) = self.marked(messages)?;
+        if self.template.marked {
+            let prompt = self.render(&self.messages[..turn], true).unwrap_or_default();
+            let start = common_prefix(&prompt, &text);
+            learned.retain(|span| span.end > start);
+        } else {
+            let Some(span) = Turns { renderer: self, messages, text: &text }.of(turn)? else {
+                return self.composed(turn, &text);
+            };
+            learned = Vec::from_iter((!span.is_empty()).then_some(span));
+        }
+        Ok(Rendered { text, learned })
+    }
+
+    /// The prompt for a turn and the turn as `text` has it, where a template writes what comes before otherwise once
+    /// the assistant has spoken: inference will see the prompt.
+    fn composed(&self, turn: usize, text: &str) -> Result<Rendered> {
+        let before = &self.messages[..turn];
+        let prompt = self.render(before, true)?;
+        let other = Value::from_pairs([("role", "assistant"), ("content", "\u{b6}")]);
+        let other: Vec<_> = before.iter().cloned().chain([other]).collect();
+        // Up to here the text does not depend on what is said.
+        let header = common_prefix(text, &self.render(&other, false)?);
+        let places =
+            (header.saturating_sub(MAX_HEADER)..=header).filter(|&i| text.is_char_boundary(i));
+        let overlap = |&place: &usize| common_suffix(&prompt, &text[..place]);
+        let best = places.max_by_key(overlap).filter(|place| overlap(place) > 0);
+        // Nothing else that the text says may be taken for the turn.
+        let place = best.filter(|&place| text[place..header].trim().is_empty());
+        let place = place.with_context(|| {
+            format!(
+                "chat template {}: cannot tell where turn {} begins; choose another with --template, or mark the \
+                 assistant's words in it with {{% generation %}}",
+                self.name(),
+                turn + 1
+            )
+        })?;
+        let start = prompt.len();
+        let text = prompt + &text[place..];
+        let end = self.end_of_turn(&text, start..text.len());
+        Ok(Rendered { text, learned: Vec::from_iter((start < end).then_some(start..end)) })
+    }
+
+    /// That a turn cannot be found in a conversation that goes on.
+    fn forgets(&self, turn: usize) -> String {
+        format!(
+            "chat template {}: it writes turn {} differently when more turns follow, as templates do that drop old \
+             thoughts; give --train-on turns (each turn a sample of its own, with the prompt that the model will see) \
+             or --train-on last, choose another template with --template, or mark the assistant's words in it with \
+             {{% generation %}}",
+            self.name(),
+            turn + 1
+        )
+    }
+}

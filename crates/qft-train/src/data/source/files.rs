@@ -1,0 +1,79 @@
+//! From what is given as data to files: a file, all data files of a folder, or those that a pattern finds.
+
+use super::unpack::PACKED;
+use crate::error::{Context, Result, bail, ensure};
+use std::path::{Path, PathBuf};
+
+/// Endings of the files that are taken from a folder.
+const ENDINGS: [&str; 8] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet", "txt", "text"];
+
+/// The most times that data is taken in a pass.
+const MAX_TIMES: usize = 1000;
+
+/// A path, and how often what it holds is taken in each pass: `chats.jsonl=2` is taken twice.
+///
+/// Errors: a number that is none of times.
+pub(in super::super) fn weighted(given: &Path) -> Result<(PathBuf, usize)> {
+    let once = || Ok((given.to_path_buf(), 1));
+    let text = given.to_str().filter(|_| !given.exists());
+    let Some((path, times)) = text.and_then(|text| text.rsplit_once('=')) else { return once() };
+    match times.parse::<usize>() {
+        Ok(times @ 1..=MAX_TIMES) => Ok((path.into(), times)),
+        _ if times.parse::<f64>().is_err() => once(),
+        _ => bail!(
+            "--data: {}: how often data is taken is a whole number from 1 to {MAX_TIMES}, as in chats.jsonl=2",
+            given.display()
+        ),
+    }
+}
+
+/// The files that `given` names, in the order of their names.
+///
+/// Errors: a folder without data files; a pattern that finds nothing.
+pub(in super::super) fn expand(given: &Path) -> Result<Vec<PathBuf>> {
+    if given.is_dir() {
+        return in_folder(given);
+    }
+    let pattern = given.to_str().filter(|text| text.contains(['*', '?', '[']));
+    match pattern {
+        Some(pattern) if !given.exists() => matching(pattern),
+        _ => Ok(vec![given.to_path_buf()]),
+    }
+}
+
+fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let place = || format!("{}: cannot be read; make it readable", folder.display());
+    for entry in std::fs::read_dir(folder).with_context(place)? {
+        let path = entry.with_context(place)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_file() && !hidden && ENDINGS.contains(&ending(&path).as_str()) {
+            files.push(path);
+        }
+    }
+    ensure!(
+        !files.is_empty(),
+        "{}: has no data files; give a folder with files that end in .{}, packed or not",
+        folder.display(),
+        ENDINGS.join(", .")
+    );
+    files.sort();
+    Ok(files)
+}
+
+fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
+    let paths = match glob::glob(pattern) {
+        Ok(paths) => paths,
+        Err(error) => bail!("--data: {pattern} is not a valid pattern: {error}"),
+    };
+    let files: Vec<PathBuf> = paths.filter_map(Result::ok).filter(|path| path.is_file()).collect();
+    ensure!(!files.is_empty(), "--data: {pattern} finds no file; give another pattern, or a path");
+    Ok(files)
+}
+
+/// The ending of a file's name in small letters, without that of a packed file.
+pub(super) fn ending(path: &Path) -> String {
+    let of = |path: &Path| path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let ending = of(path);
+    if PACKED.contains(&ending.as_str()) { of(&path.with_extension("")) } else { ending }
+}
