@@ -112,6 +112,12 @@ impl ChatTemplate {
             "chat template {name}: has {} bytes, at most {MAX_SOURCE_BYTES} are read; choose another with --template",
             source.len()
         );
+        // The engine takes it for the letter N and what follows.
+        ensure!(
+            !source.contains("\\N{"),
+            "chat template {name}: has a character by its name, \\N{{...}}, which is not read here; write the character itself, \
+             or choose another template with --template"
+        );
         let (source, marked) = marks::with_marks(&lines(source));
         let calls_tools = source.contains("tool_calls");
         let job = (name.to_string(), source);
