@@ -261,7 +261,11 @@ mod tests {
             ("a.zst", b"\x28\xb5\x2f\xfdx", "unpack"),
             ("a.zip", b"PK\x03\x04", "zip"),
             ("a.arrow", b"ARROW1", "to_parquet"),
-            ("a.csv", b"text,x\na,b\nc\n", "a.csv:3"),
+            (
+                "a.csv",
+                b"text,x\na,b\nc\n",
+                "a.csv:3: the row has 1 fields, and the first line names 2",
+            ),
             ("a.csv", b"a,b\nc,d\n", "[a, b]"),
         ] {
             let error = format!("{:#}", read(name, bytes).expect_err(told));

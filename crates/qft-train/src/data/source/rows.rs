@@ -1,7 +1,7 @@
 //! The records of a file as JSON values, each with its place.
 
 use super::Place;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -69,10 +69,22 @@ pub(super) fn of_csv(path: &Path, text: &str) -> Result<Vec<Row>> {
         }
         Err(error) => {
             let line = error.position().map_or(0, csv::Position::line);
-            (Place::Line(line as usize), Err(Error::from(error)))
+            (Place::Line(line as usize), Err(unreadable(&error, columns.len())))
         }
     });
     Ok(rows.collect())
+}
+
+/// What is wrong with a row below `columns` names, and what to do.
+fn unreadable(error: &csv::Error, columns: usize) -> Error {
+    let message = match error.kind() {
+        csv::ErrorKind::UnequalLengths { len, .. } => format!(
+            "the row has {len} fields, and the first line names {columns}; put texts that hold the separator or a line \
+             break in quotes"
+        ),
+        _ => format!("the row cannot be read: {error}"),
+    };
+    Error::new(ErrorKind::Data, message)
 }
 
 /// What separates the columns in the first line.
