@@ -36,15 +36,25 @@ pub(crate) fn stale(root: &Path) -> Option<String> {
 fn page() -> String {
     let mut text = HEAD.to_owned();
     let program = qft_train::commands::Args::command();
-    for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
-        section(&mut text, command);
-    }
+    sections(&mut text, "qft", &program);
     text
 }
 
-fn section(text: &mut String, command: &Command) {
+/// The commands below a command, and those below them.
+fn sections(text: &mut String, path: &str, command: &Command) {
+    for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+        let path = format!("{path} {}", command.get_name());
+        if command.has_subcommands() {
+            sections(text, &path, command);
+        } else {
+            section(text, &path, command);
+        }
+    }
+}
+
+fn section(text: &mut String, path: &str, command: &Command) {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let _ = writeln!(text, "\n## qft {}\n\n{about}.", command.get_name());
+    let _ = writeln!(text, "\n## {path}\n\n{about}.");
     let options: Vec<_> = command
         .get_arguments()
         .filter(|option| option.get_long().is_some_and(|name| !matches!(name, "help" | "version")))

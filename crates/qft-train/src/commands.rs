@@ -1,5 +1,6 @@
 //! What a user types: the command line, and a module for each command.
 
+pub mod data;
 pub mod eval;
 pub mod finetune;
 pub mod generate;
@@ -30,4 +31,7 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Show how much memory a fine-tune takes, without loading anything
     Plan(PlanArgs),
+    /// Show what training sees of data
+    #[command(subcommand)]
+    Data(data::DataCommand),
 }

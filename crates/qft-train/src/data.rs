@@ -1,28 +1,38 @@
 //! Training data: from files to sequences of tokens, in an order that a run can resume.
 //!
-//! [`Reader`] turns files into [`Documents`], [`Dataset`] lays these into sequences, and [`Order`] says which come
-//! next. A document is a run of tokens that sees nothing else: a window of a long text, a record, or a conversation.
+//! [`Reader`] turns files into [`Documents`], and [`Loader`] keeps those of large files in a [`Cache`]. [`Dataset`] lays
+//! documents into sequences, and [`Order`] says which come next. A document is a run of tokens that sees nothing else: a window of a long text, a record, or a conversation.
 //! Each position predicts the next token; those that the loss leaves out have the target [`qft_llama::IGNORE`].
 
+mod cache;
 pub mod dataset;
 pub mod documents;
 pub mod encoder;
+mod loader;
+mod long_text;
 pub mod order;
 mod pack;
 mod parallel;
+mod progress;
 pub mod questions;
 pub mod reader;
 pub mod records;
 mod roles;
 mod sample;
-pub mod source;
+mod source;
 pub mod template;
+mod weight;
+mod windows;
 
+pub use cache::Cache;
 pub use dataset::Dataset;
-pub use documents::{Counts, Documents};
+pub use documents::{Counts, Document, DocumentWriter, Documents};
 pub use encoder::TextEncoder;
-pub use order::Order;
-pub use reader::{Reader, windows};
+pub use loader::Loader;
+pub use order::{Order, Share};
+pub use progress::Progress;
+pub use reader::Reader;
 pub use records::Record;
-pub use source::Source;
 pub use template::{ModelTemplates, Template};
+pub use weight::Weight;
+pub use windows::windows;

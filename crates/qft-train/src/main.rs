@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use qft_train::Result;
+use qft_train::commands::data::DataCommand;
 use qft_train::commands::{self, Args, Command};
 use std::io::Write;
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Finetune(args) => return commands::finetune::run(&args.resolve()?),
         Command::Eval(args) => commands::eval::run(&args.resolve()?)?,
         Command::Generate(args) => commands::generate::run(&args.resolve()?)?,
+        Command::Data(DataCommand::Show(args)) => commands::data::show::run(&args.resolve()?)?,
         Command::Plan(args) => commands::plan::run(&args.resolve()?)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,7 @@
 //! The options of a run, a module for each group: what can be given, its rules and defaults, and what it becomes.
 //! Whatever is wrong with them is reported here, before anything is loaded.
 
+pub mod cache;
 pub mod data;
 pub mod eval;
 pub mod files;
@@ -11,11 +12,13 @@ pub mod plan;
 pub mod progress;
 mod settings;
 mod setup;
+pub mod show;
 pub mod states;
 pub mod step;
 pub mod training;
 mod value;
 
+pub use cache::{CacheArgs, CacheOptions};
 pub use data::{
     BuiltIn, DataFormat, FieldName, LayoutOptions, OnBadRecord, ReadingArgs, ReadingOptions,
     TemplateChoice, TooLong, TrainOn,
@@ -27,6 +30,7 @@ pub use generate::{GenerateArgs, GenerateOptions};
 pub use machine::{DeviceChoice, MachineOptions, Size};
 pub use plan::{PlanArgs, PlanOptions};
 pub use progress::{ProgressOptions, Resume};
+pub use show::{ShowArgs, ShowOptions};
 pub use states::{RecomputeChoice, StateOptions, States};
 pub use step::StepOptions;
 pub use training::{Length, OptimizerKind, OptimizerOptions, TrainingOptions, Warmup};

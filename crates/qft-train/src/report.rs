@@ -3,7 +3,9 @@
 pub mod bar;
 pub mod console;
 pub mod metrics;
+mod reading;
 
 pub use bar::Bar;
 pub use console::{Console, arithmetic, print, write};
 pub use metrics::MetricsLog;
+pub use reading::ReadingBar;

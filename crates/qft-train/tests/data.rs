@@ -2,10 +2,12 @@
 
 use qft_llama::{Batch, IGNORE, LlamaConfig, Tokenizer};
 use qft_train::chat::{ChatTemplate, Conversation, SpecialTexts, TRAINING_DATE};
-use qft_train::data::source::Content;
-use qft_train::data::{Dataset, Documents, ModelTemplates, Order, Reader, Record, Source};
-use qft_train::options::{BuiltIn, DataFormat, ReadingArgs, ReadingOptions, TemplateChoice};
+use qft_train::data::{Cache, Dataset, Documents, Loader, ModelTemplates, Order, Reader, Record};
+use qft_train::options::{
+    BuiltIn, CacheArgs, DataFormat, ReadingArgs, ReadingOptions, TemplateChoice,
+};
 use serde_json::Value;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 /// The folder of test material, if there is one.
@@ -69,9 +71,17 @@ fn reader<'a>(tokenizer: &'a Tokenizer, options: &'a ReadingOptions, seq_len: us
     }
 }
 
+/// The conversations of a file of JSON lines.
+fn records(file: &Path) -> Vec<Record> {
+    let text = std::fs::read_to_string(file).expect("a file");
+    let record =
+        |line| Record::from_json(serde_json::from_str(line).expect("JSON"), DataFormat::Messages);
+    text.lines().map(|line| record(line).expect("a record")).collect()
+}
+
 /// The runs of learned tokens of a document.
 fn learned(documents: &Documents, document: usize) -> Vec<Vec<u32>> {
-    let targets: Vec<u32> = documents.targets(document).collect();
+    let targets: Vec<u32> = documents.get(document).expect("a document").targets().collect();
     let runs = targets.split(|&target| target == IGNORE);
     runs.filter(|run| !run.is_empty()).map(<[u32]>::to_vec).collect()
 }
@@ -79,14 +89,14 @@ fn learned(documents: &Documents, document: usize) -> Vec<Vec<u32>> {
 #[test]
 fn every_instruct_file_is_read() {
     let Some(data) = shared() else { return };
-    for (name, count, expected) in INSTRUCT {
-        let source =
-            Source::read(&data.join("instruct").join(name), &options(TemplateChoice::Auto))
-                .unwrap();
-        let Content::Records { format, records } = source.content else {
-            panic!("{name} holds records")
-        };
-        assert_eq!((format, records.len()), (expected, count), "{name}");
+    let tokenizer = tokenizer(&data.join("models/stories260k"));
+    for (name, count, format) in INSTRUCT {
+        let told = options(TemplateChoice::BuiltIn(BuiltIn::Chatml));
+        let known = ReadingOptions { format, ..told.clone() };
+        let [found, asked] = [told, known].map(|options| {
+            reader(&tokenizer, &options, 2048).read(&[data.join("instruct").join(name)]).unwrap()
+        });
+        assert_eq!((found.counts().read, found), (count, asked), "{name}");
     }
 }
 
@@ -123,7 +133,7 @@ fn both_forms_of_a_conversation_give_the_same_tokens() {
         let messages = reader.read(&[data.join("instruct/messages/oasst1_en.jsonl")]).unwrap();
         assert!(sharegpt == messages, "{name}: tokens differ");
         assert_eq!(
-            sharegpt.len() + sharegpt.counts.dropped + sharegpt.counts.too_long,
+            sharegpt.len() + sharegpt.counts().dropped + sharegpt.counts().too_long,
             373,
             "{name}"
         );
@@ -135,11 +145,7 @@ fn both_forms_of_a_conversation_give_the_same_tokens() {
 fn only_the_assistant_is_learned() {
     let Some(data) = shared() else { return };
     let file = data.join("instruct/messages/kto_mix_en.jsonl");
-    let Content::Records { records, .. } =
-        Source::read(&file, &options(TemplateChoice::Auto)).unwrap().content
-    else {
-        panic!("the file holds records")
-    };
+    let records = records(&file);
     // Byte-level tokenizers give back every text; the others change white space.
     for (name, template, ends) in [
         ("tokenizers/minimind-6400-bpe", TemplateChoice::Auto, ["<|im_end|>", "<|im_end|>"]),
@@ -158,8 +164,8 @@ fn only_the_assistant_is_learned() {
         let options = options(template);
         let reader = reader(&tokenizer, &options, 1 << 20);
         let documents = reader.read(std::slice::from_ref(&file)).unwrap();
-        assert_eq!((documents.len(), documents.counts.truncated), (110, 0), "{name}");
-        for (document, (_, record)) in records.iter().enumerate() {
+        assert_eq!((documents.len(), documents.counts().truncated), (110, 0), "{name}");
+        for (document, record) in records.iter().enumerate() {
             let Record::Chat(talk) = record else { panic!("the record is a conversation") };
             let said = talk.messages.iter().filter(|m| m["role"] == "assistant");
             let mut said: Vec<&str> = said.map(|m| m["content"].as_str().unwrap()).collect();
@@ -187,8 +193,8 @@ fn every_instruct_file_becomes_tokens_with_every_template() {
         for (name, count, _) in INSTRUCT.into_iter().skip(step / 4).step_by(step) {
             let reader = reader(&tokenizer, &options, 4096);
             let documents = reader.read(&[data.join("instruct").join(name)]).unwrap();
-            assert_eq!(documents.counts.read, count, "{name} {template:?}");
-            let left_out = documents.counts.dropped + documents.counts.too_long;
+            assert_eq!(documents.counts().read, count, "{name} {template:?}");
+            let left_out = documents.counts().dropped + documents.counts().too_long;
             assert_eq!(documents.len() + left_out, count, "{name} {template:?}");
             assert!(documents.len() * 10 > count * 9, "{name} {template:?}: {documents}");
             let target_tokens = documents.target_tokens();
@@ -205,7 +211,7 @@ fn calls_to_tools_reach_a_template_that_knows_them() {
     let reader = reader(&tokenizer, &options, 1 << 20);
     let file = data.join("instruct/sharegpt/glaive_toolcall_en.json");
     let documents = reader.read(&[file]).unwrap();
-    let text = tokenizer.decode(&documents.ids(0).collect::<Vec<_>>()).unwrap();
+    let text = tokenizer.decode(&documents.get(0).unwrap().ids().collect::<Vec<_>>()).unwrap();
     assert!(
         text.contains("# Tools") && text.contains("<tools>\n{\"type\": \"function\""),
         "{text}"
@@ -233,7 +239,7 @@ fn windows_are_those_of_the_reference_figures() {
         let documents = reader.read(std::slice::from_ref(&file)).unwrap();
         let dataset = Dataset::new(documents, 255, true).unwrap();
         assert_eq!(dataset.sequences(), ids.len().div_ceil(255));
-        let Batch { ids: got, targets, segments } = dataset.batch(&[0, 1]);
+        let Batch { ids: got, targets, segments } = dataset.batch(&[0, 1]).unwrap();
         assert_eq!(segments, [0, 255, 510]);
         for window in 0..2 {
             let run = &ids[255 * window..255 * (window + 1)];
@@ -245,7 +251,7 @@ fn windows_are_those_of_the_reference_figures() {
         assert!(head.len() > 64 && tail.len() > 64);
         let half = std::fs::read_to_string(&file).unwrap();
         let half = tokenizer.encode(&half[half.len() / 2..]).unwrap();
-        assert_eq!(tail.targets(0).collect::<Vec<_>>(), &half[..255]);
+        assert_eq!(tail.get(0).unwrap().targets().collect::<Vec<_>>(), &half[..255]);
     }
 }
 
@@ -260,8 +266,45 @@ fn packed_rows_are_nearly_full_and_hold_every_document() {
     let total = documents.tokens();
     let dataset = Dataset::new(documents, 1024, true).unwrap();
     assert!(dataset.sequences() * 1024 < total * 103 / 100, "{} sequences", dataset.sequences());
-    let mut order = Order::at(dataset.sequences(), 1, true, 0);
+    let mut order = Order::at(dataset.shares(), 1, true, 0);
     let rows = order.take(dataset.sequences());
     let batches = rows.chunks(3).map(|rows| dataset.batch(rows));
-    assert_eq!(batches.map(|batch| batch.tokens()).sum::<usize>(), total);
+    assert_eq!(batches.map(|batch| batch.unwrap().tokens()).sum::<usize>(), total);
+}
+
+/// Encoded data is found again as long as nothing that decides it has changed.
+#[test]
+fn encoded_data_is_kept() {
+    let dir = qft_testing::material::stories260k();
+    let tokenizer = tokenizer(&dir);
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("long.txt");
+    let text = std::fs::read_to_string(qft_testing::material::tinyshakespeare()).unwrap();
+    std::fs::write(&file, text.repeat(5)).unwrap();
+    let args = CacheArgs { cache: Some(temp.path().join("cache")), ..Default::default() };
+    let cache = Cache::of(&args.resolve().unwrap()).unwrap();
+    let options = options(TemplateChoice::Auto);
+    let told = Cell::new(false);
+    let read = |seq_len, model_sha256| {
+        told.set(false);
+        let hears = |_| {
+            told.set(true);
+            Ok(())
+        };
+        let reader = reader(&tokenizer, &options, seq_len);
+        let loader = Loader { reader, model_sha256, cache: cache.as_ref(), told: &hears };
+        let read = loader.read_split(std::slice::from_ref(&file), 0.1).unwrap();
+        (read, told.get())
+    };
+    let (first, encoded) = read(512, "a");
+    assert!(encoded);
+    let (again, encoded) = read(512, "a");
+    assert!(!encoded && first == again);
+    let documents = reader(&tokenizer, &options, 512).read_split(std::slice::from_ref(&file), 0.1);
+    assert!(documents.unwrap() == again);
+    let last = again.0.len() - 1;
+    assert_eq!(first.0.get(last).unwrap(), again.0.get(last).unwrap());
+    assert!(read(256, "a").1 && read(512, "b").1 && !read(512, "a").1);
+    std::fs::write(&file, text.repeat(4)).unwrap();
+    assert!(read(512, "a").1);
 }

@@ -68,6 +68,10 @@ struct Watcher<'a> {
 
 impl Observer for Watcher<'_> {
     fn on(&mut self, event: &Event<'_>) -> Result<()> {
+        // As often as there is data.
+        if let Event::Reading(_) = event {
+            return Ok(());
+        }
         let name = name(event);
         if let Some((at, stop)) = &self.stop_at
             && *at == name

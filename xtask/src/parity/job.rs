@@ -55,7 +55,7 @@ impl JobData {
     pub(super) fn held_out(
         &self,
         options: &FinetuneOptions,
-    ) -> impl Iterator<Item = qft_llama::Batch> {
+    ) -> impl Iterator<Item = qft_train::Result<qft_llama::Batch>> {
         let most = options.progress.eval_batches.unwrap_or(usize::MAX);
         self.held_out.batches(options.step.batch_size).take(most)
     }
@@ -70,7 +70,7 @@ impl JobData {
 
     fn steps(&self, options: &FinetuneOptions) -> u64 {
         let per_step = options.step.sequences_per_step();
-        options.training.length.steps(self.train.sequences(), per_step)
+        options.training.length.steps(self.train.sequences_per_pass(), per_step)
     }
 }
 
@@ -90,7 +90,10 @@ impl Job {
         let schedule = serde_json::to_value(optimizer.schedule)?;
         let steps = data.steps(options);
         let warmup = optimizer.warmup.steps(steps);
-        let tokens = data.held_out(options).map(|batch| batch.target_tokens()).sum();
+        let tokens = data
+            .held_out(options)
+            .map(|batch| Ok(batch?.target_tokens()))
+            .sum::<Result<usize>>()?;
         ensure!(tokens > 0, "there is no target token in the held-out data");
         let model = files.model.canonicalize().context("the model's folder")?;
         Ok(Self {

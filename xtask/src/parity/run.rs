@@ -133,7 +133,7 @@ pub(super) fn examine(
     questions: Option<&Questions>,
 ) -> Result<Exported> {
     let reading = Reading::open(dir, options.machine)?;
-    let batches = data.held_out(options).map(Ok);
+    let batches = data.held_out(options);
     let (loss, _) = evaluate(&*reading.machine.ops, &reading.model, &reading.pass, batches)?;
     let candidate = reading.candidate();
     let scores = sets.iter().map(|set| candidate.answer(set)).collect::<Result<_>>()?;

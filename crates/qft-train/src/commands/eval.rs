@@ -1,10 +1,10 @@
 //! `qft eval`: negative log-likelihood and perplexity of data under a model.
 
-use crate::data::Dataset;
+use crate::data::{Cache, Dataset, Loader};
 use crate::error::{Result, ensure};
 use crate::machine::Machine;
 use crate::options::{EvalOptions, StateOptions};
-use crate::report::{arithmetic, write};
+use crate::report::{ReadingBar, arithmetic, write};
 use crate::run::ModelFolder;
 use crate::step::trainer::evaluate;
 use qft_llama::pass::Recompute;
@@ -17,8 +17,17 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let folder = ModelFolder::open(&options.model)?;
     let seq_len = options.step.seq_len(&folder.config)?;
     let folder = folder.for_sequences(seq_len);
-    let documents = folder.reader(&options.reading, seq_len).read(&options.data)?;
-    let (counts, told) = (documents.counts, documents.to_string());
+    let cache = Cache::of(&options.cache)?;
+    let bar = ReadingBar::default();
+    let loader = Loader {
+        reader: folder.reader(&options.reading, seq_len),
+        model_sha256: &folder.text_sha256()?,
+        cache: cache.as_ref(),
+        told: &|progress| bar.show(progress),
+    };
+    let documents = loader.read(&options.data)?;
+    bar.finish();
+    let (counts, told) = (documents.counts(), documents.to_string());
     let dataset = Dataset::new(documents, seq_len, false)?;
     if !options.json {
         write(format_args!("data: {told}"))?;
@@ -31,7 +40,7 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     if let Some(clock) = &mut clock {
         clock.begin();
     }
-    let (nll, tokens) = evaluate(&*ops, &model, &pass, batches.take(limit).map(Ok))?;
+    let (nll, tokens) = evaluate(&*ops, &model, &pass, batches.take(limit))?;
     let profile = clock.map(|mut clock| clock.end());
     ensure!(nll.is_finite(), "the loss is {nll}: the model's weights or the data are broken");
     let StateOptions { states, compute, .. } = options.state;

@@ -1,15 +1,25 @@
-//! Tokenized documents, in compact form.
+//! Tokenized documents, in compact form: in memory, or in a file of the cache.
 
-use crate::error::{Result, bail};
-use qft_files::Sha256;
+mod stored;
+mod tokens;
+mod writer;
+
+pub(super) use stored::open;
+pub use writer::DocumentWriter;
+
+use super::weight::Weight;
+use crate::error::Result;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
+use tokens::Tokens;
 
 /// Set on a token that counts in the loss. Vocabularies are far below.
 const TRAINED: u32 = 1 << 31;
 
 /// What became of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Counts {
     /// Texts, records and conversations that were read.
@@ -32,118 +42,106 @@ pub struct Counts {
     pub unknown: usize,
 }
 
-/// The problems that are told of records which were left out.
-const MAX_PROBLEMS: usize = 3;
+/// Why a record was left out, or cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// It cannot be read.
+    Bad,
+    /// It is longer than a sequence.
+    TooLong,
+    /// It was cut at the length of a sequence.
+    Cut,
+    /// None of its tokens counts in the loss.
+    NothingToLearn,
+}
+
+/// A record that was left out, or cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Why.
+    pub reason: Reason,
+    /// Its place, and what more there is to say.
+    pub what: String,
+}
+
+/// The places that are told of records which cannot be read.
+const MAX_TOLD: usize = 3;
 
 /// With more learned tokens than one in this many unknown to the tokenizer, it is told.
 const UNKNOWN_SHARE: usize = 50;
 
 /// Documents as token ids with a mark on those that count in the loss; 4 bytes a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Documents {
-    tokens: Vec<u32>,
-    starts: Vec<usize>,
-    /// What became of the data.
-    pub counts: Counts,
-    /// The first problems of records that were left out, each with its place.
-    problems: Vec<String>,
-    /// A SHA-256 of the chat template that they were written with, as hexadecimal digits; absent if there was none.
-    pub template: Option<String>,
-    vocab_size: usize,
+    tokens: Arc<Tokens>,
+    /// Where documents begin among the tokens, and where the last one ends.
+    starts: Arc<[u64]>,
+    about: About,
+}
+
+/// What is known of documents as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct About {
+    counts: Counts,
+    left_out: Vec<LeftOut>,
+    template: Option<String>,
+    learned: usize,
+    sha256: String,
     seq_len: usize,
+    parts: Vec<Part>,
+}
+
+/// Documents that are taken equally often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// How many they are; those of the next part follow.
+    pub documents: usize,
+    /// How often they are taken in a pass.
+    pub weight: Weight,
+}
+
+/// One document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    tokens: Vec<u32>,
+    /// Whether it may go on: it is as long as a sequence.
+    full: bool,
+}
+
+impl Document {
+    /// The ids at its positions: all but the last.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        let count = self.tokens.len().saturating_sub(1);
+        self.tokens[..count].iter().map(|token| token & !TRAINED)
+    }
+
+    /// The target of each position, or [`qft_llama::IGNORE`].
+    pub fn targets(&self) -> impl Iterator<Item = u32> {
+        self.tokens.iter().skip(1).map(|token| match token & TRAINED {
+            0 => qft_llama::IGNORE,
+            _ => token & !TRAINED,
+        })
+    }
+
+    /// All its ids, and of each whether it is learned.
+    pub fn marked(&self) -> impl Iterator<Item = (u32, bool)> {
+        let learned = |(i, token): (usize, &u32)| (token & !TRAINED, i > 0 && token & TRAINED != 0);
+        self.tokens.iter().enumerate().map(learned)
+    }
+
+    /// The tokens before the first that is learned, and how many are learned in a row from there on: a
+    /// question and the length of its answer. None where nothing comes before, or the answer was cut.
+    pub fn question(&self) -> Option<(Vec<u32>, usize)> {
+        let learned = |token: &u32| token & TRAINED != 0;
+        let start = self.tokens.iter().position(learned).filter(|&start| start > 0)?;
+        let answer = self.tokens[start..].iter().take_while(|token| learned(token)).count();
+        let cut = start + answer == self.tokens.len() && self.full;
+        (!cut).then(|| (self.tokens[..start].to_vec(), answer))
+    }
 }
 
 impl Documents {
-    /// None yet, for a vocabulary and a largest number of positions.
-    pub fn new(vocab_size: usize, seq_len: usize) -> Self {
-        let starts = vec![0];
-        Self {
-            tokens: Vec::new(),
-            starts,
-            counts: Counts::default(),
-            problems: Vec::new(),
-            template: None,
-            vocab_size,
-            seq_len,
-        }
-    }
-
-    /// Adds a document: its ids, and for each whether the loss counts its prediction. The first is never predicted.
-    /// Cut to `seq_len` positions; left out if nothing in it is to be learned.
-    ///
-    /// Errors: an id outside the vocabulary.
-    pub fn push(&mut self, ids: &[u32], trained: impl Fn(usize) -> bool) -> Result<()> {
-        let limit = self.vocab_size.min(TRAINED as usize);
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= limit) {
-            bail!(
-                "token id {id} is outside the model's vocabulary of {limit}; the tokenizer does not belong to the \
-                 model, or has tokens that the model lacks"
-            );
-        }
-        let kept = ids.len().min(self.seq_len + 1);
-        self.counts.truncated += usize::from(kept < ids.len());
-        if !(1..kept).any(&trained) {
-            self.counts.dropped += 1;
-            return Ok(());
-        }
-        let marked = |(i, &id): (usize, &u32)| id | if trained(i) { TRAINED } else { 0 };
-        self.tokens.extend(ids[..kept].iter().enumerate().map(marked));
-        self.starts.push(self.tokens.len());
-        Ok(())
-    }
-
-    /// Takes all documents from `first` on `times` times.
-    pub(super) fn repeat(&mut self, first: usize, times: usize) {
-        let (start, last) = (self.starts[first], self.len());
-        let tokens = self.tokens[start..].to_vec();
-        let lengths: Vec<usize> =
-            (first..last).map(|document| self.range(document).len()).collect();
-        for _ in 1..times {
-            self.tokens.extend(&tokens);
-            for length in &lengths {
-                self.starts.push(self.starts[self.starts.len() - 1] + length);
-            }
-        }
-    }
-
-    /// Counts a record that cannot be read; `problem` says why, with its place.
-    pub(super) fn bad(&mut self, problem: String) {
-        self.counts.bad += 1;
-        if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(problem);
-        }
-    }
-
-    /// Notes the text of a template that documents are written with.
-    pub(super) fn add_template(&mut self, source: &str) {
-        let mut hash = Sha256::new();
-        hash.update(source.as_bytes());
-        let new = hash.hex();
-        self.template = Some(match self.template.take() {
-            Some(other) if other != new => {
-                let mut both = Sha256::new();
-                both.update(other.as_bytes());
-                both.update(new.as_bytes());
-                both.hex()
-            }
-            _ => new,
-        });
-    }
-
-    /// A SHA-256 of all that training sees of the documents, as hexadecimal digits: ids, which of them are learned, and
-    /// where documents begin.
-    pub fn sha256(&self) -> String {
-        let mut hash = Sha256::new();
-        for tokens in self.tokens.chunks(1 << 14) {
-            let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-            hash.update(&bytes);
-        }
-        for &start in &self.starts {
-            hash.update(&(start as u64).to_le_bytes());
-        }
-        hash.hex()
-    }
-
     /// Number of documents.
     pub fn len(&self) -> usize {
         self.starts.len() - 1
@@ -154,74 +152,95 @@ impl Documents {
         self.len() == 0
     }
 
-    fn range(&self, document: usize) -> Range<usize> {
+    /// A document.
+    ///
+    /// Panics if there is no such document.
+    ///
+    /// Errors: the file of the cache that it is in cannot be read any more.
+    pub fn get(&self, document: usize) -> Result<Document> {
+        let tokens = self.tokens.read(self.range(document))?;
+        let full = tokens.len() > self.about.seq_len;
+        Ok(Document { tokens, full })
+    }
+
+    fn range(&self, document: usize) -> Range<u64> {
         self.starts[document]..self.starts[document + 1]
     }
 
     /// Positions of a document: each predicts the next token.
     pub fn positions(&self, document: usize) -> usize {
-        self.range(document).len() - 1
-    }
-
-    /// The ids at the positions of a document.
-    pub fn ids(&self, document: usize) -> impl Iterator<Item = u32> {
         let Range { start, end } = self.range(document);
-        self.tokens[start..end - 1].iter().map(|token| token & !TRAINED)
-    }
-
-    /// The target of each position, or [`qft_llama::IGNORE`].
-    pub fn targets(&self, document: usize) -> impl Iterator<Item = u32> {
-        let Range { start, end } = self.range(document);
-        self.tokens[start + 1..end].iter().map(|token| match token & TRAINED {
-            0 => qft_llama::IGNORE,
-            _ => token & !TRAINED,
-        })
-    }
-
-    /// The tokens of a document before the first that is learned, and how many are learned in a row from there on: a
-    /// question and the length of its answer. None where nothing comes before, or the answer was cut.
-    pub fn question(&self, document: usize) -> Option<(Vec<u32>, usize)> {
-        let tokens = &self.tokens[self.range(document)];
-        let learned = |token: &u32| token & TRAINED != 0;
-        let start = tokens.iter().position(learned).filter(|&start| start > 0)?;
-        let answer = tokens[start..].iter().take_while(|token| learned(token)).count();
-        let cut = start + answer == tokens.len() && tokens.len() > self.seq_len;
-        (!cut).then(|| (tokens[..start].to_vec(), answer))
+        (end - start) as usize - 1
     }
 
     /// Positions of all documents.
     pub fn tokens(&self) -> usize {
-        self.tokens.len() - self.len()
+        self.starts.last().map_or(0, |&end| end as usize) - self.len()
     }
 
     /// Positions that count in the loss.
     pub fn target_tokens(&self) -> usize {
-        let counted = |d| self.targets(d).filter(|&target| target != qft_llama::IGNORE).count();
-        (0..self.len()).map(counted).sum()
+        self.about.learned
+    }
+
+    /// What became of the data.
+    pub fn counts(&self) -> Counts {
+        self.about.counts
+    }
+
+    /// The first records that were left out or cut, for each reason.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.about.left_out
+    }
+
+    /// The documents by how often they are taken, in their order.
+    pub fn parts(&self) -> &[Part] {
+        &self.about.parts
+    }
+
+    /// A SHA-256 of the chat template that they were written with, as hexadecimal digits; absent if there was none.
+    pub fn template(&self) -> Option<&str> {
+        self.about.template.as_deref()
+    }
+
+    /// A SHA-256 of all that training sees of the documents, as hexadecimal digits: ids, which of them are learned, and
+    /// where documents begin.
+    pub fn sha256(&self) -> &str {
+        &self.about.sha256
+    }
+}
+
+/// Equal in all that training sees, and in what became of the data.
+impl PartialEq for Documents {
+    fn eq(&self, other: &Self) -> bool {
+        let seen = |documents: &Self| {
+            let About { counts, learned, sha256, seq_len, parts, .. } = &documents.about;
+            (*counts, *learned, sha256.clone(), *seq_len, parts.clone())
+        };
+        seen(self) == seen(other)
     }
 }
 
 impl fmt::Display for Documents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { truncated, dropped, too_long, bad, tools_unseen, .. } = self.counts;
-        let targets = self.target_tokens();
-        write!(f, "{} documents, {} tokens, {targets} of them learned", self.len(), self.tokens())?;
+        let About { counts, left_out, learned, seq_len, .. } = &self.about;
+        let Counts { truncated, dropped, too_long, bad, tools_unseen, .. } = *counts;
+        write!(f, "{} documents, {} tokens, {learned} of them learned", self.len(), self.tokens())?;
         if truncated > 0 {
-            write!(f, "; {truncated} cut at {} tokens", self.seq_len)?;
+            write!(f, "; {truncated} cut at {seq_len} tokens")?;
         }
         if too_long > 0 {
-            write!(f, "; {too_long} left out, of more than {} tokens (--too-long)", self.seq_len)?;
+            write!(f, "; {too_long} left out, of more than {seq_len} tokens (--too-long)")?;
         }
         if dropped > 0 {
             write!(f, "; {dropped} left out, having nothing to learn")?;
         }
         if bad > 0 {
-            let more = if bad > self.problems.len() { " ..." } else { "" };
-            write!(
-                f,
-                "; {bad} left out that cannot be read ({}{more})",
-                self.problems.join(" | ")
-            )?;
+            let told = left_out.iter().filter(|left_out| left_out.reason == Reason::Bad);
+            let told: Vec<&str> =
+                told.map(|left_out| left_out.what.as_str()).take(MAX_TOLD).collect();
+            let more = if bad > told.len() { " ..." } else { "" };
+            write!(f, "; {bad} left out that cannot be read ({}{more})", told.join(" | "))?;
         }
         if tools_unseen > 0 {
             write!(
@@ -231,13 +250,13 @@ impl fmt::Display for Documents {
             )?;
         }
         self.write_ends(f)?;
-        self.write_unknown(f, targets)
+        self.write_unknown(f)
     }
 }
 
 impl Documents {
     fn write_ends(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { samples, endless, .. } = self.counts;
+        let Counts { samples, endless, .. } = self.about.counts;
         let remedy = "name the token that ends them in tokenizer_config.json or generation_config.json, or give another \
                       --template";
         match endless {
@@ -253,9 +272,9 @@ impl Documents {
         }
     }
 
-    fn write_unknown(&self, f: &mut fmt::Formatter<'_>, targets: usize) -> fmt::Result {
-        let unknown = self.counts.unknown;
-        if unknown.saturating_mul(UNKNOWN_SHARE) <= targets {
+    fn write_unknown(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unknown = self.about.counts.unknown;
+        if unknown.saturating_mul(UNKNOWN_SHARE) <= self.about.learned {
             return Ok(());
         }
         write!(
@@ -271,39 +290,31 @@ mod tests {
     use super::*;
     use qft_llama::IGNORE;
 
+    fn writer(seq_len: usize) -> DocumentWriter {
+        DocumentWriter::in_memory(10, seq_len)
+    }
+
     #[test]
     fn a_question_is_what_comes_before_the_first_answer() {
-        let mut documents = Documents::new(10, 5);
+        let mut documents = writer(5);
         documents.push(&[1, 2, 3, 4, 5], |i| i == 2 || i == 3).unwrap();
         documents.push(&[6, 7, 8], |_| true).unwrap();
         documents.push(&[1, 2, 3, 4, 5, 6, 7], |i| i >= 3).unwrap();
         documents.push(&[4, 5, 6], |i| i >= 1).unwrap();
-        let questions: Vec<_> = (0..4).map(|document| documents.question(document)).collect();
+        let documents = documents.finish().unwrap();
+        let questions: Vec<_> =
+            (0..4).map(|document| documents.get(document).unwrap().question()).collect();
         let (two, one) = ((vec![1, 2], 2), (vec![4], 2));
         assert_eq!(questions, [Some(two), None, None, Some(one)]);
     }
 
     #[test]
-    fn documents_are_taken_several_times() {
-        let mut documents = Documents::new(10, 5);
-        for ids in [[1, 2, 3].as_slice(), &[4, 5], &[6, 7, 8, 9]] {
-            documents.push(ids, |_| true).unwrap();
-        }
-        documents.repeat(1, 3);
-        let all: Vec<Vec<u32>> =
-            (0..documents.len()).map(|document| documents.targets(document).collect()).collect();
-        let (first, a, b) = (vec![2, 3], vec![5], vec![7, 8, 9]);
-        assert_eq!(all, [first, a.clone(), b.clone(), a.clone(), b.clone(), a, b]);
-        documents.repeat(7, 3);
-        assert_eq!(documents.len(), 7);
-    }
-
-    #[test]
     fn what_became_of_the_data_is_told() {
-        let mut documents = Documents::new(10, 5);
+        let mut documents = writer(5);
         documents.push(&[1, 2, 3], |_| true).unwrap();
         for line in 1..5 {
-            documents.bad(format!("f.jsonl:{line}: no"));
+            documents.counts.bad += 1;
+            documents.leave_out(Reason::Bad, || format!("f.jsonl:{line}: no"));
         }
         documents.counts = Counts {
             too_long: 2,
@@ -313,7 +324,7 @@ mod tests {
             unknown: 1,
             ..documents.counts
         };
-        let text = documents.to_string();
+        let text = documents.finish().unwrap().to_string();
         for told in [
             "2 left out, of more than 5",
             "4 left out that cannot be read (f.jsonl:1: no | ",
@@ -327,27 +338,71 @@ mod tests {
 
     #[test]
     fn documents_are_cut_masked_and_left_out() {
-        let mut documents = Documents::new(10, 3);
+        let mut documents = writer(3);
         documents.push(&[1, 2, 3, 4, 5], |i| i != 2).unwrap();
         documents.push(&[7], |_| true).unwrap();
         documents.push(&[], |_| true).unwrap();
         documents.push(&[1, 2, 3, 4, 5], |i| i == 4).unwrap();
         documents.push(&[8, 9], |_| true).unwrap();
+        let error = documents.push(&[1, 10], |_| true).unwrap_err().to_string();
+        assert!(error.contains("token id 10 is outside"), "{error}");
+        let documents = documents.finish().unwrap();
         assert_eq!(documents.len(), 2);
-        assert_eq!(documents.ids(0).collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!(documents.targets(0).collect::<Vec<_>>(), [2, IGNORE, 4]);
-        assert_eq!(documents.targets(1).collect::<Vec<_>>(), [9]);
-        assert_eq!(documents.counts, Counts { truncated: 2, dropped: 3, ..Counts::default() });
+        let (first, second) = (documents.get(0).unwrap(), documents.get(1).unwrap());
+        assert_eq!(first.ids().collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(first.targets().collect::<Vec<_>>(), [2, IGNORE, 4]);
+        assert_eq!(second.targets().collect::<Vec<_>>(), [9]);
+        assert_eq!(documents.counts(), Counts { truncated: 2, dropped: 3, ..Counts::default() });
         assert_eq!((documents.tokens(), documents.target_tokens()), (4, 3));
         let other = |marked: usize, second: &[u32]| {
-            let mut documents = Documents::new(10, 3);
+            let mut documents = writer(3);
             documents.push(&[1, 2, 3], |i| i != marked).unwrap();
             documents.push(second, |_| true).unwrap();
-            documents.sha256()
+            documents.finish().unwrap().sha256().to_string()
         };
         assert_eq!(other(9, &[4, 5]), other(9, &[4, 5]));
         assert!(other(9, &[4, 5]) != other(2, &[4, 5]) && other(9, &[4, 5]) != other(9, &[4, 6]));
-        let error = documents.push(&[1, 10], |_| true).unwrap_err().to_string();
-        assert!(error.contains("token id 10 is outside"), "{error}");
+    }
+
+    #[test]
+    fn documents_in_a_file_are_those_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.documents");
+        let fill = |mut documents: DocumentWriter| {
+            documents.push(&[1, 2, 3, 4, 5], |i| i > 2).unwrap();
+            documents.push(&[6, 7], |_| true).unwrap();
+            documents.leave_out(Reason::Cut, || "a:1".into());
+            documents.add_template("x");
+            documents.part(Weight::of(2.0).unwrap());
+            documents.push(&[8, 9, 1], |i| i == 2).unwrap();
+            documents.part(Weight::of(0.5).unwrap());
+            documents.finish().unwrap()
+        };
+        let memory = fill(writer(3));
+        let file = fill(DocumentWriter::in_file(10, 3, &path).unwrap());
+        let again = open(&path).unwrap();
+        for other in [&file, &again] {
+            assert_eq!(other, &memory);
+            for i in 0..memory.len() {
+                assert_eq!(other.get(i).unwrap(), memory.get(i).unwrap());
+            }
+        }
+        assert_eq!(
+            memory.parts(),
+            [(2, 2.0), (1, 0.5)]
+                .map(|(documents, times)| Part { documents, weight: Weight::of(times).unwrap() })
+        );
+        // Damaged at any place, it is refused or has the same number of tokens, and nothing panics.
+        let whole = std::fs::read(&path).unwrap();
+        for i in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[i] ^= 0x55;
+            for bytes in [&damaged[..], &whole[..i]] {
+                std::fs::write(&path, bytes).unwrap();
+                if let Ok(read) = open(&path) {
+                    assert!((0..read.len()).all(|i| read.get(i).is_ok()));
+                }
+            }
+        }
     }
 }

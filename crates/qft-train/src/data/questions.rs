@@ -20,12 +20,15 @@ pub struct Question {
 ///
 /// Errors: there is none.
 pub fn choose(documents: &Documents, count: usize, positions: usize) -> Result<Vec<Question>> {
-    let question = |document| {
-        let (ids, answer) = documents.question(document)?;
+    let mut all = Vec::new();
+    let asked = if count > 0 { documents.len() } else { 0 };
+    for document in 0..asked {
+        let Some((ids, answer)) = documents.get(document)?.question() else { continue };
         let most = positions.saturating_sub(ids.len()).min(MAX_ANSWER_TOKENS);
-        (2 * answer <= most).then_some(Question { ids, most })
-    };
-    let all: Vec<_> = (0..documents.len()).filter_map(question).collect();
+        if 2 * answer <= most {
+            all.push(Question { ids, most });
+        }
+    }
     if all.is_empty() && count > 0 {
         bail!(
             "--answers: the held-out data has no questions whose answers have at most {} tokens; give conversations, or \
@@ -40,15 +43,17 @@ pub fn choose(documents: &Documents, count: usize, positions: usize) -> Result<V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::DocumentWriter;
 
     #[test]
     fn questions_come_from_all_over_and_have_short_answers() {
-        let mut documents = Documents::new(1000, 900);
+        let mut documents = DocumentWriter::in_memory(1000, 900);
         for first in 0..10 {
             documents.push(&[first, 1, 2, 3], |i| i > 1).unwrap();
         }
         let long: Vec<u32> = (0..200).collect();
         documents.push(&long, |i| i > 1).unwrap();
+        let documents = documents.finish().unwrap();
         let firsts = |count| -> Vec<u32> {
             choose(&documents, count, 2048).unwrap().iter().map(|q| q.ids[0]).collect()
         };

@@ -1,16 +1,22 @@
 //! From files to documents: templates, tokens, and which of them count in the loss.
 
-use super::documents::Documents;
+mod records;
+mod texts;
+
+use super::documents::{DocumentWriter, Documents, Reason};
 use super::encoder::{TextEncoder, at_start};
-use super::parallel::in_order;
+use super::progress::{Progress, Tally};
 use super::records::Record;
 use super::sample::Sample;
-use super::source::{Content, Source, expand, weighted};
+use super::source::{DataFile, Piece, Source, expanded};
 use super::template::{ModelTemplates, Template};
+use super::windows::windows;
 use crate::chat::{Conversation, Rendered, SpecialTexts};
-use crate::error::{Context, Result, bail};
-use crate::options::{DataFormat, OnBadRecord, ReadingOptions, TooLong, TrainOn};
-use std::path::PathBuf;
+use crate::error::{Context, Result, bail, ensure};
+use crate::options::{DataFormat, ReadingOptions, TooLong, TrainOn};
+use records::Records;
+use std::path::{Path, PathBuf};
+use texts::Texts;
 
 /// Reads data for one model.
 #[derive(Clone, Copy)]
@@ -27,124 +33,121 @@ pub struct Reader<'a> {
     pub vocab_size: usize,
 }
 
-/// Cuts the tokens of a long text into documents of `seq_len` positions, the last one shorter.
-///
-/// With `before`, the tokens that begin a text, each begins with them and predicts the tokens that follow. Without any,
-/// each begins with the last token that the one before predicted.
-pub fn windows(ids: &[u32], before: &[u32], seq_len: usize) -> impl Iterator<Item = Vec<u32>> {
-    let room = (seq_len + 1).saturating_sub(before.len().max(1)).max(1);
-    let overlap = usize::from(before.is_empty());
-    let positions = ids.len().saturating_sub(overlap);
-    (0..positions.div_ceil(room)).map(move |i| {
-        let end = ids.len().min((i + 1) * room + overlap);
-        before.iter().chain(&ids[i * room..end]).copied().collect()
-    })
+/// Where documents go: to train on, and held out.
+pub(super) struct Parts {
+    pub(super) train: DocumentWriter,
+    pub(super) held_out: Option<HeldOut>,
+}
+
+/// Documents that are held out, and the last fraction of each file that they are made of.
+pub(super) struct HeldOut {
+    pub(super) fraction: f64,
+    pub(super) documents: DocumentWriter,
+}
+
+impl Parts {
+    /// Where documents go that are trained on, or are not.
+    fn documents(&mut self, train: bool) -> &mut DocumentWriter {
+        match &mut self.held_out {
+            Some(held_out) if !train => &mut held_out.documents,
+            _ => &mut self.train,
+        }
+    }
 }
 
 impl Reader<'_> {
-    /// Reads all files.
+    /// Reads all files into memory.
     ///
-    /// Errors: those of [`Source::read`]; a record that cannot be rendered or tokenized, with its place, unless such
-    /// are left out.
+    /// Errors: a file that cannot be read, is empty, is not UTF-8, or is not valid; a record that is not of the format,
+    /// or cannot be rendered or tokenized, with its place, unless such are left out.
     pub fn read(&self, files: &[PathBuf]) -> Result<Documents> {
-        let mut documents = self.documents();
-        for (file, times) in expanded(files)? {
-            let before = documents.len();
-            self.add(&Source::read(&file, self.options)?, &mut documents)?;
-            documents.repeat(before, times);
-        }
-        Ok(documents)
+        let mut parts = Parts { train: self.in_memory(), held_out: None };
+        self.fill(&expanded(files)?, &mut parts, &|_| Ok(()))?;
+        parts.train.finish()
     }
 
-    /// Reads all files, and parts the last `fraction` of each off as held-out data.
+    /// Reads all files into memory, and parts the last `fraction` of each off as held-out data.
     ///
     /// Errors: those of [`Reader::read`]; a fraction that leaves nothing on one side.
     pub fn read_split(&self, files: &[PathBuf], fraction: f64) -> Result<(Documents, Documents)> {
-        let (mut train, mut held_out) = (self.documents(), self.documents());
-        for (file, times) in expanded(files)? {
-            let (head, tail) = Source::read(&file, self.options)?.split(fraction)?;
-            let before = train.len();
-            self.add(&head, &mut train)?;
-            train.repeat(before, times);
-            self.add(&tail, &mut held_out)?;
-        }
-        Ok((train, held_out))
+        let held_out = HeldOut { fraction, documents: self.in_memory() };
+        let mut parts = Parts { train: self.in_memory(), held_out: Some(held_out) };
+        self.fill(&expanded(files)?, &mut parts, &|_| Ok(()))?;
+        let Some(held_out) = parts.held_out else { unreachable!("it was put there") };
+        Ok((parts.train.finish()?, held_out.documents.finish()?))
     }
 
-    fn documents(&self) -> Documents {
-        Documents::new(self.vocab_size, self.seq_len)
+    fn in_memory(&self) -> DocumentWriter {
+        DocumentWriter::in_memory(self.vocab_size, self.seq_len)
     }
 
-    /// Adds the documents of a source.
+    /// Reads all files; `told` hears how far it is.
     ///
-    /// Errors: a record that cannot be rendered or tokenized, with its place, unless such are left out.
-    pub fn add(&self, source: &Source, documents: &mut Documents) -> Result<()> {
-        for problem in &source.bad {
-            documents.counts.read += 1;
-            documents.bad(problem.clone());
-        }
-        match &source.content {
-            Content::Text(text) => {
-                documents.counts.read += 1;
-                let place = || source.path.display().to_string();
-                let mut sample = Sample::whole(self.encoder, text).with_context(place)?;
-                if !sample.ids.ends_with(self.encoder.after_text()) {
-                    self.encoder.after_text().iter().for_each(|&id| sample.end(id));
-                }
-                self.add_windows(&sample.ids, documents).with_context(place)
-            }
-            Content::Records { format, records } => {
-                let template = self.template(*format)?;
-                if let Some(template) = &template {
-                    documents.add_template(&template.source);
-                }
-                let template = template.as_ref();
-                in_order(
-                    records,
-                    |(_, record)| self.samples(record, template),
-                    |(place, record), samples| {
-                        documents.counts.read += 1;
-                        let named = || place.name(&source.path);
-                        let samples = self.read_or_skip(samples.with_context(named), documents)?;
-                        self.add_samples(&samples, record, template, documents).with_context(named)
-                    },
-                )
-            }
-        }
-    }
-
-    /// The samples of a record; none of one that cannot be read and is left out.
-    fn read_or_skip(
+    /// Errors: those of [`Reader::read_split`] and `told`.
+    pub(super) fn fill(
         &self,
-        samples: Result<Vec<Sample>>,
-        documents: &mut Documents,
-    ) -> Result<Option<Vec<Sample>>> {
-        match samples {
-            Err(error) if self.options.on_bad_record == OnBadRecord::Skip => {
-                documents.bad(format!("{error:#}"));
-                Ok(None)
-            }
-            samples => samples.map(Some),
-        }
-    }
-
-    /// Adds what a record became.
-    fn add_samples(
-        &self,
-        samples: &Option<Vec<Sample>>,
-        record: &Record,
-        template: Option<&Template>,
-        documents: &mut Documents,
+        files: &[DataFile],
+        parts: &mut Parts,
+        told: &dyn Fn(Progress) -> Result<()>,
     ) -> Result<()> {
-        let Some(samples) = samples else { return Ok(()) };
-        if let (Record::Chat(talk), Some(template)) = (record, template) {
-            documents.counts.tools_unseen += usize::from(!template.shows_tools(talk));
+        let passes = if parts.held_out.is_some() { 2 } else { 1 };
+        let size = |file: &DataFile| file.path.metadata().map_or(0, |metadata| metadata.len());
+        let tally = Tally::new(passes * files.iter().map(size).sum::<u64>(), told);
+        for DataFile { path, weight } in files {
+            let kept = match &parts.held_out {
+                Some(held_out) => self.kept(path, held_out.fraction, &tally)?,
+                None => u64::MAX,
+            };
+            self.add(path, kept, parts, &tally)?;
+            parts.train.part(*weight);
         }
-        if samples.is_empty() {
-            documents.counts.dropped += 1;
+        Ok(())
+    }
+
+    /// How many of the first characters or records of a file are not held out.
+    fn kept(&self, path: &Path, fraction: f64, tally: &Tally<'_>) -> Result<u64> {
+        let source = Source::open(path, self.options, tally)?;
+        let parts = if source.is_text() { "characters" } else { "records" };
+        let mut count = 0;
+        source.pieces(&mut |piece| {
+            count += match piece {
+                Piece::Text(text) => text.chars().count() as u64,
+                Piece::Record(_) => 1,
+            };
+            tally.tell()
+        })?;
+        let kept = count - ((count as f64 * fraction).round() as u64).min(count);
+        ensure!(
+            kept > 0 && kept < count || count == 0,
+            "--val-split: {fraction} of the {count} {parts} of {} leaves nothing on one side; \
+             give another fraction, or --eval-data",
+            path.display()
+        );
+        Ok(kept)
+    }
+
+    /// Adds the documents of a file, of which the first `kept` characters or records are trained on.
+    fn add(&self, path: &Path, kept: u64, parts: &mut Parts, tally: &Tally<'_>) -> Result<()> {
+        let source = Source::open(path, self.options, tally)?;
+        if source.is_text() {
+            let mut texts = Texts::new(*self, kept);
+            let read = source.pieces(&mut |piece| match piece {
+                Piece::Text(text) => {
+                    texts.push(&text, parts)?;
+                    tally.tell()
+                }
+                Piece::Record(_) => unreachable!("a text has no records"),
+            });
+            return read
+                .and_then(|()| texts.finish(parts))
+                .with_context(|| path.display().to_string());
         }
-        let is_text = matches!(record, Record::Text(_));
-        samples.iter().try_for_each(|sample| self.lay(sample, is_text, documents))
+        let mut records = Records::new(*self, path, kept);
+        source.pieces(&mut |piece| match piece {
+            Piece::Record(row) => records.push(row, parts, tally),
+            Piece::Text(_) => unreachable!("records are no text"),
+        })?;
+        records.finish(parts)
     }
 
     /// The template for conversations, or for prompts and completions of `format`; none where they are put together
@@ -176,8 +179,14 @@ impl Reader<'_> {
         }
     }
 
-    /// Adds a sample, or what becomes of one that is too long.
-    fn lay(&self, sample: &Sample, is_text: bool, documents: &mut Documents) -> Result<()> {
+    /// Adds a sample, or what becomes of one that is too long. `place` says where it is from.
+    fn lay(
+        &self,
+        sample: &Sample,
+        is_text: bool,
+        place: &dyn Fn() -> String,
+        documents: &mut DocumentWriter,
+    ) -> Result<()> {
         if sample.targets().next().is_some() {
             let (eos, unknown) = (self.encoder.eos(), self.encoder.unknown());
             let counts = &mut documents.counts;
@@ -186,12 +195,23 @@ impl Reader<'_> {
             counts.unknown += sample.targets().filter(|&id| Some(id) == unknown).count();
         }
         let default = if is_text { TooLong::Split } else { TooLong::Drop };
-        match self.options.too_long.unwrap_or(default) {
-            TooLong::Drop if sample.positions() > self.seq_len => documents.counts.too_long += 1,
-            TooLong::Drop | TooLong::Cut => documents.push(&sample.ids, |i| sample.learned[i])?,
+        let too_long = self.options.too_long.unwrap_or(default);
+        let positions = sample.positions();
+        let length = || format!("{}: {positions} tokens", place());
+        match too_long {
+            TooLong::Drop if positions > self.seq_len => {
+                documents.counts.too_long += 1;
+                documents.leave_out(Reason::TooLong, length);
+            }
+            TooLong::Drop | TooLong::Cut => {
+                if positions > self.seq_len {
+                    documents.leave_out(Reason::Cut, length);
+                }
+                documents.push(&sample.ids, |i| sample.learned[i])?;
+            }
             TooLong::Split if is_text => return self.add_windows(&sample.ids, documents),
             TooLong::Split => {
-                for start in (0..sample.positions().max(1)).step_by(self.seq_len.max(1)) {
+                for start in (0..positions.max(1)).step_by(self.seq_len.max(1)) {
                     let end = sample.ids.len().min(start + self.seq_len + 1);
                     let part = sample.part(start..end);
                     documents.push(&part.ids, |i| part.learned[i])?;
@@ -201,7 +221,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn add_windows(&self, ids: &[u32], documents: &mut Documents) -> Result<()> {
+    fn add_windows(&self, ids: &[u32], documents: &mut DocumentWriter) -> Result<()> {
         let before = (documents.len(), documents.counts.dropped);
         let begin = self.encoder.before_text();
         let ids = ids.strip_prefix(begin).unwrap_or(ids);
@@ -273,16 +293,6 @@ impl Reader<'_> {
         let ends = self.encoder.eos().iter().filter_map(|&id| self.encoder.token(id));
         ends.filter(|end| !end.is_empty()).any(|end| text.ends_with(&end))
     }
-}
-
-/// The files that are named, folders and patterns resolved, and how often each is taken.
-fn expanded(given: &[PathBuf]) -> Result<Vec<(PathBuf, usize)>> {
-    let mut files = Vec::new();
-    for given in given {
-        let (given, times) = weighted(given)?;
-        files.extend(expand(&given)?.into_iter().map(|file| (file, times)));
-    }
-    Ok(files)
 }
 
 #[cfg(test)]

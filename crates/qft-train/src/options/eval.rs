@@ -1,5 +1,6 @@
 //! The options of `qft eval`.
 
+use super::cache::{CacheArgs, CacheOptions};
 use super::data::{ReadingArgs, ReadingOptions};
 use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{StateOptions, WeightArgs};
@@ -21,6 +22,9 @@ pub struct EvalArgs {
     /// How the data is read.
     #[command(flatten)]
     pub reading: ReadingArgs,
+    /// Where encoded data is kept.
+    #[command(flatten)]
+    pub cache: CacheArgs,
     /// The sequences of a batch.
     #[command(flatten)]
     pub batch: BatchArgs,
@@ -50,6 +54,8 @@ pub struct EvalOptions {
     pub data: Vec<PathBuf>,
     /// How data is read.
     pub reading: ReadingOptions,
+    /// Where encoded data is kept.
+    pub cache: CacheOptions,
     /// The shape of a batch.
     pub step: StepOptions,
     /// How weights are stored and computed with.
@@ -74,6 +80,7 @@ impl EvalArgs {
             model: self.model,
             data: self.data,
             reading: self.reading.resolve(),
+            cache: self.cache.resolve()?,
             step: self.batch.resolve(AccumulateArgs::default())?,
             state: self.weights.resolve_reading()?,
             machine: self.machine.resolve(MemoryArgs::default())?,

@@ -14,7 +14,7 @@ pub struct FileArgs {
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub model: Option<PathBuf>,
     /// Training data: text, JSON, JSON lines, CSV or Parquet, also packed by gzip or zstd; a file, a folder, or a
-    /// pattern in quotes; PATH=2 is taken twice in each pass; may be given more than once
+    /// pattern in quotes; PATH=2 is taken twice in each pass, PATH=0.25 to a quarter; may be given more than once
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     #[serde(deserialize_with = "one_or_many")]
     pub data: Vec<PathBuf>,

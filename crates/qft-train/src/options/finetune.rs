@@ -1,5 +1,6 @@
 //! The options of `qft finetune`, all groups together.
 
+use super::cache::{CacheArgs, CacheOptions};
 use super::data::{LayoutArgs, LayoutOptions, ReadingArgs, ReadingOptions};
 use super::files::{FileArgs, FileOptions, HeldOut};
 use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
@@ -28,6 +29,10 @@ pub struct FinetuneArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub reading: ReadingArgs,
+    /// Where encoded data is kept.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cache: CacheArgs,
     /// The sequences of a micro-batch.
     #[command(flatten)]
     #[serde(flatten)]
@@ -79,6 +84,8 @@ pub struct FinetuneOptions {
     pub files: FileOptions,
     /// How data is read.
     pub reading: ReadingOptions,
+    /// Where encoded data is kept.
+    pub cache: CacheOptions,
     /// How it is laid out.
     pub layout: LayoutOptions,
     /// The shape of a step.
@@ -121,6 +128,7 @@ impl FinetuneArgs {
         );
         Ok(FinetuneOptions {
             reading: self.reading.resolve(),
+            cache: self.cache.resolve()?,
             layout: self.layout.resolve(),
             step: self.batch.resolve(self.accumulate)?,
             state,

@@ -371,21 +371,21 @@ impl Length {
         }
     }
 
-    /// Sequences that the run takes of a data set of `sequences`, `per_step` in a full step. At least 1.
-    pub fn sequences(self, sequences: usize, per_step: usize) -> u64 {
+    /// Sequences that the run takes, `per_pass` in a pass and `per_step` in a full step. At least 1.
+    pub fn sequences(self, per_pass: f64, per_step: usize) -> u64 {
         match self {
             Self::Steps(steps) => steps.saturating_mul(per_step as u64),
             Self::Epochs(epochs) => {
-                let taken = epochs * sequences as f64;
+                let taken = epochs * per_pass;
                 // A rounding error must not add a sequence.
                 ((taken * (1.0 - 1e-12)).ceil() as u64).max(1)
             }
         }
     }
 
-    /// Optimizer steps, at `per_step` sequences of a data set of `sequences`. At least 1.
-    pub fn steps(self, sequences: usize, per_step: usize) -> u64 {
-        self.sequences(sequences, per_step).div_ceil(per_step.max(1) as u64)
+    /// Optimizer steps, at `per_pass` sequences in a pass and `per_step` in a step. At least 1.
+    pub fn steps(self, per_pass: f64, per_step: usize) -> u64 {
+        self.sequences(per_pass, per_step).div_ceil(per_step.max(1) as u64)
     }
 }
 
@@ -416,10 +416,11 @@ mod tests {
             (2.0, 5, 4, 10, 3),
         ] {
             let length = Length::Epochs(epochs);
+            let sequences = f64::from(sequences);
             let got = (length.sequences(sequences, per_step), length.steps(sequences, per_step));
             assert_eq!(got, (taken, steps), "{epochs} {sequences}");
         }
-        assert_eq!(Length::Steps(7).steps(1, 1), 7);
-        assert_eq!((Length::Steps(7).sequences(2, 4), Length::Steps(7).steps(2, 4)), (28, 7));
+        assert_eq!(Length::Steps(7).steps(1.0, 1), 7);
+        assert_eq!((Length::Steps(7).sequences(2.0, 4), Length::Steps(7).steps(2.0, 4)), (28, 7));
     }
 }

@@ -1,5 +1,6 @@
 //! Progress on the terminal: a bar, or lines where there is no terminal.
 
+use super::reading::ReadingBar;
 use crate::error::Result;
 use crate::memory::gb;
 use crate::run::{Event, Moment, Observer, StepMetrics};
@@ -8,11 +9,14 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Time between lines where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+pub(super) const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows the progress of a run on standard error.
 #[derive(Debug, Default)]
-pub struct Bar(Option<Shown>);
+pub struct Bar {
+    reading: ReadingBar,
+    run: Option<Shown>,
+}
 
 /// What is shown of a run that has begun.
 #[derive(Debug)]
@@ -26,7 +30,9 @@ struct Shown {
 
 impl Observer for Bar {
     fn on(&mut self, event: &Event<'_>) -> Result<()> {
-        match (event, &mut self.0) {
+        match (event, &mut self.run) {
+            (Event::Reading(progress), _) => return self.reading.show(*progress),
+            (Event::DataRead { .. }, _) => self.reading.finish(),
             (Event::Started { step, steps, .. }, shown) => *shown = Some(Shown::new(*steps, *step)),
             (Event::Stepped(metrics), Some(shown)) => shown.step(metrics),
             (Event::Evaluated { moment: Moment::During, metrics }, Some(shown)) => {
@@ -102,7 +108,7 @@ impl Shown {
 }
 
 /// A closed standard error must not end a run.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -119,7 +125,7 @@ fn status(metrics: &StepMetrics, eta_seconds: f64) -> String {
 }
 
 /// `2h03m`, `3m05s`, `12s`.
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     // A float beyond the range of the integer becomes its largest value.
     let seconds = seconds.round() as u64;
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);

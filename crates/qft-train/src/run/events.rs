@@ -1,7 +1,7 @@
 //! What happens in a run, for those who watch it.
 
 use super::summary::{AnswerMetrics, EvalMetrics, StepMetrics, Summary};
-use crate::data::Documents;
+use crate::data::{Documents, Progress};
 use crate::error::Result;
 use crate::memory::Fit;
 use crate::options::States;
@@ -14,6 +14,8 @@ use std::path::Path;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
+    /// The data is being read. Comes again and again, and not where it is read at once.
+    Reading(Progress),
     /// The data was read.
     DataRead {
         /// What is trained on.

@@ -159,7 +159,7 @@ impl Run<'_> {
             clock.begin();
         }
         let sequences = self.take(&mut state.order, state.progress.step);
-        let batches = self.batches(&sequences);
+        let batches = self.batches(&sequences)?;
         if let Some(clock) = &self.clock {
             clock.data_ready();
         }
@@ -200,7 +200,7 @@ impl Run<'_> {
     pub(super) fn order_at(&self, step: u32) -> Order {
         let taken = u64::from(step) * self.options.step.sequences_per_step() as u64;
         let (seed, shuffle) = (self.options.training.seed, self.options.layout.shuffle);
-        Order::at(self.train.sequences(), seed, shuffle, taken)
+        Order::at(self.train.shares(), seed, shuffle, taken)
     }
 
     /// The sequences of the step after `step`, the next ones of `order`; the last step of a run takes what is left.
@@ -211,7 +211,7 @@ impl Run<'_> {
     }
 
     /// Sequences as micro-batches.
-    pub(super) fn batches(&self, sequences: &[usize]) -> Vec<Batch> {
+    pub(super) fn batches(&self, sequences: &[usize]) -> Result<Vec<Batch>> {
         let chunks = sequences.chunks(self.options.step.batch_size);
         chunks.map(|sequences| self.train.batch(sequences)).collect()
     }
@@ -248,7 +248,7 @@ impl Run<'_> {
     pub(super) fn evaluated(&self, held_out: &Dataset) -> impl Iterator<Item = Result<Batch>> {
         let most = self.options.progress.eval_batches.unwrap_or(usize::MAX);
         let batches = held_out.batches(self.options.step.batch_size).take(most);
-        batches.map(|batch| self.check_stop("evaluating").map(|()| batch))
+        batches.map(|batch| self.check_stop("evaluating").and(batch))
     }
 
     /// The loss of the held-out data, if there is any.

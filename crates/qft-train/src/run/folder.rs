@@ -4,6 +4,7 @@ use crate::TrainOps;
 use crate::data::{ModelTemplates, Reader};
 use crate::error::{Context, ErrorKind, OfKind, Result, ensure};
 use crate::options::ReadingOptions;
+use qft_files::{Sha256, sha256_of_file};
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::{LlamaConfig, Tokenizer, WeightSource, Weights};
 use qft_quant::EncodeReport;
@@ -61,6 +62,34 @@ impl<'a> ModelFolder<'a> {
         };
         let place = || format!("cannot load {}", self.dir.display());
         load().of_kind(ErrorKind::Model).with_context(place)
+    }
+
+    /// A SHA-256 of the files that decide what text becomes: all but the weights.
+    ///
+    /// Errors: the folder cannot be read.
+    pub fn text_sha256(&self) -> Result<String> {
+        let unreadable = || format!("{}: cannot be read", self.dir.display());
+        let mut files = Vec::new();
+        for folder in [self.dir.to_path_buf(), self.dir.join("additional_chat_templates")] {
+            if !folder.exists() {
+                continue;
+            }
+            for entry in std::fs::read_dir(&folder).with_context(unreadable)? {
+                let path = entry.with_context(unreadable)?.path();
+                let ending =
+                    path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+                if path.is_file() && ["json", "jinja", "txt", "model"].contains(&ending) {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        let mut hash = Sha256::new();
+        for path in files {
+            let name = path.strip_prefix(self.dir).unwrap_or(&path).to_string_lossy();
+            hash.update(format!("{name} {}\n", sha256_of_file(&path)?).as_bytes());
+        }
+        Ok(hash.hex())
     }
 
     /// A reader of data for this model.

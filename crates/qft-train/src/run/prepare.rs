@@ -7,9 +7,9 @@ use super::output;
 use super::recipe::Recipe;
 use super::sample::SAMPLE_TOKENS;
 use super::saved::SavedModel;
-use crate::data::Dataset;
 use crate::data::encoder::at_start;
 use crate::data::questions::{self, Question};
+use crate::data::{Cache, Dataset, Loader};
 use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
 use crate::machine::Machine;
 use crate::memory::{Budget, Fit, Request, RunShape, StepShape, gb};
@@ -19,8 +19,9 @@ use crate::step::flip_rate::FlipRates;
 use qft_llama::LlamaConfig;
 use qft_llama::model::Model;
 use qft_quant::EncodeReport;
+use std::cell::RefCell;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 impl<'a> Run<'a> {
     /// Reads all but the weights, and finds out whether the run fits.
@@ -37,9 +38,9 @@ impl<'a> Run<'a> {
         let seq_len = options.step.seq_len(&folder.config)?;
         let folder = folder.for_sequences(seq_len);
         let (train, held_out) =
-            read_data(options, &folder, seq_len, observers).of_kind(ErrorKind::Data)?;
+            read_data(options, &folder, seq_len, stop, observers).of_kind(ErrorKind::Data)?;
         let per_step = options.step.sequences_per_step();
-        let total = options.training.length.steps(train.sequences(), per_step);
+        let total = options.training.length.steps(train.sequences_per_pass(), per_step);
         ensure!(
             total <= u32::MAX.into(),
             "--epochs: {total} steps are beyond the limit of {}; give fewer passes, or larger steps",
@@ -72,7 +73,7 @@ impl<'a> Run<'a> {
         let training = &options.training;
         Ok(Self {
             setup: options.state.setup(&training.optimizer, training.seed, fit.recompute),
-            sequences: training.length.sequences(sequences, per_step),
+            sequences: training.length.sequences(train.sequences_per_pass(), per_step),
             options,
             stop,
             resumed,
@@ -201,16 +202,32 @@ fn read_data(
     options: &FinetuneOptions,
     folder: &ModelFolder<'_>,
     seq_len: usize,
+    stop: &AtomicBool,
     observers: &mut Observers<'_, '_>,
 ) -> Result<(Dataset, Option<Dataset>)> {
-    let reader = folder.reader(&options.reading, seq_len);
-    let files = &options.files;
-    let (train, held_out) = match &files.held_out {
-        HeldOut::None => (reader.read(&files.data)?, None),
-        HeldOut::Files(held_out) => (reader.read(&files.data)?, Some(reader.read(held_out)?)),
-        HeldOut::Split(fraction) => {
-            let (train, held_out) = reader.read_split(&files.data, *fraction)?;
-            (train, Some(held_out))
+    let cache = Cache::of(&options.cache)?;
+    let (train, held_out) = {
+        let observers = RefCell::new(&mut *observers);
+        let told = |progress| {
+            if stop.load(Ordering::Relaxed) {
+                return Err(qft_llama::Error::Stopped { what: "reading the data" }.into());
+            }
+            observers.borrow_mut().tell(Event::Reading(progress))
+        };
+        let loader = Loader {
+            reader: folder.reader(&options.reading, seq_len),
+            model_sha256: &folder.text_sha256()?,
+            cache: cache.as_ref(),
+            told: &told,
+        };
+        let files = &options.files;
+        match &files.held_out {
+            HeldOut::None => (loader.read(&files.data)?, None),
+            HeldOut::Files(held_out) => (loader.read(&files.data)?, Some(loader.read(held_out)?)),
+            HeldOut::Split(fraction) => {
+                let (train, held_out) = loader.read_split(&files.data, *fraction)?;
+                (train, Some(held_out))
+            }
         }
     };
     observers.tell(Event::DataRead { train: &train, held_out: held_out.as_ref() })?;

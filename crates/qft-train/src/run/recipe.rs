@@ -1,6 +1,7 @@
 //! What decides the result of a run. A resumed run must have the same.
 
-use crate::data::Dataset;
+use crate::data::documents::Part;
+use crate::data::{Dataset, Weight};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::options::{
     DataFormat, FieldName, FileOptions, FinetuneOptions, HeldOut, LayoutOptions, MachineOptions,
@@ -80,6 +81,12 @@ struct TextIdentity {
     sha256: String,
 }
 
+impl TextIdentity {
+    fn of(sha256: &str) -> Self {
+        Self { sha256: sha256.to_string() }
+    }
+}
+
 /// Data, by the tokens that became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct DataIdentity {
@@ -88,16 +95,21 @@ struct DataIdentity {
     learned: usize,
     /// Of all token ids, marked where they are learned, and of the documents' borders.
     sha256: String,
+    /// How often its parts are taken in a pass; empty where all are taken once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    weights: Vec<Part>,
 }
 
 impl DataIdentity {
     fn of(data: &Dataset) -> Self {
         let documents = data.documents();
+        let once = documents.parts().iter().all(|part| part.weight == Weight::ONCE);
         Self {
             documents: documents.len(),
             tokens: documents.tokens(),
             learned: documents.target_tokens(),
-            sha256: documents.sha256(),
+            sha256: documents.sha256().to_string(),
+            weights: if once { Vec::new() } else { documents.parts().to_vec() },
         }
     }
 }
@@ -146,8 +158,18 @@ impl Recipe {
         seq_len: usize,
         (train, held_out): (&Dataset, Option<&Dataset>),
     ) -> Result<Self> {
-        let FinetuneOptions { files, reading, layout, step, training, state, machine, progress } =
-            options;
+        let FinetuneOptions {
+            files,
+            reading,
+            // The same documents, wherever they are kept.
+            cache: _,
+            layout,
+            step,
+            training,
+            state,
+            machine,
+            progress,
+        } = options;
         // By their contents: `data`, `eval_data` and `model` below.
         let FileOptions {
             model,
@@ -222,7 +244,7 @@ impl Recipe {
             max_grad_norm: *max_grad_norm,
             seed: *seed,
             train_on: *train_on,
-            template: train.documents().template.clone().map(|sha256| TextIdentity { sha256 }),
+            template: train.documents().template().map(TextIdentity::of),
             pack: *pack,
             shuffle: *shuffle,
             seq_len,
@@ -233,7 +255,7 @@ impl Recipe {
             eval_data: held_out.map(DataIdentity::of),
             model: ModelIdentity::of(model)?,
             steps: schedule.total,
-            sequences: length.sequences(train.sequences(), step.sequences_per_step()),
+            sequences: length.sequences(train.sequences_per_pass(), step.sequences_per_step()),
             asked: Asked {
                 format: *format,
                 template: template.clone(),
@@ -415,6 +437,7 @@ mod tests {
             tokens: 100,
             learned: 50,
             sha256: "0123456789abcdef".repeat(4),
+            weights: Vec::new(),
         };
         Recipe {
             states: States::Full,

@@ -115,7 +115,12 @@ impl Windows {
 
     fn cut(ids: &[u32], bos: Option<u32>, seq_len: usize) -> Self {
         let whole = |window: &Vec<u32>| window.len() == seq_len + 1;
-        Self(qft_train::data::windows(ids, bos.as_slice(), seq_len).filter(whole).collect())
+        Self(
+            qft_train::data::windows(ids, bos.as_slice(), seq_len)
+                .into_iter()
+                .filter(whole)
+                .collect(),
+        )
     }
 
     /// How many there are.

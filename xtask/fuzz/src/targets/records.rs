@@ -2,7 +2,7 @@
 
 use super::encoder::{Bytes, VOCAB_SIZE};
 use super::{RENDERING, Target, scratch};
-use qft_train::data::{Dataset, Documents, ModelTemplates, Reader, Source};
+use qft_train::data::{Dataset, Documents, ModelTemplates, Reader};
 use qft_train::options::{OnBadRecord, ReadingArgs, TrainOn};
 
 /// A data file as text, JSON lines or JSON, down to micro-batches.
@@ -19,7 +19,6 @@ fn read(bytes: &[u8]) {
         ] {
             let train_on = Some(train_on);
             let options = ReadingArgs { train_on, on_bad_record, ..Default::default() }.resolve();
-            let Ok(source) = Source::read(&path, &options) else { continue };
             let reader = Reader {
                 encoder: &Bytes,
                 templates: ModelTemplates::default(),
@@ -27,11 +26,13 @@ fn read(bytes: &[u8]) {
                 seq_len: 64,
                 vocab_size: VOCAB_SIZE,
             };
-            let mut documents = Documents::new(VOCAB_SIZE, 64);
-            if reader.add(&source, &mut documents).is_ok() {
+            if let Ok(documents) = reader.read(std::slice::from_ref(&path)) {
                 check(documents);
             }
-            let _ = source.split(0.25);
+            if let Ok((train, held_out)) = reader.read_split(std::slice::from_ref(&path), 0.25) {
+                check(train);
+                check(held_out);
+            }
         }
     }
 }
@@ -43,6 +44,9 @@ fn check(documents: Documents) {
     for pack in [false, true] {
         let Ok(data) = Dataset::new(documents.clone(), 64, pack) else { return };
         assert!(data.longest() <= 64);
-        assert_eq!(data.batches(3).map(|batch| batch.tokens()).sum::<usize>(), tokens);
+        assert_eq!(
+            data.batches(3).map(|batch| batch.expect("in memory").tokens()).sum::<usize>(),
+            tokens
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::data::Dataset;
-use crate::options::ReadingArgs;
+use crate::options::{OnBadRecord, ReadingArgs};
 use qft_llama::IGNORE;
 use serde_json::json;
 use std::ops::Range;
@@ -97,33 +97,25 @@ impl Setup {
     }
 
     fn read(&self, format: DataFormat, record: serde_json::Value) -> Result<Documents> {
-        let reader = Reader {
+        self.read_text("f.jsonl", format, &record.to_string())
+    }
+
+    fn read_text(&self, name: &str, format: DataFormat, text: &str) -> Result<Documents> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let options = ReadingOptions { format, ..self.options.clone() };
+        self.reader(&options).read(&[path])
+    }
+
+    fn reader<'a>(&'a self, options: &'a ReadingOptions) -> Reader<'a> {
+        Reader {
             encoder: &self.encoder,
             templates: ModelTemplates::default(),
-            options: &self.options,
+            options,
             seq_len: self.seq_len,
             vocab_size: 600,
-        };
-        let record = Record::from_json(record, format)?;
-        let records = vec![(crate::data::source::Place::Line(7), record)];
-        let content = Content::Records { format, records };
-        let mut documents = Documents::new(600, self.seq_len);
-        reader.add(&Source { path: "f.jsonl".into(), content, bad: vec![] }, &mut documents)?;
-        Ok(documents)
-    }
-}
-
-#[test]
-fn windows_predict_every_token_once() {
-    let ids: Vec<u32> = (0..10).collect();
-    let with: Vec<_> = windows(&ids, &[99], 4).collect();
-    assert_eq!(with, [vec![99, 0, 1, 2, 3], vec![99, 4, 5, 6, 7], vec![99, 8, 9]]);
-    let without: Vec<_> = windows(&ids, &[], 4).collect();
-    assert_eq!(without, [vec![0, 1, 2, 3, 4], vec![4, 5, 6, 7, 8], vec![8, 9]]);
-    assert_eq!(windows(&ids[..9], &[], 4).count(), 2);
-    assert_eq!(windows(&ids[..8], &[99], 4).count(), 2);
-    for empty in [windows(&[], &[99], 4).count(), windows(&[5], &[], 4).count()] {
-        assert_eq!(empty, 0);
+        }
     }
 }
 
@@ -132,12 +124,14 @@ fn texts_are_learned_whole_and_end() {
     let mut setup = Setup::new("auto", TrainOn::Completion);
     setup.seq_len = 4;
     let documents = setup.read(DataFormat::JsonlText, json!({"text": "abcde"})).unwrap();
-    let texts: Vec<_> = (0..documents.len()).map(|d| decode(documents.ids(d))).collect();
+    let texts: Vec<_> =
+        (0..documents.len()).map(|d| decode(documents.get(d).unwrap().ids())).collect();
     assert_eq!(texts, ["<s>abc", "<s>e"]);
-    let targets: Vec<_> = (0..documents.len()).map(|d| decode(documents.targets(d))).collect();
+    let targets: Vec<_> =
+        (0..documents.len()).map(|d| decode(documents.get(d).unwrap().targets())).collect();
     assert_eq!(targets, ["abcd", "e</s>"]);
     let documents = setup.read(DataFormat::JsonlText, json!({"text": ""})).unwrap();
-    assert_eq!((documents.len(), documents.counts.dropped), (0, 1));
+    assert_eq!((documents.len(), documents.counts().dropped), (0, 1));
 }
 
 #[test]
@@ -145,19 +139,21 @@ fn completions_are_learned_and_prompts_are_not() {
     let record = json!({"prompt": "ab:", "completion": " cd"});
     let setup = Setup::new("auto", TrainOn::Completion);
     let documents = setup.read(DataFormat::PromptCompletion, record.clone()).unwrap();
-    assert_eq!(decode(documents.ids(0)), "<s>ab: cd");
-    assert_eq!(decode(documents.targets(0)), "___ cd</s>");
+    assert_eq!(decode(documents.get(0).unwrap().ids()), "<s>ab: cd");
+    assert_eq!(decode(documents.get(0).unwrap().targets()), "___ cd</s>");
     // A token that reaches from the prompt into the completion is learned.
     let straddling = json!({"prompt": "ab: ", "completion": "cd"});
     let documents = setup.read(DataFormat::PromptCompletion, straddling).unwrap();
-    assert_eq!(decode(documents.targets(0)), "___ cd</s>");
+    assert_eq!(decode(documents.get(0).unwrap().targets()), "___ cd</s>");
     let all = Setup::new("auto", TrainOn::All);
     let documents = all.read(DataFormat::PromptCompletion, record.clone()).unwrap();
-    assert_eq!(decode(documents.targets(0)), "ab: cd</s>");
+    assert_eq!(decode(documents.get(0).unwrap().targets()), "ab: cd</s>");
     let chatml = Setup::new("chatml", TrainOn::Completion);
     let documents = chatml.read(DataFormat::PromptCompletion, record).unwrap();
-    assert!(decode(documents.ids(0)).starts_with("<s><|im_start|>user\nab:<|im_end|>"));
-    assert!(decode(documents.targets(0)).ends_with("_ cd<|im_end|>\n</s>"));
+    assert!(
+        decode(documents.get(0).unwrap().ids()).starts_with("<s><|im_start|>user\nab:<|im_end|>")
+    );
+    assert!(decode(documents.get(0).unwrap().targets()).ends_with("_ cd<|im_end|>\n</s>"));
 }
 
 #[test]
@@ -174,7 +170,7 @@ fn conversations_are_learned_where_the_assistant_speaks() {
     ] {
         let setup = Setup::new(template, TrainOn::Completion);
         let documents = setup.read(DataFormat::Messages, talk.clone()).unwrap();
-        let targets = decode(documents.targets(0));
+        let targets = decode(documents.get(0).unwrap().targets());
         assert!(targets.contains(told), "{template}: {targets}");
         assert!(!targets.contains(['q', 'r']), "{template}: {targets}");
     }
@@ -188,7 +184,7 @@ fn calls_are_text_for_templates_without_calls() {
     ]});
     let setup = Setup::new("none", TrainOn::Completion);
     let documents = setup.read(DataFormat::Sharegpt, talk).unwrap();
-    assert_eq!(decode(documents.ids(0)), format!("<s>q\n{call}"));
+    assert_eq!(decode(documents.get(0).unwrap().ids()), format!("<s>q\n{call}"));
 }
 
 #[test]
@@ -196,18 +192,18 @@ fn what_has_nothing_to_learn_is_left_out() {
     let setup = Setup::new("none", TrainOn::Completion);
     let talk = json!({"messages": [{"role": "user", "content": "q"}]});
     let documents = setup.read(DataFormat::Messages, talk).unwrap();
-    assert_eq!(documents.counts.dropped, 1);
+    assert_eq!(documents.counts().dropped, 1);
     let error = Dataset::new(documents, 8, true).unwrap_err().to_string();
     assert!(error.contains("nothing to learn"), "{error}");
     let mut short = Setup::new("auto", TrainOn::Completion);
     short.seq_len = 2;
     let record = json!({"prompt": "abcdef", "completion": "g"});
     let documents = short.read(DataFormat::PromptCompletion, record).unwrap();
-    assert_eq!((documents.counts.too_long, documents.counts.dropped), (1, 0));
+    assert_eq!((documents.counts().too_long, documents.counts().dropped), (1, 0));
     short.options.too_long = Some(TooLong::Cut);
     let record = json!({"prompt": "abcdef", "completion": "g"});
     let documents = short.read(DataFormat::PromptCompletion, record).unwrap();
-    assert_eq!((documents.counts.truncated, documents.counts.dropped), (1, 1));
+    assert_eq!((documents.counts().truncated, documents.counts().dropped), (1, 1));
 }
 
 #[test]
@@ -222,17 +218,83 @@ fn errors_name_the_record() {
     let setup = Setup::new("auto", TrainOn::All);
     let big = setup.read(DataFormat::JsonlText, json!({"text": "a \u{7f}\u{7f}"}));
     assert!(big.is_ok());
-    let mut small = Documents::new(100, 8);
-    let reader = Reader {
-        encoder: &setup.encoder,
-        templates: ModelTemplates::default(),
-        options: &setup.options,
-        seq_len: 8,
-        vocab_size: 100,
-    };
-    let source = Source { path: "f.txt".into(), content: Content::Text("zz".into()), bad: vec![] };
-    let error = format!("{:#}", reader.add(&source, &mut small).unwrap_err());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f.txt");
+    std::fs::write(&path, "zz").unwrap();
+    let small = Reader { vocab_size: 100, ..setup.reader(&setup.options) };
+    let error = format!("{:#}", small.read(&[path]).unwrap_err());
     assert!(error.contains("f.txt") && error.contains("outside"), "{error}");
+}
+
+#[test]
+fn bad_records_are_told_with_their_places() {
+    let mut setup = Setup::new("auto", TrainOn::Completion);
+    let text = "{\"x\": 1}\n{\"text\": \"a\"}\n{bad\n{\"prompt\": \"b\"}\n";
+    assert!(setup.read_text("a.jsonl", DataFormat::Auto, text).is_err());
+    setup.options.on_bad_record = OnBadRecord::Skip;
+    let documents = setup.read_text("a.jsonl", DataFormat::Auto, text).unwrap();
+    assert_eq!((documents.len(), documents.counts().read, documents.counts().bad), (1, 4, 3));
+    let places = [":1: cannot tell", ":3: column 2: is not", ":4: is not a record"];
+    for (bad, place) in documents.left_out().iter().zip(places) {
+        assert!(bad.what.contains(place), "{place} in {bad:?}");
+    }
+    for (text, told) in [
+        ("{\"x\": 1}\n", "none of its 1 records"),
+        ("[]", "no records"),
+        ("{\"words\": \"a\"}\n", "none of its 1 records"),
+    ] {
+        let error = setup.read_text("a.json", DataFormat::Auto, text).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    setup.options.on_bad_record = OnBadRecord::Error;
+    for (name, text, told) in [
+        ("a.jsonl", "{\"text\": \"a\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n", "a.jsonl:2"),
+        ("a.jsonl", "{\"words\": \"a\"}\n", "words"),
+        ("a.json", "[{\"text\": \"a\"}, 3]", "record 2"),
+        ("a.json", "3", "object"),
+        ("a.csv", "a,b\nc,d\n", "[a, b]"),
+    ] {
+        let error = format!("{:#}", setup.read_text(name, DataFormat::Auto, text).unwrap_err());
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn lists_in_cells_and_columns_of_other_names() {
+    let mut setup = Setup::new("none", TrainOn::Completion);
+    setup.options.fields = vec!["messages=chat".parse().unwrap()];
+    let csv = "chat,id\n\"[{\"\"role\"\": \"\"user\"\", \"\"content\"\": \"\"x\"\"}, \
+               {\"\"role\"\": \"\"assistant\"\", \"\"content\"\": \"\"y\"\"}]\",3\n";
+    let documents = setup.read_text("a.csv", DataFormat::Auto, csv).unwrap();
+    assert_eq!(decode(documents.get(0).unwrap().ids()), "<s>x\ny");
+}
+
+#[test]
+fn the_split_takes_the_last_part() {
+    let mut setup = Setup::new("auto", TrainOn::Completion);
+    setup.seq_len = 5;
+    let dir = tempfile::tempdir().unwrap();
+    let lines: String = (0..9).map(|i| format!("{{\"text\": \"{i}\"}}\n")).collect();
+    let text = "abcdefghijklmnopqrst";
+    for (name, text, fraction, sides) in [
+        ("a.txt", text, 0.5, ["<s>abcd|<s>fghi", "<s>klmn|<s>pqrs"]),
+        ("a.jsonl", &lines, 0.25, ["<s>0|<s>1|<s>2|<s>3|<s>4|<s>5|<s>6", "<s>7|<s>8"]),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let reader = setup.reader(&setup.options);
+        let (train, held_out) = reader.read_split(std::slice::from_ref(&path), fraction).unwrap();
+        for (documents, expected) in [train, held_out].iter().zip(sides) {
+            let texts: Vec<_> =
+                (0..documents.len()).map(|d| decode(documents.get(d).unwrap().ids())).collect();
+            assert_eq!(texts.join("|"), expected);
+        }
+        for nothing in [0.999, 0.001] {
+            let error =
+                reader.read_split(std::slice::from_ref(&path), nothing).unwrap_err().to_string();
+            assert!(error.contains("leaves nothing on one side"), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -247,14 +309,15 @@ fn long_records_are_dropped_cut_or_split() {
         let mut setup = Setup::new("auto", TrainOn::Completion);
         (setup.seq_len, setup.options.too_long) = (4, too_long);
         let documents = setup.read(DataFormat::PromptCompletion, record.clone()).unwrap();
-        let targets: Vec<_> = (0..documents.len()).map(|d| decode(documents.targets(d))).collect();
+        let targets: Vec<_> =
+            (0..documents.len()).map(|d| decode(documents.get(d).unwrap().targets())).collect();
         assert_eq!(targets, texts, "{too_long:?}");
-        assert_eq!(documents.counts.too_long, usize::from(texts.is_empty()));
+        assert_eq!(documents.counts().too_long, usize::from(texts.is_empty()));
     }
     let mut setup = Setup::new("auto", TrainOn::Completion);
     (setup.seq_len, setup.options.too_long) = (4, Some(TooLong::Drop));
     let documents = setup.read(DataFormat::JsonlText, json!({"text": "abcde"})).unwrap();
-    assert_eq!((documents.len(), documents.counts.too_long), (0, 1));
+    assert_eq!((documents.len(), documents.counts().too_long), (0, 1));
 }
 
 #[test]
@@ -262,13 +325,13 @@ fn begin_and_end_are_not_doubled() {
     let setup = Setup::new("auto", TrainOn::Completion);
     for text in ["<s>ab</s>", "ab", "<s>ab", "ab</s>"] {
         let documents = setup.read(DataFormat::JsonlText, json!({"text": text})).unwrap();
-        assert_eq!(decode(documents.ids(0)), "<s>ab", "{text}");
-        assert_eq!(decode(documents.targets(0)), "ab</s>", "{text}");
+        assert_eq!(decode(documents.get(0).unwrap().ids()), "<s>ab", "{text}");
+        assert_eq!(decode(documents.get(0).unwrap().targets()), "ab</s>", "{text}");
     }
     // An end within an answer is not its own.
     let record = json!({"prompt": "q", "completion": "a</s>b"});
     let documents = setup.read(DataFormat::PromptCompletion, record).unwrap();
-    assert_eq!(decode(documents.targets(0)), "_a</s>b</s>");
+    assert_eq!(decode(documents.get(0).unwrap().targets()), "_a</s>b</s>");
 }
 
 #[test]
@@ -276,11 +339,11 @@ fn what_never_ends_and_cannot_be_spelled_is_counted() {
     let mut setup = Setup::new("chatml", TrainOn::Completion);
     let talk = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a?"}]});
     let documents = setup.read(DataFormat::Messages, talk.clone()).unwrap();
-    let counts = documents.counts;
+    let counts = documents.counts();
     assert_eq!((counts.samples, counts.endless, counts.unknown), (1, 0, 1));
     setup.encoder.eos.clear();
     let documents = setup.read(DataFormat::Messages, talk).unwrap();
-    assert_eq!((documents.counts.samples, documents.counts.endless), (1, 1));
+    assert_eq!((documents.counts().samples, documents.counts().endless), (1, 1));
 }
 
 #[test]
@@ -289,7 +352,11 @@ fn conversations_take_a_template_whose_turns_end() {
     let documents =
         Setup::new("auto", TrainOn::Completion).read(DataFormat::Messages, talk).unwrap();
     // The vocabulary lacks the marks of ChatML.
-    assert!(decode(documents.targets(0)).contains("_a</s>_"), "{}", decode(documents.targets(0)));
+    assert!(
+        decode(documents.get(0).unwrap().targets()).contains("_a</s>_"),
+        "{}",
+        decode(documents.get(0).unwrap().targets())
+    );
 }
 
 #[test]
@@ -297,9 +364,13 @@ fn bad_records_can_be_left_out() {
     let talk = json!({"messages": [{"role": "tool", "content": "q"}]});
     let mut setup = Setup::new("alpaca", TrainOn::Completion);
     let error = format!("{:#}", setup.read(DataFormat::Messages, talk.clone()).unwrap_err());
-    assert!(error.contains("f.jsonl:7") && error.contains("answers of tools"), "{error}");
+    assert!(error.contains("f.jsonl:1") && error.contains("answers of tools"), "{error}");
     setup.options.on_bad_record = OnBadRecord::Skip;
-    let documents = setup.read(DataFormat::Messages, talk).unwrap();
-    assert_eq!(documents.counts.bad, 1);
-    assert!(documents.to_string().contains("f.jsonl:7"), "{documents}");
+    let error = setup.read(DataFormat::Messages, talk.clone()).unwrap_err().to_string();
+    assert!(error.contains("none of its 1 records"), "{error}");
+    let good = json!({"messages": [{"role": "assistant", "content": "a"}]});
+    let lines = format!("{talk}\n{good}");
+    let documents = setup.read_text("f.jsonl", DataFormat::Messages, &lines).unwrap();
+    assert_eq!((documents.counts().bad, documents.len()), (1, 1));
+    assert!(documents.to_string().contains("f.jsonl:1"), "{documents}");
 }

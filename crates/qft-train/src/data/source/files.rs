@@ -1,36 +1,55 @@
 //! From what is given as data to files: a file, all data files of a folder, or those that a pattern finds.
 
-use super::unpack::PACKED;
+use super::input::PACKED;
+use crate::data::weight::Weight;
 use crate::error::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
 /// Endings of the files that are taken from a folder.
 const ENDINGS: [&str; 8] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet", "txt", "text"];
 
-/// The most times that data is taken in a pass.
-const MAX_TIMES: usize = 1000;
+/// The largest weight.
+const MAX_WEIGHT: f64 = 1000.0;
+
+/// A data file, and how often it is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct DataFile {
+    pub(in super::super) path: PathBuf,
+    pub(in super::super) weight: Weight,
+}
+
+/// The files that are named, folders and patterns resolved.
+///
+/// Errors: a folder without data files; a pattern that finds nothing; a weight that is none.
+pub(in super::super) fn expanded(given: &[PathBuf]) -> Result<Vec<DataFile>> {
+    let mut files = Vec::new();
+    for given in given {
+        let (given, weight) = weighted(given)?;
+        files.extend(expand(&given)?.into_iter().map(|path| DataFile { path, weight }));
+    }
+    Ok(files)
+}
 
 /// A path, and how often what it holds is taken in each pass: `chats.jsonl=2` is taken twice.
 ///
-/// Errors: a number that is none of times.
-pub(in super::super) fn weighted(given: &Path) -> Result<(PathBuf, usize)> {
-    let once = || Ok((given.to_path_buf(), 1));
+/// Errors: a number that is no weight.
+fn weighted(given: &Path) -> Result<(PathBuf, Weight)> {
+    let once = || Ok((given.to_path_buf(), Weight::ONCE));
     let text = given.to_str().filter(|_| !given.exists());
     let Some((path, times)) = text.and_then(|text| text.rsplit_once('=')) else { return once() };
-    match times.parse::<usize>() {
-        Ok(times @ 1..=MAX_TIMES) => Ok((path.into(), times)),
-        _ if times.parse::<f64>().is_err() => once(),
-        _ => bail!(
-            "--data: {}: how often data is taken is a whole number from 1 to {MAX_TIMES}, as in chats.jsonl=2",
+    let Ok(times) = times.parse::<f64>() else { return once() };
+    match Weight::of(times).filter(|_| times <= MAX_WEIGHT) {
+        Some(weight) => Ok((path.into(), weight)),
+        None => bail!(
+            "--data: {}: how often data is taken is a number from 0.001 to {MAX_WEIGHT}, with three decimals at most, as \
+             in chats.jsonl=2 or old.jsonl=0.25",
             given.display()
         ),
     }
 }
 
 /// The files that `given` names, in the order of their names.
-///
-/// Errors: a folder without data files; a pattern that finds nothing.
-pub(in super::super) fn expand(given: &Path) -> Result<Vec<PathBuf>> {
+fn expand(given: &Path) -> Result<Vec<PathBuf>> {
     if given.is_dir() {
         return in_folder(given);
     }

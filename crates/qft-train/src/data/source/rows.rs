@@ -1,50 +1,88 @@
-//! The records of a file as JSON values, each with its place.
+//! The records of a file as JSON values, one after the other, each with its place.
+
+mod parquet;
+
+pub(super) use parquet::each_parquet_row;
 
 use super::Place;
+use super::input::Input;
 use crate::error::{Context, Error, ErrorKind, Result};
-use bytes::Bytes;
-use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use qft_files::panics::caught;
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use std::fmt;
+use std::io::{BufRead, Read};
 use std::ops::Range;
-use std::path::Path;
 
-/// A record as a JSON value, or why it is none, and its place.
-pub(super) type Row = (Place, Result<Value>);
-
-/// The elements of a JSON array.
-pub(super) fn of_array(path: &Path, text: &str) -> Result<Vec<Row>> {
-    let values: Vec<Value> = serde_json::from_str(text).with_context(|| {
-        format!("{}: is not a valid JSON array; mend it at the place that is named", path.display())
-    })?;
-    Ok(values.into_iter().enumerate().map(|(i, value)| (Place::Record(i + 1), Ok(value))).collect())
+/// A record as it stands in a file.
+pub(in crate::data) struct Row {
+    /// Where.
+    pub(in crate::data) place: Place,
+    cells: Cells,
 }
 
-/// The JSON value of each line. A file with one object over many lines is one record.
-pub(super) fn of_lines(text: &str) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for (i, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let value = serde_json::from_str(line);
-        let alone = rows.is_empty() && value.is_err();
-        if let Some(Ok(value)) = alone.then(|| serde_json::from_str(text)) {
-            return vec![(Place::Record(1), Ok(value))];
-        }
-        let value = value.map_err(|error: serde_json::Error| {
-            let column = error.column();
-            let message = format!(
-                "column {column}: is not a JSON object on one line, which each line of a .jsonl file is; mend it, or \
-                 give --format text for plain text (near `{}`)",
-                excerpt(line, column.saturating_sub(20)..column + 20)
-            );
-            Error::from(error).context(message)
-        });
-        rows.push((Place::Line(i + 1), value));
+enum Cells {
+    /// A line that should be a JSON object, and the byte at which it begins.
+    Line(Vec<u8>, u64),
+    Value(Value),
+    /// It cannot be read.
+    Bad(Error),
+}
+
+/// Takes the rows of a file.
+pub(super) type Take<'a> = dyn FnMut(Row) -> Result<()> + 'a;
+
+impl Row {
+    /// A value that was read.
+    pub(in crate::data) fn of(place: Place, value: Value) -> Self {
+        Self { place, cells: Cells::Value(value) }
     }
-    rows
+
+    /// The row as a JSON value.
+    ///
+    /// Errors: it is none.
+    pub(in crate::data) fn parse(self) -> Result<Value> {
+        match self.cells {
+            Cells::Value(value) => Ok(value),
+            Cells::Bad(error) => Err(error),
+            Cells::Line(bytes, start) => parse_line(&bytes, start),
+        }
+    }
+
+    /// Bytes that it takes, about.
+    pub(in crate::data) fn bytes(&self) -> usize {
+        match &self.cells {
+            Cells::Line(bytes, _) => bytes.len(),
+            Cells::Value(value) => bytes_of(value),
+            Cells::Bad(_) => 0,
+        }
+    }
+}
+
+fn bytes_of(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(values) => values.iter().map(bytes_of).sum(),
+            Value::Object(map) => map.iter().map(|(key, value)| key.len() + bytes_of(value)).sum(),
+            _ => 0,
+        }
+}
+
+fn parse_line(bytes: &[u8], start: u64) -> Result<Value> {
+    let line = std::str::from_utf8(bytes).map_err(|error| {
+        let offset = start + error.valid_up_to() as u64;
+        Error::new(ErrorKind::Data, super::not_utf8(offset))
+    })?;
+    let line = line.trim_end_matches(['\r', '\n']);
+    serde_json::from_str(line).map_err(|error| {
+        let column = error.column();
+        let message = format!(
+            "column {column}: is not a JSON object on one line, which each line of a .jsonl file is; mend it, or \
+             give --format text for plain text (near `{}`)",
+            excerpt(line, column.saturating_sub(20)..column + 20)
+        );
+        Error::from(error).context(message)
+    })
 }
 
 /// The characters of `line` in `range`.
@@ -52,27 +90,123 @@ fn excerpt(line: &str, range: Range<usize>) -> String {
     line.chars().skip(range.start).take(range.len()).collect()
 }
 
+/// The elements of a JSON array.
+///
+/// Errors: it is not valid; those of `take`.
+pub(super) fn each_element(input: Input<'_>, take: &mut Take<'_>) -> Result<()> {
+    let path = input.path;
+    let mut json = serde_json::Deserializer::from_reader(input.bytes);
+    let mut refused = None;
+    let elements = Elements { take, refused: &mut refused };
+    let read = (&mut json).deserialize_seq(elements).and_then(|()| json.end());
+    match (read, refused) {
+        (_, Some(error)) => Err(error),
+        (read, None) => read.with_context(|| {
+            format!(
+                "{}: is not a valid JSON array; mend it at the place that is named",
+                path.display()
+            )
+        }),
+    }
+}
+
+/// Hands the elements of an array on, one by one.
+struct Elements<'a, 'b> {
+    take: &'a mut Take<'b>,
+    /// Why no more are taken.
+    refused: &'a mut Option<Error>,
+}
+
+impl<'de> Visitor<'de> for Elements<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let mut number = 0;
+        while let Some(value) = elements.next_element_seed(AnyValue)? {
+            number += 1;
+            let row = Row { place: Place::Record(number), cells: Cells::Value(value) };
+            if let Err(error) = (self.take)(row) {
+                *self.refused = Some(error);
+                return Err(serde::de::Error::custom("refused"));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct AnyValue;
+
+impl<'de> DeserializeSeed<'de> for AnyValue {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Value, D::Error> {
+        serde::Deserialize::deserialize(json)
+    }
+}
+
+/// The JSON value of each line. A file with one object over many lines is one record.
+///
+/// Errors: the file cannot be read; those of `take`.
+pub(super) fn each_line(mut input: Input<'_>, take: &mut Take<'_>) -> Result<()> {
+    let beginning = input.beginning()?;
+    let is_part = serde_json::from_slice::<Value>(&beginning).is_err_and(|error| error.is_eof());
+    input.put_back(beginning);
+    if is_part {
+        let mut all = Vec::new();
+        input.bytes.read_to_end(&mut all).map_err(|error| input.broken(error))?;
+        if let Ok(value) = serde_json::from_slice(&all) {
+            return take(Row { place: Place::Record(1), cells: Cells::Value(value) });
+        }
+        input.put_back(all);
+    }
+    let (mut number, mut start) = (0, input.skipped);
+    loop {
+        let mut line = Vec::new();
+        let count = input.bytes.read_until(b'\n', &mut line);
+        let count = count.map_err(|error| input.broken(error))?;
+        if count == 0 {
+            return Ok(());
+        }
+        number += 1;
+        if !line.trim_ascii().is_empty() {
+            take(Row { place: Place::Line(number), cells: Cells::Line(line, start) })?;
+        }
+        start += count as u64;
+    }
+}
+
 /// The rows of a CSV file, whose first line names the columns.
 ///
-/// Errors: that line cannot be read.
-pub(super) fn of_csv(path: &Path, text: &str) -> Result<Vec<Row>> {
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(delimiter(text)).from_reader(text.as_bytes());
+/// Errors: that line cannot be read; those of `take`.
+pub(super) fn each_csv_row(mut input: Input<'_>, take: &mut Take<'_>) -> Result<()> {
+    let beginning = input.beginning()?;
+    let delimiter = delimiter(&String::from_utf8_lossy(&beginning));
+    input.put_back(beginning);
+    let Input { path, bytes, .. } = input;
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(bytes);
     let place = || format!("{}: the names of the columns cannot be read", path.display());
     let columns = reader.headers().with_context(place)?.clone();
-    let rows = reader.records().map(|row| match row {
-        Ok(row) => {
-            let line = row.position().map_or(0, csv::Position::line);
-            let cells = columns.iter().zip(row.iter());
-            let cells = cells.map(|(name, cell)| (name.to_string(), cell.into()));
-            (Place::Line(line as usize), Ok(Value::Object(cells.collect::<Map<_, _>>())))
-        }
-        Err(error) => {
-            let line = error.position().map_or(0, csv::Position::line);
-            (Place::Line(line as usize), Err(unreadable(&error, columns.len())))
-        }
-    });
-    Ok(rows.collect())
+    for row in reader.records() {
+        let (position, cells) = match row {
+            Ok(row) => {
+                let cells = columns.iter().zip(row.iter());
+                let cells = cells.map(|(name, cell)| (name.to_string(), cell.into()));
+                let cells = Value::Object(cells.collect::<Map<_, _>>());
+                (row.position().cloned(), Cells::Value(cells))
+            }
+            Err(error) if error.is_io_error() => return Err(error).with_context(place),
+            Err(error) => {
+                (error.position().cloned(), Cells::Bad(unreadable(&error, columns.len())))
+            }
+        };
+        let line = position.map_or(0, |position| position.line());
+        take(Row { place: Place::Line(line as usize), cells })?;
+    }
+    Ok(())
 }
 
 /// What is wrong with a row below `columns` names, and what to do.
@@ -82,6 +216,9 @@ fn unreadable(error: &csv::Error, columns: usize) -> Error {
             "the row has {len} fields, and the first line names {columns}; put texts that hold the separator or a line \
              break in quotes"
         ),
+        csv::ErrorKind::Utf8 { pos, .. } => {
+            super::not_utf8(pos.as_ref().map_or(0, csv::Position::byte))
+        }
         _ => format!("the row cannot be read: {error}"),
     };
     Error::new(ErrorKind::Data, message)
@@ -89,29 +226,9 @@ fn unreadable(error: &csv::Error, columns: usize) -> Error {
 
 /// What separates the columns in the first line.
 pub(super) fn delimiter(text: &str) -> u8 {
-    let names = text.lines().next().unwrap_or_default();
+    let names = text.trim_start().lines().next().unwrap_or_default();
     [b'\t', b';']
         .into_iter()
         .find(|&c| names.contains(char::from(c)) && !names.contains(','))
         .unwrap_or(b',')
-}
-
-/// The rows of a Parquet file.
-///
-/// Errors: it is damaged, or has columns or a compression that are not read.
-pub(super) fn of_parquet(path: &Path, bytes: Vec<u8>) -> Result<Vec<Row>> {
-    let read = || -> Result<Vec<Row>, ParquetError> {
-        let reader = SerializedFileReader::new(Bytes::from(bytes))?;
-        let rows = reader.get_row_iter(None)?.enumerate();
-        rows.map(|(i, row)| Ok((Place::Record(i + 1), Ok(row?.to_json_value())))).collect()
-    };
-    // The library panics at some files that are damaged.
-    let read = caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)));
-    read.with_context(|| {
-        format!(
-            "{}: cannot be read as Parquet; fetch it again, or pack it otherwise, as with \
-             `pandas.read_parquet(...).to_parquet(..., compression=\"snappy\")`",
-            path.display()
-        )
-    })
 }

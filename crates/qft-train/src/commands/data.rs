@@ -1,0 +1,13 @@
+//! `qft data`: what training sees of data.
+
+pub mod show;
+
+use crate::options::ShowArgs;
+use clap::Subcommand;
+
+/// What to do with data.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Show documents as the model will see them, what of them is learned, how long they are, and what was left out
+    Show(ShowArgs),
+}

@@ -1,0 +1,57 @@
+//! The rows of a Parquet file.
+
+use super::{Cells, Row, Take};
+use crate::data::progress::Tally;
+use crate::data::source::Place;
+use crate::error::{Context, Result};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
+use parquet::record::reader::RowIter;
+use qft_files::panics::caught;
+use std::path::Path;
+
+/// Rows after which it is told how far the reading has come.
+const ROWS: u64 = 1000;
+
+/// Hands the rows of a Parquet file of `bytes` bytes on, one by one.
+///
+/// Errors: it is damaged, or has columns or a compression that are not read; those of `take`.
+pub(in super::super) fn each_parquet_row(
+    path: &Path,
+    file: impl ChunkReader + 'static,
+    bytes: u64,
+    tally: &Tally<'_>,
+    take: &mut Take<'_>,
+) -> Result<()> {
+    let broken = || {
+        format!(
+            "{}: cannot be read as Parquet; fetch it again, or pack it otherwise, as with \
+             `pandas.read_parquet(...).to_parquet(..., compression=\"snappy\")`",
+            path.display()
+        )
+    };
+    // The library panics at some files that are damaged.
+    let open = caught(|| SerializedFileReader::new(file)).unwrap_or_else(panicked);
+    let file = open.with_context(broken)?;
+    let rows = file.metadata().file_metadata().num_rows().max(1).unsigned_abs();
+    let rows_of = || Ok(RowIter::from_file_into(Box::new(file)));
+    let mut rest = caught(rows_of).unwrap_or_else(panicked).with_context(broken)?;
+    let mut told = 0;
+    for number in 1.. {
+        let row = caught(|| rest.next()).unwrap_or_else(|panic| Some(panicked(panic)));
+        let Some(row) = row else { break };
+        let value = row.with_context(broken)?.to_json_value();
+        if number % ROWS == 0 {
+            let now = (u128::from(bytes) * u128::from(number) / u128::from(rows)) as u64;
+            tally.add(now.min(bytes) - told);
+            told = now.min(bytes);
+        }
+        take(Row { place: Place::Record(number as usize), cells: Cells::Value(value) })?;
+    }
+    tally.add(bytes - told);
+    Ok(())
+}
+
+fn panicked<T>(panic: String) -> Result<T, ParquetError> {
+    Err(ParquetError::General(panic))
+}
