@@ -1,9 +1,10 @@
 //! Files: read with suspicion, written whole or not at all.
 //!
-//! [`safetensors`] reads and writes the files that weights and states are stored in, [`gguf`] writes those of llama.cpp. [`atomic`] puts files and
-//! folders in their place so that a crash at any moment leaves the old or the new. [`FolderLock`] keeps two runs
-//! out of one folder, and [`hash`] tells whether two files are the same. Everything that writes goes through a
-//! [`Disk`], which a test can stop at any step. [`panics`] of libraries that read other files become errors.
+//! [`safetensors`] reads and writes the files that weights and states are stored in, [`gguf`] writes those of
+//! llama.cpp. [`atomic`] puts files and folders in their place so that a crash at any moment leaves the old or the
+//! new. [`FolderLock`] keeps two runs out of one folder, and [`hash`] tells whether two files are the same.
+//! Everything that writes goes through a [`Disk`], which a test can stop at any step. [`panics`] of libraries that
+//! read other files become errors.
 
 pub mod atomic;
 pub mod disk;

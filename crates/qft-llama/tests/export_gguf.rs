@@ -202,6 +202,16 @@ fn every_family_is_written_under_its_names() {
         }
         names.extend(written.tensors.keys().filter(|key| key.starts_with("rope_")).cloned());
         assert!(names.iter().eq(written.tensors.keys()), "{name}: {:?}", written.tensors.keys());
+        seen.insert(config.family.model_type());
+    }
+    assert_eq!(seen.len(), Family::ALL.len(), "{seen:?}");
+}
+
+#[test]
+fn sizes_are_those_of_the_configuration() {
+    for (name, case) in cases() {
+        let config = &case.config;
+        let written = case.written(GgufWeights::F32);
         for (key, want) in [
             ("context_length", config.longest_sequence()),
             ("embedding_length", config.hidden_size),
@@ -225,9 +235,7 @@ fn every_family_is_written_under_its_names() {
         assert_eq!(eps, Some(f64::from(config.rms_norm_eps)), "{name}");
         let theta = case.number(&written, "rope.freq_base");
         assert_eq!(theta, Some(f64::from(config.rope.theta as f32)), "{name}");
-        seen.insert(config.family.model_type());
     }
-    assert_eq!(seen.len(), Family::ALL.len(), "{seen:?}");
 }
 
 #[test]

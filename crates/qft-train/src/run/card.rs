@@ -131,12 +131,12 @@ mod tests {
             assert_eq!(text.contains(name), expected, "{text}");
         }
         let recipe = json!({
-            "states": "full", "lr": 1e-5, "max-grad-norm": null, "eval-data": null,
+            "states": "full", "lr": 0.25, "max-grad-norm": null, "eval-data": null,
             "data": {"documents": 3, "tokens": 70, "learned": 60, "sha256": "abc"},
         });
         let text = text("mine", None, None, (Some(&recipe), None));
         for part in
-            ["| `--states` | full |", "| `--lr` | 0.00001 |", "3 documents, 70 tokens", "`abc`"]
+            ["| `--states` | full |", "| `--lr` | 0.25 |", "3 documents, 70 tokens", "`abc`"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }
