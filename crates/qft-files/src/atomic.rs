@@ -16,7 +16,7 @@ mod leftovers;
 pub use file::AtomicFile;
 pub use folder::AtomicFolder;
 pub use install::finish_install;
-pub use leftovers::{clean_folders, remove_folder, restore_folder, restore_folders};
+pub use leftovers::{clean_folders, clean_removed, remove_folder, restore_folder, restore_folders};
 
 use std::path::{Path, PathBuf};
 

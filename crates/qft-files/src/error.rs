@@ -84,6 +84,14 @@ pub enum Error {
         /// Bytes that came.
         got: u64,
     },
+    /// A GGUF file was begun with, or given, what it cannot hold.
+    #[error("gguf: {}: {what}; this is a bug in qft", file.display())]
+    Gguf {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// A file or folder stands in the way, and it is not ours to replace.
     #[error("{}: {problem}; {remedy}", path.display())]
     Refused {

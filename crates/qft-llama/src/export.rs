@@ -1,24 +1,33 @@
-//! A trained model as a Hugging Face folder: safetensors, configuration and tokenizer.
+//! A model as files that others read: a Hugging Face folder, also with weights in 8 bits, or a GGUF file.
 //!
 //! Weights pass through in blocks of rows, so the model never exists in memory a second time. Everything is
 //! written beside its destination first and becomes valid, all of it, when it is complete and on the disk.
 
+mod companions;
+mod compressed;
+mod config;
+mod gguf;
+mod place;
 mod shard;
 mod weights;
 
+pub use companions::is_licence;
+pub use gguf::{GgufExport, GgufWeights, export_gguf};
+pub use place::Existing;
 pub use weights::{SavedRounding, SavedWeights, WeightType};
 
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
 use crate::model::Model;
+use companions::{copy_companions, copy_licences, is_companion};
+use place::{ON_ITS_WAY, begin_folder, refuse_same};
 use qft_autograd::LayerOps;
 use qft_files::atomic::finish_install;
-use qft_files::{AtomicFolder, Disk, FileRules};
+use qft_files::{Disk, FileRules};
 use qft_tensor::Ledger;
 use serde_json::{Map, Value, json};
 use shard::{Shard, is_weight_file, shard_name};
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,53 +35,56 @@ use std::sync::Arc;
 /// Bytes of a weight file before another is begun: what other tools use.
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
 
-/// The name that files on their way into a folder have there, before a suffix.
-const ON_ITS_WAY: &str = "model";
+/// The files that an export writes. Weights of an older model, or in shards of another size, go, and so does what belongs to
+/// an older tokenizer.
+const RULES: FileRules = FileRules {
+    ours: |name| is_model_file(name) || is_licence(name) || name == CARD,
+    together: |name| is_weight_file(name) || is_companion(name),
+};
 
-/// The files that an export writes. Weights of an older model, or in shards of another size, go.
-const RULES: FileRules = FileRules { ours: is_model_file, together: is_weight_file };
-
-/// Whether an export writes files of this name.
+/// Whether a file of this name is one of a model: weights, configuration, tokenizer.
 pub fn is_model_file(name: &str) -> bool {
-    is_weight_file(name) || name == CONFIG || COMPANIONS.contains(&name)
+    is_weight_file(name) || is_companion(name) || name == CONFIG
 }
 
 /// The model's configuration.
 const CONFIG: &str = "config.json";
 
-/// Files besides weights and configuration that make a model usable, where the source has them.
-const COMPANIONS: [&str; 9] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-];
+/// What a model is, for people.
+pub const CARD: &str = "README.md";
 
-/// Fills f32 `[rows, cols]` with rows of a tensor. Called for all rows of every tensor, in order.
+/// Fills f32 `[rows, cols]` with rows of a tensor. Called for all rows of every tensor.
 pub type FillRows<'a> = dyn FnMut(&TensorSpec, Range<usize>, &mut [f32]) -> Result<(), Error> + 'a;
 
-/// Writes the folder `out`. `source` is the folder the model came from: its `config.json` (with the type of the
-/// weights changed) and tokenizer files are taken over; without it, `config` alone is written.
+/// What is written as a Hugging Face folder.
+#[derive(Debug, Clone, Copy)]
+pub struct FolderExport<'a> {
+    /// The folder to write.
+    pub out: &'a Path,
+    /// The folder that the model came from: its configuration (with the type of the weights changed), tokenizer, templates
+    /// and licences are taken over. Without it, `config` alone is written.
+    pub source: Option<&'a Path>,
+    /// The model.
+    pub config: &'a LlamaConfig,
+    /// How weights are written.
+    pub saved: SavedWeights,
+    /// Whether the weights of linear layers are written in 8 bits, as compressed-tensors has them (W8A8); the others as
+    /// `saved` says.
+    pub int8: bool,
+    /// One file `model.safetensors` if the weights fit into this many bytes, else shards of at most that size (a larger tensor
+    /// has one of its own) and `model.safetensors.index.json`.
+    pub max_shard_bytes: u64,
+    /// Tokens that end a text, which `generation_config.json` must name.
+    pub ends: &'a [u32],
+    /// What the model is, for people: `README.md`. The one of a folder that is joined stays if it has none of ours.
+    pub card: Option<&'a str>,
+    /// What becomes of a folder that is there.
+    pub existing: Existing,
+}
+
+/// Writes the folder `out` as [`FolderExport`] says, with what belongs to a run left out: [`export_folder_on`].
 ///
-/// One file `model.safetensors` if the weights fit `max_shard_bytes`, else shards of at most that size (a larger
-/// tensor has one of its own) and `model.safetensors.index.json`.
-///
-/// Memory: blocks of rows, counted in `ledger`.
-///
-/// Numerics: weights are rounded as `saved` says.
-///
-/// Atomicity: a new folder appears whole. If `out` exists, its other files stay, and the new files become valid
-/// together, when all of them are on the disk: whatever happens, this crate reads the old or the new model from
-/// there, and another reader finds the old, the new, or weights missing; see [`AtomicFolder::into_existing`]. On an
-/// error before that, `out` is as it was.
-///
-/// Errors: [`Error::Files`], [`Error::Export`], [`Error::Io`] for a file of `source`, [`Error::NotFinite`], and
-/// whatever `fill` gives.
+/// Errors: as there.
 pub fn export_folder(
     out: &Path,
     source: Option<&Path>,
@@ -82,33 +94,51 @@ pub fn export_folder(
     ledger: &Arc<Ledger>,
     fill: &mut FillRows<'_>,
 ) -> Result<(), Error> {
-    let disk = Disk::default();
-    export_folder_on(&disk, out, source, config, saved, max_shard_bytes, ledger, fill)
+    let export = FolderExport {
+        out,
+        source,
+        config,
+        saved,
+        int8: false,
+        max_shard_bytes,
+        ends: &[],
+        card: None,
+        existing: Existing::Joined,
+    };
+    export_folder_on(&Disk::default(), &export, ledger, fill)
 }
 
-/// [`export_folder`] on a disk that may be watched, or made to fail.
+/// Writes a folder, on a disk that may be watched, or made to fail.
 ///
-/// Errors: as [`export_folder`].
-#[expect(clippy::too_many_arguments, reason = "those of `export_folder`, and a disk")]
+/// Memory: blocks of rows, counted in `ledger`.
+///
+/// Numerics: weights are rounded as [`FolderExport::saved`] says. In 8 bits, each row has the scale that its largest weight
+/// needs, and is rounded to the nearest.
+///
+/// Atomicity: a new folder appears whole, and one that is replaced is replaced whole. If `out` is joined, its other files
+/// stay, and the new files become valid together, when all of them are on the disk: whatever happens, this crate reads the
+/// old or the new model from there, and another reader finds the old, the new, or files missing; see
+/// [`AtomicFolder::into_existing`](qft_files::AtomicFolder::into_existing). On an error before that, `out` is as it was.
+///
+/// Errors: [`Error::Files`], [`Error::Export`], [`Error::Io`] for a file of `source`, [`Error::NotFinite`], and
+/// whatever `fill` gives.
 pub fn export_folder_on(
     disk: &Disk,
-    out: &Path,
-    source: Option<&Path>,
-    config: &LlamaConfig,
-    saved: SavedWeights,
-    max_shard_bytes: u64,
+    export: &FolderExport<'_>,
     ledger: &Arc<Ledger>,
     fill: &mut FillRows<'_>,
 ) -> Result<(), Error> {
+    let FolderExport { out, source, config, saved, int8, max_shard_bytes, ends, card, existing } =
+        *export;
     if let Some(source) = source {
         refuse_same(out, source)?;
     }
-    let mut folder = if out.exists() {
-        AtomicFolder::into_existing(disk, out, ON_ITS_WAY, RULES)?
-    } else {
-        AtomicFolder::new(disk, out, RULES)?
-    };
-    let shards = Shard::split(config, saved.dtype, max_shard_bytes);
+    let joined = (existing == Existing::Joined).then_some(out);
+    let stays =
+        joined.map(|dir| dir.join(CARD)).is_some_and(|card| card.exists() && !is_own_card(&card));
+    let card = card.filter(|_| !stays);
+    let mut folder = begin_folder(disk, out, existing, RULES)?;
+    let shards = Shard::split(config, saved.dtype, int8, max_shard_bytes);
     for (number, shard) in shards.iter().enumerate() {
         let name = shard_name(number, shards.len());
         shard.write(ledger, folder.create(&name)?, saved, fill)?;
@@ -117,15 +147,25 @@ pub fn export_folder_on(
         let text = index(config, &shards);
         folder.write_file("model.safetensors.index.json", text.as_bytes())?;
     }
-    let text = match source {
-        Some(source) => {
-            copy_companions(&mut folder, source)?;
-            source_config(&source.join(CONFIG), config, saved.dtype)?
-        }
-        None => config.to_json(saved.dtype.config_name()),
-    };
+    if let Some(source) = source {
+        copy_companions(&mut folder, source, ends)?;
+        copy_licences(&mut folder, source, joined)?;
+    }
+    let path = source.map(|source| source.join(CONFIG));
+    let text = config::text(path.as_deref(), config, saved.dtype, int8)?;
     folder.write_file(CONFIG, text.as_bytes())?;
+    if let Some(card) = card {
+        folder.write_file(CARD, card.as_bytes())?;
+    }
     Ok(folder.commit()?)
+}
+
+/// The line that a card ends with that a program wrote, and no person since.
+pub const CARD_MARK: &str = "<!-- written by qft -->";
+
+/// Whether the card in a file ends with [`CARD_MARK`].
+pub fn is_own_card(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.trim_end().ends_with(CARD_MARK))
 }
 
 /// Finishes an export into `dir` that was interrupted after the new model had become the valid one. Readers of a
@@ -156,78 +196,13 @@ pub fn rows_of<'a>(
     move |spec, rows, out| named[spec.name.as_str()].read_rows(ops, rows, out)
 }
 
-/// The source must survive: it is the only copy of the weights before training.
-fn refuse_same(out: &Path, source: &Path) -> Result<(), Error> {
-    let same = match (out.canonicalize(), source.canonicalize()) {
-        (Ok(out), Ok(source)) => out == source,
-        _ => false,
-    };
-    if !same {
-        return Ok(());
-    }
-    Err(Error::Export {
-        path: out.to_path_buf(),
-        problem: "the model would overwrite the one it was made from".into(),
-        remedy: "choose another output folder",
-    })
-}
-
-/// The source's configuration, every key kept, with the type that the weights have now.
-///
-/// Where it has rotary positions in the style of transformers 5 alone, the older one is added: others would take
-/// their default base without a word.
-fn source_config(path: &Path, config: &LlamaConfig, dtype: WeightType) -> Result<String, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| {
-        let remedy = "restore the model's folder; it is read again when the result is written";
-        Error::io("read the model's configuration", path, remedy, source)
-    })?;
-    let mut map: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|source| Error::Json {
-            path: path.to_path_buf(),
-            expected: "an object with the model's hyper-parameters",
-            source,
-        })?;
-    if map.contains_key("rope_parameters") && !map.contains_key("rope_theta") {
-        for (key, value) in config.rope_keys() {
-            map.entry(key).or_insert(value);
-        }
-    }
-    // transformers 5 writes `dtype`, older versions know only `torch_dtype`.
-    let keys = ["dtype", "torch_dtype"].map(|key| (key, map.contains_key(key)));
-    for (key, present) in keys {
-        if present || (key == "torch_dtype" && !keys[0].1) {
-            map.insert(key.into(), dtype.config_name().into());
-        }
-    }
-    Ok(format!("{:#}\n", Value::Object(map)))
-}
-
 fn index(config: &LlamaConfig, shards: &[Shard]) -> String {
     let files = (0..shards.len()).map(|number| shard_name(number, shards.len()));
     let entries = shards.iter().zip(files).flat_map(|(shard, file)| {
-        shard
-            .tensors
-            .iter()
-            .map(move |(_, spec)| (spec.file_name().to_owned(), Value::from(file.as_str())))
+        shard.infos().into_iter().map(move |info| (info.name, Value::from(file.as_str())))
     });
     let weight_map: Map<String, Value> = entries.collect();
     let total_size: u64 = shards.iter().map(Shard::data_bytes).sum();
     let metadata = json!({"total_parameters": config.parameters(), "total_size": total_size});
     format!("{:#}\n", json!({"metadata": metadata, "weight_map": weight_map}))
-}
-
-/// Takes over the files besides weights and configuration that `source` has.
-fn copy_companions(folder: &mut AtomicFolder, source: &Path) -> Result<(), Error> {
-    for name in COMPANIONS {
-        let from = source.join(name);
-        match std::fs::read(&from) {
-            Ok(bytes) => folder.write_file(name, &bytes)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => {
-                let remedy = "make it readable; it is to be copied to the output folder";
-                return Err(Error::io("read", &from, remedy, error));
-            }
-        }
-    }
-    Ok(())
 }

@@ -22,7 +22,10 @@ pub use config::{
     QkNorm, Rope, RopeScaling, TensorKind, TensorSpec,
 };
 pub use error::Error;
-pub use export::{DEFAULT_SHARD_BYTES, FillRows, export_folder, export_folder_on};
+pub use export::{
+    DEFAULT_SHARD_BYTES, FillRows, FolderExport, GgufExport, export_folder, export_folder_on,
+    export_gguf,
+};
 pub use sampling::TokenSampler;
 pub use source::{Synthetic, WeightSource, Weights, WithOutliers};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -25,6 +25,7 @@ pub struct Tokenizer {
     bos: Option<u32>,
     eos: Vec<u32>,
     unknown: Option<u32>,
+    padding: Option<u32>,
     around: Around,
     templates: ChatTemplates,
 }
@@ -76,6 +77,7 @@ impl Tokenizer {
             bos: special.bos,
             eos: special.eos,
             unknown: special.unknown,
+            padding: special.padding,
             around,
             templates: folder::chat_templates(dir)?,
         };
@@ -145,6 +147,22 @@ impl Tokenizer {
     /// The token for what the tokenizer cannot spell.
     pub fn unknown(&self) -> Option<u32> {
         self.unknown
+    }
+
+    /// The token that fills sequences up, for programs that need one.
+    pub fn padding(&self) -> Option<u32> {
+        self.padding
+    }
+
+    /// The file that it was read from.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The ids of tokens that are looked for before a text is split, and whether they are special.
+    pub(crate) fn added(&self) -> Vec<(u32, bool)> {
+        let tokens = self.inner.get_added_tokens_decoder();
+        tokens.into_iter().map(|(id, token)| (id, token.special)).collect()
     }
 
     /// The token that begins a sequence, for chat templates.

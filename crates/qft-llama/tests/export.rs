@@ -6,10 +6,10 @@ mod common;
 use common::{shared_models, tiny_config};
 use half::bf16;
 use qft_files::{Disk, Step};
-use qft_llama::export::SavedWeights;
+use qft_llama::export::{Existing, SavedWeights};
 use qft_llama::{
-    DEFAULT_SHARD_BYTES, Error, LlamaConfig, Synthetic, TensorSpec, Tokenizer, WeightSource,
-    Weights, export_folder, export_folder_on,
+    DEFAULT_SHARD_BYTES, Error, FolderExport, LlamaConfig, Synthetic, TensorSpec, Tokenizer,
+    WeightSource, Weights, export_folder, export_folder_on,
 };
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -26,6 +26,21 @@ fn copy(
     weights: &dyn Weights,
 ) -> impl FnMut(&TensorSpec, Range<usize>, &mut [f32]) -> Result<(), Error> {
     |spec, rows, out| weights.read_rows(&spec.name, rows, out)
+}
+
+/// A folder of `config` in one file, joined to what is there.
+fn folder<'a>(out: &'a Path, config: &'a LlamaConfig) -> FolderExport<'a> {
+    FolderExport {
+        out,
+        source: None,
+        config,
+        saved: SavedWeights::default(),
+        int8: false,
+        max_shard_bytes: DEFAULT_SHARD_BYTES,
+        ends: &[],
+        card: None,
+        existing: Existing::Joined,
+    }
 }
 
 fn names(dir: &Path) -> BTreeSet<String> {
@@ -83,12 +98,15 @@ fn writes_the_shared_models_so_that_they_load() {
                 serde_json::from_slice(&fs::read(path.join("config.json")).unwrap()).unwrap()
             };
             let (mut expected, got) = (json(&dir), json(&out));
-            let key = if expected.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
-            expected[key] = "bfloat16".into();
-            if expected.get("rope_theta").is_none() {
-                expected["rope_theta"] = config.rope.theta.into();
-                expected["rope_scaling"] = Value::Null;
+            for key in ["dtype", "torch_dtype"] {
+                expected[key] = "bfloat16".into();
             }
+            // Both spellings, whichever was there.
+            let theta = Value::from(config.rope.theta);
+            expected["rope_theta"] = theta.clone();
+            expected["rope_scaling"] = Value::Null;
+            expected["rope_parameters"] =
+                serde_json::json!({"rope_type": "default", "rope_theta": theta});
             assert_eq!(got, expected);
             for name in
                 ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json"]
@@ -354,16 +372,8 @@ fn a_full_disk_is_reported_with_the_path() {
             _ => Ok(()),
         });
         let out = parent.path().join("out");
-        let result = export_folder_on(
-            &full,
-            &out,
-            None,
-            &config,
-            SavedWeights::default(),
-            DEFAULT_SHARD_BYTES,
-            &Arc::default(),
-            &mut copy(&weights),
-        );
+        let export = folder(&out, &config);
+        let result = export_folder_on(&full, &export, &Arc::default(), &mut copy(&weights));
         let error = result.unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
         assert!(error.to_string().contains("free space on the disk"), "{error}");
@@ -379,16 +389,8 @@ fn stopped_anywhere_the_old_or_the_new_model_loads() {
     let weights = [Synthetic::new(&models[0], 1), Synthetic::new(&models[1], 2)];
     let export = |disk: &Disk, out: &Path, number: usize, shard_bytes| {
         let fill = &mut copy(&weights[number]);
-        export_folder_on(
-            disk,
-            out,
-            None,
-            &models[number],
-            SavedWeights::default(),
-            shard_bytes,
-            &Arc::default(),
-            fill,
-        )
+        let export = FolderExport { max_shard_bytes: shard_bytes, ..folder(out, &models[number]) };
+        export_folder_on(disk, &export, &Arc::default(), fill)
     };
     let cases = [(600, 900, true), (600, 900, false), (DEFAULT_SHARD_BYTES, 600, true)];
     for (old_bytes, new_bytes, crash) in cases {

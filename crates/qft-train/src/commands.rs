@@ -2,13 +2,14 @@
 
 pub mod data;
 pub mod eval;
+pub mod export;
 pub mod finetune;
 pub mod generate;
 pub mod plan;
 #[cfg(test)]
 mod tests;
 
-use crate::options::{EvalArgs, FinetuneArgs, GenerateArgs, PlanArgs};
+use crate::options::{EvalArgs, ExportArgs, FinetuneArgs, GenerateArgs, PlanArgs};
 use clap::{Parser, Subcommand};
 
 /// Fine-tunes all parameters of LLaMA models with every training state in INT8.
@@ -27,6 +28,8 @@ pub enum Command {
     Finetune(Box<FinetuneArgs>),
     /// Measure the mean negative log-likelihood and perplexity of a model on data
     Eval(EvalArgs),
+    /// Write a model as other programs serve it: Hugging Face folder, GGUF, compressed-tensors
+    Export(ExportArgs),
     /// Continue a text, or answer as the assistant of a conversation
     Generate(GenerateArgs),
     /// Show how much memory a fine-tune takes, without loading anything

@@ -32,6 +32,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Finetune(args) => return commands::finetune::run(&args.resolve()?),
         Command::Eval(args) => commands::eval::run(&args.resolve()?)?,
+        Command::Export(args) => commands::export::run(&args.resolve()?)?,
         Command::Generate(args) => commands::generate::run(&args.resolve()?)?,
         Command::Data(DataCommand::Show(args)) => commands::data::show::run(&args.resolve()?)?,
         Command::Plan(args) => commands::plan::run(&args.resolve()?)?,

@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod data;
 pub mod eval;
+pub mod export;
 pub mod files;
 pub mod finetune;
 pub mod generate;
@@ -24,6 +25,7 @@ pub use data::{
     TemplateChoice, TooLong, TrainOn,
 };
 pub use eval::{EvalArgs, EvalOptions};
+pub use export::{ExportArgs, ExportDtype, ExportFormat, ExportKind, ExportOptions};
 pub use files::{FileOptions, HeldOut};
 pub use finetune::{FinetuneArgs, FinetuneOptions};
 pub use generate::{GenerateArgs, GenerateOptions};

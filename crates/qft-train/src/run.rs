@@ -1,6 +1,7 @@
 //! A fine-tune, as a library: [`finetune()`] runs it, and tells [`Observer`]s what happens.
 
 mod answers;
+pub mod card;
 pub mod events;
 pub mod finetune;
 pub mod folder;

@@ -177,6 +177,19 @@ pub fn clean_folders(disk: &Disk, root: &Path, ours: fn(&str) -> bool, rules: Fi
     }
 }
 
+/// Removes what is left of earlier folders of the name `target` whose removal was interrupted.
+///
+/// Errors: [`Error::Io`].
+pub fn clean_removed(disk: &Disk, target: &Path, rules: FileRules) -> Result<(), Error> {
+    let (root, name) = (parent(target), target.file_name().and_then(|name| name.to_str()));
+    let names = names_in(root).map_err(Error::io("read the folder", root, BY_HAND))?;
+    for left in names.iter().filter(|left| name.is_some() && removed(left) == name) {
+        let path = root.join(left);
+        remove_ours(disk, &path, rules).map_err(Error::io("remove", &path, BY_HAND))?;
+    }
+    Ok(())
+}
+
 /// The name that a folder had before it was being removed.
 fn removed(name: &str) -> Option<&str> {
     let (base, number) = name.rsplit_once(REMOVED)?;

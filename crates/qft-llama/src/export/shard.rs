@@ -1,10 +1,11 @@
 //! One safetensors file of weights.
 
-use super::{FillRows, SavedWeights, WeightType};
+use super::{FillRows, SavedWeights, WeightType, compressed};
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
-use qft_files::{DiskFile, TensorInfo, TensorWriter};
+use qft_files::{DiskFile, Dtype, TensorInfo, TensorWriter};
 use qft_tensor::{Ledger, Transfer};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Elements converted at a time, or one row if that is longer.
@@ -17,6 +18,8 @@ pub(super) struct Shard {
     pub(super) tensors: Vec<(u32, TensorSpec)>,
     /// The type of their weights.
     pub(super) dtype: WeightType,
+    /// Whether those of linear layers are in 8 bits, each followed by its scales.
+    pub(super) int8: bool,
 }
 
 /// The name of shard `number`, counted from 0, of `count`.
@@ -39,17 +42,23 @@ pub(super) fn is_weight_file(name: &str) -> bool {
 impl Shard {
     /// A whole model in one file.
     pub(super) fn whole(config: &LlamaConfig, dtype: WeightType) -> Self {
-        Self { tensors: (0..).zip(config.tensors()).collect(), dtype }
+        Self { tensors: (0..).zip(config.tensors()).collect(), dtype, int8: false }
     }
 
     /// Divides a model into files of at most `max_bytes` of data, or one tensor.
-    pub(super) fn split(config: &LlamaConfig, dtype: WeightType, max_bytes: u64) -> Vec<Self> {
-        let mut shards = vec![Self { tensors: Vec::new(), dtype }];
+    pub(super) fn split(
+        config: &LlamaConfig,
+        dtype: WeightType,
+        int8: bool,
+        max_bytes: u64,
+    ) -> Vec<Self> {
+        let empty = || Self { tensors: Vec::new(), dtype, int8 };
+        let mut shards = vec![empty()];
         let mut bytes = 0;
         for (number, spec) in (0..).zip(config.tensors()) {
-            let size = file_bytes(&spec, dtype);
+            let size = empty().file_bytes(&spec);
             if begins_tensor(&spec) && bytes > 0 && bytes + size > max_bytes {
-                shards.push(Self { tensors: Vec::new(), dtype });
+                shards.push(empty());
                 bytes = 0;
             }
             bytes += size;
@@ -62,7 +71,42 @@ impl Shard {
 
     /// Bytes of all tensors.
     pub(super) fn data_bytes(&self) -> u64 {
-        self.tensors.iter().map(|(_, spec)| tensor_bytes(spec, self.dtype)).sum()
+        self.tensors.iter().map(|(_, spec)| self.file_bytes(spec)).sum()
+    }
+
+    /// The tensors of the file.
+    pub(super) fn infos(&self) -> Vec<TensorInfo> {
+        self.tensors.iter().flat_map(|(_, spec)| self.stored(spec)).collect()
+    }
+
+    fn is_int8(&self, spec: &TensorSpec) -> bool {
+        self.int8 && compressed::is_quantized(spec)
+    }
+
+    /// The tensors of the file that begin with a parameter: none, its own, or that and its scales.
+    fn stored(&self, spec: &TensorSpec) -> Vec<TensorInfo> {
+        if !begins_tensor(spec) {
+            return Vec::new();
+        }
+        let (name, shape) = (spec.file_name().to_owned(), spec.file_shape());
+        if !self.is_int8(spec) {
+            return vec![TensorInfo { name, dtype: self.dtype.file_type(), shape }];
+        }
+        let scales = TensorInfo {
+            name: compressed::scale_name(&name),
+            dtype: Dtype::F32,
+            shape: vec![shape[0], 1],
+        };
+        vec![TensorInfo { name, dtype: Dtype::I8, shape }, scales]
+    }
+
+    /// Bytes of the tensors that begin with a parameter.
+    fn file_bytes(&self, spec: &TensorSpec) -> u64 {
+        let bytes = |info: TensorInfo| {
+            let elements: usize = info.shape.iter().product();
+            (elements * info.dtype.bitsize() / 8) as u64
+        };
+        self.stored(spec).into_iter().map(bytes).sum()
     }
 
     /// Writes header and data, and waits until they are on the disk.
@@ -74,62 +118,73 @@ impl Shard {
         fill: &mut FillRows<'_>,
     ) -> Result<(), Error> {
         let path = file.path().to_path_buf();
-        let begun = self.tensors.iter().filter(|(_, spec)| begins_tensor(spec));
-        let infos = begun.map(|(_, spec)| TensorInfo {
-            name: spec.file_name().to_owned(),
-            dtype: self.dtype.file_type(),
-            shape: spec.file_shape(),
-        });
-        let infos: Vec<_> = infos.collect();
-        let mut writer = TensorWriter::begin(file, &[("format", "pt")], &infos)?;
-        let (mut values, mut bytes) = self.blocks(ledger);
+        let mut writer = TensorWriter::begin(file, &[("format", "pt")], &self.infos())?;
+        let Blocks { mut values, mut bytes, mut scales } = self.blocks(ledger);
+        let mut scaled = 0;
         for (number, spec) in &self.tensors {
+            let int8 = self.is_int8(spec);
             for start in (0..spec.rows).step_by(block_rows(spec)) {
                 let rows = start..spec.rows.min(start + block_rows(spec));
                 let values = &mut values[..rows.len() * spec.cols];
                 fill(spec, rows, values)?;
-                let row_bytes = spec.cols * self.dtype.size_bytes();
+                let row_bytes = spec.cols * if int8 { 1 } else { self.dtype.size_bytes() };
                 let bytes = &mut bytes[..values.len() / spec.cols * row_bytes];
                 let lines = values.chunks_exact(spec.cols).zip(bytes.chunks_exact_mut(row_bytes));
                 for (row, (values, bytes)) in (start..).zip(lines) {
-                    saved.write_row((*number, row), values, bytes).map_err(|col| {
-                        Error::NotFinite {
-                            file: path.clone(),
-                            tensor: spec.name.clone(),
-                            row,
-                            col,
-                            value: values[col],
-                            remedy: "training diverged; lower the learning rate and resume from an \
-                                     earlier checkpoint",
-                        }
-                    })?;
+                    let written = if int8 {
+                        compressed::quantize_row(values, bytes).map(|scale| {
+                            scales[scaled] = scale;
+                            scaled += 1;
+                        })
+                    } else {
+                        saved.write_row((*number, row), values, bytes)
+                    };
+                    written.map_err(|col| not_finite(&path, spec, row, col, values[col]))?;
                 }
                 writer.write(bytes)?;
+            }
+            if int8 && ends_tensor(spec) {
+                for scale in &scales[..scaled] {
+                    writer.write(&scale.to_le_bytes())?;
+                }
+                scaled = 0;
             }
         }
         Ok(writer.finish()?)
     }
 
-    /// A block of rows as it comes, and as it is written.
-    fn blocks(&self, ledger: &Arc<Ledger>) -> (Transfer<f32>, Transfer<u8>) {
+    fn blocks(&self, ledger: &Arc<Ledger>) -> Blocks {
         let most = self.tensors.iter().map(|(_, spec)| block_elements(spec)).max().unwrap_or(0);
-        let bytes = Transfer::zeroed(ledger, "saved rows", most * self.dtype.size_bytes());
-        (Transfer::zeroed(ledger, "rows to save", most), bytes)
+        let scaled = self.tensors.iter().filter(|(_, spec)| self.is_int8(spec));
+        let rows = scaled.map(|(_, spec)| spec.file_shape()[0]).max().unwrap_or(0);
+        Blocks {
+            values: Transfer::zeroed(ledger, "rows to save", most),
+            bytes: Transfer::zeroed(ledger, "saved rows", most * self.dtype.size_bytes()),
+            scales: Transfer::zeroed(ledger, "saved scales", rows),
+        }
     }
 
     /// Allocates what writing takes and fetches the largest block.
     pub(super) fn plan(&self, ledger: &Arc<Ledger>, fill: &mut FillRows<'_>) -> Result<(), Error> {
-        let (mut values, _bytes) = self.blocks(ledger);
+        let mut blocks = self.blocks(ledger);
         let specs = self.tensors.iter().map(|(_, spec)| spec);
         let Some(spec) = specs.max_by_key(|spec| block_elements(spec)) else {
             return Ok(());
         };
-        fill(spec, 0..block_rows(spec), &mut values[..block_elements(spec)])
+        fill(spec, 0..block_rows(spec), &mut blocks.values[..block_elements(spec)])
     }
 }
 
+/// A block of rows as it comes, and as it is written.
+struct Blocks {
+    values: Transfer<f32>,
+    bytes: Transfer<u8>,
+    /// A scale for each row of the tensor that is being written in 8 bits.
+    scales: Transfer<f32>,
+}
+
 /// Rows converted at a time.
-fn block_rows(spec: &TensorSpec) -> usize {
+pub(super) fn block_rows(spec: &TensorSpec) -> usize {
     (BLOCK_ELEMENTS / spec.cols).clamp(1, spec.rows.max(1))
 }
 
@@ -142,17 +197,27 @@ fn begins_tensor(spec: &TensorSpec) -> bool {
     spec.fused.as_ref().is_none_or(|fused| fused.first == 0)
 }
 
-/// Bytes of the tensor that begins with it.
-fn file_bytes(spec: &TensorSpec, dtype: WeightType) -> u64 {
-    if !begins_tensor(spec) {
-        return 0;
-    }
-    let elements: usize = spec.file_shape().iter().product();
-    elements as u64 * dtype.size_bytes() as u64
+/// Whether it is the last part of a tensor of the file.
+fn ends_tensor(spec: &TensorSpec) -> bool {
+    spec.fused.as_ref().is_none_or(|fused| fused.first + spec.rows == fused.rows)
 }
 
-fn tensor_bytes(spec: &TensorSpec, dtype: WeightType) -> u64 {
-    spec.elements() as u64 * dtype.size_bytes() as u64
+/// The error for a weight that is not finite, or too large for the type it is to be written in.
+pub(super) fn not_finite(
+    file: &Path,
+    spec: &TensorSpec,
+    row: usize,
+    col: usize,
+    value: f32,
+) -> Error {
+    Error::NotFinite {
+        file: file.to_path_buf(),
+        tensor: spec.name.clone(),
+        row,
+        col,
+        value,
+        remedy: "training diverged; lower the learning rate and resume from an earlier checkpoint",
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub(super) struct SpecialTokens {
     pub(super) bos: Option<u32>,
     pub(super) eos: Vec<u32>,
     pub(super) unknown: Option<u32>,
+    pub(super) padding: Option<u32>,
 }
 
 /// Collects begin and end tokens: by text from `tokenizer_config.json` or `special_tokens_map.json`, by id from
@@ -22,10 +23,13 @@ pub(super) fn special_tokens(
     config: &LlamaConfig,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<SpecialTokens, Error> {
-    let (mut bos, mut eos, mut unknown) = (Vec::new(), Vec::new(), None);
+    let (mut bos, mut eos) = (Vec::new(), Vec::new());
+    let (mut unknown, mut padding) = (None, None);
     for file in ["tokenizer_config.json", "special_tokens_map.json"] {
         let map = read_object(&dir.join(file))?;
-        unknown = unknown.or(map.get("unk_token").and_then(token_text).and_then(&id_of));
+        for (key, found) in [("unk_token", &mut unknown), ("pad_token", &mut padding)] {
+            *found = found.or(map.get(key).and_then(token_text).and_then(&id_of));
+        }
         for (key, found) in [("bos_token", &mut bos), ("eos_token", &mut eos)] {
             let Some(text) = map.get(key).and_then(token_text) else { continue };
             match id_of(text) {
@@ -52,7 +56,7 @@ pub(super) fn special_tokens(
     eos.extend(&config.eos_token_ids);
     let mut seen = HashSet::new();
     eos.retain(|&id| seen.insert(id));
-    Ok(SpecialTokens { bos: bos.first().copied(), eos, unknown })
+    Ok(SpecialTokens { bos: bos.first().copied(), eos, unknown, padding })
 }
 
 /// The chat templates of a model.

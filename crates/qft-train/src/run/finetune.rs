@@ -1,5 +1,6 @@
 //! The run: what a fine-tune does, from its options to the saved model.
 
+use super::card;
 use super::events::{Event, Moment, Observer, Observers};
 use super::folder::ModelFolder;
 use super::output::{self, OutputFolder};
@@ -19,9 +20,12 @@ use crate::step::checkpoint::{self, Progress};
 use crate::step::diagnostics::Diagnostics;
 use crate::step::trainer::StepReport;
 use crate::step::{Setup, Trainer};
+use qft_files::Disk;
 use qft_llama::Batch;
-use qft_llama::export::{self, DEFAULT_SHARD_BYTES, SavedRounding, SavedWeights, export_folder};
-use qft_llama::model::Model;
+use qft_llama::export::{
+    self, DEFAULT_SHARD_BYTES, Existing, FolderExport, SavedRounding, SavedWeights,
+    export_folder_on,
+};
 use qft_llama::sampling::TokenSampler;
 use qft_optim::Schedule;
 use std::collections::BTreeMap;
@@ -149,7 +153,7 @@ impl Run<'_> {
         state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
         self.sample(state, Moment::After, observers)?;
         state.final_answers = self.answer(state, Moment::After, observers)?;
-        self.export(&state.trainer.model, observers)
+        self.export(state, observers)
     }
 
     /// One optimizer step.
@@ -295,26 +299,30 @@ impl Run<'_> {
         observers.tell(Event::Sampled { moment, text: &text })
     }
 
-    fn export(&self, model: &Model, observers: &mut Observers<'_, '_>) -> Result<()> {
+    fn export(&self, state: &State, observers: &mut Observers<'_, '_>) -> Result<()> {
         let (ops, out) = (&*self.ops, &self.options.files.out);
         ops.trim();
         // To nearest, an update of less than half of what bf16 can tell apart would be lost.
         let rounding = SavedRounding::Stochastic { seed: self.options.training.seed };
-        let mut rows = export::rows_of(model, ops);
-        export_folder(
+        let mut rows = export::rows_of(&state.trainer.model, ops);
+        let card = card::of_run(self.folder.dir, &state.recipe.to_json()?, &self.summary(state));
+        let export = FolderExport {
             out,
-            Some(self.folder.dir),
-            &self.folder.config,
-            SavedWeights { dtype: self.options.files.export_dtype, rounding },
-            DEFAULT_SHARD_BYTES,
-            ops.ledger(),
-            &mut |spec, range, values| {
-                if self.stop.load(Ordering::Relaxed) {
-                    return Err(qft_llama::Error::Stopped { what: "saving the model" });
-                }
-                rows(spec, range, values)
-            },
-        )
+            source: Some(self.folder.dir),
+            config: &self.folder.config,
+            saved: SavedWeights { dtype: self.options.files.export_dtype, rounding },
+            int8: false,
+            max_shard_bytes: DEFAULT_SHARD_BYTES,
+            ends: self.folder.tokenizer.eos(),
+            card: Some(&card),
+            existing: Existing::Joined,
+        };
+        export_folder_on(&Disk::default(), &export, ops.ledger(), &mut |spec, range, values| {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(qft_llama::Error::Stopped { what: "saving the model" });
+            }
+            rows(spec, range, values)
+        })
         .with_context(|| {
             format!("cannot save the model to {}; checkpoints are untouched", out.display())
         })?;

@@ -214,7 +214,7 @@ fn set_aside(out: &Path) -> Result<PathBuf> {
         std::fs::create_dir_all(&partial)?;
         let of_model =
             std::fs::read_dir(out)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let of_model: Vec<_> = of_model.filter(|name| export::is_model_file(name)).collect();
+        let of_model: Vec<_> = of_model.filter(|name| belongs_to_model(out, name)).collect();
         for name in of_model.into_iter().chain(OF_A_RUN.map(str::to_owned)) {
             match std::fs::rename(out.join(&name), partial.join(&name)) {
                 Err(error) if error.kind() != IoErrorKind::NotFound => return Err(error),
@@ -229,10 +229,22 @@ fn set_aside(out: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
+/// Whether a file goes where its model goes.
+fn belongs_to_model(out: &Path, name: &str) -> bool {
+    export::is_model_file(name) || export::is_licence(name) || is_own_card(out, name)
+}
+
+/// Whether a file is the card that a run wrote.
+fn is_own_card(out: &Path, name: &str) -> bool {
+    name == export::CARD && export::is_own_card(&out.join(name))
+}
+
 /// Removes a run: the names of its checkpoints vanish before their contents.
 fn clear(out: &Path) -> Result<()> {
     checkpoint::remove_all(&checkpoints(out))?;
-    let of_model = names(out)?.into_iter().filter(|name| export::is_model_file(name));
+    let of_model = names(out)?
+        .into_iter()
+        .filter(|name| export::is_model_file(name) || is_own_card(out, name));
     let files = OF_A_RUN.into_iter().filter(|&name| name != CHECKPOINTS).map(str::to_owned);
     for name in of_model.chain(files) {
         let path = out.join(name);

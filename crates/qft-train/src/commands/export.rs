@@ -1,0 +1,73 @@
+//! `qft export`: a model as files that other programs serve.
+
+use crate::error::{Context, Result};
+use crate::memory::gb;
+use crate::options::{ExportFormat, ExportOptions};
+use crate::report::write;
+use crate::run::{ModelFolder, card};
+use qft_files::Disk;
+use qft_llama::export::{
+    CARD, DEFAULT_SHARD_BYTES, Existing, FolderExport, GgufExport, SavedWeights, export_folder_on,
+    export_gguf,
+};
+use qft_llama::{WeightSource, Weights};
+use std::sync::Arc;
+
+/// Runs the command.
+///
+/// Errors: anything wrong with the model or the output folder; nothing is left half-written.
+pub fn run(options: &ExportOptions) -> Result<()> {
+    let ExportOptions { model, out, format, overwrite } = options;
+    let folder = ModelFolder::open(model)?;
+    let weights = WeightSource::open(model, &folder.config)?;
+    let (disk, ledger) = (Disk::default(), Arc::default());
+    let fill = &mut |spec: &qft_llama::TensorSpec, rows, values: &mut [f32]| {
+        weights.read_rows(&spec.name, rows, values)
+    };
+    let exported = match *format {
+        ExportFormat::Folder { dtype, int8 } => {
+            let card = match std::fs::read_to_string(model.join(CARD)) {
+                Ok(text) => text,
+                Err(_) => card::of_folder(model),
+            };
+            let export = FolderExport {
+                out,
+                source: Some(model),
+                config: &folder.config,
+                saved: SavedWeights { dtype, ..SavedWeights::default() },
+                int8,
+                max_shard_bytes: DEFAULT_SHARD_BYTES,
+                ends: folder.tokenizer.eos(),
+                card: Some(&card),
+                existing: if *overwrite { Existing::Replaced } else { Existing::Refused },
+            };
+            export_folder_on(&disk, &export, &ledger, fill)
+        }
+        ExportFormat::Gguf(weights) => {
+            let export = GgufExport {
+                out,
+                source: model,
+                config: &folder.config,
+                tokenizer: &folder.tokenizer,
+                weights,
+                replace: *overwrite,
+            };
+            export_gguf(&disk, &export, &ledger, fill)
+        }
+    };
+    exported.with_context(|| format!("cannot export {}", model.display()))?;
+    write(format_args!("wrote {}", out.display()))?;
+    let entries =
+        std::fs::read_dir(out).with_context(|| format!("cannot read {}", out.display()))?;
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.file_name(), entry.metadata().ok()?.len()))
+        })
+        .collect();
+    files.sort();
+    for (name, bytes) in files {
+        write(format_args!("  {} ({})", name.display(), gb(bytes)))?;
+    }
+    Ok(())
+}
