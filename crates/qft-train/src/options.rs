@@ -13,6 +13,7 @@ mod settings;
 mod setup;
 pub mod states;
 pub mod step;
+pub mod terminal;
 pub mod training;
 mod value;
 
@@ -20,7 +21,7 @@ pub use data::{
     BuiltIn, DataFormat, FieldName, LayoutOptions, OnBadRecord, ReadingArgs, ReadingOptions,
     TemplateChoice, TooLong, TrainOn,
 };
-pub use eval::{EvalArgs, EvalOptions};
+pub use eval::{EvalArgs, EvalOptions, QuestionOptions};
 pub use files::{FileOptions, HeldOut};
 pub use finetune::{FinetuneArgs, FinetuneOptions};
 pub use generate::{GenerateArgs, GenerateOptions};
@@ -29,4 +30,5 @@ pub use plan::{PlanArgs, PlanOptions};
 pub use progress::{ProgressOptions, Resume};
 pub use states::{RecomputeChoice, StateOptions, States};
 pub use step::StepOptions;
+pub use terminal::TerminalArgs;
 pub use training::{Length, OptimizerKind, OptimizerOptions, TrainingOptions, Warmup};

@@ -2,8 +2,11 @@
 
 pub mod bar;
 pub mod console;
+pub mod log;
 pub mod metrics;
+pub mod scores;
 
 pub use bar::Bar;
 pub use console::{Console, arithmetic, print, write};
 pub use metrics::MetricsLog;
+pub use scores::Scores;

@@ -4,11 +4,14 @@ mod answers;
 pub mod events;
 pub mod finetune;
 pub mod folder;
+pub mod measure;
 pub mod output;
 mod prepare;
+pub mod questions;
 pub mod recipe;
 pub mod sample;
 mod saved;
+pub mod scores;
 pub mod summary;
 
 pub use events::{Event, Moment, Observer, Quantized};

@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 /// Time between lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Shows the progress of a run on standard error.
-#[derive(Debug, Default)]
-pub struct Bar(Option<Shown>);
+/// Shows the progress of a run on standard error, unless it is to be quiet.
+#[derive(Debug)]
+pub struct Bar {
+    quiet: bool,
+    shown: Option<Shown>,
+}
 
 /// What is shown of a run that has begun.
 #[derive(Debug)]
@@ -24,9 +27,17 @@ struct Shown {
     bar: Option<ProgressBar>,
 }
 
+impl Bar {
+    /// Of a run that has yet to begin.
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, shown: None }
+    }
+}
+
 impl Observer for Bar {
     fn on(&mut self, event: &Event<'_>) -> Result<()> {
-        match (event, &mut self.0) {
+        match (event, &mut self.shown) {
+            _ if self.quiet => {}
             (Event::Started { step, steps, .. }, shown) => *shown = Some(Shown::new(*steps, *step)),
             (Event::Stepped(metrics), Some(shown)) => shown.step(metrics),
             (Event::Evaluated { moment: Moment::During, metrics }, Some(shown)) => {
