@@ -16,7 +16,20 @@ const HEAD: &str = "\
 <!-- Made by `cargo xtask options` from the definitions of the command line. Not to be edited. -->
 
 Every option of `qft`, by command. Those of `finetune` are also the keys of its settings file (`--config`), without the
-dashes in front: `--lr 1e-5` is `lr = 1e-5`. An option on the command line wins over the file.
+dashes in front: `--lr 1e-5` is `lr = 1e-5`. An option on the command line wins over the file. `qft completions SHELL` lets a shell
+complete them, and `qft man` makes manual pages.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | failed: the model, the data, the memory, a device or a file; the last line on standard error says what, and what to do |
+| 2 | the command line or an option is wrong; nothing was begun |
+| 128 + N | stopped by signal N, so 130 is Ctrl-C; a run saves a checkpoint first |
+
+Results go to standard output, everything else to standard error. `NO_COLOR`, `CLICOLOR` and `CLICOLOR_FORCE` are obeyed. `QFT_LOG`
+chooses messages as `tracing` filters do (`QFT_LOG=qft_llama=debug`), where neither `-v` nor `-q` is given.
 ";
 
 /// Writes the page.
@@ -36,6 +49,8 @@ pub(crate) fn stale(root: &Path) -> Option<String> {
 fn page() -> String {
     let mut text = HEAD.to_owned();
     let program = qft_train::commands::Args::command();
+    let _ = writeln!(text, "\n## Every command");
+    tables(&mut text, &program);
     sections(&mut text, "qft", &program);
     text
 }
@@ -55,6 +70,11 @@ fn sections(text: &mut String, path: &str, command: &Command) {
 fn section(text: &mut String, path: &str, command: &Command) {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(text, "\n## {path}\n\n{about}.");
+    tables(text, command);
+}
+
+/// The options of a command, by heading.
+fn tables(text: &mut String, command: &Command) {
     let options: Vec<_> = command
         .get_arguments()
         .filter(|option| option.get_long().is_some_and(|name| !matches!(name, "help" | "version")))
@@ -85,8 +105,9 @@ fn line(option: &Arg) -> String {
         values => values[0].to_string_lossy().into_owned(),
     };
     let default = if option.is_required_set() { "required".to_owned() } else { default };
+    let short = option.get_short().map_or_else(String::new, |short| format!("`-{short}`, "));
     format!(
-        "| `--{}{}` | {}{} | {} |",
+        "| {short}`--{}{}` | {}{} | {} |",
         name(option),
         value(option),
         cell(&help),
@@ -153,6 +174,8 @@ mod tests {
     fn options_have_their_defaults_and_values() {
         let page = page();
         for text in [
+            "## Every command",
+            "| `-q`, `--quiet` |",
             "## qft finetune",
             "## qft plan",
             "| `--lr RATE` | Largest learning rate | 1e-5 for lion, 2e-5 for adamw |",

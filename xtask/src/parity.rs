@@ -5,7 +5,6 @@
 //! campaign can be stopped, gone on with and written up again.
 
 mod campaign;
-mod choices;
 mod curves;
 mod job;
 mod options;

@@ -14,7 +14,7 @@ use crate::tokens::Tokens;
 use head::{head_backward, head_inputs, head_loss};
 use qft_autograd::layers::loss_head::{TiedGradient, VocabularyCut};
 use qft_autograd::layers::{embedding, linear, scale};
-use qft_autograd::{Context, Error, GradientSink, LayerOps, Products, Stack};
+use qft_autograd::{Activations, Context, Error, GradientSink, LayerOps, Products, Stack};
 use qft_tensor::{Buffer, Owner, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
 
@@ -102,11 +102,33 @@ pub fn logits(
     batch: &Batch,
 ) -> Result<Vec<f32>, Error> {
     let (ctx, tokens, x) = infer(ops, model, options, batch)?;
-    let head = model.head();
     let (normed, _) = model.final_norm(&ctx, &x)?;
-    let mut logits = Buffer::alloc(ops, Owner::Loss, "logits", tokens.count() * head.rows())?;
-    linear::forward(&ctx, head, 0..head.rows(), &normed, &mut logits, false)?;
-    Ok(logits.to_vec(ops)?)
+    head_logits(&ctx, model, &normed, tokens.count())
+}
+
+/// Logits of the positions of `batch` that have a target, f32 `[M, V]`, in order.
+pub fn target_logits(
+    ops: &dyn LayerOps,
+    model: &Model,
+    options: &PassOptions,
+    batch: &Batch,
+) -> Result<Vec<f32>, Error> {
+    let (ctx, tokens, x) = infer(ops, model, options, batch)?;
+    let (_, normed) = head_inputs(&ctx, model, &tokens, &x)?;
+    head_logits(&ctx, model, &normed, tokens.targets.len())
+}
+
+/// The product of `rows` inputs with the head.
+fn head_logits(
+    ctx: &Context<'_>,
+    model: &Model,
+    normed: &Activations,
+    rows: usize,
+) -> Result<Vec<f32>, Error> {
+    let head = model.head();
+    let mut logits = Buffer::alloc(ctx.ops, Owner::Loss, "logits", rows * head.rows())?;
+    linear::forward(ctx, head, 0..head.rows(), normed, &mut logits, false)?;
+    Ok(logits.to_vec(ctx.ops)?)
 }
 
 fn micro_batches<'a>(

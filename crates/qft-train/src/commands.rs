@@ -5,36 +5,52 @@ pub mod eval;
 pub mod export;
 pub mod finetune;
 pub mod generate;
+mod help;
 pub mod plan;
+pub mod shell;
 #[cfg(test)]
 mod tests;
 
-use crate::options::{EvalArgs, ExportArgs, FinetuneArgs, GenerateArgs, PlanArgs};
+use crate::options::{EvalArgs, ExportArgs, FinetuneArgs, GenerateArgs, PlanArgs, TerminalArgs};
 use clap::{Parser, Subcommand};
+use shell::{CompletionsArgs, ManArgs};
 
 /// Fine-tunes all parameters of LLaMA models with every training state in INT8.
 #[derive(Debug, Parser)]
-#[command(name = "qft", version, about, max_term_width = 110)]
+#[command(name = "qft", version, about, max_term_width = 110, after_help = help::PROGRAM)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// How much it says, and where.
+    #[command(flatten)]
+    pub terminal: TerminalArgs,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Fine-tune a model on text or conversations
+    #[command(after_help = help::FINETUNE)]
     Finetune(Box<FinetuneArgs>),
-    /// Measure the mean negative log-likelihood and perplexity of a model on data
-    Eval(EvalArgs),
+    /// Measure models: the mean negative log-likelihood and perplexity of data, and scores of questions
+    #[command(after_help = help::EVAL)]
+    Eval(Box<EvalArgs>),
     /// Write a model as other programs serve it: Hugging Face folder, GGUF, compressed-tensors
     Export(ExportArgs),
     /// Continue a text, or answer as the assistant of a conversation
+    #[command(after_help = help::GENERATE)]
     Generate(GenerateArgs),
     /// Show how much memory a fine-tune takes, without loading anything
+    #[command(after_help = help::PLAN)]
     Plan(PlanArgs),
     /// Show what training sees of data
     #[command(subcommand)]
     Data(data::DataCommand),
+    /// Print a script that lets a shell complete commands, options and values
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    #[command(after_help = help::MAN)]
+    Man(ManArgs),
 }

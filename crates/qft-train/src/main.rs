@@ -1,41 +1,38 @@
 //! `qft`: fine-tunes all parameters of a LLaMA model with every training state in INT8.
 
 use clap::Parser;
-use qft_train::Result;
 use qft_train::commands::data::DataCommand;
 use qft_train::commands::{self, Args, Command};
-use std::io::Write;
+use qft_train::options::terminal::Verbosity;
+use qft_train::report::log;
+use qft_train::{ErrorKind, Result};
 use std::process::ExitCode;
 
+/// The exit code of wrong options, as the option parser has it.
+const WRONG_OPTIONS: u8 = 2;
+
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("QFT_LOG")
-                .unwrap_or_else(|_| "warn".into()),
-        )
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
-        // A closed standard error ends nothing.
-        .log_internal_errors(false)
-        .init();
-    match run(Args::parse().command) {
+    let args = Args::parse();
+    let result = log::start(&args.terminal).and_then(|()| run(args));
+    log::end(&result);
+    match result {
         Ok(code) => code,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) if error.kind() == ErrorKind::Options => ExitCode::from(WRONG_OPTIONS),
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn run(command: Command) -> Result<ExitCode> {
-    match command {
-        Command::Finetune(args) => return commands::finetune::run(&args.resolve()?),
+fn run(args: Args) -> Result<ExitCode> {
+    let quiet = args.terminal.verbosity() == Verbosity::Quiet;
+    match args.command {
+        Command::Finetune(args) => return commands::finetune::run(&args.resolve()?, quiet),
         Command::Eval(args) => commands::eval::run(&args.resolve()?)?,
         Command::Export(args) => commands::export::run(&args.resolve()?)?,
         Command::Generate(args) => commands::generate::run(&args.resolve()?)?,
         Command::Data(DataCommand::Show(args)) => commands::data::show::run(&args.resolve()?)?,
         Command::Plan(args) => commands::plan::run(&args.resolve()?)?,
+        Command::Completions(args) => commands::shell::completions(&args)?,
+        Command::Man(args) => commands::shell::man(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

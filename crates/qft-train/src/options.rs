@@ -16,6 +16,7 @@ mod setup;
 pub mod show;
 pub mod states;
 pub mod step;
+pub mod terminal;
 pub mod training;
 mod value;
 
@@ -24,7 +25,7 @@ pub use data::{
     BuiltIn, DataFormat, FieldName, LayoutOptions, OnBadRecord, ReadingArgs, ReadingOptions,
     TemplateChoice, TooLong, TrainOn,
 };
-pub use eval::{EvalArgs, EvalOptions};
+pub use eval::{EvalArgs, EvalOptions, QuestionOptions};
 pub use export::{ExportArgs, ExportDtype, ExportFormat, ExportKind, ExportOptions};
 pub use files::{FileOptions, HeldOut};
 pub use finetune::{FinetuneArgs, FinetuneOptions};
@@ -35,4 +36,5 @@ pub use progress::{ProgressOptions, Resume};
 pub use show::{ShowArgs, ShowOptions};
 pub use states::{RecomputeChoice, StateOptions, States};
 pub use step::StepOptions;
+pub use terminal::TerminalArgs;
 pub use training::{Length, OptimizerKind, OptimizerOptions, TrainingOptions, Warmup};

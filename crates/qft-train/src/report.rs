@@ -2,10 +2,13 @@
 
 pub mod bar;
 pub mod console;
+pub mod log;
 pub mod metrics;
 mod reading;
+pub mod scores;
 
 pub use bar::Bar;
 pub use console::{Console, arithmetic, print, write};
 pub use metrics::MetricsLog;
 pub use reading::ReadingBar;
+pub use scores::Scores;

@@ -5,11 +5,14 @@ pub mod card;
 pub mod events;
 pub mod finetune;
 pub mod folder;
+pub mod measure;
 pub mod output;
 mod prepare;
+pub mod questions;
 pub mod recipe;
 pub mod sample;
 mod saved;
+pub mod scores;
 pub mod summary;
 
 pub use events::{Event, Moment, Observer, Quantized};

@@ -1,6 +1,5 @@
 //! A campaign: every row at its own best learning rate, with every seed; what is done is not done again.
 
-use super::choices::{self, Set};
 use super::job::{Job, JobData};
 use super::options::Args;
 use super::results::{Outcome, Questions, Results, best_of};
@@ -9,6 +8,7 @@ use super::run::{examine, train};
 use crate::about::{self, About};
 use crate::repository::repository;
 use anyhow::{Context, Result};
+use qft_train::data::QuestionSet;
 use qft_train::options::{FinetuneArgs, FinetuneOptions, OptimizerKind};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ pub(super) struct Campaign {
     seeds: Vec<u64>,
     /// Learning rates of Lion and of AdamW to choose from.
     grids: (Vec<f64>, Vec<f64>),
-    sets: Vec<Set>,
+    sets: Vec<QuestionSet>,
     questions: Option<Questions>,
 }
 
@@ -40,7 +40,7 @@ impl Campaign {
         let options = resolved(&shared, plain()?)?;
         let data = JobData::read(&options)?;
         let sets = match &args.eval {
-            Some(folder) => choices::read(folder, args.eval_limit)?,
+            Some(folder) => QuestionSet::read_all(std::slice::from_ref(folder), args.eval_limit)?,
             None => Vec::new(),
         };
         let questions = args.eval.as_ref().map(|_| Questions {

@@ -64,7 +64,7 @@ pub(crate) struct Args {
     /// Run the rows of the ablations as well
     #[arg(long)]
     pub(super) ablations: bool,
-    /// Folder of evaluation sets: JSON lines of questions with choices, as docs/QUALITY.md describes them
+    /// Folder of sets of questions, as `qft eval --questions` takes them
     #[arg(long, value_name = "DIR")]
     pub(super) eval: Option<PathBuf>,
     /// Questions of each set at most [default: all]

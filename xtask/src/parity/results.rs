@@ -1,10 +1,10 @@
 //! Finished runs, as lines of JSON that only ever grow.
 
-use super::choices::Score;
 use super::job::Job;
 use super::rows::UNTRAINED;
 use crate::about::About;
 use anyhow::{Context, Result};
+use qft_train::run::scores::Score;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::OpenOptions;

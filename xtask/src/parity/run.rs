@@ -1,15 +1,17 @@
 //! A run: training as `qft finetune` does it, and what became of the model that it wrote.
 
-use super::choices::{Candidate, Set};
 use super::job::JobData;
 use super::results::{Exported, Questions, Trained};
 use anyhow::{Result, bail, ensure};
 use qft_llama::model::Model;
 use qft_llama::pass::{PassOptions, Recompute};
 use qft_train::ErrorKind;
+use qft_train::data::QuestionSet;
 use qft_train::machine::Machine;
 use qft_train::options::states::WeightArgs;
-use qft_train::options::{FinetuneOptions, MachineOptions};
+use qft_train::options::{FinetuneOptions, MachineOptions, TooLong};
+use qft_train::run::questions::{Candidate, EncodedSet};
+use qft_train::run::scores::{Score, Scored};
 use qft_train::run::{Event, ModelFolder, Moment, Observer, finetune};
 use qft_train::step::trainer::evaluate;
 use std::path::Path;
@@ -17,6 +19,9 @@ use std::sync::atomic::AtomicBool;
 
 /// Points of a curve at most.
 const POINTS: u64 = 60;
+
+/// Texts of questions that go through a model together.
+const TEXTS_AT_ONCE: usize = 4;
 
 /// Hears the loss of every step, and keeps means of as many as one point stands for.
 #[derive(Default)]
@@ -95,7 +100,7 @@ pub(super) fn train(options: &FinetuneOptions) -> Result<Trained> {
 }
 
 /// A model that is only read, in float.
-pub(super) struct Reading<'a> {
+struct Reading<'a> {
     folder: ModelFolder<'a>,
     machine: Machine,
     model: Model,
@@ -104,7 +109,7 @@ pub(super) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     /// Loads a folder as `qft eval` does unless told otherwise.
-    pub(super) fn open(dir: &'a Path, machine: MachineOptions) -> Result<Self> {
+    fn open(dir: &'a Path, machine: MachineOptions) -> Result<Self> {
         let machine = Machine::open(machine)?;
         let folder = ModelFolder::open(dir)?;
         let state = WeightArgs::default().resolve_reading()?;
@@ -113,14 +118,12 @@ impl<'a> Reading<'a> {
         Ok(Self { folder, machine, model, pass: state.pass(0, Recompute::None) })
     }
 
-    /// As one who answers questions.
-    pub(super) fn candidate(&self) -> Candidate<'_> {
-        Candidate {
-            ops: &*self.machine.ops,
-            model: &self.model,
-            pass: self.pass,
-            tokenizer: &self.folder.tokenizer,
-        }
+    /// How it answers the questions of a set; those that are too long for it are left out.
+    fn score(&self, set: &QuestionSet) -> Result<Score> {
+        let encoded = EncodedSet::new(set, &self.folder, Some(TooLong::Drop))?;
+        let (ops, model, pass) = (&*self.machine.ops, &self.model, self.pass);
+        let candidate = Candidate { ops, model, pass, batch_size: TEXTS_AT_ONCE };
+        Ok(Scored::of(set, &candidate.answer(&encoded)?).score())
     }
 }
 
@@ -129,14 +132,13 @@ pub(super) fn examine(
     dir: &Path,
     options: &FinetuneOptions,
     data: &JobData,
-    sets: &[Set],
+    sets: &[QuestionSet],
     questions: Option<&Questions>,
 ) -> Result<Exported> {
     let reading = Reading::open(dir, options.machine)?;
     let batches = data.held_out(options);
     let (loss, _) = evaluate(&*reading.machine.ops, &reading.model, &reading.pass, batches)?;
-    let candidate = reading.candidate();
-    let scores = sets.iter().map(|set| candidate.answer(set)).collect::<Result<_>>()?;
+    let scores = sets.iter().map(|set| reading.score(set)).collect::<Result<_>>()?;
     Ok(Exported { loss, questions: questions.cloned(), scores })
 }
 

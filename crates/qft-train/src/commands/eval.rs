@@ -1,71 +1,81 @@
-//! `qft eval`: negative log-likelihood and perplexity of data under a model.
+//! `qft eval`: the loss of data under models, and how they answer questions.
 
-use crate::data::{Cache, Dataset, Loader};
-use crate::error::{Result, ensure};
+use crate::data::QuestionSet;
+use crate::error::{Context, ErrorKind, OfKind, Result};
 use crate::machine::Machine;
-use crate::options::{EvalOptions, StateOptions};
-use crate::report::{ReadingBar, arithmetic, write};
-use crate::run::ModelFolder;
-use crate::step::trainer::evaluate;
-use qft_llama::pass::Recompute;
-use std::sync::atomic::AtomicBool;
+use crate::machine::profile::StepClock;
+use crate::options::EvalOptions;
+use crate::report::{ReadingBar, Scores, write};
+use crate::run::measure::{Measured, Watch, measure};
+use qft_files::{AtomicFile, Disk};
+use serde_json::json;
+use std::path::Path;
 
-/// Runs the command.
+/// Runs the command. One model is in memory at a time.
 pub fn run(options: &EvalOptions) -> Result<()> {
     let machine = Machine::open(options.machine)?;
+    let sets = QuestionSet::read_all(&options.questions.paths, options.questions.limit)?;
+    let mut scores = Scores::new(options);
+    let mut profiles = Vec::new();
+    let mut log = String::new();
     let (ops, mut clock) = machine.watched(options.profile);
-    let folder = ModelFolder::open(&options.model)?;
-    let seq_len = options.step.seq_len(&folder.config)?;
-    let folder = folder.for_sequences(seq_len);
-    let cache = Cache::of(&options.cache)?;
-    let bar = ReadingBar::default();
-    let loader = Loader {
-        reader: folder.reader(&options.reading, seq_len),
-        model_sha256: &folder.text_sha256()?,
-        cache: cache.as_ref(),
-        told: &|progress| bar.show(progress),
-    };
-    let documents = loader.read(&options.data)?;
-    bar.finish();
-    let (counts, told) = (documents.counts(), documents.to_string());
-    let dataset = Dataset::new(documents, seq_len, false)?;
-    if !options.json {
-        write(format_args!("data: {told}"))?;
+    for dir in &options.models {
+        let bar = ReadingBar::default();
+        let mut ready = || {
+            bar.finish();
+            if let Some(clock) = &mut clock {
+                clock.begin();
+            }
+        };
+        let reading = |progress| bar.show(progress);
+        let mut watch = Watch { reading: &reading, ready: &mut ready };
+        let measured = measure(&*ops, dir, &sets, options, &mut watch)?;
+        profiles.extend(clock.as_mut().map(StepClock::end));
+        // What the model's buffers were must not stand beside the next model.
+        ops.trim();
+        if options.questions.log.is_some() {
+            samples(&mut log, dir, &sets, &measured);
+        }
+        scores.add(dir, measured);
     }
-    let never = AtomicBool::new(false);
-    let model = folder.load(&*ops, options.state.format(), &never, &mut |_, _| ())?;
-    let pass = options.state.pass(0, Recompute::None);
-    let batches = dataset.batches(options.step.batch_size);
-    let limit = options.limit.unwrap_or(usize::MAX);
-    if let Some(clock) = &mut clock {
-        clock.begin();
+    if let Some(path) = &options.questions.log {
+        let written = AtomicFile::write_whole(&Disk::default(), path, log.as_bytes());
+        let place = || format!("--log-samples: cannot write {}", path.display());
+        written.with_context(place).of_kind(ErrorKind::Output)?;
     }
-    let (nll, tokens) = evaluate(&*ops, &model, &pass, batches.take(limit))?;
-    let profile = clock.map(|mut clock| clock.end());
-    ensure!(nll.is_finite(), "the loss is {nll}: the model's weights or the data are broken");
-    let StateOptions { states, compute, .. } = options.state;
-    let compute = compute.forward;
     if options.json {
-        let mut json = serde_json::json!({
-            "nll": nll,
-            "perplexity": nll.exp(),
-            "tokens": tokens,
-            "data": counts,
-            "states": states,
-            "compute": compute,
-        });
-        if let Some(profile) = profile {
-            json["profile"] = serde_json::to_value(profile)?;
+        let mut json = scores.json()?;
+        if options.profile {
+            let mut profiles =
+                profiles.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+            json["profile"] = match profiles.len() {
+                1 => profiles.remove(0),
+                _ => profiles.into(),
+            };
         }
         return write(json);
     }
-    write(format_args!(
-        "nll {nll:.6} nats per token, perplexity {:.4}, {tokens} tokens; {}, weights as {states}",
-        nll.exp(),
-        arithmetic(compute)
-    ))?;
-    match profile {
-        Some(profile) => write(format_args!("\n{profile}")),
-        None => Ok(()),
+    write(&scores)?;
+    profiles.iter().try_for_each(|profile| write(format_args!("\n{profile}")))
+}
+
+/// Adds a line for every question that a model was asked.
+fn samples(log: &mut String, dir: &Path, sets: &[QuestionSet], measured: &Measured) {
+    for (set, measured) in sets.iter().zip(&measured.sets) {
+        for found in &measured.found {
+            let question = &set.questions[found.index];
+            let mut line = json!({
+                "model": dir.display().to_string(),
+                "set": set.name,
+                "line": question.line,
+                "gold": question.gold,
+                "log_likelihoods": found.sums,
+            });
+            if let Some(greedy) = found.greedy {
+                line["greedy"] = greedy.into();
+            }
+            *log += &line.to_string();
+            log.push('\n');
+        }
     }
 }

@@ -9,14 +9,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Runs the command.
+/// Runs the command; if `quiet`, without progress.
 ///
 /// Errors: anything wrong with options, files or memory; nothing is left half-written.
-pub fn run(options: &FinetuneOptions) -> Result<ExitCode> {
+pub fn run(options: &FinetuneOptions, quiet: bool) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut signals = Signals { stop: Arc::clone(&stop), signal: None };
     let (mut console, mut bar, mut metrics) =
-        (Console::default(), Bar::default(), MetricsLog::default());
+        (Console::default(), Bar::new(quiet), MetricsLog::default());
     // The files first: what is said of a step is in them already.
     let observers: &mut [&mut dyn Observer] =
         &mut [&mut signals, &mut metrics, &mut bar, &mut console];

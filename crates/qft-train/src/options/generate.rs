@@ -4,7 +4,7 @@ use super::data::TemplateChoice;
 use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{StateOptions, WeightArgs};
 use super::value::{number, whole};
-use crate::error::{Result, ensure};
+use crate::error::{ErrorKind, OfKind, Result, ensure};
 use std::path::PathBuf;
 
 /// Options of `qft generate`, as given.
@@ -72,6 +72,10 @@ impl GenerateArgs {
     ///
     /// Errors: a value out of its range, options that exclude each other.
     pub fn resolve(self) -> Result<GenerateOptions> {
+        self.check().of_kind(ErrorKind::Options)
+    }
+
+    fn check(self) -> Result<GenerateOptions> {
         let temperature = self.temperature.unwrap_or(0.0);
         let top_p = self.top_p.unwrap_or(1.0);
         ensure!(

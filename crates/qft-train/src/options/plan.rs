@@ -4,7 +4,7 @@ use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{BackwardArgs, StateArgs, StateOptions, UpdateArgs, WeightArgs};
 use super::step::{AccumulateArgs, BatchArgs, StepOptions};
 use super::training::{OptimizerKind, RuleArgs};
-use crate::error::Result;
+use crate::error::{ErrorKind, OfKind, Result};
 
 /// Options of `qft plan`, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
@@ -60,6 +60,10 @@ impl PlanArgs {
     ///
     /// Errors: a value out of its range, options that exclude each other.
     pub fn resolve(self) -> Result<PlanOptions> {
+        self.check().of_kind(ErrorKind::Options)
+    }
+
+    fn check(self) -> Result<PlanOptions> {
         let optimizer = self.rule.optimizer.unwrap_or_default();
         let (weights, backward) = (self.weights, self.backward);
         let states = StateArgs { weights, backward, update: UpdateArgs::default() };

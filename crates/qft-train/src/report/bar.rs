@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 /// Time between lines where there is no terminal.
 pub(super) const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Shows the progress of a run on standard error.
-#[derive(Debug, Default)]
+/// Shows the progress of a run on standard error, unless it is to be quiet.
+#[derive(Debug)]
 pub struct Bar {
+    quiet: bool,
     reading: ReadingBar,
-    run: Option<Shown>,
+    shown: Option<Shown>,
 }
 
 /// What is shown of a run that has begun.
@@ -28,9 +29,17 @@ struct Shown {
     bar: Option<ProgressBar>,
 }
 
+impl Bar {
+    /// Of a run that has yet to begin.
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, reading: ReadingBar::default(), shown: None }
+    }
+}
+
 impl Observer for Bar {
     fn on(&mut self, event: &Event<'_>) -> Result<()> {
-        match (event, &mut self.run) {
+        match (event, &mut self.shown) {
+            _ if self.quiet => {}
             (Event::Reading(progress), _) => return self.reading.show(*progress),
             (Event::DataRead { .. }, _) => self.reading.finish(),
             (Event::Started { step, steps, .. }, shown) => *shown = Some(Shown::new(*steps, *step)),

@@ -120,6 +120,17 @@ pub fn evaluate(
     options: &PassOptions,
     batches: impl Iterator<Item = Result<Batch>>,
 ) -> Result<(f64, usize)> {
+    evaluate_each(ops, model, options, batches, &mut |_, _| ())
+}
+
+/// As [`evaluate`]; `each` sees every batch with the negative log-likelihood of each of its targets, in nats.
+pub fn evaluate_each(
+    ops: &dyn TrainOps,
+    model: &Model,
+    options: &PassOptions,
+    batches: impl Iterator<Item = Result<Batch>>,
+    each: &mut dyn FnMut(&Batch, &[f64]),
+) -> Result<(f64, usize)> {
     let (mut sum, mut count, mut last) = (0.0, 0, None);
     for batch in batches {
         let batch = batch?;
@@ -130,6 +141,7 @@ pub fn evaluate(
         let nll = pass::evaluate(ops, model, options, &batch)?;
         sum += nll.iter().sum::<f64>();
         count += nll.len();
+        each(&batch, &nll);
     }
     ops.trim();
     Ok((sum / count.max(1) as f64, count))

@@ -89,7 +89,7 @@ impl<'a> Line<'a> {
         let of = |run: &&Outcome| {
             let scores = run.exported.as_ref()?.scores.iter();
             let chosen = scores.filter(|score| set.is_none_or(|set| score.set == set));
-            Estimate::of(chosen.map(|score| score.shown() * 100.0)).map(|all| all.mean)
+            Estimate::of(chosen.map(|score| score.quoted() * 100.0)).map(|all| all.mean)
         };
         Estimate::of(self.runs.iter().filter_map(of))
     }

@@ -1,10 +1,11 @@
 //! The page of made-up outcomes.
 
 use super::*;
-use crate::parity::choices::Score;
 use crate::parity::results::Exported;
 use crate::parity::results::tests::outcome;
 use crate::parity::rows::ADAMW;
+use qft_train::run::scores::{Figure, Metric, Score};
+use std::collections::BTreeMap;
 
 fn outcomes() -> Vec<Outcome> {
     let mut all = vec![
@@ -21,6 +22,7 @@ fn outcomes() -> Vec<Outcome> {
         outcome("compact", 3e-4, 0, Some(2.6)),
         outcome("paper", 1e-3, 0, None),
     ];
+    let figure = |value| Figure { value, stderr: Some(0.05) };
     all[7].exported = Some(Exported {
         loss: 2.52,
         questions: None,
@@ -28,8 +30,7 @@ fn outcomes() -> Vec<Outcome> {
             set: "piqa".into(),
             questions: 100,
             left_out: 0,
-            accuracy: 0.4,
-            normalised: Some(0.5),
+            figures: BTreeMap::from([(Metric::Acc, figure(0.4)), (Metric::AccNorm, figure(0.5))]),
         }],
     });
     all

@@ -1,0 +1,97 @@
+//! What the program says of itself while it works: on standard error, and in the file of `--log-file`.
+
+use crate::error::{Context, ErrorKind, OfKind, Result};
+use crate::options::terminal::{TerminalArgs, Verbosity};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::Mutex;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
+
+/// The variable that chooses what is said as `tracing` filters do, where no option does.
+const VARIABLE: &str = "QFT_LOG";
+
+/// Of how a command began and ended, which is for the file alone: standard error has it in other words.
+const COMMAND: &str = "command";
+
+impl Verbosity {
+    /// As a filter has it.
+    fn level(self) -> &'static str {
+        match self {
+            Self::Quiet => "error",
+            Self::Normal => "warn",
+            Self::Verbose => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// Lets messages go where `options` say, and notes in the file what was called. To be called once, first of all.
+///
+/// Errors: the file cannot be opened.
+pub fn start(options: &TerminalArgs) -> Result<()> {
+    let asked = options.verbosity();
+    let terminal = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(colours(&std::io::stderr()))
+        .without_time()
+        .with_target(false)
+        // A closed standard error ends nothing.
+        .log_internal_errors(false)
+        .with_filter(filter(asked, asked == Verbosity::Normal, "off"));
+    let file = options.log_file.as_ref().map(|path| {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        let place = || {
+            format!(
+                "--log-file: cannot write {}; give a file in a folder that is there",
+                path.display()
+            )
+        };
+        file.with_context(place).of_kind(ErrorKind::Output)
+    });
+    // What nobody sees now is not worth less later.
+    let least = asked.max(Verbosity::Verbose);
+    let file = file.transpose()?.map(|file| {
+        fmt::layer()
+            .with_writer(Mutex::new(file))
+            .with_ansi(false)
+            .with_target(false)
+            .log_internal_errors(false)
+            .with_filter(filter(least, asked == Verbosity::Normal, "info"))
+    });
+    tracing_subscriber::registry().with(terminal).with(file).init();
+    let words: Vec<_> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    tracing::info!(target: COMMAND, "qft {}: {}", env!("CARGO_PKG_VERSION"), words.join(" "));
+    Ok(())
+}
+
+/// What passes at `verbosity`, or as the variable says if no option was given.
+fn filter(verbosity: Verbosity, variable: bool, command: &str) -> EnvFilter {
+    let chosen = variable.then(|| EnvFilter::try_from_env(VARIABLE).ok()).flatten();
+    let filter = chosen.unwrap_or_else(|| EnvFilter::new(verbosity.level()));
+    match format!("{COMMAND}={command}").parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    }
+}
+
+/// Whether colours may go to `stream`: it is a terminal, and NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM allow it.
+fn colours(stream: &impl anstream::stream::RawStream) -> bool {
+    anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
+}
+
+/// Says how the command ended: an error on standard error, either in the file.
+pub fn end<T>(result: &Result<T>) {
+    match result {
+        Ok(_) => tracing::info!(target: COMMAND, "done"),
+        Err(error) => {
+            let style = clap::builder::Styles::default();
+            let style = style.get_error();
+            let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {error:#}");
+            tracing::error!(target: COMMAND, "{error:#}");
+        }
+    }
+}

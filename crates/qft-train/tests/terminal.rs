@@ -1,0 +1,165 @@
+//! What the program says and where: help, completions, manual pages, exit codes, colours and the log file.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{command, finetune, qft, said, succeed};
+use qft_testing::material;
+use std::process::Output;
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn help_has_examples_and_exit_codes() {
+    let help = succeed(&["--help"]);
+    for text in ["Exit codes:", "128+N", "--verbose", "--quiet", "--log-file", "completions"] {
+        assert!(help.contains(text), "{text} in {help}");
+    }
+    for name in ["finetune", "eval", "generate", "plan", "completions", "man"] {
+        let help = succeed(&[name, "--help"]);
+        assert!(help.contains("Examples:") && help.contains(&format!("qft {name}")), "{help}");
+        assert!(help.contains("--log-file"), "options of every command: {help}");
+    }
+    // What the examples show is understood, though the files are not there.
+    for line in succeed(&["eval", "--help"]).lines().filter(|line| line.trim().starts_with("qft "))
+    {
+        let words: Vec<_> = line.split_whitespace().skip(1).collect();
+        assert_eq!(qft(&words).status.code(), Some(1), "{line}");
+    }
+}
+
+#[test]
+fn every_shell_has_a_script() {
+    for (shell, text) in [
+        ("bash", "complete -F _qft"),
+        ("zsh", "#compdef qft"),
+        ("fish", "complete -c qft"),
+        ("powershell", "Register-ArgumentCompleter"),
+        ("elvish", "edit:completion"),
+    ] {
+        let script = succeed(&["completions", shell]);
+        for text in [text, "finetune", "limit-questions", "log-file"] {
+            assert!(script.contains(text), "{shell}: {text}");
+        }
+    }
+    assert_eq!(qft(&["completions", "tcsh"]).status.code(), Some(2));
+    // The shell itself takes it, where there is one.
+    let mut bash = std::process::Command::new("bash");
+    let program = command::<&str>(&[]);
+    let script = "eval \"$(\"$0\" completions bash)\" && COMP_WORDS=(qft ev) COMP_CWORD=1 && _qft qft ev qft \
+                  && echo \"${COMPREPLY[@]}\"";
+    match bash.args(["-c", script]).arg(program.get_program()).output() {
+        Ok(output) => assert_eq!(output.stdout, b"eval\n", "{}", said(&output)),
+        Err(error) => println!("skipped: no bash: {error}"),
+    }
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command() {
+    let page = succeed(&["man"]);
+    for text in [".TH", "qft\\-finetune", "Exit codes"] {
+        assert!(page.contains(text), "{text} in {page}");
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("share/man1");
+    succeed(&["man", &format!("--out={}", folder.display())]);
+    for (name, text) in [
+        ("qft.1", "SUBCOMMANDS"),
+        ("qft-finetune.1", "weight\\-decay"),
+        ("qft-eval.1", "limit\\-questions"),
+        ("qft-plan.1", "log\\-file"),
+    ] {
+        let page = std::fs::read_to_string(folder.join(name)).unwrap();
+        assert!(page.contains(text), "{name}: {text}");
+    }
+    assert!(!folder.join("qft-help.1").exists());
+    let file = temp.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let output = qft(&["man", &format!("--out={}", file.display())]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(stderr(&output).contains("--out: cannot create"), "{}", said(&output));
+}
+
+#[test]
+fn exit_codes_tell_wrong_options_from_failures() {
+    let model = format!("--model={}", material::stories260k().display());
+    for (args, code) in [
+        (vec!["plan", &*model], 0),
+        (vec!["plan", "--model=/no/such/model"], 1),
+        (vec!["plan", &model, "--batch-size=0"], 2),
+        (vec!["plan", &model, "--batch-sise=1"], 2),
+        (vec!["generate", &model, "--prompt=a", "--temperature=-1"], 2),
+        (vec!["finetune", "--steps=0"], 2),
+        (vec!["plan", &model, "--quiet", "--verbose"], 2),
+        (vec![], 2),
+    ] {
+        let output = qft(&args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", said(&output));
+    }
+    let told = stderr(&qft(&["plan", &model, "--batch-sise=1"]));
+    assert!(told.contains("--batch-size"), "the nearest name: {told}");
+}
+
+#[test]
+fn quiet_leaves_progress_out_and_the_log_file_is_added_to() {
+    let temp = tempfile::tempdir().unwrap();
+    let log = temp.path().join("qft.log");
+    let log_file = format!("--log-file={}", log.display());
+    let run = |name: &str, more: &[&str]| {
+        let output = qft(&finetune(&temp.path().join(name), &[&["--steps=2"], more].concat()));
+        assert!(output.status.success(), "{}", said(&output));
+        (String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output))
+    };
+    let (results, progress) = run("loud", &[]);
+    assert!(progress.contains("step 2/2"), "{progress}");
+    let (same, nothing) = run("quiet", &["--quiet", &log_file]);
+    assert_eq!(nothing, "");
+    assert_eq!(same.lines().count(), results.lines().count(), "results stay: {same}");
+    let output = qft(&["plan", "--model=/no/such/model", &log_file]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].contains("INFO qft ") && lines[0].contains(" finetune --model="), "{text}");
+    assert!(lines.iter().any(|line| line.ends_with("INFO done")), "{text}");
+    let last = lines[lines.len() - 1];
+    assert!(last.contains("ERROR") && last.contains("/no/such/model"), "{text}");
+    // Every line begins with the time, as 2026-11-30T12:00:00.
+    let timed = |line: &&str| line.as_bytes()[4] == b'-' && line.as_bytes()[10] == b'T';
+    assert!(lines.iter().all(timed) && !text.contains('\u{1b}'), "{text}");
+    let output = qft(&["plan", "--model=llama-2-7b", "--log-file=/no/such/folder/log"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--log-file: cannot write"), "{}", said(&output));
+}
+
+#[test]
+fn verbose_says_more_and_colours_are_as_asked_for() {
+    let run = |more: &[&str], variables: &[(&str, &str)]| {
+        let questions = material::repository().join("crates/qft-testing/data/questions");
+        let model = format!("--model={}", material::stories260k().display());
+        let questions = format!("--questions={}", questions.display());
+        let mut command = command(&[&["eval", &model, &questions], more].concat());
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "QFT_LOG"] {
+            command.env_remove(name);
+        }
+        stderr(&command.envs(variables.iter().copied()).output().unwrap())
+    };
+    assert_eq!(run(&[], &[]), "");
+    let told = run(&["-v"], &[]);
+    assert!(told.contains("5 questions of contexts") && !told.contains('\u{1b}'), "{told}");
+    assert!(run(&[], &[("QFT_LOG", "info")]).contains("5 questions of contexts"));
+    assert_eq!(run(&["-q"], &[("QFT_LOG", "info")]), "", "an option goes before the variable");
+    let forced = [("CLICOLOR_FORCE", "1")];
+    assert!(run(&["-v"], &forced).contains('\u{1b}'));
+    assert!(!run(&["-v"], &[forced[0], ("NO_COLOR", "1")]).contains('\u{1b}'));
+    // The line of an error too.
+    let failed = |variables: &[(&str, &str)]| {
+        let mut command = command(&["plan", "--model=/no/such/model"]);
+        command.env_remove("NO_COLOR").envs(variables.iter().copied());
+        stderr(&command.output().unwrap())
+    };
+    assert!(failed(&[]).starts_with("error: "), "{}", failed(&[]));
+    assert!(failed(&forced).starts_with('\u{1b}'));
+    assert!(failed(&[forced[0], ("NO_COLOR", "1")]).starts_with("error: "));
+}
