@@ -17,7 +17,7 @@ use shell::{CompletionsArgs, ManArgs};
 
 /// Fine-tunes all parameters of LLaMA models with every training state in INT8.
 #[derive(Debug, Parser)]
-#[command(name = "qft", version, about, max_term_width = 110, after_help = help::PROGRAM)]
+#[command(name = "qft", version, max_term_width = 110, after_help = help::PROGRAM)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]

@@ -107,7 +107,9 @@ fn a_run_leaves_a_model_metrics_and_a_summary() {
     let more = [data, "--seq-len=64".to_owned(), "--limit=2".to_owned(), "--json".to_owned()];
     let printed = succeed(&[args("eval"), more.to_vec()].concat());
     let eval: Value = serde_json::from_str(&printed).unwrap();
-    assert_eq!(keys(&eval), ["nll", "perplexity", "tokens", "data", "states", "compute"]);
+    let expected =
+        ["model", "nll", "nll_stderr", "perplexity", "tokens", "data", "states", "compute"];
+    assert_eq!(keys(&eval), expected);
     assert_eq!((&eval["data"]["read"], &eval["data"]["too-long"]), (&1.into(), &0.into()));
     assert!((number(&eval, "nll").exp() / number(&eval, "perplexity") - 1.0).abs() < 1e-9);
     assert_eq!(number(&eval, "tokens"), 512.0);

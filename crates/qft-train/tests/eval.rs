@@ -26,7 +26,7 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("a number, not {value}"))
 }
 
-/// A copy of the model with other weights: the exponents of two of the bytes of each are changed a little.
+/// A copy of the model with other weights: every seventh is a tenth smaller.
 fn other_model(folder: &Path) -> PathBuf {
     let dir = common::copy_dir(&material::stories260k(), &folder.join("other"));
     let path = dir.join("model.safetensors");
@@ -87,7 +87,7 @@ fn models_are_compared_by_loss_and_by_questions() {
     let nll = |model: usize| number(&models[model]["nll"]);
     let difference = &models[1]["difference"]["nll"];
     assert!((number(&difference["value"]) - (nll(1) - nll(0))).abs() < 1e-9, "{difference}");
-    assert!(nll(1) > nll(0) && number(&difference["stderr"]) > 0.0);
+    assert!(nll(1) != nll(0) && number(&difference["stderr"]) > 0.0);
     // The same sequences under both: their difference is surer than either.
     assert!(number(&difference["stderr"]) < number(&models[0]["nll_stderr"]));
     for set in 0..3 {

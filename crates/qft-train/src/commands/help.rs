@@ -4,12 +4,13 @@
 pub(super) const PROGRAM: &str = "\
 Exit codes:
   0       done
-  1       failed: the model, the data, the memory, a device or a file; the last line says what and what to do
+  1       failed: the last line on standard error says why, and what to do
   2       the command line or an option is wrong; nothing was begun
-  128+N   stopped by signal N (130: Ctrl-C); a run saves a checkpoint first, to go on with --resume
+  128+N   stopped by signal N (130: Ctrl-C), with a checkpoint to resume from
 
-Results go to standard output, everything else to standard error. Colours: NO_COLOR, CLICOLOR and CLICOLOR_FORCE are obeyed.
-`qft COMMAND --help` has the options and examples of a command.";
+Results go to standard output, everything else to standard error. NO_COLOR,
+CLICOLOR and CLICOLOR_FORCE are obeyed. `qft COMMAND --help` has the options
+and examples of a command.";
 
 /// Below the options of `finetune`.
 pub(super) const FINETUNE: &str = "\

@@ -132,3 +132,36 @@ fn losses(
     ensure!(nll.is_finite(), "the loss is {nll}: the model's weights or the data are broken");
     Ok((nll, tokens, losses))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::EvalArgs;
+    use qft_tensor::{Cpu, CpuConfig, Device};
+    use qft_testing::material::{repository, stories260k, tinyshakespeare};
+
+    #[test]
+    fn a_model_is_gone_before_the_next_comes() {
+        let dir = stories260k();
+        let questions = repository().join("crates/qft-testing/data/questions");
+        let mut args = EvalArgs { model: vec![dir.clone()], limit: Some(2), ..EvalArgs::default() };
+        args.data = vec![tinyshakespeare()];
+        args.questions.questions = vec![questions.clone()];
+        let options = args.resolve().unwrap();
+        let sets = QuestionSet::read_all(&[questions], None).unwrap();
+        let ops = Cpu::new(CpuConfig { threads: 2, ..CpuConfig::detect().unwrap() }).unwrap();
+        let mut loaded = 0;
+        let mut peak = || {
+            let mut ready = || loaded += 1;
+            let measured = measure(&ops, &dir, &sets, &options, &mut ready).unwrap();
+            assert_eq!((measured.sets.len(), measured.data.is_some()), (3, true));
+            ops.trim();
+            let report = ops.ledger().report();
+            assert_eq!(report.current_bytes, 0, "{:?}", report.owners);
+            report.peak_reserved_bytes
+        };
+        let first = peak();
+        assert_eq!(peak(), first);
+        assert_eq!(loaded, 2);
+    }
+}
