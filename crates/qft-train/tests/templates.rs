@@ -97,3 +97,55 @@ fn real_templates_are_rendered_as_transformers_renders_them() {
     println!("{found:?}");
     assert!(found.refused_here.is_empty() && found.different.is_empty(), "{found:?}");
 }
+
+/// What becomes of expressions that are rendered each alone.
+#[derive(Debug, Default)]
+struct Expressions {
+    same: usize,
+    refused_by_both: usize,
+    /// Those that Python renders, each with the error here.
+    refused_here: Vec<(String, String)>,
+    /// Those that Python refuses, or writes with an address in memory.
+    refused_there: Vec<(String, String)>,
+    /// Each with what it is here and there.
+    different: Vec<(String, String, String)>,
+}
+
+fn compare_expressions(file: &Path) -> Expressions {
+    let golden: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let talk =
+        Conversation { messages: golden["messages"].as_array().unwrap().clone(), tools: None };
+    let special = SpecialTexts { bos: "<s>".into(), ends: vec!["</s>".into()] };
+    let mut found = Expressions::default();
+    for case in golden["expressions"].as_array().unwrap() {
+        let expression = case[0].as_str().unwrap().to_string();
+        let source = format!("{{{{ {expression} }}}}");
+        let got = ChatTemplate::new("t", &source, special.clone(), TRAINING_DATE)
+            .and_then(|chat| chat.render(&talk, false));
+        match (case[1].as_str(), got) {
+            (Some(expected), Ok(got)) if got == expected => found.same += 1,
+            (Some(expected), Ok(got)) => found.different.push((expression, got, expected.into())),
+            (Some(_), Err(error)) => found.refused_here.push((expression, format!("{error:#}"))),
+            (None, Ok(got)) => found.refused_there.push((expression, got)),
+            (None, Err(_)) => found.refused_by_both += 1,
+        }
+    }
+    found
+}
+
+#[test]
+fn expressions_are_what_transformers_makes_of_them() {
+    let file = material::repository().join("crates/qft-train/tests/golden/expressions.json");
+    let found = compare_expressions(&file);
+    for (expression, got, expected) in &found.different {
+        println!("DIFFERENT {expression:?}: {got:?} for {expected:?}");
+    }
+    for (expression, error) in &found.refused_here {
+        println!("HERE {expression:?}: {error}");
+    }
+    for (expression, got) in &found.refused_there {
+        println!("THERE {expression:?}: {got:?}");
+    }
+    println!("{} same, {} refused by both", found.same, found.refused_by_both);
+    assert!(found.different.is_empty());
+}
