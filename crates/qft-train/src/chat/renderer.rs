@@ -1,10 +1,8 @@
 //! One conversation in one template: its renderings, and what the assistant says in them.
 
-use super::spans::{Turns, common_prefix, common_suffix};
 use super::jinja::{Fault, Value};
-use super::{
-    Conversation, Rendered, Template, fuel, is_assistant, is_learned, marks, message,
-};
+use super::spans::{Turns, common_prefix, common_suffix};
+use super::{Conversation, Rendered, Template, fuel, is_assistant, is_learned, marks, message};
 use crate::error::{Context, Error, Result};
 use crate::options::TrainOn;
 use std::ops::Range;

@@ -69,13 +69,15 @@ pub(super) fn needed<'a>(value: Option<&'a Value>, what: &str) -> Outcome<&'a Va
 
 /// A text.
 pub(super) fn text<'a>(value: &'a Value, what: &str) -> Outcome<&'a str> {
-    let wrong = || Fault::new(format!("{what}: expected a text, found a value of type {}", value.kind()));
+    let wrong =
+        || Fault::new(format!("{what}: expected a text, found a value of type {}", value.kind()));
     value.as_text().ok_or_else(wrong)
 }
 
 /// An integer.
 pub(super) fn integer(value: &Value, what: &str) -> Outcome<i128> {
-    let wrong =
-        || Fault::new(format!("{what}: expected an integer, found a value of type {}", value.kind()));
+    let wrong = || {
+        Fault::new(format!("{what}: expected an integer, found a value of type {}", value.kind()))
+    };
     value.as_int().ok_or_else(wrong)
 }

@@ -10,30 +10,106 @@ use std::sync::Arc;
 
 /// Methods that change a list or dictionary: templates may not call them.
 const CHANGING: [&str; 12] = [
-    "append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault",
-    "sort", "update", "discard",
+    "append",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "popitem",
+    "remove",
+    "reverse",
+    "setdefault",
+    "sort",
+    "update",
+    "discard",
 ];
 
 const TEXT: [&str; 47] = [
-    "capitalize", "casefold", "center", "count", "encode", "endswith", "expandtabs", "find",
-    "format", "format_map", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit",
-    "isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle", "isupper", "join",
-    "ljust", "lower", "lstrip", "maketrans", "partition", "removeprefix", "removesuffix", "replace",
-    "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines",
-    "startswith", "strip", "swapcase", "title", "translate", "upper", "zfill",
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "encode",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "maketrans",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "translate",
+    "upper",
+    "zfill",
 ];
 const LIST: [&str; 3] = ["copy", "count", "index"];
 const TUPLE: [&str; 2] = ["count", "index"];
 const DICT: [&str; 6] = ["copy", "fromkeys", "get", "items", "keys", "values"];
 /// Of integers and truth values, and of floats.
 const NUMBER: [&str; 13] = [
-    "as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator", "fromhex",
-    "from_bytes", "hex", "imag", "is_integer", "numerator", "real", "to_bytes",
+    "as_integer_ratio",
+    "bit_count",
+    "bit_length",
+    "conjugate",
+    "denominator",
+    "fromhex",
+    "from_bytes",
+    "hex",
+    "imag",
+    "is_integer",
+    "numerator",
+    "real",
+    "to_bytes",
 ];
 /// Of ranges, views, iterators and marked texts, beside those of others: none that a template needs.
 const OTHER: [&str; 16] = [
-    "start", "stop", "step", "count", "index", "mapping", "isdisjoint", "send", "throw", "close",
-    "gi_running", "escape", "unescape", "striptags", "gi_frame", "gi_code",
+    "start",
+    "stop",
+    "step",
+    "count",
+    "index",
+    "mapping",
+    "isdisjoint",
+    "send",
+    "throw",
+    "close",
+    "gi_running",
+    "escape",
+    "unescape",
+    "striptags",
+    "gi_frame",
+    "gi_code",
 ];
 
 /// An attribute of a value, or where it has none of the name the item.
@@ -95,7 +171,9 @@ pub(super) fn own(run: &mut Run<'_>, of: &Value, name: &str) -> Outcome<Option<V
         }
         return Ok(None);
     };
-    if matches!(of, Value::Int(_) | Value::Bool(_) | Value::Float(_)) || std::ptr::eq(methods, &OTHER[..]) {
+    if matches!(of, Value::Int(_) | Value::Bool(_) | Value::Float(_))
+        || std::ptr::eq(methods, &OTHER[..])
+    {
         return Err(Fault::unsupported(format!("the attribute `{name}` of {}", of.kind())));
     }
     Ok(Some(Value::Method(Arc::new((of.clone(), method)))))
@@ -106,7 +184,11 @@ pub(super) fn item(run: &mut Run<'_>, of: &Value, key: &Value) -> Outcome<Value>
     let found = match of {
         Value::Undefined(what) => return Err(Fault::new(what.to_string())),
         Value::Dict(dict) => {
-            if compare::is_key(key) { collections::find(dict, key, &run.meter)? } else { None }
+            if compare::is_key(key) {
+                collections::find(dict, key, &run.meter)?
+            } else {
+                None
+            }
         }
         Value::Text(text) => at(key, text.text.chars().count())
             .and_then(|index| text.text.chars().nth(index))

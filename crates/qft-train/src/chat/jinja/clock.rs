@@ -170,7 +170,9 @@ mod tests {
         assert_eq!(text(0, "%-H %-S"), "0 0");
         assert_eq!(text(0, "%c|%-F|%P|%-l|%"), "Thu Jan  1 00:00:00 1970|1970-01-01|am|12|%");
         for refused in ["%V", "%_d", "%5d"] {
-            assert!(strftime(0, refused).unwrap_err().to_string().contains(refused.get(..2).unwrap()));
+            assert!(
+                strftime(0, refused).unwrap_err().to_string().contains(refused.get(..2).unwrap())
+            );
         }
         assert!(!text(u64::MAX, "%F").is_empty());
     }

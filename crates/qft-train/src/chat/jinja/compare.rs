@@ -56,9 +56,7 @@ pub(super) fn equal(a: &Value, b: &Value, meter: &Meter) -> Outcome<bool> {
         }
         (Value::Range(a), Value::Range(b)) => {
             let len = a.len();
-            len == b.len()
-                && (len == 0 || a.start == b.start)
-                && (len < 2 || a.step == b.step)
+            len == b.len() && (len == 0 || a.start == b.start) && (len < 2 || a.step == b.step)
         }
         (Value::View(..), Value::View(..)) => {
             return Err(Fault::unsupported("comparing views of dictionaries"));
@@ -94,7 +92,11 @@ pub(super) fn same(a: &Value, b: &Value) -> Option<bool> {
         (Value::Function(a), Value::Function(b)) => Some(a == b),
         // Python keeps one object of each small integer.
         (Value::Int(a), Value::Int(b)) => {
-            if a == b && !(-5..=256).contains(a) { None } else { Some(a == b) }
+            if a == b && !(-5..=256).contains(a) {
+                None
+            } else {
+                Some(a == b)
+            }
         }
         (a, b) if std::mem::discriminant(a) != std::mem::discriminant(b) => Some(false),
         _ => None,

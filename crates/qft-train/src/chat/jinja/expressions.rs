@@ -173,9 +173,8 @@ fn method(run: &mut Run<'_>, of: &Value, name: &'static str, args: &Args) -> Out
 pub(super) fn as_text(run: &Run<'_>, value: &Value) -> Outcome<super::value::Text> {
     match value {
         Value::Text(text) => Ok(text.clone()),
-        value => Ok(super::value::Text {
-            text: repr::text(value, &run.meter)?.into(),
-            markup: false,
-        }),
+        value => {
+            Ok(super::value::Text { text: repr::text(value, &run.meter)?.into(), markup: false })
+        }
     }
 }

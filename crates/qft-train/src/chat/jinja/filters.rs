@@ -21,11 +21,54 @@ const UNSUPPORTED: [&str; 6] =
 
 /// All other filters of Jinja2.
 const SUPPORTED: [&str; 48] = [
-    "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e",
-    "escape", "first", "float", "forceescape", "format", "groupby", "indent", "int", "items",
-    "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr",
-    "replace", "reverse", "round", "safe", "select", "selectattr", "slice", "sort", "string", "sum",
-    "title", "tojson", "trim", "truncate", "unique", "upper", "urlencode", "wordcount", "striptags",
+    "abs",
+    "attr",
+    "batch",
+    "capitalize",
+    "center",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "forceescape",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "string",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "truncate",
+    "unique",
+    "upper",
+    "urlencode",
+    "wordcount",
+    "striptags",
 ];
 
 /// Whether Jinja2 has a filter of this name.
@@ -67,7 +110,9 @@ pub(super) fn apply(run: &mut Run<'_>, name: &str, of: &Value, args: &Args) -> O
         "safe" | "string" => {
             let [] = args.of(name, [])?;
             match of {
-                Value::Text(text) => Ok(Value::marked(text.text.clone(), text.markup || name == "safe")),
+                Value::Text(text) => {
+                    Ok(Value::marked(text.text.clone(), text.markup || name == "safe"))
+                }
                 of => Ok(Value::marked(repr::text(of, &run.meter)?, name == "safe")),
             }
         }

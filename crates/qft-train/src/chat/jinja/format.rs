@@ -64,12 +64,7 @@ pub(super) fn format(run: &mut Run<'_>, text: &str, args: &Args) -> Outcome<Stri
     Ok(out)
 }
 
-fn field(
-    run: &mut Run<'_>,
-    field: &str,
-    args: &Args,
-    next: &mut Option<usize>,
-) -> Outcome<String> {
+fn field(run: &mut Run<'_>, field: &str, args: &Args, next: &mut Option<usize>) -> Outcome<String> {
     let (name, spec) = field.split_once(':').unwrap_or((field, ""));
     let (name, conversion) = match name.split_once('!') {
         Some((name, conversion)) => (name, Some(conversion)),

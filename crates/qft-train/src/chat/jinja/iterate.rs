@@ -21,7 +21,8 @@ pub(super) fn elements(value: &Value, meter: &Meter) -> Outcome<Vec<Value>> {
             dict.entries.iter().map(|(_, value)| value.clone()).collect()
         }
         Value::View(View::Items, dict) => {
-            let pair = |(key, value): &(Value, Value)| Value::tuple(vec![key.clone(), value.clone()]);
+            let pair =
+                |(key, value): &(Value, Value)| Value::tuple(vec![key.clone(), value.clone()]);
             dict.entries.iter().map(pair).collect::<Outcome<_>>()?
         }
         Value::Range(range) => (0..range.len()).map(|index| range.get(index)).collect(),
@@ -100,12 +101,7 @@ fn index(value: &Value) -> Option<Option<i128>> {
 }
 
 /// The places of a slice, in its order.
-fn places(
-    len: usize,
-    start: Option<i128>,
-    stop: Option<i128>,
-    step: i128,
-) -> Outcome<Vec<usize>> {
+fn places(len: usize, start: Option<i128>, stop: Option<i128>, step: i128) -> Outcome<Vec<usize>> {
     if step == 0 {
         return Err(Fault::new("slice step cannot be zero"));
     }

@@ -32,7 +32,8 @@ pub(super) fn dumps(value: &Value, args: &Args, meter: &Meter) -> Outcome<Value>
     };
     let is_true = |value: Option<&Value>| value.is_some_and(Value::is_true);
     let (ascii, sorted) = (is_true(ascii), is_true(sort));
-    let mut writer = Writer { out: String::new(), charged: 0, indent, separators, ascii, sorted, meter };
+    let mut writer =
+        Writer { out: String::new(), charged: 0, indent, separators, ascii, sorted, meter };
     writer.value(value, 0)?;
     Ok(Value::text(writer.out))
 }
@@ -179,7 +180,9 @@ mod tests {
 
     #[test]
     fn json_as_python_writes_it() {
-        let value = Value::from_json(&json!({"z": [1, 2.5, null, true], "a": {}, "t": "<é\"\n\u{1}\u{7f}>"}));
+        let value = Value::from_json(
+            &json!({"z": [1, 2.5, null, true], "a": {}, "t": "<é\"\n\u{1}\u{7f}>"}),
+        );
         let value = value.unwrap();
         let dump = |options: &[(&str, Value)]| {
             let named = options.iter().map(|(name, value)| ((*name).into(), value.clone()));

@@ -64,7 +64,13 @@ impl<'t> Run<'t> {
     }
 
     /// Runs a loop over a value.
-    fn loop_over(&mut self, number: usize, over: Value, around: usize, depth: usize) -> Outcome<Flow> {
+    fn loop_over(
+        &mut self,
+        number: usize,
+        over: Value,
+        around: usize,
+        depth: usize,
+    ) -> Outcome<Flow> {
         let code = &self.tree.loops[number];
         let source = match &over {
             Value::Iterator(once) => Source::Once(Arc::clone(once)),

@@ -9,7 +9,12 @@ use std::sync::Arc;
 
 impl Run<'_> {
     /// Calls a macro that was defined in the frame `around`: what it writes.
-    pub(super) fn call_macro(&mut self, number: usize, around: usize, mut args: Args) -> Outcome<Value> {
+    pub(super) fn call_macro(
+        &mut self,
+        number: usize,
+        around: usize,
+        mut args: Args,
+    ) -> Outcome<Value> {
         let code = &self.tree.macros[number];
         let names = &self.tree.names;
         let [reads_caller, reads_kwargs, reads_varargs] = code.reads;

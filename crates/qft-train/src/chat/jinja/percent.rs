@@ -74,7 +74,11 @@ impl Source<'_> {
     }
 }
 
-fn field(chars: &mut Peekable<Chars<'_>>, source: &mut Source<'_>, meter: &Meter) -> Outcome<String> {
+fn field(
+    chars: &mut Peekable<Chars<'_>>,
+    source: &mut Source<'_>,
+    meter: &Meter,
+) -> Outcome<String> {
     let mut named = None;
     if chars.next_if_eq(&'(').is_some() {
         let name: String = std::iter::from_fn(|| chars.next_if(|&c| c != ')')).collect();
@@ -129,7 +133,10 @@ fn written(value: &Value, kind: char, mut field: Field, meter: &Meter) -> Outcom
                     Value::Int(float.trunc() as i128)
                 }
                 value => value.as_int().map(Value::Int).ok_or_else(|| {
-                    Fault::new(format!("%{kind} format: a number is required, not {}", value.kind()))
+                    Fault::new(format!(
+                        "%{kind} format: a number is required, not {}",
+                        value.kind()
+                    ))
                 })?,
             };
             if field.precision.take().is_some() {

@@ -91,7 +91,11 @@ fn write(out: &mut String, value: &Value, meter: &Meter) -> Outcome<()> {
             }
             out.push_str("}>");
         }
-        Value::Iterator(_) | Value::Function(_) | Value::Method(_) | Value::Macro(..) | Value::Loop(_) => {
+        Value::Iterator(_)
+        | Value::Function(_)
+        | Value::Method(_)
+        | Value::Macro(..)
+        | Value::Loop(_) => {
             return Err(Fault::unsupported(format!(
                 "writing a value of type {} (an iterator becomes a list by the filter `list`, a method is called with ())",
                 value.kind()

@@ -59,8 +59,10 @@ impl<'t> Run<'t> {
         let known = |(name, value): (&str, Value)| Some((tree.names.known(name)?, value));
         let variables = variables.into_iter().filter_map(known).collect();
         // What the template sets is in a frame of its own.
-        let frames =
-            vec![Frame { variables, around: None }, Frame { variables: Vec::new(), around: Some(0) }];
+        let frames = vec![
+            Frame { variables, around: None },
+            Frame { variables: Vec::new(), around: Some(0) },
+        ];
         Self { tree, meter, now, out: String::new(), captured: Vec::new(), frames, frame: 1 }
     }
 

@@ -12,10 +12,45 @@ use super::tree::{Comparison, Operator};
 use super::value::Value;
 
 const NAMES: [&str; 39] = [
-    "odd", "even", "divisibleby", "defined", "undefined", "filter", "test", "none", "boolean",
-    "false", "true", "integer", "float", "lower", "upper", "string", "mapping", "number", "sequence",
-    "iterable", "callable", "sameas", "escaped", "in", "==", "eq", "equalto", "!=", "ne", ">", "gt",
-    "greaterthan", "ge", ">=", "<", "lt", "lessthan", "<=", "le",
+    "odd",
+    "even",
+    "divisibleby",
+    "defined",
+    "undefined",
+    "filter",
+    "test",
+    "none",
+    "boolean",
+    "false",
+    "true",
+    "integer",
+    "float",
+    "lower",
+    "upper",
+    "string",
+    "mapping",
+    "number",
+    "sequence",
+    "iterable",
+    "callable",
+    "sameas",
+    "escaped",
+    "in",
+    "==",
+    "eq",
+    "equalto",
+    "!=",
+    "ne",
+    ">",
+    "gt",
+    "greaterthan",
+    "ge",
+    ">=",
+    "<",
+    "lt",
+    "lessthan",
+    "<=",
+    "le",
 ];
 
 /// Whether a test holds.
@@ -82,12 +117,8 @@ fn plain(run: &Run<'_>, name: &str, of: &Value) -> Outcome<bool> {
         "number" => matches!(of, Value::Int(_) | Value::Float(_) | Value::Bool(_)),
         "string" => matches!(of, Value::Text(_)),
         "mapping" => matches!(of, Value::Dict(_)),
-        "lower" => {
-            cased(&repr::text(of, &run.meter)?, char::is_lowercase, char::is_uppercase)
-        }
-        "upper" => {
-            cased(&repr::text(of, &run.meter)?, char::is_uppercase, char::is_lowercase)
-        }
+        "lower" => cased(&repr::text(of, &run.meter)?, char::is_lowercase, char::is_uppercase),
+        "upper" => cased(&repr::text(of, &run.meter)?, char::is_uppercase, char::is_lowercase),
         "escaped" => matches!(of, Value::Text(text) if text.markup),
         "sequence" => matches!(
             of,

@@ -10,12 +10,35 @@ use super::value::{Text, Value};
 
 /// Methods that a marked text has as any other, and whose results are marked.
 const OF_MARKED: [&str; 20] = [
-    "capitalize", "casefold", "center", "count", "expandtabs", "zfill", "endswith", "find", "index", "lower", "lstrip", "rstrip",
-    "rsplit", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper",
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "expandtabs",
+    "zfill",
+    "endswith",
+    "find",
+    "index",
+    "lower",
+    "lstrip",
+    "rstrip",
+    "rsplit",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "upper",
 ];
 
 /// Calls a method.
-pub(super) fn call(run: &mut Run<'_>, of: &Text, name: &'static str, args: &Args) -> Outcome<Value> {
+pub(super) fn call(
+    run: &mut Run<'_>,
+    of: &Text,
+    name: &'static str,
+    args: &Args,
+) -> Outcome<Value> {
     if of.markup && !name.starts_with("is") && !OF_MARKED.contains(&name) {
         return Err(Fault::unsupported(format!("the method {name} of a marked text")));
     }
@@ -48,7 +71,9 @@ impl Call<'_> {
             "replace" => self.replace(),
             "startswith" | "endswith" => self.affix().map(Value::Bool),
             "count" | "find" | "index" | "rfind" | "rindex" => self.search(),
-            "center" | "ljust" | "rjust" | "zfill" | "expandtabs" => self.widened().map(|text| self.marked(text)),
+            "center" | "ljust" | "rjust" | "zfill" | "expandtabs" => {
+                self.widened().map(|text| self.marked(text))
+            }
             "strip" | "lstrip" | "rstrip" => {
                 let [chars] = self.args.up_to(self.name)?;
                 Ok(self.marked(strip(text, self.name, chars)?.to_string()))
@@ -151,13 +176,18 @@ impl Call<'_> {
 
     fn replace(&self) -> Outcome<Value> {
         let [old, new, count] = self.args.up_to("replace")?;
-        let (old, new) = (text(needed(old, "replace")?, "replace")?, text(needed(new, "replace")?, "replace")?);
+        let (old, new) =
+            (text(needed(old, "replace")?, "replace")?, text(needed(new, "replace")?, "replace")?);
         let count = count.map_or(Ok(-1), |count| integer(count, "replace"))?;
         Ok(Value::text(replaced(&self.of.text, old, new, count, self.meter)?))
     }
 
     /// The part that further arguments name by its bounds, in characters, and where it begins.
-    fn window(&self, start: Option<&Value>, end: Option<&Value>) -> Outcome<Option<(String, usize)>> {
+    fn window(
+        &self,
+        start: Option<&Value>,
+        end: Option<&Value>,
+    ) -> Outcome<Option<(String, usize)>> {
         let chars: Vec<char> = self.of.text.chars().collect();
         let len = chars.len() as i128;
         let bound = |given: Option<&Value>, default: i128| -> Outcome<i128> {
@@ -297,7 +327,13 @@ pub(super) fn strip<'a>(whole: &'a str, method: &str, chars: Option<&Value>) -> 
 }
 
 /// With the first `count` of `old`, or all where that is negative, replaced.
-pub(super) fn replaced(text: &str, old: &str, new: &str, count: i128, meter: &Meter) -> Outcome<String> {
+pub(super) fn replaced(
+    text: &str,
+    old: &str,
+    new: &str,
+    count: i128,
+    meter: &Meter,
+) -> Outcome<String> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     meter.bytes(text.len())?;
     let times = text.matches(old).count().min(count);
@@ -400,7 +436,11 @@ fn swapped(text: &str) -> Outcome<String> {
     let mut out = String::new();
     for c in text.chars() {
         match c {
-            'Σ' => return Err(Fault::unsupported("the method swapcase of a text with a capital sigma")),
+            'Σ' => {
+                return Err(Fault::unsupported(
+                    "the method swapcase of a text with a capital sigma",
+                ));
+            }
             c if c.is_uppercase() => out.extend(c.to_lowercase()),
             c => out.extend(c.to_uppercase()),
         }

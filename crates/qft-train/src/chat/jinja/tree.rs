@@ -204,7 +204,8 @@ impl Builder<'_> {
                 let assignment = |(target, value): &(ast::Expr<'_>, ast::Expr<'_>)| {
                     Ok((self.target(target)?, self.expression(value)?))
                 };
-                let assignments = inner.assignments.iter().map(assignment).collect::<Outcome<_>>()?;
+                let assignments =
+                    inner.assignments.iter().map(assignment).collect::<Outcome<_>>()?;
                 (at(inner.span()), Statement::With(assignments, self.body(&inner.body)?))
             }
             Stmt::Set(inner) => {

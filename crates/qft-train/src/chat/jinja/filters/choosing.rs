@@ -31,10 +31,8 @@ pub(super) fn apply(run: &mut Run<'_>, name: &str, of: &Value, args: &Args) -> O
         Some(test) => Some(text(test, name)?),
         None => None,
     };
-    let rest = Args {
-        values: rest.get(1..).unwrap_or_default().to_vec(),
-        named: args.named.clone(),
-    };
+    let rest =
+        Args { values: rest.get(1..).unwrap_or_default().to_vec(), named: args.named.clone() };
     for item in items {
         run.meter.steps(1)?;
         let looked_at = match attribute {
@@ -62,7 +60,12 @@ fn mapped(run: &mut Run<'_>, item: &Value, args: &Args) -> Outcome<Value> {
         }
         let [attribute, default] = args.of("map", ["attribute", "default"])?;
         let attribute = needed(attribute, "map")?;
-        return attributes::path(run, item, attribute, default.filter(|d| !matches!(d, Value::None)));
+        return attributes::path(
+            run,
+            item,
+            attribute,
+            default.filter(|d| !matches!(d, Value::None)),
+        );
     }
     let filter = text(&args.values[0], "map")?.to_string();
     let rest = Args { values: args.values[1..].to_vec(), named: args.named.clone() };

@@ -31,7 +31,9 @@ pub(super) fn apply(run: &mut Run<'_>, name: &str, of: &Value, args: &Args) -> O
                 Ok((keys, item))
             });
             let keyed = keyed.collect::<Outcome<_>>()?;
-            Value::list(sorted(run, keyed, reverse, in_order)?.into_iter().map(|(_, item)| item).collect())
+            Value::list(
+                sorted(run, keyed, reverse, in_order)?.into_iter().map(|(_, item)| item).collect(),
+            )
         }
         "unique" => {
             let [case, attribute] = args.of(name, ["case_sensitive", "attribute"])?;
@@ -64,9 +66,8 @@ fn plain(run: &mut Run<'_>, name: &str, of: &Value) -> Outcome<Value> {
         "items" => match of {
             Value::Undefined(_) => Ok(Value::once("generator", [])),
             Value::Dict(dict) => {
-                let pair = |(key, value): &(Value, Value)| {
-                    Value::tuple(vec![key.clone(), value.clone()])
-                };
+                let pair =
+                    |(key, value): &(Value, Value)| Value::tuple(vec![key.clone(), value.clone()]);
                 let pairs: Vec<Value> = dict.entries.iter().map(pair).collect::<Outcome<_>>()?;
                 Ok(Value::once("generator", pairs))
             }
@@ -181,7 +182,8 @@ fn batch(run: &mut Run<'_>, of: &Value, args: &Args) -> Outcome<Value> {
     let [size, fill] = args.of("batch", ["linecount", "fill_with"])?;
     let size = count(size, "batch")?;
     let size = usize::try_from(size).ok().filter(|&size| size > 0);
-    let size = size.ok_or_else(|| Fault::unsupported("the filter batch with no elements to a line"))?;
+    let size =
+        size.ok_or_else(|| Fault::unsupported("the filter batch with no elements to a line"))?;
     let items = list(run, of)?;
     let mut lines = Vec::new();
     for line in items.chunks(size) {
@@ -206,7 +208,8 @@ fn slice(run: &mut Run<'_>, of: &Value, args: &Args) -> Outcome<Value> {
     let mut rest = items.into_iter();
     let mut made = Vec::new();
     for number in 0..slices {
-        let mut slice: Vec<Value> = rest.by_ref().take(each + usize::from(number < longer)).collect();
+        let mut slice: Vec<Value> =
+            rest.by_ref().take(each + usize::from(number < longer)).collect();
         if let Some(fill) = fill.filter(|fill| !matches!(fill, Value::None) && number >= longer) {
             slice.push(fill.clone());
         }

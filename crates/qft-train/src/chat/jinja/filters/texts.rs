@@ -59,7 +59,8 @@ pub(super) fn apply(run: &mut Run<'_>, name: &str, of: &Value, args: &Args) -> O
                 (values, []) => Value::tuple(values.to_vec())?,
                 ([], named) => {
                     let named = named.iter();
-                    let entries = named.map(|(name, value)| (Value::text(name.clone()), value.clone()));
+                    let entries =
+                        named.map(|(name, value)| (Value::text(name.clone()), value.clone()));
                     Value::dict(entries.collect())?
                 }
                 _ => {
@@ -165,7 +166,8 @@ fn truncate(run: &mut Run<'_>, of: &Value, args: &Args) -> Outcome<Value> {
         return Err(Fault::new("truncate: the length is shorter than the end"));
     }
     let count = iterate::length(of);
-    let count = count.ok_or_else(|| Fault::new(format!("truncate: takes a text, not {}", of.kind())))?;
+    let count =
+        count.ok_or_else(|| Fault::new(format!("truncate: takes a text, not {}", of.kind())))?;
     run.meter.steps(count)?;
     if count as i128 <= length.saturating_add(leeway) {
         return Ok(of.clone());
@@ -200,12 +202,15 @@ fn striptags(run: &mut Run<'_>, mut text: String) -> Outcome<Value> {
 fn urlencode(run: &mut Run<'_>, of: &Value) -> Outcome<Value> {
     let pairs = match of {
         Value::Dict(dict) => {
-            let pair = |(key, value): &(Value, Value)| Value::tuple(vec![key.clone(), value.clone()]);
+            let pair =
+                |(key, value): &(Value, Value)| Value::tuple(vec![key.clone(), value.clone()]);
             dict.entries.iter().map(pair).collect::<Outcome<Vec<_>>>()?
         }
-        Value::List(_) | Value::Tuple(_) | Value::Range(_) | Value::Iterator(_) | Value::View(..) => {
-            iterate::elements(of, &run.meter)?
-        }
+        Value::List(_)
+        | Value::Tuple(_)
+        | Value::Range(_)
+        | Value::Iterator(_)
+        | Value::View(..) => iterate::elements(of, &run.meter)?,
         of => return Ok(Value::text(quoted(&repr::text(of, &run.meter)?, false))),
     };
     let mut parts = Vec::new();
