@@ -87,6 +87,9 @@ impl Call<'_> {
                 };
                 Ok(Value::text(rest.unwrap_or(text)))
             }
+            "encode" | "format_map" | "maketrans" | "translate" => {
+                Err(Fault::unsupported(format!("the method {} of a text", self.name)))
+            }
             name => {
                 let [] = self.args.up_to(name)?;
                 Ok(self.marked(match name {
