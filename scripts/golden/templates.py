@@ -135,4 +135,5 @@ def main():
     print(f"{out}: {len(templates)} templates, {len(cases)} cases, {sum('error' in case for case in cases)} of them errors")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,21 +2,16 @@
 
 mod arguments;
 mod builtin;
-mod engine;
 mod fuel;
-mod guard;
+mod jinja;
 mod marks;
 mod message;
-mod methods;
-mod python;
 mod renderer;
 mod spans;
-mod text_methods;
-mod value;
 
-use crate::error::{Result, ensure};
+use crate::error::{Context, Result, ensure};
 use crate::options::{BuiltIn, TrainOn};
-use minijinja::Environment;
+use jinja::Program;
 use renderer::Renderer;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -54,8 +49,8 @@ impl Conversation {
 }
 
 /// Whether a message is the assistant's.
-fn is_assistant(message: &minijinja::Value) -> bool {
-    message.get_attr("role").is_ok_and(|role| role.as_str() == Some("assistant"))
+fn is_assistant(message: &jinja::Value) -> bool {
+    message.field("role").is_some_and(|role| role.as_text() == Some("assistant"))
 }
 
 /// Whether a message is to be learned: not if it says `"weight": 0` or `"train": false`.
@@ -83,7 +78,7 @@ pub struct ChatTemplate {
 
 #[derive(Debug)]
 struct Template {
-    env: Environment<'static>,
+    program: Program,
     name: String,
     special: SpecialTexts,
     /// Whether it marks what the assistant says.
@@ -92,8 +87,6 @@ struct Template {
     read: HashSet<String>,
     calls_tools: bool,
 }
-
-const TEMPLATE: &str = "chat";
 
 /// The longest source that is read: ten times that of any template in use.
 const MAX_SOURCE_BYTES: usize = 256 << 10;
@@ -112,23 +105,18 @@ impl ChatTemplate {
             "chat template {name}: has {} bytes, at most {MAX_SOURCE_BYTES} are read; choose another with --template",
             source.len()
         );
-        // The engine takes it for the letter N and what follows.
-        ensure!(
-            !source.contains("\\N{"),
-            "chat template {name}: has a character by its name, \\N{{...}}, which is not read here; write the character itself, \
-             or choose another template with --template"
-        );
         let (source, marked) = marks::with_marks(&lines(source));
         let calls_tools = source.contains("tool_calls");
         let job = (name.to_string(), source);
         // Each character may be a level of the parser's recursion.
         let stack = job.1.len() * STACK_PER_SOURCE_BYTE;
-        let (env, read) = fuel::run(name, stack, move || {
-            let env = engine::compile(&job.0, job.1, now)?;
-            let read = env.get_template(TEMPLATE)?.undeclared_variables(false);
-            Ok((env, read))
+        let program = fuel::run(name, stack, move || {
+            let what = || format!("chat template {}: is not valid Jinja", job.0);
+            Program::compile(&job.1, now).with_context(what)
         })?;
-        let template = Template { env, name: name.to_string(), special, marked, read, calls_tools };
+        let read = program.read();
+        let name = name.to_string();
+        let template = Template { program, name, special, marked, read, calls_tools };
         Ok(Self { template: Arc::new(template), built_in: false })
     }
 
@@ -182,7 +170,7 @@ impl ChatTemplate {
             return template.run(fuel, talk, work);
         }
         let (template, talk) = (Arc::clone(template), talk.clone());
-        fuel::run(&self.template.name, fuel::stack(fuel), move || template.run(fuel, &talk, work))
+        fuel::run(&self.template.name, fuel::STACK, move || template.run(fuel, &talk, work))
     }
 }
 
@@ -193,11 +181,10 @@ impl Template {
         talk: &Conversation,
         work: impl FnOnce(&Renderer<'_>) -> Result<T>,
     ) -> Result<T> {
-        let env = fuel::fill(&self.env, fuel);
-        let render = |talk: &Conversation| Renderer::new(self, &env, talk).whole(false);
+        let render = |talk: &Conversation| Renderer::new(self, fuel, talk)?.whole(false);
         match arguments::as_expected(talk, render) {
-            Some(talk) => work(&Renderer::new(self, &env, &talk)),
-            None => work(&Renderer::new(self, &env, talk)),
+            Some(talk) => work(&Renderer::new(self, fuel, &talk)?),
+            None => work(&Renderer::new(self, fuel, talk)?),
         }
     }
 }

@@ -130,7 +130,6 @@ from_foreign!(
     toml::de::Error,
     csv::Error,
     parquet::errors::ParquetError,
-    minijinja::Error,
 );
 
 impl From<qft_llama::Error> for Error {

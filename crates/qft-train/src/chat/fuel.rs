@@ -1,14 +1,12 @@
 //! What a rendering may cost.
 //!
 //! Fuel: each step of a template takes one, and so does every 64th byte that it makes. A template that loops without
-//! end, or doubles a text again and again, ends with an error and not with the machine's memory. What takes long in
-//! a single step, such as comparing lists that hold themselves twice at each level, ends by the clock.
+//! end, or doubles a text again and again, ends with an error and not with the machine's memory. A conversation that is
+//! rendered again and again for its turns ends by the clock.
 
 use super::Conversation;
 use crate::error::{Context, Error, ErrorKind, Result};
-use minijinja::Environment;
 use serde_json::Value;
-use std::borrow::Cow;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::Builder;
 use std::time::Duration;
@@ -25,9 +23,8 @@ const VALUE_BYTES: u64 = 16;
 /// The most that a template is given, however long the conversation.
 const MOST: u64 = 1 << 23;
 
-/// Stack for each fuel. A value in a value in a value is dropped level by level, and each level takes five steps or
-/// more to make, and up to some 500 bytes of stack to drop.
-const STACK_PER_FUEL: u64 = 128;
+/// Stack for a rendering: expressions, blocks and macros lie within each other up to a limit.
+pub(super) const STACK: usize = 48 << 20;
 
 /// Stack for anything.
 const BASE_STACK: usize = 2 << 20;
@@ -41,21 +38,6 @@ pub(super) fn of(talk: &Conversation) -> u64 {
     let fuel = BASE.saturating_add(bytes.saturating_mul(PER_BYTE)).min(MOST);
     // In whole multiples: short conversations, which nearly all are, have the same.
     fuel.next_multiple_of(BASE)
-}
-
-/// `env` with this fuel for each rendering.
-pub(super) fn fill<'a>(env: &'a Environment<'static>, fuel: u64) -> Cow<'a, Environment<'static>> {
-    if env.fuel() == Some(fuel) {
-        return Cow::Borrowed(env);
-    }
-    let mut env = env.clone();
-    env.set_fuel(Some(fuel));
-    Cow::Owned(env)
-}
-
-/// Bytes of stack on which values that are nested as deeply as `fuel` allows can be dropped.
-pub(super) fn stack(fuel: u64) -> usize {
-    usize::try_from(fuel.saturating_mul(STACK_PER_FUEL)).unwrap_or(usize::MAX)
 }
 
 /// Runs `work` on a stack of `stack` bytes and what anything needs, and waits for it for a limited time. Beyond that
@@ -76,24 +58,21 @@ pub(super) fn run<T: Send + 'static>(
     let thread = thread.context("cannot start a thread for a chat template")?;
     match receive.recv_timeout(MOST_TIME) {
         Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => Err(too_long(name, None)),
+        Err(RecvTimeoutError::Timeout) => Err(too_long(name)),
         Err(RecvTimeoutError::Disconnected) => match thread.join() {
             Err(panic) => std::panic::resume_unwind(panic),
-            Ok(()) => Err(too_long(name, None)),
+            Ok(()) => Err(too_long(name)),
         },
     }
 }
 
 /// The error of a template that has used up what it may.
-pub(super) fn too_long(name: &str, cause: Option<minijinja::Error>) -> Error {
+pub(super) fn too_long(name: &str) -> Error {
     let what = format!(
         "chat template {name}: takes too long, or writes too much, for a conversation of this length; choose another \
          with --template (such as chatml)"
     );
-    match cause {
-        Some(cause) => Error::from(cause).context(what),
-        None => Error::new(ErrorKind::Other, what),
-    }
+    Error::new(ErrorKind::Other, what)
 }
 
 /// About the bytes of a value.

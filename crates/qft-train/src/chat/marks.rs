@@ -19,11 +19,21 @@ pub(super) fn with_marks(source: &str) -> (String, bool) {
         let (tag, after) = tag.split_at(len_of(tag));
         let blocks = rewritten(tag);
         marked |= blocks.is_some();
-        out.push_str(blocks.as_deref().unwrap_or(tag));
+        let raw = if blocks.is_none() { raw_with_line_end(tag) } else { None };
+        out.push_str(blocks.or(raw).as_deref().unwrap_or(tag));
         rest = after;
     }
     out.push_str(rest);
     (out, marked)
+}
+
+/// A raw block with a sign that keeps the line end behind its first tag, which Jinja2 keeps and the parser does not.
+fn raw_with_line_end(block: &str) -> Option<String> {
+    let (tag, inner) = block.split_once("%}")?;
+    let tag = tag.strip_prefix("{%")?;
+    let name = tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
+    let plain = name == "raw" && !tag.ends_with(['-', '+']);
+    plain.then(|| format!("{{%{tag}+%}}{inner}"))
 }
 
 /// Bytes of what begins with a brace: a comment, an expression, a tag, a raw block with what it holds, or a brace.

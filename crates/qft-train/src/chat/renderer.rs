@@ -1,13 +1,10 @@
 //! One conversation in one template: its renderings, and what the assistant says in them.
 
+use super::jinja::{Fault, Value};
 use super::spans::{Turns, common_prefix, common_suffix};
-use super::{
-    Conversation, Rendered, TEMPLATE, Template, fuel, is_assistant, is_learned, marks, message,
-    value,
-};
+use super::{Conversation, Rendered, Template, fuel, is_assistant, is_learned, marks, message};
 use crate::error::{Context, Error, Result};
 use crate::options::TrainOn;
-use minijinja::{Environment, ErrorKind, Value, context};
 use std::ops::Range;
 
 /// Variables by which templates are told not to let the model think first.
@@ -19,7 +16,8 @@ const MAX_HEADER: usize = 100;
 /// Renders the beginnings of a conversation.
 pub(super) struct Renderer<'a> {
     template: &'a Template,
-    env: &'a Environment<'a>,
+    /// What a rendering may cost.
+    fuel: u64,
     messages: Vec<Value>,
     tools: Option<Value>,
     /// The turns of the assistant that are learned.
@@ -29,16 +27,14 @@ pub(super) struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
-    pub(super) fn new(
-        template: &'a Template,
-        env: &'a Environment<'a>,
-        talk: &Conversation,
-    ) -> Self {
-        let messages: Vec<_> = talk.messages.iter().map(message::normalized).collect();
+    /// Errors: values of the conversation are nested too deeply.
+    pub(super) fn new(template: &'a Template, fuel: u64, talk: &Conversation) -> Result<Self> {
+        let messages = talk.messages.iter().map(message::normalized);
+        let messages: Vec<Value> = messages.collect::<Result<_, Fault>>()?;
         let spoken = (0..messages.len()).filter(|&i| is_assistant(&messages[i]));
         let (learned, given) = spoken.partition(|&i| is_learned(&talk.messages[i]));
-        let tools = talk.tools.as_ref().map(value::from_json);
-        Self { template, env, messages, tools, learned, given }
+        let tools = talk.tools.as_ref().map(Value::from_json).transpose()?;
+        Ok(Self { template, fuel, messages, tools, learned, given })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -61,40 +57,45 @@ impl<'a> Renderer<'a> {
 
     /// These messages; with `prompt`, up to where the assistant speaks next.
     pub(super) fn render(&self, messages: &[Value], prompt: bool) -> Result<String> {
-        Ok(marks::take_marks(&self.render_with(messages, prompt, context! {})?).0)
+        Ok(marks::take_marks(&self.render_with(messages, prompt, Vec::new())?).0)
     }
 
     /// These messages, and what the template marks of them.
     fn marked(&self, messages: &[Value]) -> Result<(String, Vec<Range<usize>>)> {
-        Ok(marks::take_marks(&self.render_with(messages, false, context! {})?))
+        Ok(marks::take_marks(&self.render_with(messages, false, Vec::new())?))
     }
 
     /// These messages with a prompt that skips over thoughts; none where the template knows no such prompt, or fails.
     pub(super) fn render_without_thoughts(&self, messages: &[Value]) -> Option<String> {
         let known = THOUGHTS.into_iter().filter(|name| self.template.read.contains(*name));
-        let off: Vec<_> = known.map(|name| (name, Value::from(false))).collect();
+        let off: Vec<_> = known.map(|name| (name, Value::Bool(false))).collect();
         if off.is_empty() {
             return None;
         }
-        self.render_with(messages, true, Value::from_pairs(off)).ok()
+        self.render_with(messages, true, off).ok()
     }
 
-    fn render_with(&self, messages: &[Value], prompt: bool, more: Value) -> Result<String> {
-        let template = self.env.get_template(TEMPLATE)?;
+    fn render_with(
+        &self,
+        messages: &[Value],
+        prompt: bool,
+        more: Vec<(&str, Value)>,
+    ) -> Result<String> {
         let special = &self.template.special;
-        let eos = special.ends.first().cloned().unwrap_or_default();
-        let rendered = template.render(context! {
-            messages,
-            tools => self.tools.clone(),
-            documents => (),
-            add_generation_prompt => prompt,
-            bos_token => special.bos.clone(),
-            eos_token => eos,
-            ..more
-        });
-        rendered.map_err(|error| match error.kind() {
-            ErrorKind::OutOfFuel => fuel::too_long(self.name(), Some(error)),
-            _ => Error::from(error)
+        let eos = special.ends.first().map_or("", String::as_str);
+        let mut variables = vec![
+            ("messages", Value::list(messages.to_vec())?),
+            ("tools", self.tools.clone().unwrap_or(Value::None)),
+            ("documents", Value::None),
+            ("add_generation_prompt", Value::Bool(prompt)),
+            ("bos_token", Value::text(special.bos.as_str())),
+            ("eos_token", Value::text(eos)),
+        ];
+        variables.extend(more);
+        let rendered = self.template.program.render(variables, self.fuel);
+        rendered.map_err(|fault| match fault {
+            Fault::OutOfFuel => fuel::too_long(self.name()),
+            fault => Error::from(fault)
                 .context(format!("chat template {}: cannot render the conversation", self.name())),
         })
     }
@@ -177,7 +178,7 @@ impl<'a> Renderer<'a> {
     fn composed(&self, turn: usize, text: &str) -> Result<Rendered> {
         let before = &self.messages[..turn];
         let prompt = self.render(before, true)?;
-        let other = Value::from_pairs([("role", "assistant"), ("content", "\u{b6}")]);
+        let other = message::said("assistant", "\u{b6}")?;
         let other: Vec<_> = before.iter().cloned().chain([other]).collect();
         // Up to here the text does not depend on what is said.
         let header = common_prefix(text, &self.render(&other, false)?);

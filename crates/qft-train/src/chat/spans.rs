@@ -4,9 +4,9 @@
 //! a template appends to every text that asks for no prompt (an end token, or the prompt all the same) is no part of a
 //! turn.
 
-use super::{Renderer, is_assistant};
+use super::jinja::Value;
+use super::{Renderer, is_assistant, message};
 use crate::error::Result;
-use minijinja::Value;
 use std::ops::Range;
 
 /// A rendered conversation whose turns are looked for.
@@ -56,7 +56,7 @@ impl Turns<'_> {
         if turn + 1 < self.messages.len() {
             return self.body(turn + 1, &until, self.text);
         }
-        let next = Value::from_pairs([("role", "user"), ("content", "?")]);
+        let next = message::said("user", "?")?;
         let probe: Vec<_> = self.messages.iter().cloned().chain([next]).collect();
         let Ok(next) = self.renderer.render(&probe, false) else { return Ok(Some(until.len())) };
         let body = self.body(turn + 1, &until, &next)?.unwrap_or(until.len());

@@ -192,7 +192,7 @@ fn values_that_a_template_nests_deeply_are_no_danger() {
 }
 
 #[test]
-fn a_single_step_that_never_ends_ends_by_the_clock() {
+fn comparing_lists_that_hold_themselves_twice_ends() {
     let source = "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}\
                   {% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}";
     let template = ChatTemplate::new("t.jinja", source, special(), 0).unwrap();
