@@ -153,7 +153,8 @@ mod tests {
         let mut loaded = 0;
         let mut peak = || {
             let mut ready = || loaded += 1;
-            let measured = measure(&ops, &dir, &sets, &options, &mut ready).unwrap();
+            let mut watch = Watch { reading: &|_| Ok(()), ready: &mut ready };
+            let measured = measure(&ops, &dir, &sets, &options, &mut watch).unwrap();
             assert_eq!((measured.sets.len(), measured.data.is_some()), (3, true));
             ops.trim();
             let report = ops.ledger().report();

@@ -126,7 +126,7 @@ impl Input<'_> {
 }
 
 fn broken(path: &Path) -> String {
-    format!("{}: cannot be read or unpacked; is it cut off? fetch it again", path.display())
+    format!("{}: cannot be unpacked or read; is it cut off? fetch it again", path.display())
 }
 
 /// The next `count` bytes, or those that are left.

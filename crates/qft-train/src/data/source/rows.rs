@@ -1,14 +1,17 @@
 //! The records of a file as JSON values, one after the other, each with its place.
 
 mod parquet;
+mod quotes;
 
 pub(super) use parquet::each_parquet_row;
 
 use super::Place;
 use super::input::Input;
 use crate::error::{Context, Error, ErrorKind, Result};
+use quotes::Quotes;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use std::cell::Cell;
 use std::fmt;
 use std::io::{BufRead, Read};
 use std::ops::Range;
@@ -187,7 +190,10 @@ pub(super) fn each_csv_row(mut input: Input<'_>, take: &mut Take<'_>) -> Result<
     let delimiter = delimiter(&String::from_utf8_lossy(&beginning));
     input.put_back(beginning);
     let Input { path, bytes, .. } = input;
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(bytes);
+    let open = Cell::new(None);
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .from_reader(Quotes::new(bytes, delimiter, &open));
     let place = || format!("{}: the names of the columns cannot be read", path.display());
     let columns = reader.headers().with_context(place)?.clone();
     for row in reader.records() {
@@ -203,10 +209,23 @@ pub(super) fn each_csv_row(mut input: Input<'_>, take: &mut Take<'_>) -> Result<
                 (error.position().cloned(), Cells::Bad(unreadable(&error, columns.len())))
             }
         };
-        let line = position.map_or(0, |position| position.line());
-        take(Row { place: Place::Line(line as usize), cells })?;
+        let line = position.map_or(0, |position| position.line()) as usize;
+        // The library takes the end of the file for that of the quote.
+        let cells = match open.get().filter(|&quote| quote >= line) {
+            Some(quote) => Cells::Bad(unclosed(quote)),
+            None => cells,
+        };
+        take(Row { place: Place::Line(line), cells })?;
     }
     Ok(())
+}
+
+fn unclosed(line: usize) -> Error {
+    let message = format!(
+        "the quote that begins a field in line {line} is never closed, so the rest of the file would be one field; close it, or \
+         double it where it is a sign of the text"
+    );
+    Error::new(ErrorKind::Data, message)
 }
 
 /// What is wrong with a row below `columns` names, and what to do.
