@@ -22,10 +22,11 @@ fn read(name: &str) -> Result<Vec<String>> {
 
 #[test]
 fn every_codec_holds_the_same_conversations() {
+    let long = "Yes ".repeat(40);
     let chats = [
         vec![("user", "Hi ä"), ("assistant", "Hello!")],
         vec![("system", "Be kind."), ("user", "Who?"), ("assistant", "Me.\n")],
-        vec![("user", "Again"), ("assistant", &"Yes ".repeat(40))],
+        vec![("user", "Again"), ("assistant", long.as_str())],
     ];
     let lines = chats.map(|chat| {
         let turn = |(role, content)| json!({"role": role, "content": content});
