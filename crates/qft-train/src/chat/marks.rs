@@ -140,10 +140,13 @@ mod tests {
         {
             assert_eq!(with_marks(source), (source.to_string(), false), "{source}");
         }
+        let raw = "{% raw %}\n{% generation %}{%- endraw %}";
+        assert_eq!(with_marks(raw), (raw.replace("raw %}\n", "raw +%}\n"), false));
         for source in [
             "{{ '{% generation %}' }}",
             "{# {% generation %} #}",
-            "{% raw %}{% generation %}{%- endraw %}",
+            "{% raw -%}{% generation %}{%- endraw %}",
+            "{%- raw +%}{% generation %}{%- endraw %}",
         ] {
             assert_eq!(with_marks(source), (source.to_string(), false), "{source}");
         }

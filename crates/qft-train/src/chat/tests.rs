@@ -138,7 +138,7 @@ fn templates_that_never_end_or_fill_the_memory_are_refused() {
         format!("{list}{{{{ ns.x }}}}"),
         "{{ ''.join([0] * 1000000000000) }}".into(),
         "{{ ([0] * 1000000000000).count(1) }}".into(),
-        format!("{list}{{{{ '{{{{}}}}'.format(ns.x) }}}}"),
+        format!("{list}{{{{ '{{}}'.format(ns.x) }}}}"),
         format!("{list}{{{{ ''.join(ns.x) }}}}"),
         format!("{list}{{{{ ns.x ~ 'a' }}}}"),
         format!("{list}{{{{ ns.x|string }}}}"),
