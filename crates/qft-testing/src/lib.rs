@@ -2,6 +2,7 @@
 
 pub mod finite_diff;
 pub mod gguf;
+pub mod hub_server;
 pub mod material;
 pub mod reference;
 pub mod rng;
