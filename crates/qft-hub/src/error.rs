@@ -196,7 +196,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The operating system refused something.
-    #[error("cannot {action} {}: {source}; check the permissions of the hub's cache, or set HF_HUB_CACHE to another folder", path.display())]
+    #[error("cannot {action} {}; check the permissions of the hub's cache, or set HF_HUB_CACHE to another folder", path.display())]
     Io {
         /// What was attempted.
         action: &'static str,

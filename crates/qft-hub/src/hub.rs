@@ -32,6 +32,8 @@ pub struct Hub {
 pub enum Need {
     /// Its configuration alone.
     Config,
+    /// What turns text into tokens: configuration, tokenizer, chat template; licences as well.
+    Text,
     /// Everything: configuration, tokenizer, chat template, licences, weights.
     All,
 }
@@ -245,6 +247,9 @@ impl Hub {
             return self.bring(place, listing, &[CONFIG], watch);
         }
         let mut paths = small_files(listing);
+        if need == Need::Text {
+            return self.bring(place, listing, &paths, watch);
+        }
         if listing.files.contains_key(SINGLE) {
             paths.push(SINGLE);
             return self.bring(place, listing, &paths, watch);
@@ -367,8 +372,10 @@ fn shards(dir: &Path) -> Result<BTreeSet<String>, Error> {
 /// What a folder of the cache lacks of a model.
 fn missing(dir: &Path, need: Need) -> Vec<String> {
     let mut wanted = vec![CONFIG.to_owned()];
-    if need == Need::All {
+    if need != Need::Config {
         wanted.push(TOKENIZER.into());
+    }
+    if need == Need::All {
         match shards(dir) {
             Ok(shards) if !dir.join(SINGLE).is_file() => wanted.extend(shards),
             _ => wanted.push(SINGLE.into()),

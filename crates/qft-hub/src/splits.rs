@@ -299,4 +299,43 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(chosen(&many, None, None).contains("and 8 more"));
     }
+
+    #[test]
+    fn as_the_library_has_them() {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            files: Vec<String>,
+            splits: BTreeMap<String, Vec<String>>,
+        }
+        // By scripts/golden/splits.py.
+        let cases: Vec<Case> =
+            serde_json::from_str(include_str!("../tests/golden/splits.json")).unwrap();
+        let (mut equal, mut refused) = (0, 0);
+        for Case { files, splits } in &cases {
+            let paths: Vec<&str> = files.iter().map(String::as_str).collect();
+            for split in [TRAIN, "validation", "test"] {
+                match (choose(&paths, None, Some(split)), splits.get(split)) {
+                    (Ok(found), Some(expected)) => {
+                        let expected: Vec<_> =
+                            expected.iter().filter(|path| is_data(path)).collect();
+                        assert_eq!(found, expected, "{split} of {files:?}");
+                        equal += 1;
+                    }
+                    // Not mixed: the user says which.
+                    (Err(told), Some(_)) => {
+                        assert!(
+                            told.contains("several parts") || told.contains("no split"),
+                            "{told}: {files:?}"
+                        );
+                        refused += 1;
+                    }
+                    (Ok(found), None) => {
+                        panic!("{split} of {files:?} is {found:?}, and the library has none")
+                    }
+                    (Err(_), None) => equal += 1,
+                }
+            }
+        }
+        assert!(equal > 250 && refused < 80, "{equal} equal, {refused} refused");
+    }
 }

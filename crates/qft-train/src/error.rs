@@ -121,6 +121,7 @@ macro_rules! from_foreign {
 
 from_foreign!(
     qft_files::Error,
+    qft_hub::Error,
     qft_tensor::Error,
     qft_quant::Error,
     qft_optim::Error,

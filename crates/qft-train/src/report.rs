@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod console;
+pub mod fetching;
 pub mod log;
 pub mod metrics;
 mod reading;
@@ -9,6 +10,7 @@ pub mod scores;
 
 pub use bar::Bar;
 pub use console::{Console, arithmetic, print, write};
+pub use fetching::Fetching;
 pub use metrics::MetricsLog;
 pub use reading::ReadingBar;
 pub use scores::Scores;

@@ -6,6 +6,7 @@ pub mod events;
 pub mod finetune;
 pub mod folder;
 pub mod measure;
+pub mod named;
 pub mod output;
 mod prepare;
 pub mod questions;
@@ -18,6 +19,7 @@ pub mod summary;
 pub use events::{Event, Moment, Observer, Quantized};
 pub use finetune::finetune;
 pub use folder::ModelFolder;
+pub use named::{NamedFiles, Origins};
 pub use recipe::Recipe;
 pub use summary::{
     AnswerMetrics, EvalMetrics, LeftOut, Owners, SavedEval, StepMetrics, Stopped, Summary,

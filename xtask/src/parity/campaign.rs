@@ -160,7 +160,7 @@ impl Campaign {
         if results.find(&recipe, &self.sources).is_some() {
             return Ok(());
         }
-        let (dir, asked) = (&options.files.model, self.questions.as_ref());
+        let (dir, asked) = (options.files.model.as_path(), self.questions.as_ref());
         let about = About::now();
         let exported = examine(dir, &options, &self.data, &self.sets, asked)?;
         let outcome =

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use qft_train::data::Dataset;
 use qft_train::options::{FinetuneOptions, HeldOut};
-use qft_train::run::{ModelFolder, Recipe};
+use qft_train::run::{ModelFolder, Origins, Recipe};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A job as the report has it. Outcomes of the same job stand in the same tables.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,7 @@ pub(super) struct Job {
 
 /// Data as every run of a job reads it.
 pub(super) struct JobData {
+    model: PathBuf,
     seq_len: usize,
     train: Dataset,
     held_out: Dataset,
@@ -38,7 +39,7 @@ impl JobData {
     ///
     /// Errors: those of a run; there is no held-out data.
     pub(super) fn read(options: &FinetuneOptions) -> Result<Self> {
-        let folder = ModelFolder::open(&options.files.model)?;
+        let folder = ModelFolder::open(options.files.model.as_path())?;
         let seq_len = options.step.seq_len(&folder.config)?;
         let reader = folder.reader(&options.reading, seq_len);
         let data = &options.files.data;
@@ -48,7 +49,12 @@ impl JobData {
             HeldOut::None => anyhow::bail!("there is no held-out data; give --eval-data FILE"),
         };
         let dataset = |documents| Dataset::new(documents, seq_len, options.layout.pack);
-        Ok(Self { seq_len, train: dataset(train)?, held_out: dataset(held_out)? })
+        Ok(Self {
+            model: folder.dir.clone(),
+            seq_len,
+            train: dataset(train)?,
+            held_out: dataset(held_out)?,
+        })
     }
 
     /// The batches that a run evaluates on.
@@ -64,8 +70,9 @@ impl JobData {
     pub(super) fn recipe(&self, options: &FinetuneOptions) -> Result<Value> {
         let steps = self.steps(options);
         let schedule = options.training.optimizer.schedule(steps)?;
+        let model = (self.model.as_path(), &Origins::default());
         let data = (&self.train, Some(&self.held_out));
-        Ok(serde_json::to_value(Recipe::of(options, &schedule, self.seq_len, data)?)?)
+        Ok(serde_json::to_value(Recipe::of(options, &schedule, self.seq_len, model, data)?)?)
     }
 
     fn steps(&self, options: &FinetuneOptions) -> u64 {
@@ -95,7 +102,7 @@ impl Job {
             .map(|batch| Ok(batch?.target_tokens()))
             .sum::<Result<usize>>()?;
         ensure!(tokens > 0, "there is no target token in the held-out data");
-        let model = files.model.canonicalize().context("the model's folder")?;
+        let model = files.model.as_path().canonicalize().context("the model's folder")?;
         Ok(Self {
             model: name(&model),
             parameters: ModelFolder::open(&model)?.config.parameters(),

@@ -119,7 +119,7 @@ impl Args {
         training.insist = Some(true);
         let mut args = FinetuneArgs {
             files: FileArgs {
-                model: self.model.clone(),
+                model: self.model.clone().map(Into::into),
                 data: self.data.clone(),
                 eval_data: self.eval_data.clone(),
                 val_split: self.val_split,
@@ -147,7 +147,7 @@ impl Args {
     /// The job of the README, or a short one, wherever nothing else is asked for.
     fn story(&self, args: &mut FinetuneArgs) {
         let examples = repository().join("examples");
-        args.files.model = Some(examples.join("stories260k"));
+        args.files.model = Some(examples.join("stories260k").into());
         args.files.data = vec![examples.join("tinyshakespeare.txt")];
         let (seq_len, batch_size, steps, lr) =
             if self.quick { (128, 8, 24, 1e-3) } else { (256, 8, 300, 5e-4) };

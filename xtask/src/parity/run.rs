@@ -100,16 +100,16 @@ pub(super) fn train(options: &FinetuneOptions) -> Result<Trained> {
 }
 
 /// A model that is only read, in float.
-struct Reading<'a> {
-    folder: ModelFolder<'a>,
+struct Reading {
+    folder: ModelFolder,
     machine: Machine,
     model: Model,
     pass: PassOptions,
 }
 
-impl<'a> Reading<'a> {
+impl Reading {
     /// Loads a folder as `qft eval` does unless told otherwise.
-    fn open(dir: &'a Path, machine: MachineOptions) -> Result<Self> {
+    fn open(dir: &Path, machine: MachineOptions) -> Result<Self> {
         let machine = Machine::open(machine)?;
         let folder = ModelFolder::open(dir)?;
         let state = WeightArgs::default().resolve_reading()?;

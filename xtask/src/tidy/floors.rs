@@ -6,9 +6,10 @@ use super::{Problems, Repository};
 use std::collections::BTreeSet;
 
 /// Each crate with the crates of this workspace that it may depend on.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("qft-testing", &[]),
     ("qft-files", &[]),
+    ("qft-hub", &["qft-files"]),
     ("qft-tensor", &[]),
     ("qft-quant", &["qft-tensor"]),
     ("qft-optim", &["qft-tensor", "qft-quant"]),
@@ -24,6 +25,7 @@ const CRATES: [(&str, &[&str]); 11] = [
             "qft-optim",
             "qft-autograd",
             "qft-files",
+            "qft-hub",
             "qft-llama",
             "qft-cuda",
         ],
@@ -36,10 +38,11 @@ const TESTS: [(&str, &[&str]); 2] =
     [("qft-cuda", &["qft-emulator"]), ("qft-train", &["qft-emulator"])];
 
 /// Dependencies from outside that belong to some crates alone, and why.
-const OUTSIDE: [(&str, &[&str], &str); 4] = [
+const OUTSIDE: [(&str, &[&str], &str); 5] = [
     ("anyhow", &["xtask"], "errors of the crates have types"),
     ("cudarc", &["qft-cuda"], "a driver is behind `Driver`"),
     ("tokenizers", &["qft-llama"], "text is behind `Tokenizer`"),
+    ("ureq", &["qft-hub"], "nothing else speaks to a network"),
     (
         "clap",
         &["qft-train", "xtask", "qft-autograd", "qft-llama", "qft-optim"],

@@ -5,11 +5,12 @@ use crate::error::{Context, ErrorKind, OfKind, Result};
 use crate::machine::Machine;
 use crate::machine::profile::StepClock;
 use crate::options::EvalOptions;
-use crate::report::{ReadingBar, Scores, write};
+use crate::report::{Fetching, ReadingBar, Scores, write};
 use crate::run::measure::{Measured, Watch, measure};
+use crate::run::{NamedFiles, named};
 use qft_files::{AtomicFile, Disk};
+use qft_hub::{ModelName, Need, Notice};
 use serde_json::json;
-use std::path::Path;
 
 /// Runs the command. One model is in memory at a time.
 pub fn run(options: &EvalOptions) -> Result<()> {
@@ -19,7 +20,17 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let mut profiles = Vec::new();
     let mut log = String::new();
     let (ops, mut clock) = machine.watched(options.profile);
-    for dir in &options.models {
+    let mut fetching = Fetching::default();
+    let mut watch_hub = |notice: &Notice<'_>| fetching.show(notice);
+    let NamedFiles { paths, mut origins } = named::data(&options.data, &mut watch_hub)?;
+    let options = &EvalOptions { data: paths, ..options.clone() };
+    let mut dirs = Vec::new();
+    for name in &options.models {
+        let (dir, origin) = named::model(name, Need::All, &mut watch_hub)?;
+        dirs.push(dir);
+        origins.extend(origin);
+    }
+    for (name, dir) in options.models.iter().zip(&dirs) {
         let bar = ReadingBar::default();
         let mut ready = || {
             bar.finish();
@@ -34,9 +45,9 @@ pub fn run(options: &EvalOptions) -> Result<()> {
         // What the model's buffers were must not stand beside the next model.
         ops.trim();
         if options.questions.log.is_some() {
-            samples(&mut log, dir, &sets, &measured);
+            samples(&mut log, name, &sets, &measured);
         }
-        scores.add(dir, measured);
+        scores.add(name.as_path(), measured);
     }
     if let Some(path) = &options.questions.log {
         let written = AtomicFile::write_whole(&Disk::default(), path, log.as_bytes());
@@ -45,6 +56,9 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     }
     if options.json {
         let mut json = scores.json()?;
+        if !origins.is_empty() {
+            json["origins"] = serde_json::to_value(origins)?;
+        }
         if options.profile {
             let mut profiles =
                 profiles.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
@@ -60,12 +74,12 @@ pub fn run(options: &EvalOptions) -> Result<()> {
 }
 
 /// Adds a line for every question that a model was asked.
-fn samples(log: &mut String, dir: &Path, sets: &[QuestionSet], measured: &Measured) {
+fn samples(log: &mut String, name: &ModelName, sets: &[QuestionSet], measured: &Measured) {
     for (set, measured) in sets.iter().zip(&measured.sets) {
         for found in &measured.found {
             let question = &set.questions[found.index];
             let mut line = json!({
-                "model": dir.display().to_string(),
+                "model": name,
                 "set": set.name,
                 "line": question.line,
                 "gold": question.gold,

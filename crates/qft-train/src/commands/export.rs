@@ -3,9 +3,10 @@
 use crate::error::{Context, Result};
 use crate::memory::gb;
 use crate::options::{ExportFormat, ExportOptions};
-use crate::report::write;
+use crate::report::{Fetching, write};
 use crate::run::{ModelFolder, card};
 use qft_files::Disk;
+use qft_hub::Need;
 use qft_llama::export::{
     CARD, DEFAULT_SHARD_BYTES, Existing, FolderExport, GgufExport, SavedWeights, export_folder_on,
     export_gguf,
@@ -18,21 +19,23 @@ use std::sync::Arc;
 /// Errors: anything wrong with the model or the output folder; nothing is left half-written.
 pub fn run(options: &ExportOptions) -> Result<()> {
     let ExportOptions { model, out, format, overwrite } = options;
-    let folder = ModelFolder::open(model)?;
-    let weights = WeightSource::open(model, &folder.config)?;
+    let mut fetching = Fetching::default();
+    let folder = ModelFolder::find(model, Need::All, &mut |notice| fetching.show(notice))?;
+    let source = folder.dir.as_path();
+    let weights = WeightSource::open(source, &folder.config)?;
     let (disk, ledger) = (Disk::default(), Arc::default());
     let fill = &mut |spec: &qft_llama::TensorSpec, rows, values: &mut [f32]| {
         weights.read_rows(&spec.name, rows, values)
     };
     let exported = match *format {
         ExportFormat::Folder { dtype, int8 } => {
-            let card = match std::fs::read_to_string(model.join(CARD)) {
+            let card = match std::fs::read_to_string(source.join(CARD)) {
                 Ok(text) => text,
-                Err(_) => card::of_folder(model),
+                Err(_) => card::of_folder(source, folder.origin.as_ref()),
             };
             let export = FolderExport {
                 out,
-                source: Some(model),
+                source: Some(source),
                 config: &folder.config,
                 saved: SavedWeights { dtype, ..SavedWeights::default() },
                 int8,
@@ -46,7 +49,7 @@ pub fn run(options: &ExportOptions) -> Result<()> {
         ExportFormat::Gguf(weights) => {
             let export = GgufExport {
                 out,
-                source: model,
+                source,
                 config: &folder.config,
                 tokenizer: &folder.tokenizer,
                 weights,
@@ -55,7 +58,7 @@ pub fn run(options: &ExportOptions) -> Result<()> {
             export_gguf(&disk, &export, &ledger, fill)
         }
     };
-    exported.with_context(|| format!("cannot export {}", model.display()))?;
+    exported.with_context(|| format!("cannot export {model}"))?;
     write(format_args!("wrote {}", out.display()))?;
     let entries =
         std::fs::read_dir(out).with_context(|| format!("cannot read {}", out.display()))?;

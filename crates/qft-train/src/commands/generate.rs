@@ -5,8 +5,10 @@ use crate::data::encoder::at_start;
 use crate::error::{Context, Result};
 use crate::machine::Machine;
 use crate::options::{DataFormat, GenerateOptions, ReadingArgs};
+use crate::report::Fetching;
 use crate::run::ModelFolder;
 use crate::run::sample::{Ended, Generation};
+use qft_hub::Need;
 use qft_llama::pass::Recompute;
 use qft_llama::sampling::TokenSampler;
 use std::io::{ErrorKind, Write};
@@ -16,7 +18,8 @@ use std::sync::atomic::AtomicBool;
 /// Runs the command.
 pub fn run(options: &GenerateOptions) -> Result<()> {
     let ops = Machine::open(options.machine)?.ops;
-    let folder = ModelFolder::open(&options.model)?;
+    let mut fetching = Fetching::default();
+    let folder = ModelFolder::find(&options.model, Need::All, &mut |notice| fetching.show(notice))?;
     let prompt = if options.chat {
         let reading =
             ReadingArgs { template: Some(options.template.clone()), ..Default::default() };

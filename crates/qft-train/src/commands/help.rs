@@ -17,6 +17,8 @@ pub(super) const FINETUNE: &str = "\
 Examples:
   Fine-tune on chats, with the last 5 % held out:
     qft finetune --model llama --data chat.jsonl --val-split 0.05 --out tuned --lr 1e-5
+  A model and data of the Hugging Face hub, by name:
+    qft finetune --model HuggingFaceTB/SmolLM2-135M --data tatsu-lab/alpaca --out tuned
   With the options of a file, some of them changed:
     qft finetune --config run.toml --lr 2e-5
   Go on with a run that was stopped:

@@ -4,19 +4,22 @@ use crate::error::Result;
 use crate::machine::Machine;
 use crate::memory::{Budget, MemoryPlan, Request, RunShape, StepShape, gb};
 use crate::options::{OptimizerOptions, PlanOptions};
-use crate::report::write;
+use crate::report::{Fetching, write};
+use crate::run::named;
+use qft_hub::Need;
 use qft_llama::LlamaConfig;
 use qft_llama::pass::Recompute;
 use qft_tensor::Owner;
-use std::path::Path;
 
 /// Runs the command.
 pub fn run(options: &PlanOptions) -> Result<()> {
-    let dir = Path::new(&options.model);
-    let config = if dir.exists() {
-        LlamaConfig::from_dir(dir)?
+    let mut fetching = Fetching::default();
+    let (dir, origin) =
+        named::model(&options.model, Need::Config, &mut |notice| fetching.show(notice))?;
+    let config = if origin.is_some() || dir.exists() {
+        LlamaConfig::from_dir(&dir)?
     } else {
-        LlamaConfig::preset(&options.model)?
+        LlamaConfig::preset(&options.model.to_string())?
     };
     let seq_len = options.step.seq_len(&config)?;
     let shape = StepShape {

@@ -233,5 +233,5 @@ fn the_other_commands() {
         panic!("the command is plan")
     };
     let options = args.resolve().unwrap();
-    assert_eq!((options.model.as_str(), options.state.protected), ("llama-2-7b", Some(0.01)));
+    assert_eq!((options.model, options.state.protected), ("llama-2-7b".into(), Some(0.01)));
 }

@@ -7,17 +7,20 @@ use super::states::{StateOptions, WeightArgs};
 use super::step::{AccumulateArgs, BatchArgs, StepOptions};
 use super::value::whole;
 use crate::error::{ErrorKind, OfKind, Result, ensure};
+use clap::ValueHint;
+use qft_hub::ModelName;
 use std::path::PathBuf;
 
 /// Options of `qft eval`, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 pub struct EvalArgs {
-    /// Model folder: config.json, safetensors, tokenizer.json; may be given more than once, to compare each with the first
-    #[arg(long, value_name = "DIR", required = true)]
-    pub model: Vec<PathBuf>,
-    /// Data for the loss: text, JSON, JSON lines, CSV or Parquet, also packed by gzip or zstd; a file, a folder, or a
-    /// pattern in quotes; may be given more than once
-    #[arg(long, value_name = "FILE")]
+    /// Model: a folder with config.json, safetensors and tokenizer.json, or a name in the Hugging Face hub: org/name,
+    /// org/name@revision; may be given more than once, to compare each with the first
+    #[arg(long, value_name = "DIR|NAME", value_hint = ValueHint::DirPath, required = true)]
+    pub model: Vec<ModelName>,
+    /// Data for the loss: text, JSON, JSON lines, CSV or Parquet, also packed by gzip or zstd; a file, a folder, a pattern
+    /// in quotes, or a name in the Hugging Face hub: org/name, org/name/part:split; may be given more than once
+    #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::AnyPath)]
     pub data: Vec<PathBuf>,
     /// What is asked.
     #[command(flatten)]
@@ -67,9 +70,9 @@ pub struct QuestionArgs {
 /// Checked options of `qft eval`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalOptions {
-    /// Model folders; the others are compared with the first.
-    pub models: Vec<PathBuf>,
-    /// Data; may be empty.
+    /// Folders or names of models; the others are compared with the first.
+    pub models: Vec<ModelName>,
+    /// Files and names of the data; may be empty.
     pub data: Vec<PathBuf>,
     /// What is asked.
     pub questions: QuestionOptions,

@@ -2,6 +2,8 @@
 
 use crate::error::{ErrorKind, OfKind, Result, bail, ensure};
 use clap::ValueEnum;
+use clap::ValueHint;
+use qft_hub::ModelName;
 use qft_llama::export::{GgufWeights, WeightType};
 use std::fmt;
 use std::path::PathBuf;
@@ -9,9 +11,10 @@ use std::path::PathBuf;
 /// Options of `qft export`, as given.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct ExportArgs {
-    /// Model folder: config.json, safetensors, tokenizer.json
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// Model: a folder with config.json, safetensors and tokenizer.json, or a name in the Hugging Face hub: org/name,
+    /// org/name@revision
+    #[arg(long, value_name = "DIR|NAME", value_hint = ValueHint::DirPath)]
+    pub model: ModelName,
     /// What to write
     #[arg(long, value_enum)]
     pub to: ExportKind,
@@ -55,8 +58,8 @@ pub enum ExportDtype {
 /// Checked options of `qft export`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExportOptions {
-    /// Model folder.
-    pub model: PathBuf,
+    /// Folder or name of the model.
+    pub model: ModelName,
     /// Output folder.
     pub out: PathBuf,
     /// What to write there.

@@ -2,6 +2,8 @@
 
 use super::value::{number, one_or_many};
 use crate::error::{Context, Result, bail, ensure};
+use clap::ValueHint;
+use qft_hub::ModelName;
 use qft_llama::export::WeightType;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -10,16 +12,18 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct FileArgs {
-    /// Model folder: config.json, safetensors, tokenizer.json
-    #[arg(long, value_name = "DIR", help_heading = "Files")]
-    pub model: Option<PathBuf>,
-    /// Training data: text, JSON, JSON lines, CSV or Parquet, also packed by gzip or zstd; a file, a folder, or a
-    /// pattern in quotes; PATH=2 is taken twice in each pass, PATH=0.25 to a quarter; may be given more than once
-    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    /// Model: a folder with config.json, safetensors and tokenizer.json, or a name in the Hugging Face hub: org/name,
+    /// org/name@revision
+    #[arg(long, value_name = "DIR|NAME", value_hint = ValueHint::DirPath, help_heading = "Files")]
+    pub model: Option<ModelName>,
+    /// Training data: text, JSON, JSON lines, CSV or Parquet, also packed by gzip or zstd; a file, a folder, a pattern
+    /// in quotes, or a name in the Hugging Face hub: org/name, org/name/part:split; PATH=2 is taken twice in each pass,
+    /// PATH=0.25 to a quarter; may be given more than once
+    #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::AnyPath, help_heading = "Files")]
     #[serde(deserialize_with = "one_or_many")]
     pub data: Vec<PathBuf>,
     /// Held-out data; may be given more than once
-    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::AnyPath, help_heading = "Files")]
     #[serde(deserialize_with = "one_or_many")]
     pub eval_data: Vec<PathBuf>,
     /// Hold out the last part of the training data instead; 0.05 is 5 %
@@ -63,9 +67,9 @@ pub enum HeldOut {
 /// The files of a fine-tune.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileOptions {
-    /// Model folder.
-    pub model: PathBuf,
-    /// Training data.
+    /// Folder or name of the model.
+    pub model: ModelName,
+    /// Files and names of the training data.
     pub data: Vec<PathBuf>,
     /// Held-out data.
     pub held_out: HeldOut,
@@ -87,7 +91,7 @@ impl FileArgs {
         ensure!(!self.data.is_empty(), "{}", missing("data", "FILE"));
         let out = self.out.with_context(|| missing("out", "DIR"))?;
         ensure!(
-            !same_folder(&model, &out),
+            !same_folder(model.as_path(), &out),
             "--out: {} is the model's folder, whose files must stay; choose another folder",
             out.display()
         );

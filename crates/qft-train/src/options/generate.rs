@@ -5,14 +5,16 @@ use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{StateOptions, WeightArgs};
 use super::value::{number, whole};
 use crate::error::{ErrorKind, OfKind, Result, ensure};
-use std::path::PathBuf;
+use clap::ValueHint;
+use qft_hub::ModelName;
 
 /// Options of `qft generate`, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 pub struct GenerateArgs {
-    /// Model folder: config.json, safetensors, tokenizer.json
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// Model: a folder with config.json, safetensors and tokenizer.json, or a name in the Hugging Face hub: org/name,
+    /// org/name@revision
+    #[arg(long, value_name = "DIR|NAME", value_hint = ValueHint::DirPath)]
+    pub model: ModelName,
     /// Text to continue; with --chat, what the user says
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
@@ -45,8 +47,8 @@ pub struct GenerateArgs {
 /// Checked options of `qft generate`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateOptions {
-    /// Model folder.
-    pub model: PathBuf,
+    /// Folder or name of the model.
+    pub model: ModelName,
     /// The text.
     pub prompt: String,
     /// Whether it is a user's turn.

@@ -5,13 +5,16 @@ use super::states::{BackwardArgs, StateArgs, StateOptions, UpdateArgs, WeightArg
 use super::step::{AccumulateArgs, BatchArgs, StepOptions};
 use super::training::{OptimizerKind, RuleArgs};
 use crate::error::{ErrorKind, OfKind, Result};
+use clap::ValueHint;
+use qft_hub::ModelName;
 
 /// Options of `qft plan`, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 pub struct PlanArgs {
-    /// Folder with a config.json, or the name of a well-known model such as llama-2-7b
-    #[arg(long, value_name = "DIR|NAME")]
-    pub model: String,
+    /// Folder with a config.json, a name in the Hugging Face hub (org/name, org/name@revision), or that of a well-known
+    /// model such as llama-2-7b
+    #[arg(long, value_name = "DIR|NAME", value_hint = ValueHint::DirPath)]
+    pub model: ModelName,
     /// The sequences of a micro-batch.
     #[command(flatten)]
     pub batch: BatchArgs,
@@ -41,8 +44,8 @@ pub struct PlanArgs {
 /// Checked options of `qft plan`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanOptions {
-    /// Folder with a `config.json`, or the name of a well-known model.
-    pub model: String,
+    /// Folder with a `config.json`, or the name of a model in the hub or of a well-known one.
+    pub model: ModelName,
     /// The shape of a step.
     pub step: StepOptions,
     /// The optimizer's rule.

@@ -6,6 +6,8 @@ use super::step::{AccumulateArgs, BatchArgs, StepOptions};
 use super::value::whole;
 use crate::error::{Result, ensure};
 use clap::ColorChoice;
+use clap::ValueHint;
+use qft_hub::ModelName;
 use std::path::PathBuf;
 
 /// Documents that are shown unless another number is given.
@@ -14,11 +16,12 @@ const DEFAULT_COUNT: usize = 3;
 /// Options of `qft data show`, as given.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct ShowArgs {
-    /// Model folder: config.json, tokenizer.json; its weights are not read
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// Model: a folder with config.json and tokenizer.json, or a name in the Hugging Face hub: org/name,
+    /// org/name@revision; its weights are not read
+    #[arg(long, value_name = "DIR|NAME", value_hint = ValueHint::DirPath)]
+    pub model: ModelName,
     /// Data, as `qft finetune` takes it; may be given more than once
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::AnyPath, required = true)]
     pub data: Vec<PathBuf>,
     /// How the data is read.
     #[command(flatten)]
@@ -46,9 +49,9 @@ pub struct ShowArgs {
 /// Checked options of `qft data show`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShowOptions {
-    /// Model folder.
-    pub model: PathBuf,
-    /// Data.
+    /// Folder or name of the model.
+    pub model: ModelName,
+    /// Files and names of the data.
     pub data: Vec<PathBuf>,
     /// How data is read.
     pub reading: ReadingOptions,

@@ -1,5 +1,6 @@
 //! Progress on the terminal: a bar, or lines where there is no terminal.
 
+use super::fetching::Fetching;
 use super::reading::ReadingBar;
 use crate::error::Result;
 use crate::memory::gb;
@@ -15,6 +16,7 @@ pub(super) const LINE_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Bar {
     quiet: bool,
+    fetching: Fetching,
     reading: ReadingBar,
     shown: Option<Shown>,
 }
@@ -32,13 +34,14 @@ struct Shown {
 impl Bar {
     /// Of a run that has yet to begin.
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, reading: ReadingBar::default(), shown: None }
+        Self { quiet, fetching: Fetching::new(quiet), reading: ReadingBar::default(), shown: None }
     }
 }
 
 impl Observer for Bar {
     fn on(&mut self, event: &Event<'_>) -> Result<()> {
         match (event, &mut self.shown) {
+            (Event::Hub(notice), _) => self.fetching.show(notice),
             _ if self.quiet => {}
             (Event::Reading(progress), _) => return self.reading.show(*progress),
             (Event::DataRead { .. }, _) => self.reading.finish(),

@@ -4,6 +4,7 @@ use super::output::{SUMMARY_FILE, checkpoints};
 use super::summary::Summary;
 use crate::step::checkpoint;
 use qft_files::Sha256;
+use qft_hub::Origin;
 use qft_llama::export::CARD_MARK;
 use serde_json::Value;
 use std::fmt::Write;
@@ -12,20 +13,23 @@ use std::path::Path;
 /// The card of what a run saves, trained from the model in `base` by `recipe`.
 pub(super) fn of_run(base: &Path, recipe: &Value, summary: &Summary) -> String {
     let folder = base.file_name().unwrap_or_default().to_string_lossy();
-    let hub = hub_name(base);
+    let named = summary.origins.model.as_ref().map(|origin| origin.repository.clone());
+    let hub = named.or_else(|| hub_name(base));
     let name = hub.as_deref().unwrap_or(&folder);
     text(&format!("{name}, fine-tuned"), Some(name), hub.as_deref(), (Some(recipe), Some(summary)))
 }
 
-/// The card of the model in `dir`: of the run whose summary lies beside it, if there was one.
-pub fn of_folder(dir: &Path) -> String {
+/// The card of the model in `dir`, which came from `origin` if it was named: of the run whose summary lies beside it, if there
+/// was one.
+pub fn of_folder(dir: &Path, origin: Option<&Origin>) -> String {
     let summary = std::fs::read_to_string(dir.join(SUMMARY_FILE)).ok();
     let summary: Option<Summary> = summary.and_then(|text| serde_json::from_str(&text).ok());
     let latest = checkpoint::latest(&checkpoints(dir)).ok().flatten();
     let recipe = latest.and_then(|dir| Some(checkpoint::read_progress(&dir).ok()?.recipe));
     let folder = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     let folder = folder.file_name().unwrap_or_default().to_string_lossy();
-    let hub = hub_name(dir);
+    let hub = origin.map(|origin| origin.repository.clone()).or_else(|| hub_name(dir));
+    let folder = origin.map_or(folder.into_owned(), |origin| origin.repository.clone());
     text(&folder, hub.as_deref(), hub.as_deref(), (recipe.as_ref(), summary.as_ref()))
 }
 
@@ -70,6 +74,12 @@ fn text(
         }
     };
     if let Some(summary) = summary {
+        let at = |origin: &Origin| format!("`{}@{}`", origin.repository, origin.commit);
+        let named = &summary.origins;
+        row("`--model`", named.model.as_ref().map(at));
+        for origin in &named.data {
+            row("`--data`", Some(at(origin)));
+        }
         row("steps", Some(summary.steps.to_string()));
         row("tokens learned", Some(summary.tokens.to_string()));
     }
@@ -118,7 +128,7 @@ mod tests {
     #[test]
     fn a_card_says_what_is_known_and_no_more() {
         let dir = tempfile::tempdir().unwrap();
-        let bare = of_folder(dir.path());
+        let bare = of_folder(dir.path(), None);
         assert!(bare.contains("Exported with") && !bare.contains("fine-tuned"), "{bare}");
         assert!(bare.trim_end().ends_with(CARD_MARK), "{bare}");
         for (name, expected) in
@@ -126,10 +136,21 @@ mod tests {
         {
             let config = json!({"_name_or_path": name}).to_string();
             std::fs::write(dir.path().join("config.json"), config).unwrap();
-            let text = of_folder(dir.path());
+            let text = of_folder(dir.path(), None);
             assert_eq!(text.contains(&format!("base_model: {name}\n")), expected, "{text}");
             assert_eq!(text.contains(name), expected, "{text}");
         }
+        let origin = Origin {
+            kind: qft_hub::Kind::Model,
+            repository: "org/named".into(),
+            revision: "main".into(),
+            commit: "c0".repeat(20),
+        };
+        let named = of_folder(dir.path(), Some(&origin));
+        assert!(
+            named.contains("# org/named\n") && named.contains("base_model: org/named\n"),
+            "{named}"
+        );
         let recipe = json!({
             "states": "full", "lr": 0.25, "max-grad-norm": null, "eval-data": null,
             "data": {"documents": 3, "tokens": 70, "learned": 60, "sha256": "abc"},

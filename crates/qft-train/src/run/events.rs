@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::memory::Fit;
 use crate::options::States;
 use crate::step::flip_rate::FlipRates;
+use qft_hub::{Notice, Watch};
 use qft_quant::EncodeReport;
 use std::path::Path;
 
@@ -14,6 +15,8 @@ use std::path::Path;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
+    /// Something happened to a model or data that is named in the hub.
+    Hub(&'a Notice<'a>),
     /// The data is being read. Comes again and again, and not where it is read at once.
     Reading(Progress),
     /// The data was read.
@@ -127,6 +130,17 @@ pub(super) struct Observers<'a, 'b>(pub(super) &'a mut [&'b mut dyn Observer]);
 impl Observers<'_, '_> {
     pub(super) fn tell(&mut self, event: Event<'_>) -> Result<()> {
         self.0.iter_mut().try_for_each(|observer| observer.on(&event))
+    }
+
+    /// Does `work`, and tells what happens to what is named in the hub.
+    pub(super) fn hear<T>(&mut self, work: impl FnOnce(&mut Watch<'_>) -> Result<T>) -> Result<T> {
+        let mut told = Ok(());
+        let done = work(&mut |notice| {
+            if told.is_ok() {
+                told = self.tell(Event::Hub(notice));
+            }
+        })?;
+        told.map(|()| done)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::card;
 use super::events::{Event, Moment, Observer, Observers};
 use super::folder::ModelFolder;
+use super::named::Origins;
 use super::output::{self, OutputFolder};
 use super::recipe::Recipe;
 use super::sample::{Ended, Generation, SAMPLE_TOKENS};
@@ -66,7 +67,9 @@ pub(super) struct Run<'a> {
     pub(super) resumed: Option<PathBuf>,
     pub(super) ops: Arc<dyn TrainOps>,
     pub(super) clock: Option<StepClock>,
-    pub(super) folder: ModelFolder<'a>,
+    pub(super) folder: ModelFolder,
+    /// Where model and data came from, if they were named.
+    pub(super) origins: Origins,
     /// Tokens of a sequence at most.
     pub(super) seq_len: usize,
     pub(super) train: Dataset,
@@ -305,10 +308,10 @@ impl Run<'_> {
         // To nearest, an update of less than half of what bf16 can tell apart would be lost.
         let rounding = SavedRounding::Stochastic { seed: self.options.training.seed };
         let mut rows = export::rows_of(&state.trainer.model, ops);
-        let card = card::of_run(self.folder.dir, &state.recipe.to_json()?, &self.summary(state));
+        let card = card::of_run(&self.folder.dir, &state.recipe.to_json()?, &self.summary(state));
         let export = FolderExport {
             out,
-            source: Some(self.folder.dir),
+            source: Some(&self.folder.dir),
             config: &self.folder.config,
             saved: SavedWeights { dtype: self.options.files.export_dtype, rounding },
             int8: false,
@@ -386,6 +389,7 @@ impl Run<'_> {
             owners: Owners { planned: by_owner(&self.fit.plan), measured: by_owner(&measured) },
             profile: self.clock.as_ref().map(|clock| clock.total.clone()),
             diagnostics: state.trainer.optimizer.diagnostics.as_ref().map(Diagnostics::report),
+            origins: self.origins.clone(),
             stopped: None,
         }
     }

@@ -1,44 +1,55 @@
 //! A model's folder, as every command opens it.
 
+use super::named;
 use crate::TrainOps;
 use crate::data::{ModelTemplates, Reader};
 use crate::error::{Context, ErrorKind, OfKind, Result, ensure};
 use crate::options::ReadingOptions;
 use qft_files::{Sha256, sha256_of_file};
+use qft_hub::{ModelName, Need, Origin, Watch};
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::{LlamaConfig, Tokenizer, WeightSource, Weights};
 use qft_quant::EncodeReport;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A model's folder: its configuration and tokenizer.
 #[derive(Debug)]
-pub struct ModelFolder<'a> {
+pub struct ModelFolder {
     /// Where it is.
-    pub dir: &'a Path,
+    pub dir: PathBuf,
+    /// Where it came from, if it was named.
+    pub origin: Option<Origin>,
     /// `config.json`.
     pub config: LlamaConfig,
     /// `tokenizer.json` and what belongs to it.
     pub tokenizer: Tokenizer,
 }
 
-impl<'a> ModelFolder<'a> {
-    /// Reads configuration and tokenizer; no weights yet.
-    pub fn open(dir: &'a Path) -> Result<Self> {
+impl ModelFolder {
+    /// Finds a model by its folder or its name in the hub, from where what is needed is fetched if it is not there; then
+    /// as [`ModelFolder::open`]. `watch` hears what happens meanwhile.
+    pub fn find(name: &ModelName, need: Need, watch: &mut Watch<'_>) -> Result<Self> {
+        let (dir, origin) = named::model(name, need, watch)?;
+        Ok(Self { origin, ..Self::open(&dir)? })
+    }
+
+    /// Reads configuration and tokenizer of a folder; no weights yet.
+    pub fn open(dir: &Path) -> Result<Self> {
         Self::read(dir).of_kind(ErrorKind::Model)
     }
 
-    fn read(dir: &'a Path) -> Result<Self> {
+    fn read(dir: &Path) -> Result<Self> {
         ensure!(
             dir.exists(),
             "--model: there is no {}; give a Hugging Face model folder with config.json, \
-             model.safetensors and tokenizer.json, such as `hf download ORG/NAME --local-dir FOLDER` makes",
+             model.safetensors and tokenizer.json, or the name of a model in the hub, as ORG/NAME",
             dir.display()
         );
         let config = LlamaConfig::from_dir(dir)?;
         let tokenizer = Tokenizer::from_dir(dir, &config)?;
-        Ok(Self { dir, config, tokenizer })
+        Ok(Self { dir: dir.to_path_buf(), origin: None, config, tokenizer })
     }
 
     /// The same model for sequences of `tokens`.
@@ -56,7 +67,7 @@ impl<'a> ModelFolder<'a> {
         report: &mut dyn FnMut(&str, &EncodeReport),
     ) -> Result<Model> {
         let mut load = || -> Result<Model> {
-            let weights = WeightSource::open(self.dir, &self.config)?;
+            let weights = WeightSource::open(&self.dir, &self.config)?;
             let weights = Stoppable { weights: &weights, stop };
             Ok(Model::load(ops, &self.config, &weights, format, report)?)
         };
@@ -70,7 +81,7 @@ impl<'a> ModelFolder<'a> {
     pub fn text_sha256(&self) -> Result<String> {
         let unreadable = || format!("{}: cannot be read", self.dir.display());
         let mut files = Vec::new();
-        for folder in [self.dir.to_path_buf(), self.dir.join("additional_chat_templates")] {
+        for folder in [self.dir.clone(), self.dir.join("additional_chat_templates")] {
             if !folder.exists() {
                 continue;
             }
@@ -86,7 +97,7 @@ impl<'a> ModelFolder<'a> {
         files.sort();
         let mut hash = Sha256::new();
         for path in files {
-            let name = path.strip_prefix(self.dir).unwrap_or(&path).to_string_lossy();
+            let name = path.strip_prefix(&self.dir).unwrap_or(&path).to_string_lossy();
             hash.update(format!("{name} {}\n", sha256_of_file(&path)?).as_bytes());
         }
         Ok(hash.hex())

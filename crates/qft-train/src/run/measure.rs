@@ -144,7 +144,8 @@ mod tests {
     fn a_model_is_gone_before_the_next_comes() {
         let dir = stories260k();
         let questions = repository().join("crates/qft-testing/data/questions");
-        let mut args = EvalArgs { model: vec![dir.clone()], limit: Some(2), ..EvalArgs::default() };
+        let mut args =
+            EvalArgs { model: vec![dir.clone().into()], limit: Some(2), ..EvalArgs::default() };
         args.data = vec![tinyshakespeare()];
         args.questions.questions = vec![questions.clone()];
         let options = args.resolve().unwrap();

@@ -3,6 +3,7 @@
 use super::events::{Event, Observers, Quantized};
 use super::finetune::{Run, State};
 use super::folder::ModelFolder;
+use super::named::{self, NamedFiles, Origins};
 use super::output;
 use super::recipe::Recipe;
 use super::sample::SAMPLE_TOKENS;
@@ -16,6 +17,7 @@ use crate::memory::{Budget, Fit, Request, RunShape, StepShape, gb};
 use crate::options::{FinetuneOptions, HeldOut, Resume};
 use crate::step::checkpoint::{self, Progress};
 use crate::step::flip_rate::FlipRates;
+use qft_hub::{Need, Watch};
 use qft_llama::LlamaConfig;
 use qft_llama::model::Model;
 use qft_quant::EncodeReport;
@@ -34,11 +36,20 @@ impl<'a> Run<'a> {
         output::check(&options.files, resumed.as_deref())?;
         let machine = Machine::open(options.machine)?;
         let (ops, clock) = machine.watched(options.progress.profile);
-        let folder = ModelFolder::open(&options.files.model)?;
+        // Data first: it is small, and its names may have to be given otherwise.
+        let (data, held_out) = observers.hear(|watch| named_data(options, watch))?;
+        let model = &options.files.model;
+        let folder = observers.hear(|watch| ModelFolder::find(model, Need::All, watch))?;
+        let origins = Origins {
+            model: folder.origin.clone(),
+            data: data.origins.clone(),
+            eval_data: held_out.origins.clone(),
+        };
         let seq_len = options.step.seq_len(&folder.config)?;
         let folder = folder.for_sequences(seq_len);
-        let (train, held_out) =
-            read_data(options, &folder, seq_len, stop, observers).of_kind(ErrorKind::Data)?;
+        let files = (data.paths.as_slice(), held_out.paths.as_slice());
+        let (train, held_out) = read_data(options, files, &folder, seq_len, stop, observers)
+            .of_kind(ErrorKind::Data)?;
         let per_step = options.step.sequences_per_step();
         let total = options.training.length.steps(train.sequences_per_pass(), per_step);
         ensure!(
@@ -80,6 +91,7 @@ impl<'a> Run<'a> {
             ops,
             clock,
             folder,
+            origins,
             seq_len,
             train,
             held_out,
@@ -95,7 +107,8 @@ impl<'a> Run<'a> {
     pub(super) fn start(&self, observers: &mut Observers<'_, '_>) -> Result<State> {
         let (options, ops) = (self.options, &*self.ops);
         let data = (&self.train, self.held_out.as_ref());
-        let recipe = Recipe::of(options, &self.schedule, self.seq_len, data)?;
+        let model = (self.folder.dir.as_path(), &self.origins);
+        let recipe = Recipe::of(options, &self.schedule, self.seq_len, model, data)?;
         let (mut trainer, progress) = match &self.resumed {
             None => {
                 output::check_recipe(&options.files, &recipe)?;
@@ -197,10 +210,23 @@ fn questions(
     questions::choose(held_out.documents(), count, positions).of_kind(ErrorKind::Data)
 }
 
+/// The files of training and held-out data; those that are named in the hub are fetched.
+fn named_data(
+    options: &FinetuneOptions,
+    watch: &mut Watch<'_>,
+) -> Result<(NamedFiles, NamedFiles)> {
+    let held_out = match &options.files.held_out {
+        HeldOut::Files(files) => named::data(files, watch)?,
+        HeldOut::None | HeldOut::Split(_) => NamedFiles::default(),
+    };
+    Ok((named::data(&options.files.data, watch)?, held_out))
+}
+
 /// Training and held-out data.
 fn read_data(
     options: &FinetuneOptions,
-    folder: &ModelFolder<'_>,
+    (data, held_out): (&[PathBuf], &[PathBuf]),
+    folder: &ModelFolder,
     seq_len: usize,
     stop: &AtomicBool,
     observers: &mut Observers<'_, '_>,
@@ -220,12 +246,11 @@ fn read_data(
             cache: cache.as_ref(),
             told: &told,
         };
-        let files = &options.files;
-        match &files.held_out {
-            HeldOut::None => (loader.read(&files.data)?, None),
-            HeldOut::Files(held_out) => (loader.read(&files.data)?, Some(loader.read(held_out)?)),
+        match &options.files.held_out {
+            HeldOut::None => (loader.read(data)?, None),
+            HeldOut::Files(_) => (loader.read(data)?, Some(loader.read(held_out)?)),
             HeldOut::Split(fraction) => {
-                let (train, held_out) = loader.read_split(&files.data, *fraction)?;
+                let (train, held_out) = loader.read_split(data, *fraction)?;
                 (train, Some(held_out))
             }
         }

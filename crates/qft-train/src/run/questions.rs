@@ -53,7 +53,7 @@ impl<'a> EncodedSet<'a> {
     /// Errors: a question that is too long, or has no token to ask for; the line is named.
     pub fn new(
         set: &'a QuestionSet,
-        folder: &ModelFolder<'_>,
+        folder: &ModelFolder,
         too_long: Option<TooLong>,
     ) -> Result<Self> {
         let longest = folder.config.longest_sequence();

@@ -1,5 +1,6 @@
 //! What decides the result of a run. A resumed run must have the same.
 
+use super::named::Origins;
 use crate::data::documents::Part;
 use crate::data::{Dataset, Weight};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -11,6 +12,7 @@ use crate::options::{
 use crate::step::GradientMode;
 use qft_autograd::Products;
 use qft_files::sha256_of_file;
+use qft_hub::Origin;
 use qft_optim::{MomentumCode, Schedule, ScheduleKind, WeightRounding};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -58,6 +60,9 @@ pub struct Recipe {
     sequences: u64,
     /// Not compared: by it a difference of the data is named.
     asked: Asked,
+    /// Not compared: files are, by their contents. By it a difference of what is named in the hub is explained.
+    #[serde(default, skip_serializing_if = "Origins::is_empty")]
+    origins: Origins,
 }
 
 /// Options that decide through what the data becomes, as they were given.
@@ -146,7 +151,8 @@ fn decimal(value: f32) -> f64 {
 }
 
 impl Recipe {
-    /// Of a run with `options` on data that was read, whose learning rate follows `schedule`.
+    /// Of a run with `options` on data that was read and a model in a folder, both of these origins, whose learning rate
+    /// follows `schedule`.
     ///
     /// Takes the options apart to the last field: a new one that is sorted neither into the recipe nor among those
     /// that do not decide does not compile.
@@ -156,6 +162,7 @@ impl Recipe {
         options: &FinetuneOptions,
         schedule: &Schedule,
         seq_len: usize,
+        (dir, origins): (&Path, &Origins),
         (train, held_out): (&Dataset, Option<&Dataset>),
     ) -> Result<Self> {
         let FinetuneOptions {
@@ -172,7 +179,7 @@ impl Recipe {
         } = options;
         // By their contents: `data`, `eval_data` and `model` below.
         let FileOptions {
-            model,
+            model: _,
             data: _,
             held_out: source,
             out: _,
@@ -253,7 +260,7 @@ impl Recipe {
             eval_batches: *eval_batches,
             data: DataIdentity::of(train),
             eval_data: held_out.map(DataIdentity::of),
-            model: ModelIdentity::of(model)?,
+            model: ModelIdentity::of(dir)?,
             steps: schedule.total,
             sequences: length.sequences(train.sequences_per_pass(), step.sequences_per_step()),
             asked: Asked {
@@ -267,6 +274,7 @@ impl Recipe {
                 on_bad_record: *on_bad_record,
                 too_long: *too_long,
             },
+            origins: origins.clone(),
         })
     }
 
@@ -352,6 +360,7 @@ impl Recipe {
             return Ok(Some(both(cause, &asked.0[*cause], &asked.1[*cause])));
         }
         let mut text = both(&name, &before, &now);
+        text += &moved(&then.origins.of(&name), &self.origins.of(&name));
         if name == "warmup" {
             text += &format!(
                 " (in steps; a fraction depends on the length of the run): give --warmup {}",
@@ -382,7 +391,7 @@ impl Recipe {
         let Value::Object(mut map) = serde_json::to_value(self)? else {
             return Ok(serde_json::Map::new());
         };
-        map.retain(|name, _| !matches!(name.as_str(), "steps" | "sequences" | "asked"));
+        map.retain(|name, _| !matches!(name.as_str(), "steps" | "sequences" | "asked" | "origins"));
         Ok(map)
     }
 
@@ -397,6 +406,20 @@ impl Recipe {
             step.saturating_mul(self.batch_size as u64).saturating_mul(self.accumulate as u64);
         whole.min(self.sequences)
     }
+}
+
+/// What has moved between two runs of what is named in the hub, and how to have it as it was.
+fn moved(then: &[&Origin], now: &[&Origin]) -> String {
+    let differs = |(then, now): (&&Origin, &&Origin)| {
+        let moved = then.repository == now.repository && then.commit != now.commit;
+        moved.then(|| {
+            format!(
+                " ({}@{} was at commit {} then: give {0}@{2})",
+                then.repository, then.revision, then.commit
+            )
+        })
+    };
+    then.iter().zip(now).filter_map(differs).collect()
 }
 
 /// A value as its user writes it, or for files what they hold.
@@ -478,6 +501,7 @@ mod tests {
                 on_bad_record: OnBadRecord::Error,
                 too_long: None,
             },
+            origins: Origins::default(),
         }
     }
 
@@ -538,6 +562,37 @@ mod tests {
         assert!(asked.is_same(&then));
         let told = refusal(&Recipe { eval_data: None, ..asked }, &then, 50);
         assert!(told.contains("--val-split not given, this run has 0.1"), "{told}");
+    }
+
+    #[test]
+    fn a_branch_that_moved_is_named_where_contents_differ() {
+        let at = |commit: &str, hash: &str| {
+            let model = Origin {
+                kind: qft_hub::Kind::Model,
+                repository: "org/name".into(),
+                revision: "main".into(),
+                commit: commit.repeat(40),
+            };
+            let files = BTreeMap::from([("model.safetensors".into(), hash.repeat(32))]);
+            Recipe {
+                model: ModelIdentity(files),
+                origins: Origins { model: Some(model), ..Origins::default() },
+                ..recipe()
+            }
+        };
+        let then = at("a", "ab");
+        let text = serde_json::to_string(&then).unwrap();
+        assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), then);
+        // Another commit with the same files goes on, as does a folder with them.
+        at("b", "ab").continues(&then, 50, Path::new("c")).unwrap();
+        recipe().continues(&then, 50, Path::new("c")).unwrap();
+        assert!(recipe().is_same(&then));
+        let told = refusal(&at("b", "cd"), &then, 50);
+        let commit = "a".repeat(40);
+        assert!(
+            told.contains(&format!("at commit {commit} then: give org/name@{commit}")),
+            "{told}"
+        );
     }
 
     #[test]

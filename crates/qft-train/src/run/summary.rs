@@ -1,5 +1,6 @@
 //! The numbers of a run: of a step, of an evaluation, and of the whole.
 
+use super::named::Origins;
 use crate::machine::profile::Profile;
 use crate::step::answers::Answers;
 use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
@@ -128,6 +129,9 @@ pub struct Summary {
     /// Sampled rows beside float momentum, in the steps of this process; with `--diagnostics`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnostics: Option<DiagnosticsReport>,
+    /// Where model and data came from, if they were named in the hub.
+    #[serde(default, skip_serializing_if = "Origins::is_empty")]
+    pub origins: Origins,
     /// Set if the run was stopped before its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,

@@ -4,9 +4,10 @@ use crate::data::documents::{LeftOut, Reason};
 use crate::data::{Cache, Document, Documents, Loader};
 use crate::error::{Result, ensure};
 use crate::options::ShowOptions;
-use crate::report::{ReadingBar, write};
-use crate::run::ModelFolder;
+use crate::report::{Fetching, ReadingBar, write};
+use crate::run::{ModelFolder, named};
 use clap::ColorChoice;
+use qft_hub::Need;
 use qft_llama::Tokenizer;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -16,7 +17,10 @@ const BAR: usize = 40;
 
 /// Runs the command.
 pub fn run(options: &ShowOptions) -> Result<()> {
-    let folder = ModelFolder::open(&options.model)?;
+    let mut fetching = Fetching::default();
+    let data = named::data(&options.data, &mut |notice| fetching.show(notice))?;
+    let folder =
+        ModelFolder::find(&options.model, Need::Text, &mut |notice| fetching.show(notice))?;
     let seq_len = options.step.seq_len(&folder.config)?;
     let cache = Cache::of(&options.cache)?;
     let bar = ReadingBar::default();
@@ -26,7 +30,7 @@ pub fn run(options: &ShowOptions) -> Result<()> {
         cache: cache.as_ref(),
         told: &|progress| bar.show(progress),
     };
-    let documents = loader.read(&options.data)?;
+    let documents = loader.read(&data.paths)?;
     bar.finish();
     write(statistics(&documents, seq_len))?;
     let end = documents.len().min(options.first.saturating_add(options.count));

@@ -19,15 +19,15 @@ fn miniatures() -> PathBuf {
 }
 
 /// The story model, in float.
-struct Reading<'a> {
-    folder: ModelFolder<'a>,
+struct Reading {
+    folder: ModelFolder,
     ops: qft_tensor::Cpu,
     model: Model,
     pass: PassOptions,
 }
 
-impl<'a> Reading<'a> {
-    fn open(dir: &'a Path) -> Self {
+impl Reading {
+    fn open(dir: &Path) -> Self {
         let ops = qft_tensor::Cpu::new(qft_tensor::CpuConfig::detect().unwrap()).unwrap();
         let folder = ModelFolder::open(dir).unwrap();
         let args = WeightArgs { states: Some(States::F32), ..WeightArgs::default() };
