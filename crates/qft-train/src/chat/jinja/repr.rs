@@ -3,7 +3,7 @@
 use super::fault::{Fault, Meter, Outcome};
 use super::number_text;
 use super::unicode;
-use super::value::{Value, View};
+use super::value::{Dict, Value, View};
 
 /// `str(value)`.
 ///
@@ -51,34 +51,14 @@ fn write(out: &mut String, value: &Value, meter: &Meter) -> Outcome<()> {
             let close = if items.items.len() == 1 { ",)" } else { ")" };
             list(out, "(", &items.items, close, meter)?;
         }
-        Value::Dict(dict) => {
-            out.push('{');
-            for (i, (key, value)) in dict.entries.iter().enumerate() {
-                out.push_str(if i > 0 { ", " } else { "" });
-                write(out, key, meter)?;
-                out.push_str(": ");
-                write(out, value, meter)?;
-            }
-            out.push('}');
-        }
+        Value::Dict(dict) => entries(out, dict, meter)?,
         Value::Range(range) => {
             let step = if range.step == 1 { String::new() } else { format!(", {}", range.step) };
             out.push_str(&format!("range({}, {}{step})", range.start, range.stop));
         }
         Value::View(view, dict) => {
             out.push_str(value.kind());
-            out.push_str("([");
-            for (i, (key, value)) in dict.entries.iter().enumerate() {
-                out.push_str(if i > 0 { ", " } else { "" });
-                match view {
-                    View::Keys => write(out, key, meter)?,
-                    View::Values => write(out, value, meter)?,
-                    View::Items => {
-                        list(out, "(", &[key.clone(), value.clone()], ")", meter)?;
-                    }
-                }
-            }
-            out.push_str("])");
+            shown(out, *view, dict, meter)?;
         }
         Value::Namespace(namespace) => {
             let entries = namespace.lock().map_err(|_| Fault::new("a namespace is in use"))?;
@@ -102,6 +82,33 @@ fn write(out: &mut String, value: &Value, meter: &Meter) -> Outcome<()> {
             )));
         }
     }
+    Ok(())
+}
+
+fn entries(out: &mut String, dict: &Dict, meter: &Meter) -> Outcome<()> {
+    out.push('{');
+    for (i, (key, value)) in dict.entries.iter().enumerate() {
+        out.push_str(if i > 0 { ", " } else { "" });
+        write(out, key, meter)?;
+        out.push_str(": ");
+        write(out, value, meter)?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+/// What a view shows, in brackets.
+fn shown(out: &mut String, view: View, dict: &Dict, meter: &Meter) -> Outcome<()> {
+    out.push_str("([");
+    for (i, (key, value)) in dict.entries.iter().enumerate() {
+        out.push_str(if i > 0 { ", " } else { "" });
+        match view {
+            View::Keys => write(out, key, meter)?,
+            View::Values => write(out, value, meter)?,
+            View::Items => list(out, "(", &[key.clone(), value.clone()], ")", meter)?,
+        }
+    }
+    out.push_str("])");
     Ok(())
 }
 

@@ -156,12 +156,7 @@ fn round(of: &Value, args: &Args) -> Outcome<Value> {
         return Err(Fault::new("cannot convert float to integer"));
     }
     // An integer in Python, which has no zero below zero.
-    let result = operate_division(whole + 0.0, scale);
-    Ok(Value::Float(result))
-}
-
-fn operate_division(whole: f64, scale: f64) -> f64 {
-    whole / scale
+    Ok(Value::Float((whole + 0.0) / scale))
 }
 
 /// An argument that is a number of elements.

@@ -42,35 +42,8 @@ pub(super) fn apply(run: &mut Run<'_>, name: &str, of: &Value, args: &Args) -> O
             run.meter.bytes(text.text.len())?;
             Ok(Value::text(title(&text.text)))
         }
-        "replace" => {
-            let [old, new, count] = args.of(name, ["old", "new", "count"])?;
-            let old = repr::text(needed(old, name)?, &run.meter)?;
-            let new = repr::text(needed(new, name)?, &run.meter)?;
-            let count = match count {
-                None | Some(Value::None) => -1,
-                Some(count) => integer(count, name)?,
-            };
-            let text = repr::text(of, &run.meter)?;
-            Ok(Value::text(text_methods::replaced(&text, &old, &new, count, &run.meter)?))
-        }
-        "format" => {
-            let text = as_text(run, of)?;
-            let values = match (&args.values[..], &args.named[..]) {
-                (values, []) => Value::tuple(values.to_vec())?,
-                ([], named) => {
-                    let named = named.iter();
-                    let entries =
-                        named.map(|(name, value)| (Value::text(name.clone()), value.clone()));
-                    Value::dict(entries.collect())?
-                }
-                _ => {
-                    return Err(Fault::new(
-                        "can't handle positional and keyword arguments at the same time",
-                    ));
-                }
-            };
-            percent::format(&text, &values, &run.meter)
-        }
+        "replace" => replace(run, of, args),
+        "format" => format(run, of, args),
         "indent" => indent(run, of, args),
         "truncate" => truncate(run, of, args),
         "urlencode" => {
@@ -88,6 +61,36 @@ pub(super) fn apply(run: &mut Run<'_>, name: &str, of: &Value, args: &Args) -> O
             words(&text.text)
         }
     }
+}
+
+fn replace(run: &mut Run<'_>, of: &Value, args: &Args) -> Outcome<Value> {
+    let [old, new, count] = args.of("replace", ["old", "new", "count"])?;
+    let old = repr::text(needed(old, "replace")?, &run.meter)?;
+    let new = repr::text(needed(new, "replace")?, &run.meter)?;
+    let count = match count {
+        None | Some(Value::None) => -1,
+        Some(count) => integer(count, "replace")?,
+    };
+    let text = repr::text(of, &run.meter)?;
+    Ok(Value::text(text_methods::replaced(&text, &old, &new, count, &run.meter)?))
+}
+
+fn format(run: &mut Run<'_>, of: &Value, args: &Args) -> Outcome<Value> {
+    let text = as_text(run, of)?;
+    let values = match (&args.values[..], &args.named[..]) {
+        (values, []) => Value::tuple(values.to_vec())?,
+        ([], named) => {
+            let named = named.iter();
+            let entries = named.map(|(name, value)| (Value::text(name.clone()), value.clone()));
+            Value::dict(entries.collect())?
+        }
+        _ => {
+            return Err(Fault::new(
+                "can't handle positional and keyword arguments at the same time",
+            ));
+        }
+    };
+    percent::format(&text, &values, &run.meter)
 }
 
 /// Each word with a capital and small letters.
