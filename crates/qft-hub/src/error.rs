@@ -157,17 +157,17 @@ pub enum Error {
     )]
     Hash {
         /// The server.
-        endpoint: String,
+        endpoint: Box<str>,
         /// `org/name`.
-        repository: String,
+        repository: Box<str>,
         /// The file.
-        file: String,
+        file: Box<str>,
         /// Which hash.
         algorithm: &'static str,
         /// What was announced.
-        expected: String,
+        expected: Box<str>,
         /// What came.
-        got: String,
+        got: Box<str>,
     },
     /// A file does not have the length that the server announced.
     #[error(

@@ -221,7 +221,14 @@ impl Fetcher<'_, '_> {
         let (got, algorithm) = (target.hash.of_file(&target.incomplete)?, target.hash.algorithm());
         let expected = target.hash.name().to_owned();
         if got != expected {
-            return Err(Error::Hash { endpoint, repository, file, algorithm, expected, got });
+            return Err(Error::Hash {
+                endpoint: endpoint.into(),
+                repository: repository.into(),
+                file: file.into(),
+                algorithm,
+                expected: expected.into(),
+                got: got.into(),
+            });
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Four steps with everything that a run can do on its way.
 fn options(out: &Path, resume: bool) -> FinetuneOptions {
     let mut args = FinetuneArgs::default();
-    args.files.model = Some(material::stories260k());
+    args.files.model = Some(material::stories260k().into());
     args.files.data = vec![common::excerpt().to_path_buf()];
     args.files.out = Some(out.to_path_buf());
     args.files.val_split = Some(0.1);
@@ -134,7 +134,7 @@ fn answering(dir: &Path, out: &str, answers: usize) -> FinetuneOptions {
     let line = |i| format!("{{\"prompt\": \"{i} cats sat on\", \"completion\": \" a mat.\"}}\n");
     std::fs::write(&data, (0..60).map(line).collect::<String>()).unwrap();
     let mut args = FinetuneArgs::default();
-    args.files.model = Some(material::stories260k());
+    args.files.model = Some(material::stories260k().into());
     args.files.data = vec![data];
     args.files.out = Some(dir.join(out));
     args.files.val_split = Some(0.2);
@@ -336,7 +336,7 @@ fn errors_say_what_they_are_about() {
         finetune(&options, &AtomicBool::new(false), &mut []).unwrap_err().kind()
     };
     let nowhere = || temp.path().join("nowhere");
-    assert_eq!(kind(&|o| o.files.model = nowhere()), ErrorKind::Model);
+    assert_eq!(kind(&|o| o.files.model = nowhere().into()), ErrorKind::Model);
     assert_eq!(kind(&|o| o.files.data = vec![nowhere()]), ErrorKind::Data);
     assert_eq!(kind(&|o| o.training.optimizer.lr = 1.0), ErrorKind::Options);
     assert_eq!(kind(&|o| o.files.out = material::stories260k()), ErrorKind::Output);

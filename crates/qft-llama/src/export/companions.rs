@@ -106,7 +106,10 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-fn read_object(path: &Path) -> Result<Option<(Vec<u8>, Map<String, Value>)>, Error> {
+/// The bytes of a JSON file and the object that they are.
+type Object = (Vec<u8>, Map<String, Value>);
+
+fn read_object(path: &Path) -> Result<Option<Object>, Error> {
     let Some(bytes) = read(path)? else { return Ok(None) };
     let map = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
         path: path.to_path_buf(),

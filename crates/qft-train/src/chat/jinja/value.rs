@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex};
 /// Lists, tuples and dictionaries within each other.
 const MAX_DEPTH: u32 = 200;
 
+/// What a namespace holds, by name.
+pub(super) type Attributes = Vec<(Arc<str>, Value)>;
+
 /// A value, as Python has it.
 #[derive(Debug, Clone)]
 pub(in super::super) enum Value {
@@ -39,7 +42,7 @@ pub(in super::super) enum Value {
     /// What can be gone through once.
     Iterator(Arc<Once>),
     /// `namespace(...)`.
-    Namespace(Arc<Mutex<Vec<(Arc<str>, Value)>>>),
+    Namespace(Arc<Mutex<Attributes>>),
     /// A function that every template knows.
     Function(Function),
     /// A method of a value.
