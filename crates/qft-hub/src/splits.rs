@@ -86,16 +86,23 @@ pub(crate) fn choose<'a>(
             some(splits.keys().copied())
         ));
     }
-    if inside.is_none() {
-        let parts: BTreeSet<_> = found.iter().map(|path| part(path, asked)).collect();
-        if parts.len() > 1 {
-            let named = |part: &&str| if part.is_empty() { "the root" } else { *part }.to_owned();
-            let named: Vec<_> = parts.iter().map(named).collect();
-            return Err(format!(
-                "the split `{asked}` is in several parts: {}; give one, as ORG/NAME/PART or ORG/NAME/FILE",
-                some(named.iter().map(String::as_str))
-            ));
-        }
+    check_one(&found, asked, inside.is_none())?;
+    let is_found = |(path, whole): &(&'a str, &'a str)| found.contains(path).then_some(*whole);
+    let mut chosen: Vec<_> = within.iter().filter_map(is_found).collect();
+    chosen.sort_unstable();
+    Ok(chosen)
+}
+
+/// That the files of a split are of one kind; where it is `anywhere`, also that they are of one part.
+fn check_one(found: &[&str], asked: &str, anywhere: bool) -> Result<(), String> {
+    let parts: BTreeSet<_> = found.iter().map(|path| part(path, asked)).collect();
+    if anywhere && parts.len() > 1 {
+        let named = |part: &&str| if part.is_empty() { "the root" } else { *part }.to_owned();
+        let named: Vec<_> = parts.iter().map(named).collect();
+        return Err(format!(
+            "the split `{asked}` is in several parts: {}; give one, as ORG/NAME/PART or ORG/NAME/FILE",
+            some(named.iter().map(String::as_str))
+        ));
     }
     let kinds: BTreeSet<_> = found.iter().map(|path| kind(path)).collect();
     if kinds.len() > 1 {
@@ -104,10 +111,7 @@ pub(crate) fn choose<'a>(
             some(found.iter().copied())
         ));
     }
-    let is_found = |(path, whole): &(&'a str, &'a str)| found.contains(path).then_some(*whole);
-    let mut chosen: Vec<_> = within.iter().filter_map(is_found).collect();
-    chosen.sort_unstable();
-    Ok(chosen)
+    Ok(())
 }
 
 /// The splits that the files say to have, the first kind of sign that any file has deciding: `data/NAME-00000-of-00001`, names of

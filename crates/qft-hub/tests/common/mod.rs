@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Weights that take some blocks of reading.
-pub(crate) const WEIGHTS: [u8; 300_000] = weights();
+pub(crate) static WEIGHTS: [u8; 300_000] = weights();
 
 /// A model's repository, by name.
 pub(crate) const MODEL: [(&str, &[u8]); 7] = [

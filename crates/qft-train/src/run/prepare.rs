@@ -51,12 +51,7 @@ impl<'a> Run<'a> {
         let (train, held_out) = read_data(options, files, &folder, seq_len, stop, observers)
             .of_kind(ErrorKind::Data)?;
         let per_step = options.step.sequences_per_step();
-        let total = options.training.length.steps(train.sequences_per_pass(), per_step);
-        ensure!(
-            total <= u32::MAX.into(),
-            "--epochs: {total} steps are beyond the limit of {}; give fewer passes, or larger steps",
-            u32::MAX
-        );
+        let total = steps(options, &train)?;
         let schedule = options.training.optimizer.schedule(total)?;
         let prompt = match &options.progress.sample_prompt {
             Some(prompt) => at_start(&folder.tokenizer, prompt)?,
@@ -173,6 +168,20 @@ impl<'a> Run<'a> {
         }
         rates.check(self.options.state.rounding).of_kind(ErrorKind::Options)
     }
+}
+
+/// Steps of the whole run.
+///
+/// Errors: more than can be counted.
+fn steps(options: &FinetuneOptions, train: &Dataset) -> Result<u64> {
+    let per_step = options.step.sequences_per_step();
+    let total = options.training.length.steps(train.sequences_per_pass(), per_step);
+    ensure!(
+        total <= u32::MAX.into(),
+        "--epochs: {total} steps are beyond the limit of {}; give fewer passes, or larger steps",
+        u32::MAX
+    );
+    Ok(total)
 }
 
 /// How the run fits into the memory of the machine.
