@@ -102,7 +102,7 @@ fn a_wrong_hash_is_refused_and_nothing_stays() {
         bench.serve_model();
         bench.server.fault(part, Fault::WrongBytes, ALWAYS);
         let error = bench.model("org/name").unwrap_err();
-        assert!(matches!(&error, Error::Hash { file: told, .. } if told == file), "{error}");
+        assert!(matches!(&error, Error::Hash { file: told, .. } if **told == *file), "{error}");
         assert!(error.to_string().contains("it was removed"), "{error}");
         assert_eq!(bench.incomplete(), 0);
         assert!(!bench.has(file), "{file} has no name");
