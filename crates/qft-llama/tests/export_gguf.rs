@@ -55,7 +55,8 @@ impl Case {
             source.as_ref().unwrap().read_rows(&spec.name, rows, out)
         };
         let Self { dir, config, tokenizer } = self;
-        let export = GgufExport { out, source: dir, config, tokenizer, weights, replace };
+        let export =
+            GgufExport { name: None, out, source: dir, config, tokenizer, weights, replace };
         export_gguf(disk, &export, &Arc::default(), &mut fill)
     }
 

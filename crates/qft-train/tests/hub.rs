@@ -180,7 +180,9 @@ fn every_command_takes_names() {
         "--json",
     ];
     let printed: Value = serde_json::from_str(&bench.succeed(&eval, &[])).unwrap();
-    assert_eq!(printed["origins"]["model"]["commit"], "a".repeat(40));
+    let commits: Vec<_> =
+        printed["origins"].as_array().unwrap().iter().map(|o| &o["commit"]).collect();
+    assert_eq!(commits, [&Value::from("d".repeat(40)), &Value::from("a".repeat(40))]);
     assert!(printed["nll"].as_f64().unwrap() > 0.0);
     let by_name = bench
         .succeed(&["generate", "--model=org/story", "--prompt=Once", "--max-new-tokens=4"], &[]);
@@ -191,7 +193,19 @@ fn every_command_takes_names() {
     let plan = bench.succeed(&["plan", "--model=org/story", "--seq-len=32", "--batch-size=1"], &[]);
     assert!(plan.contains("260032 parameters"), "{plan}");
 
-    // A plan needs the configuration alone.
+    let out = bench.path("exported");
+    let out_arg = format!("--out={}", out.display());
+    bench.succeed(&["export", "--model=org/story", "--to=hf", &out_arg], &[]);
+    let card = std::fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(card.contains("base_model: org/story"), "{card}");
+
+    // What shows data needs no weights, and a plan the configuration alone.
+    let home = bench.path("third");
+    let third = [("HF_HOME", home.to_str().unwrap())];
+    let show =
+        ["data", "show", "--model=org/story", "--data=org/plays:test", "--seq-len=32", "--count=0"];
+    assert!(bench.succeed(&show, &third).contains("of the tokens are learned"));
+    assert!(!files(&home).iter().any(|path| path.ends_with("model.safetensors")));
     let home = bench.path("other");
     let other = [("HF_HOME", home.to_str().unwrap())];
     bench.server.take_log();

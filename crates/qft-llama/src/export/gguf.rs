@@ -86,6 +86,8 @@ impl GgufWeights {
 /// What becomes a GGUF file.
 #[derive(Debug, Clone, Copy)]
 pub struct GgufExport<'a> {
+    /// What the model is called, if not as its folder.
+    pub name: Option<&'a str>,
     /// The folder to write: the file, `Modelfile` for Ollama, and licences.
     pub out: &'a Path,
     /// The folder that the model came from.
@@ -117,14 +119,15 @@ pub fn export_gguf(
     ledger: &Arc<Ledger>,
     fill: &mut FillRows<'_>,
 ) -> Result<(), Error> {
-    let GgufExport { out, source, config, tokenizer, weights, replace } = *export;
+    let GgufExport { name, out, source, config, tokenizer, weights, replace } = *export;
     refuse_same(out, source)?;
     let architecture = Architecture::of(config, source)?;
     let mut metadata = Metadata::default();
     let text = |value: &str| GgufValue::Text(value.into());
     metadata.add("general.architecture", text(architecture.name));
     metadata.add("general.type", text("model"));
-    if let Some(name) = source.file_name().and_then(|name| name.to_str()) {
+    let folder = || source.file_name()?.to_str();
+    if let Some(name) = name.or_else(folder) {
         metadata.add("general.name", text(name));
     }
     metadata.add("general.file_type", GgufValue::U32(weights.file_type()));

@@ -9,8 +9,9 @@ use crate::report::{Fetching, ReadingBar, Scores, write};
 use crate::run::measure::{Measured, Watch, measure};
 use crate::run::{NamedFiles, named};
 use qft_files::{AtomicFile, Disk};
-use qft_hub::{ModelName, Need, Notice};
+use qft_hub::{ModelName, Need, Notice, Origin};
 use serde_json::json;
+use std::path::PathBuf;
 
 /// Runs the command. One model is in memory at a time.
 pub fn run(options: &EvalOptions) -> Result<()> {
@@ -20,16 +21,8 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     let mut profiles = Vec::new();
     let mut log = String::new();
     let (ops, mut clock) = machine.watched(options.profile);
-    let mut fetching = Fetching::default();
-    let mut watch_hub = |notice: &Notice<'_>| fetching.show(notice);
-    let NamedFiles { paths, mut origins } = named::data(&options.data, &mut watch_hub)?;
-    let options = &EvalOptions { data: paths, ..options.clone() };
-    let mut dirs = Vec::new();
-    for name in &options.models {
-        let (dir, origin) = named::model(name, Need::All, &mut watch_hub)?;
-        dirs.push(dir);
-        origins.extend(origin);
-    }
+    let Found { data, dirs, origins } = find(options)?;
+    let options = &EvalOptions { data, ..options.clone() };
     for (name, dir) in options.models.iter().zip(&dirs) {
         let bar = ReadingBar::default();
         let mut ready = || {
@@ -71,6 +64,29 @@ pub fn run(options: &EvalOptions) -> Result<()> {
     }
     write(&scores)?;
     profiles.iter().try_for_each(|profile| write(format_args!("\n{profile}")))
+}
+
+/// What was named or given as paths.
+struct Found {
+    data: Vec<PathBuf>,
+    /// Of the models, in their order.
+    dirs: Vec<PathBuf>,
+    /// Of what was named.
+    origins: Vec<Origin>,
+}
+
+/// Finds data and models; those that are named in the hub are fetched.
+fn find(options: &EvalOptions) -> Result<Found> {
+    let mut fetching = Fetching::default();
+    let mut watch = |notice: &Notice<'_>| fetching.show(notice);
+    let NamedFiles { paths, mut origins } = named::data(&options.data, &mut watch)?;
+    let mut dirs = Vec::new();
+    for name in &options.models {
+        let (dir, origin) = named::model(name, Need::All, &mut watch)?;
+        dirs.push(dir);
+        origins.extend(origin);
+    }
+    Ok(Found { data: paths, dirs, origins })
 }
 
 /// Adds a line for every question that a model was asked.

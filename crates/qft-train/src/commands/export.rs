@@ -47,7 +47,9 @@ pub fn run(options: &ExportOptions) -> Result<()> {
             export_folder_on(&disk, &export, &ledger, fill)
         }
         ExportFormat::Gguf(weights) => {
+            let hub = folder.origin.as_ref().map(|origin| origin.repository.as_str());
             let export = GgufExport {
+                name: hub.and_then(|id| id.rsplit('/').next()),
                 out,
                 source,
                 config: &folder.config,
