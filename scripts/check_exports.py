@@ -10,7 +10,7 @@
 
 llama-cpp-python is compiled, which takes ten minutes on two cores. What is not installed is left out, with a line that says so.
 
-For each folder MODEL, and with --families for the tiny models of the repository: the mean negative log-likelihood of a
+For each folder MODEL, and with --families for the tiny models of the repository (each of which may also be a MODEL): the mean negative log-likelihood of a
 text (--text, its first --tokens tokens) and the greedy continuation of a prompt, of the folder itself in f32 by transformers and by
 `qft eval`, then of each export by each reader. A loss that is farther from that of the folder than the format can explain is an
 error, and so are other tokens of the tokenizer. Greedy tokens may differ where rounding decides a near tie; how many agree is
@@ -36,7 +36,7 @@ WITHIN = {"f32": 2e-4, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2, "w8a8": 5e-2}
 SAMPLES = [
     "Hello world, it's 2024!  Two  spaces,\ttabs\n\nand 1234567 numbers; I'LL see.",
     "def f(x):\n    return x**2  # squared\n\n\n    if x != 3:\n        pass",
-    "na\u00efve caf\u00e9 \u2014 \u4f60\u597d\u4e16\u754c \u041f\u0440\u0438\u0432\u0435\u0442 \ud83d\ude80\ud83d\ude00 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
+    "na\u00efve caf\u00e9 \u2014 \u4f60\u597d\u4e16\u754c \u041f\u0440\u0438\u0432\u0435\u0442 \U0001f680\U0001f600 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
     " leading and trailing ",
     "a",
     "",
@@ -61,6 +61,7 @@ def measure_folder(folder, ids, prompt):
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     kind = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5 else "torch_dtype"
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", local_files_only=True, **{kind: torch.float32}
@@ -91,6 +92,15 @@ def measure_gguf(path, ids, prompt):
     import llama_cpp
     import numpy
 
+    # Weights as they are in the file: repacked for AMX, Q8_0 of any origin crashes in some virtual machines.
+    defaults = llama_cpp.llama_cpp.llama_model_default_params
+
+    def as_they_are():
+        params = defaults()
+        params.use_extra_bufts = False
+        return params
+
+    llama_cpp.llama_cpp.llama_model_default_params = as_they_are
     model = llama_cpp.Llama(
         str(path), n_ctx=max(len(ids), len(prompt) + NEW), n_batch=512, n_threads=1, logits_all=True, verbose=False,
         type_k=0, type_v=0, flash_attn=False,
@@ -108,6 +118,7 @@ def measure_gguf(path, ids, prompt):
         greedy.append(token)
         model.eval([token])
     tokens = [model.tokenize(text.encode(), add_bos=True, special=True) for text in SAMPLES]
+    llama_cpp.llama_cpp.llama_model_default_params = defaults
     return {"loss": loss, "greedy": greedy, "tokens": tokens}
 
 
@@ -150,7 +161,7 @@ class Check:
             text = pathlib.Path(self.args.text).read_text()[: 8 * self.args.tokens]
             ids = tokenizer(text)["input_ids"][: self.args.tokens]
             prompt = tokenizer(PROMPT)["input_ids"]
-            self.samples = [tokenizer(text)["input_ids"] for text in SAMPLES]
+            self.samples = self.encoded(folder)
         else:
             self.samples = None
         base = measure_folder(folder, ids, prompt)
@@ -159,6 +170,15 @@ class Check:
             self.folders(folder, pathlib.Path(root), ids, prompt, base)
             if self.llama or self.gguf:
                 self.ggufs(folder, pathlib.Path(root), ids, prompt, base)
+
+    def encoded(self, folder):
+        """Tokens of the samples, as tokenizer.json alone says: so qft trains. transformers changes some tokenizers."""
+        import tokenizers
+
+        tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return [tokenizer.encode(text).ids for text in SAMPLES]
 
     def folders(self, folder, root, ids, prompt, base):
         for dtype in ("f32", "bf16"):
@@ -200,28 +220,29 @@ class Check:
                         self.fail(f"tokens of {text!r}: {ours} by the tokenizer, {theirs} by llama.cpp")
             shutil.rmtree(out)
 
-    def families(self):
-        """The tiny models, with a tokenizer that has an entry for each of their 64 tokens."""
+    def family(self, family):
+        """A tiny model, with a tokenizer that has an entry for each of its 64 tokens."""
         from safetensors.torch import load_file
 
-        for family in sorted(FAMILIES.iterdir()):
-            if not (family / "golden.safetensors").exists() or family.name == "gemma3":
-                continue
-            golden = load_file(family / "golden.safetensors")
-            ids, prompt = golden["ids"].tolist(), golden["prompt_ids"].tolist()
-            with tempfile.TemporaryDirectory() as root:
-                folder = pathlib.Path(root) / family.name
-                shutil.copytree(family, folder, ignore=shutil.ignore_patterns("golden*"))
-                tiny_tokenizer(folder)
-                config = json.loads((folder / "config.json").read_text())
-                if family.name == "smollm3":
-                    # llama.cpp leaves positions out of every fourth layer, whatever the model says.
-                    config["no_rope_layers"] = [1, 1]
-                    (folder / "config.json").write_text(json.dumps(config))
-                if (config.get("sliding_window") or 64) < len(ids):
-                    ids = ids[:16]
-                    prompt = prompt[:1]
-                self.model(folder, ids, prompt[: max(1, 64 - NEW)])
+        golden = load_file(family / "golden.safetensors")
+        ids, prompt = golden["ids"].tolist(), golden["prompt_ids"].tolist()
+        with tempfile.TemporaryDirectory() as root:
+            folder = pathlib.Path(root) / family.name
+            shutil.copytree(family, folder, ignore=shutil.ignore_patterns("golden*"))
+            tiny_tokenizer(folder)
+            config = json.loads((folder / "config.json").read_text())
+            if family.name == "smollm3":
+                # llama.cpp leaves positions out of every fourth layer, whatever the model says.
+                config["no_rope_layers"] = [1, 1]
+            if family.name in ("llama-yarn", "olmo3"):
+                # llama.cpp has the usual bounds alone.
+                for rope in (config.get("rope_parameters"), config.get("rope_scaling")):
+                    if rope:
+                        rope |= {"beta_fast": 32.0, "beta_slow": 1.0}
+            (folder / "config.json").write_text(json.dumps(config))
+            # Past its window, or where dynamic NTK begins, llama.cpp computes otherwise.
+            longest = min(config["max_position_embeddings"], config.get("sliding_window") or 64)
+            self.model(folder, ids[:longest], prompt[: max(1, longest - NEW)])
 
 
 def tiny_tokenizer(folder):
@@ -267,10 +288,14 @@ def main():
         return job()
     args.qft = args.qft.resolve()
     check = Check(args)
-    for model in args.models:
-        check.model(model.resolve())
-    if args.families:
-        check.families()
+    tiny = sorted(path.parent for path in FAMILIES.glob("*/golden.safetensors")) if args.families else []
+    for model in [path.resolve() for path in args.models] + tiny:
+        if model.name == "gemma3":
+            continue
+        if (model / "golden.safetensors").exists() and model.parent == FAMILIES:
+            check.family(model)
+        else:
+            check.model(model)
     sys.exit(f"{check.wrong} are wrong" if check.wrong else 0)
 
 

@@ -8,8 +8,8 @@ use half::{bf16, f16};
 use qft_files::Disk;
 use qft_llama::export::GgufWeights;
 use qft_llama::{
-    Error, Family, GgufExport, LayerRope, LlamaConfig, TensorSpec, Tokenizer, WeightSource,
-    Weights, export_gguf,
+    Error, Family, GgufExport, LayerRope, LlamaConfig, RopeScaling, TensorSpec, Tokenizer,
+    WeightSource, Weights, export_gguf,
 };
 use qft_testing::gguf::{self, Contents, Value};
 use qft_testing::material;
@@ -37,6 +37,10 @@ impl Case {
                 let none = layer % 4 == 0;
                 kind.rope = if none { LayerRope::None } else { LayerRope::Scaled };
             }
+        }
+        if let RopeScaling::Yarn { beta_fast, beta_slow, .. } = &mut config.rope.scaling {
+            // The only bounds that llama.cpp has.
+            (*beta_fast, *beta_slow) = (32.0, 1.0);
         }
         let large = LlamaConfig { vocab_size: config.vocab_size.max(512), ..config.clone() };
         let tokenizer = Tokenizer::from_dir(&material::stories260k(), &large).unwrap();
@@ -262,7 +266,7 @@ fn what_only_some_models_have() {
                 assert!(number("rope.scaling.factor").unwrap() > 1.0);
             }
             "llama-yarn" => {
-                let qft_llama::RopeScaling::Yarn { factor, attention_factor, beta_fast, .. } =
+                let RopeScaling::Yarn { factor, attention_factor, beta_fast, .. } =
                     case.config.rope.scaling
                 else {
                     panic!("{:?}", case.config.rope)
@@ -299,7 +303,7 @@ fn what_only_some_models_have() {
 fn llama3_rope_is_a_tensor() {
     let dir = material::stories260k();
     let mut case = Case::of(&dir).unwrap();
-    case.config.rope.scaling = qft_llama::RopeScaling::Llama3 {
+    case.config.rope.scaling = RopeScaling::Llama3 {
         factor: 8.0,
         low_freq_factor: 1.0,
         high_freq_factor: 4.0,
@@ -439,7 +443,7 @@ fn what_llama_cpp_does_not_compute_is_refused() {
     refused("qwen2", |c| c.head_dim *= 2, "dimensions together");
     refused("smollm3", |c| c.mlp_bias = true, "mlp_bias");
     let llama3 = |c: &mut LlamaConfig| {
-        c.rope.scaling = qft_llama::RopeScaling::Llama3 {
+        c.rope.scaling = RopeScaling::Llama3 {
             factor: 8.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
@@ -450,10 +454,18 @@ fn what_llama_cpp_does_not_compute_is_refused() {
     refused(
         "llama-yarn",
         |c| match &mut c.rope.scaling {
-            qft_llama::RopeScaling::Yarn { truncate, .. } => *truncate = false,
+            RopeScaling::Yarn { truncate, .. } => *truncate = false,
             other => panic!("{other:?}"),
         },
         "truncate",
+    );
+    refused(
+        "olmo3",
+        |c| match &mut c.rope.scaling {
+            RopeScaling::Yarn { beta_slow, .. } => *beta_slow = 0.25,
+            other => panic!("{other:?}"),
+        },
+        "beta_slow 0.25",
     );
     // A tokenizer without a token for each byte.
     let Some(dir) = shared("models/tinystories-656k") else { return };

@@ -9,6 +9,9 @@ use std::path::Path;
 /// The layers between two without positions in llama.cpp's smollm3.
 const NO_ROPE_STEP: usize = 4;
 
+/// The bounds of YaRN's ramp: these architectures read no others from a file.
+const BETAS: (f64, f64) = (32.0, 1.0);
+
 /// How llama.cpp computes a family: the facts of `src/models/NAME.cpp`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Architecture {
@@ -126,6 +129,11 @@ impl Architecture {
             }
             RopeScaling::Yarn { truncate: false, .. } => {
                 Some("its rope has a ramp between whole indices (truncate false)".into())
+            }
+            RopeScaling::Yarn { beta_fast, beta_slow, .. } if (*beta_fast, *beta_slow) != BETAS => {
+                Some(format!(
+                    "its rope has a ramp from beta_fast {beta_fast} to beta_slow {beta_slow}, not from 32 to 1"
+                ))
             }
             _ => None,
         }
