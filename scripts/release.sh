@@ -3,10 +3,12 @@
 #
 #   scripts/release.sh [gnu|musl] [x86_64|aarch64]      default: gnu, the architecture of this machine
 #
-# gnu:  for glibc 2.17 and newer (any distribution since 2014), with CUDA. Needs cargo-zigbuild, whose linker knows old glibcs:
-#       pip install cargo-zigbuild ziglang
+# gnu:  for glibc 2.17 and newer (any distribution since 2014), with CUDA.
 # musl: one static file for any Linux, without CUDA, since a static program cannot load a driver. Needs
-#       rustup target add x86_64-unknown-linux-musl; for another architecture cargo-zigbuild too.
+#       rustup target add x86_64-unknown-linux-musl
+#
+# Both need cargo-zigbuild, which compiles C for other machines (TLS has some) and links for old glibcs:
+#       pip install cargo-zigbuild ziglang
 #
 # The archive and its SHA-256 are written to target/archives. Where the program can run here, it is tried first.
 set -eu
@@ -22,11 +24,7 @@ export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$PWD=qft --remap-path-prefi
 
 case $kind in
 gnu) cargo zigbuild --locked -p qft-train --profile dist --target "$target.$oldest" ;;
-musl)
-	build=build
-	[ "$machine" = "$here" ] || build=zigbuild
-	cargo $build --locked -p qft-train --profile dist --target "$target" --no-default-features
-	;;
+musl) cargo zigbuild --locked -p qft-train --profile dist --target "$target" --no-default-features ;;
 *)
 	echo "release: $kind is neither gnu nor musl" >&2
 	exit 2
