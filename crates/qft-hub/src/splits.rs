@@ -76,8 +76,9 @@ pub(crate) fn choose<'a>(
     };
     let found = match splits.get(asked) {
         Some(found) => found.clone(),
-        // By numbered names, the splits are known: `train_sft` is none of `train`.
-        None if exact => Vec::new(),
+        // By numbered names, the splits are known: `train_sft` is none of `train`. And of the usual ones, the first kind of
+        // sign decides whether they are there.
+        None if exact || known.is_some() => Vec::new(),
         None => of_words(&relative, asked),
     };
     if found.is_empty() {
@@ -118,16 +119,14 @@ fn check_one(found: &[&str], asked: &str, anywhere: bool) -> Result<(), String> 
 /// folders, names of files. Without a sign all of them are the training data. Also, whether the signs are numbered names,
 /// beside which there are no other splits.
 fn splits<'a>(paths: &[&'a str]) -> (BTreeMap<&'a str, Vec<&'a str>>, bool) {
-    for folder in ["data/", ""] {
-        let mut sharded: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for path in paths {
-            if let Some(name) = path.strip_prefix(folder).and_then(shard_of) {
-                sharded.entry(name).or_default().push(path);
-            }
+    let mut sharded: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for path in paths {
+        if let Some(name) = path.strip_prefix("data/").and_then(shard_of) {
+            sharded.entry(name).or_default().push(path);
         }
-        if !sharded.is_empty() {
-            return (sharded, true);
-        }
+    }
+    if !sharded.is_empty() {
+        return (sharded, true);
     }
     let signs: [fn(&str, &str) -> bool; 2] = [in_folder, in_name];
     for sign in signs {
