@@ -1,7 +1,7 @@
 //! Documents in a file.
 //!
-//! The file is [`MAGIC`], the tokens (`u32`), the starts (`u64`), what is known of all as JSON, and [`Footer`]; numbers are
-//! little-endian.
+//! The file is [`MAGIC`], the tokens (`u32`), the starts (`u64`), what is known of all as JSON, and a footer of
+//! [`FOOTER_BYTES`]; numbers are little-endian.
 
 use super::tokens::Tokens;
 use super::{About, Documents};
