@@ -300,7 +300,7 @@ fn damaged_records_are_errors_with_a_place_or_left_out_and_counted() {
     let count = std::env::var("QFT_RECORDS").ok().and_then(|count| count.parse().ok());
     let dir = tempfile::tempdir().unwrap();
     let mut faults = Vec::new();
-    for seed in 0..count.unwrap_or(20_000) {
+    for seed in 0..count.unwrap_or(4_000) {
         let damaged = Chance::new(seed).damaged();
         let file = dir.path().join(damaged.name);
         if let Err(fault) = check(&file, &damaged) {
