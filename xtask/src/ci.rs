@@ -5,6 +5,7 @@ use crate::repository::repository;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// Which checks to run.
 #[derive(Debug, clap::Args)]
@@ -70,6 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             continue;
         }
         println!("== {}: {}", check.name, check.about);
+        let begun = Instant::now();
         let outcome = (check.run)(args).with_context(|| {
             format!("{}; to run it alone: cargo xtask ci {}", check.name, check.name)
         })?;
@@ -77,6 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             println!("left out: {why}");
             left_out.push(check.name);
         }
+        println!("== {}: {:.0} s", check.name, begun.elapsed().as_secs_f64());
     }
     match left_out.is_empty() {
         true => println!("ci: all checks passed"),
@@ -151,11 +154,12 @@ fn readme(_: &Args) -> Result<Outcome> {
     let temporary = tempfile::tempdir()?;
     let out = temporary.path().join("run");
     let out = out.to_str().context("the path of the temporary folder is not UTF-8")?;
-    let qft = ["run", "--release", "-p", "qft-train", "--"];
+    // Together with this program, whose features it then has, so that their libraries are not built twice.
+    cargo(&["build", "--release", "-p", "xtask", "-p", "qft-train"], &[])?;
     let job = ["finetune", "--config", "examples/shakespeare.toml", "--steps", "10", "--out", out];
-    cargo(&[&qft[..], &job].concat(), &[])?;
+    succeed(program("qft")?.args(job))?;
     let eval = ["eval", "--model", out, "--data", "examples/tinyshakespeare.txt", "--limit", "4"];
-    cargo(&[&qft[..], &eval].concat(), &[])
+    succeed(program("qft")?.args(eval))
 }
 
 /// Into a new folder: what has run is not run again.
@@ -175,8 +179,13 @@ fn cargo(args: &[&str], variables: &[(&str, &str)]) -> Result<Outcome> {
 
 /// This program, which was built already.
 fn this_program() -> Result<Command> {
-    let program = std::env::current_exe().context("this program does not find itself")?;
-    let mut command = Command::new(program);
+    program("xtask")
+}
+
+/// A program that was built beside this one.
+fn program(name: &str) -> Result<Command> {
+    let this = std::env::current_exe().context("this program does not find itself")?;
+    let mut command = Command::new(this.with_file_name(name));
     command.current_dir(repository());
     Ok(command)
 }
