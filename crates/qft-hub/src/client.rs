@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::name::Repository;
 use crate::settings::{Settings, Token};
+use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::time::Duration;
 use ureq::http::{HeaderMap, StatusCode, Uri, header};
@@ -28,6 +29,12 @@ pub(crate) struct Asked<'a> {
     pub(crate) revision: &'a str,
     /// A file, or the description of the repository.
     pub(crate) what: &'a str,
+}
+
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.what, self.repository)
+    }
 }
 
 /// An answer, its body not read yet.
@@ -200,12 +207,12 @@ impl Client {
 
     /// An answer that cannot be used.
     pub(crate) fn wrong(&self, asked: &Asked<'_>, problem: String) -> Error {
-        Error::Answer { endpoint: self.endpoint(), what: what(asked), problem }
+        Error::Answer { endpoint: self.endpoint(), what: asked.to_string(), problem }
     }
 
     /// What became of a request that failed for a moment, again and again.
     pub(crate) fn given_up(&self, asked: &Asked<'_>, why: String, status: Option<u16>) -> Error {
-        let (endpoint, what) = (self.endpoint(), what(asked));
+        let (endpoint, what) = (self.endpoint(), asked.to_string());
         match status {
             Some(status) => Error::Failing { endpoint, what, status, message: why },
             None => Error::Unreachable { endpoint, what, why },
@@ -217,6 +224,10 @@ impl Client {
         match error {
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => {
                 Failure::Final(self.given_up(asked, reason(error), None))
+            }
+            error if is_distrust(error) => {
+                let why = format!("{} (SSL_CERT_FILE names others to trust)", reason(error));
+                Failure::Final(self.given_up(asked, why, None))
             }
             error => passing(error),
         }
@@ -248,7 +259,9 @@ impl Client {
             // Whoever is not known is not told whether a repository exists.
             ("RepoNotFound", _) | ("", 404) => self.no_repository(asked),
             ("", 401) if !known => self.no_repository(asked),
-            (_, 401 | 403) => Error::Unauthorized { endpoint, what: what(asked), status, message },
+            (_, 401 | 403) => {
+                Error::Unauthorized { endpoint, what: asked.to_string(), status, message }
+            }
             _ => self.wrong(asked, format!("status {status}{message}")),
         })
     }
@@ -294,8 +307,13 @@ fn reason(error: &ureq::Error) -> String {
     }
 }
 
-fn what(asked: &Asked<'_>) -> String {
-    format!("{} of {}", asked.what, asked.repository)
+/// Whether the server cannot show that it is the one that is meant, which no other try changes.
+fn is_distrust(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+        ureq::Error::Io(error) => error.kind() == ErrorKind::InvalidData,
+        _ => false,
+    }
 }
 
 /// What a server asks to wait: `Retry-After`, or the `t=` of `RateLimit`.

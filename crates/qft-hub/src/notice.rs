@@ -49,7 +49,7 @@ pub enum Notice<'a> {
     },
     /// A request failed and is made again.
     Again {
-        /// The file, or what else was asked for.
+        /// The file, or what else was asked for, and of which repository.
         what: &'a str,
         /// What failed.
         why: &'a str,

@@ -36,7 +36,7 @@ impl Patience {
         let Some(pause) = self.next(wait) else {
             return Err(client.given_up(asked, why, status));
         };
-        watch(&Notice::Again { what: asked.what, why: &why, pause });
+        watch(&Notice::Again { what: &asked.to_string(), why: &why, pause });
         std::thread::sleep(pause);
         Ok(())
     }
