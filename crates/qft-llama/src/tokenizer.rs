@@ -30,6 +30,18 @@ pub struct Tokenizer {
     templates: ChatTemplates,
 }
 
+/// A token that is looked for before a text is split.
+#[derive(Debug)]
+pub(crate) struct Added {
+    pub(crate) id: u32,
+    pub(crate) text: String,
+    pub(crate) special: bool,
+    /// Whether it swallows blanks before it.
+    pub(crate) left: bool,
+    /// Whether it swallows blanks after it.
+    pub(crate) right: bool,
+}
+
 /// The tokens that the tokenizer puts around a text.
 #[derive(Debug, Default)]
 struct Around {
@@ -159,10 +171,17 @@ impl Tokenizer {
         &self.path
     }
 
-    /// The ids of tokens that are looked for before a text is split, and whether they are special.
-    pub(crate) fn added(&self) -> Vec<(u32, bool)> {
-        let tokens = self.inner.get_added_tokens_decoder();
-        tokens.into_iter().map(|(id, token)| (id, token.special)).collect()
+    /// The tokens that are looked for before a text is split.
+    pub(crate) fn added(&self) -> Vec<Added> {
+        let tokens = self.inner.get_added_tokens_decoder().into_iter();
+        let added = tokens.map(|(id, token)| Added {
+            id,
+            text: token.content,
+            special: token.special,
+            left: token.lstrip,
+            right: token.rstrip,
+        });
+        added.collect()
     }
 
     /// The token that begins a sequence, for chat templates.

@@ -5,6 +5,7 @@
 
 mod architecture;
 mod modelfile;
+mod name;
 mod rope;
 mod rows;
 mod splitting;
@@ -127,8 +128,8 @@ pub fn export_gguf(
     metadata.add("general.architecture", text(architecture.name));
     metadata.add("general.type", text("model"));
     let folder = || source.file_name()?.to_str();
-    if let Some(name) = name.or_else(folder) {
-        metadata.add("general.name", text(name));
+    if let Some(name) = name.or_else(folder).and_then(|name| name::name(name, tokenizer)) {
+        metadata.add("general.name", text(&name));
     }
     metadata.add("general.file_type", GgufValue::U32(weights.file_type()));
     metadata.add("general.quantization_version", GgufValue::U32(QUANTIZATION_VERSION));

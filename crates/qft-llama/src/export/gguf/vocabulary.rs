@@ -110,7 +110,8 @@ struct Tokens {
 
 impl Tokens {
     fn of(tokenizer: &Tokenizer) -> Result<Self, Error> {
-        let added: HashMap<u32, bool> = tokenizer.added().into_iter().collect();
+        let added = tokenizer.added().into_iter().map(|token| (token.id, token.special));
+        let added: HashMap<u32, bool> = added.collect();
         let (mut texts, mut kinds) = (Vec::new(), Vec::new());
         let mut seen = HashSet::new();
         for id in 0..tokenizer.vocab_size() as u32 {
