@@ -21,7 +21,7 @@ pub fn run(options: &EvalOptions, quiet: bool) -> Result<()> {
     let mut profiles = Vec::new();
     let mut log = String::new();
     let (ops, mut clock) = machine.watched(options.profile);
-    let Found { data, dirs, origins } = find(options)?;
+    let Found { data, dirs, origins } = find(options, quiet)?;
     let options = &EvalOptions { data, ..options.clone() };
     for (name, dir) in options.models.iter().zip(&dirs) {
         let bar = ReadingBar::new(quiet);
@@ -76,7 +76,7 @@ struct Found {
 }
 
 /// Finds data and models; those that are named in the hub are fetched.
-fn find(options: &EvalOptions) -> Result<Found> {
+fn find(options: &EvalOptions, quiet: bool) -> Result<Found> {
     let mut fetching = Fetching::new(quiet);
     let mut watch = |notice: &Notice<'_>| fetching.show(notice);
     let NamedFiles { paths, mut origins } = named::data(&options.data, &mut watch)?;
