@@ -37,6 +37,7 @@ pub enum Command {
     #[command(after_help = help::EVAL)]
     Eval(Box<EvalArgs>),
     /// Write a model as other programs serve it: Hugging Face folder, GGUF, compressed-tensors
+    #[command(after_help = help::EXPORT)]
     Export(ExportArgs),
     /// Continue a text, or answer as the assistant of a conversation
     #[command(after_help = help::GENERATE)]

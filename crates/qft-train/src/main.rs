@@ -26,11 +26,13 @@ fn run(args: Args) -> Result<ExitCode> {
     let quiet = args.terminal.verbosity() == Verbosity::Quiet;
     match args.command {
         Command::Finetune(args) => return commands::finetune::run(&args.resolve()?, quiet),
-        Command::Eval(args) => commands::eval::run(&args.resolve()?)?,
-        Command::Export(args) => commands::export::run(&args.resolve()?)?,
-        Command::Generate(args) => commands::generate::run(&args.resolve()?)?,
-        Command::Data(DataCommand::Show(args)) => commands::data::show::run(&args.resolve()?)?,
-        Command::Plan(args) => commands::plan::run(&args.resolve()?)?,
+        Command::Eval(args) => commands::eval::run(&args.resolve()?, quiet)?,
+        Command::Export(args) => commands::export::run(&args.resolve()?, quiet)?,
+        Command::Generate(args) => commands::generate::run(&args.resolve()?, quiet)?,
+        Command::Data(DataCommand::Show(args)) => {
+            commands::data::show::run(&args.resolve()?, quiet)?
+        }
+        Command::Plan(args) => commands::plan::run(&args.resolve()?, quiet)?,
         Command::Completions(args) => commands::shell::completions(&args)?,
         Command::Man(args) => commands::shell::man(&args)?,
     }

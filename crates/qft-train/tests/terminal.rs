@@ -17,14 +17,17 @@ fn help_has_examples_and_exit_codes() {
     for text in ["Exit codes:", "128+N", "--verbose", "--quiet", "--log-file", "completions"] {
         assert!(help.contains(text), "{text} in {help}");
     }
-    for name in ["finetune", "eval", "generate", "plan", "completions", "man"] {
-        let help = succeed(&[name, "--help"]);
+    let commands =
+        ["finetune", "eval", "export", "generate", "plan", "data show", "completions", "man"];
+    for name in commands {
+        let words: Vec<_> = name.split(' ').chain(["--help"]).collect();
+        let help = succeed(&words);
         assert!(help.contains("Examples:") && help.contains(&format!("qft {name}")), "{help}");
         assert!(help.contains("--log-file"), "options of every command: {help}");
     }
     // What the examples show is understood, though the files are not there.
-    for line in succeed(&["eval", "--help"]).lines().filter(|line| line.trim().starts_with("qft "))
-    {
+    let shown = [succeed(&["eval", "--help"]), succeed(&["export", "--help"])].concat();
+    for line in shown.lines().filter(|line| line.trim().starts_with("qft ")) {
         let words: Vec<_> = line.split_whitespace().skip(1).collect();
         assert_eq!(qft(&words).status.code(), Some(1), "{line}");
     }
@@ -70,6 +73,7 @@ fn the_manual_has_a_page_for_every_command() {
         ("qft-finetune.1", "weight\\-decay"),
         ("qft-eval.1", "limit\\-questions"),
         ("qft-plan.1", "log\\-file"),
+        ("qft-data-show.1", "too\\-long"),
     ] {
         let page = std::fs::read_to_string(folder.join(name)).unwrap();
         assert!(page.contains(text), "{name}: {text}");
@@ -92,6 +96,7 @@ fn exit_codes_tell_wrong_options_from_failures() {
         (vec!["plan", &model, "--batch-sise=1"], 2),
         (vec!["generate", &model, "--prompt=a", "--temperature=-1"], 2),
         (vec!["finetune", "--steps=0"], 2),
+        (vec!["data", "show", &model, "--data=x", "--from=0"], 2),
         (vec!["plan", &model, "--quiet", "--verbose"], 2),
         (vec![], 2),
     ] {

@@ -2,6 +2,7 @@
 
 pub mod show;
 
+use super::help;
 use crate::options::ShowArgs;
 use clap::Subcommand;
 
@@ -9,5 +10,6 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
     /// Show documents as the model will see them, what of them is learned, how long they are, and what was left out
+    #[command(after_help = help::DATA_SHOW)]
     Show(ShowArgs),
 }

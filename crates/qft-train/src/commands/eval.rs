@@ -13,18 +13,18 @@ use qft_hub::{ModelName, Need, Notice, Origin};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Runs the command. One model is in memory at a time.
-pub fn run(options: &EvalOptions) -> Result<()> {
+/// Runs the command; if `quiet`, without progress. One model is in memory at a time.
+pub fn run(options: &EvalOptions, quiet: bool) -> Result<()> {
     let machine = Machine::open(options.machine)?;
     let sets = QuestionSet::read_all(&options.questions.paths, options.questions.limit)?;
     let mut scores = Scores::new(options);
     let mut profiles = Vec::new();
     let mut log = String::new();
     let (ops, mut clock) = machine.watched(options.profile);
-    let Found { data, dirs, origins } = find(options)?;
+    let Found { data, dirs, origins } = find(options, quiet)?;
     let options = &EvalOptions { data, ..options.clone() };
     for (name, dir) in options.models.iter().zip(&dirs) {
-        let bar = ReadingBar::default();
+        let bar = ReadingBar::new(quiet);
         let mut ready = || {
             bar.finish();
             if let Some(clock) = &mut clock {
@@ -76,8 +76,8 @@ struct Found {
 }
 
 /// Finds data and models; those that are named in the hub are fetched.
-fn find(options: &EvalOptions) -> Result<Found> {
-    let mut fetching = Fetching::default();
+fn find(options: &EvalOptions, quiet: bool) -> Result<Found> {
+    let mut fetching = Fetching::new(quiet);
     let mut watch = |notice: &Notice<'_>| fetching.show(notice);
     let NamedFiles { paths, mut origins } = named::data(&options.data, &mut watch)?;
     let mut dirs = Vec::new();

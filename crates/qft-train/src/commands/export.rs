@@ -14,12 +14,12 @@ use qft_llama::export::{
 use qft_llama::{WeightSource, Weights};
 use std::sync::Arc;
 
-/// Runs the command.
+/// Runs the command; if `quiet`, without progress.
 ///
 /// Errors: anything wrong with the model or the output folder; nothing is left half-written.
-pub fn run(options: &ExportOptions) -> Result<()> {
+pub fn run(options: &ExportOptions, quiet: bool) -> Result<()> {
     let ExportOptions { model, out, format, overwrite } = options;
-    let mut fetching = Fetching::default();
+    let mut fetching = Fetching::new(quiet);
     let folder = ModelFolder::find(model, Need::All, &mut |notice| fetching.show(notice))?;
     let source = folder.dir.as_path();
     let weights = WeightSource::open(source, &folder.config)?;

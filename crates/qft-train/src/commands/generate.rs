@@ -15,10 +15,10 @@ use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
-/// Runs the command.
-pub fn run(options: &GenerateOptions) -> Result<()> {
+/// Runs the command; if `quiet`, without progress.
+pub fn run(options: &GenerateOptions, quiet: bool) -> Result<()> {
     let ops = Machine::open(options.machine)?.ops;
-    let mut fetching = Fetching::default();
+    let mut fetching = Fetching::new(quiet);
     let folder = ModelFolder::find(&options.model, Need::All, &mut |notice| fetching.show(notice))?;
     let prompt = if options.chat {
         let reading =

@@ -34,6 +34,22 @@ Examples:
   A quick look at one set:
     qft eval --model tuned --questions hellaswag.jsonl --limit-questions 100";
 
+/// Below the options of `export`.
+pub(super) const EXPORT: &str = "\
+Examples:
+  For llama.cpp, LM Studio and Ollama:
+    qft export --model tuned --to gguf --dtype q8_0 --out tuned-gguf
+  In INT8 for vLLM:
+    qft export --model tuned --to compressed-tensors --out tuned-w8a8";
+
+/// Below the options of `data show`.
+pub(super) const DATA_SHOW: &str = "\
+Examples:
+  The first documents, with what is learned marked:
+    qft data show --model llama --data chat.jsonl
+  Lengths and what was left out, and nothing else:
+    qft data show --model llama --data chat.jsonl --count 0";
+
 /// Below the options of `generate`.
 pub(super) const GENERATE: &str = "\
 Examples:

@@ -11,9 +11,9 @@ use qft_llama::LlamaConfig;
 use qft_llama::pass::Recompute;
 use qft_tensor::Owner;
 
-/// Runs the command.
-pub fn run(options: &PlanOptions) -> Result<()> {
-    let mut fetching = Fetching::default();
+/// Runs the command; if `quiet`, without progress.
+pub fn run(options: &PlanOptions, quiet: bool) -> Result<()> {
+    let mut fetching = Fetching::new(quiet);
     let (dir, origin) =
         named::model(&options.model, Need::Config, &mut |notice| fetching.show(notice))?;
     let config = if origin.is_some() || dir.exists() {

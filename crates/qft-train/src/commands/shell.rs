@@ -3,7 +3,7 @@
 use super::Args;
 use crate::error::{Context, ErrorKind, OfKind, Result};
 use crate::report::write;
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use qft_files::{AtomicFile, Disk};
@@ -39,12 +39,19 @@ pub fn man(args: &ManArgs) -> Result<()> {
     let Some(folder) = &args.out else {
         return write(page(&Man::new(program))?.trim_end());
     };
-    let commands = program.get_subcommands().filter(|command| command.get_name() != "help");
-    let all: Vec<_> = [&program].into_iter().chain(commands).cloned().map(Man::new).collect();
+    let mut all = Vec::new();
+    collect(&program, &mut all);
     for man in &all {
         write_page(&folder.join(man.get_filename()), &page(man)?).of_kind(ErrorKind::Output)?;
     }
     write(format_args!("wrote {} pages into {}", all.len(), folder.display()))
+}
+
+/// The page of a command, and those of the commands below it.
+fn collect(command: &Command, pages: &mut Vec<Man>) {
+    pages.push(Man::new(command.clone()));
+    let below = command.get_subcommands().filter(|command| command.get_name() != "help");
+    below.for_each(|command| collect(command, pages));
 }
 
 /// A page in the language of `man`.

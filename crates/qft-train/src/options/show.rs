@@ -4,7 +4,7 @@ use super::cache::{CacheArgs, CacheOptions};
 use super::data::{ReadingArgs, ReadingOptions};
 use super::step::{AccumulateArgs, BatchArgs, StepOptions};
 use super::value::whole;
-use crate::error::{Result, ensure};
+use crate::error::{ErrorKind, OfKind, Result, ensure};
 use clap::ColorChoice;
 use clap::ValueHint;
 use qft_hub::ModelName;
@@ -74,6 +74,10 @@ impl ShowArgs {
     ///
     /// Errors: a value out of its range, options that exclude each other.
     pub fn resolve(self) -> Result<ShowOptions> {
+        self.check().of_kind(ErrorKind::Options)
+    }
+
+    fn check(self) -> Result<ShowOptions> {
         ensure!(self.from != Some(0), "--from is 0; documents are counted from 1");
         let batch = BatchArgs { seq_len: self.seq_len, batch_size: None };
         Ok(ShowOptions {

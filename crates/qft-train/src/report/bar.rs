@@ -34,7 +34,7 @@ struct Shown {
 impl Bar {
     /// Of a run that has yet to begin.
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, fetching: Fetching::new(quiet), reading: ReadingBar::default(), shown: None }
+        Self { quiet, fetching: Fetching::new(quiet), reading: ReadingBar::new(quiet), shown: None }
     }
 }
 

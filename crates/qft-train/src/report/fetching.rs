@@ -9,7 +9,7 @@ use std::time::Instant;
 
 /// Shows on standard error what happens to models and data that are named in the hub. What a user must know is logged as a
 /// warning.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fetching {
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -19,7 +19,7 @@ pub struct Fetching {
 impl Fetching {
     /// If `quiet`, without progress.
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, ..Self::default() }
+        Self { quiet, bar: None, last_line: None }
     }
 
     /// Shows what has happened.

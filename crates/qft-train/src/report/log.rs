@@ -79,7 +79,7 @@ fn filter(verbosity: Verbosity, variable: bool, command: &str) -> EnvFilter {
 }
 
 /// Whether colours may go to `stream`: it is a terminal, and NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM allow it.
-fn colours(stream: &impl anstream::stream::RawStream) -> bool {
+pub fn colours(stream: &impl anstream::stream::RawStream) -> bool {
     anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
 }
 

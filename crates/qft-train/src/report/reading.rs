@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Shows how much of the data has been read, where that takes time.
-#[derive(Debug, Default)]
-pub struct ReadingBar(RefCell<Option<Shown>>);
+#[derive(Debug)]
+pub struct ReadingBar {
+    quiet: bool,
+    shown: RefCell<Option<Shown>>,
+}
 
 #[derive(Debug)]
 struct Shown {
@@ -24,17 +27,22 @@ struct Shown {
 }
 
 impl ReadingBar {
+    /// Of data that is yet to be read; if `quiet`, it shows nothing.
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, shown: RefCell::default() }
+    }
+
     /// Shows how far it is.
     ///
     /// Errors: none; the type is that of who may end the reading.
     pub fn show(&self, progress: Progress) -> Result<()> {
-        let mut shown = self.0.borrow_mut();
+        let mut shown = self.shown.borrow_mut();
         let shown = shown.get_or_insert_with(|| Shown {
             began: Instant::now(),
             last_line: None,
             bar: None,
         });
-        if shown.began.elapsed() >= QUIET {
+        if !self.quiet && shown.began.elapsed() >= QUIET {
             shown.show(progress);
         }
         Ok(())
@@ -42,7 +50,7 @@ impl ReadingBar {
 
     /// Takes the bar away.
     pub fn finish(&self) {
-        if let Some(Shown { bar: Some(bar), .. }) = self.0.take() {
+        if let Some(Shown { bar: Some(bar), .. }) = self.shown.take() {
             bar.finish_and_clear();
         }
     }
@@ -99,7 +107,7 @@ mod tests {
             status(progress, Duration::from_secs(10)),
             "reading the data: 250 MB of 1.00 GB, 25.0 MB/s, ETA 30s"
         );
-        let bar = ReadingBar::default();
+        let bar = ReadingBar::new(false);
         bar.show(progress).unwrap();
         bar.finish();
     }

@@ -4,26 +4,26 @@ use crate::data::documents::{LeftOut, Reason};
 use crate::data::{Cache, Document, Documents, Loader};
 use crate::error::{Result, ensure};
 use crate::options::ShowOptions;
+use crate::report::log::colours;
 use crate::report::{Fetching, ReadingBar, write};
 use crate::run::{ModelFolder, named};
 use clap::ColorChoice;
 use qft_hub::Need;
 use qft_llama::Tokenizer;
 use std::fmt::Write;
-use std::io::IsTerminal;
 
 /// Columns of the longest bar of the histogram.
 const BAR: usize = 40;
 
-/// Runs the command.
-pub fn run(options: &ShowOptions) -> Result<()> {
-    let mut fetching = Fetching::default();
+/// Runs the command; if `quiet`, without progress.
+pub fn run(options: &ShowOptions, quiet: bool) -> Result<()> {
+    let mut fetching = Fetching::new(quiet);
     let data = named::data(&options.data, &mut |notice| fetching.show(notice))?;
     let folder =
         ModelFolder::find(&options.model, Need::Text, &mut |notice| fetching.show(notice))?;
     let seq_len = options.step.seq_len(&folder.config)?;
     let cache = Cache::of(&options.cache)?;
-    let bar = ReadingBar::default();
+    let bar = ReadingBar::new(quiet);
     let loader = Loader {
         reader: folder.reader(&options.reading, seq_len),
         model_sha256: &folder.text_sha256()?,
@@ -70,10 +70,9 @@ impl Marks {
     const SIGNS: Self = Self { before: "⟦", after: "⟧" };
 
     fn choose(color: ColorChoice) -> Self {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         match color {
             ColorChoice::Always => Self::GREEN,
-            ColorChoice::Auto if std::io::stdout().is_terminal() && !no_color => Self::GREEN,
+            ColorChoice::Auto if colours(&std::io::stdout()) => Self::GREEN,
             ColorChoice::Auto | ColorChoice::Never => Self::SIGNS,
         }
     }
