@@ -9,7 +9,7 @@ mod residual;
 use crate::geometry::Layer;
 use crate::params::{BlockParams, Map};
 use crate::stream::Stream;
-use attention::{KeyValueCache, SavedAttention};
+use attention::{KeyValueCache, Reading, SavedAttention};
 pub(crate) use linear::Flush;
 use linear::PendingMatrix;
 use mlp::SavedMlp;
@@ -80,16 +80,16 @@ impl Block {
         Ok(SavedBlock { x: input, attention, mid, mlp })
     }
 
-    /// The output for new tokens `x` f32 `[n, C]` that follow the `past` tokens in the cache; enters their keys and values.
+    /// The output for the new tokens of some texts, `x` f32 `[n, C]` one text behind the other; enters their keys and values
+    /// into the texts' caches.
     pub(crate) fn decode(
         &self,
         layer: Layer<'_>,
-        cache: &mut KeyValueCache,
-        past: usize,
+        texts: &mut [(Reading, &mut KeyValueCache)],
         mut x: Buffer<f32>,
     ) -> Result<Buffer<f32>, Error> {
         let entered = residual::enter(layer, &self.attention_norm, &self.attention.q, &x)?;
-        let inner = self.attention.decode(layer, &entered.input, cache, past)?;
+        let inner = self.attention.decode(layer, &entered.input, texts)?;
         self.add_attention(layer, inner.activations(), &mut x)?;
         drop((entered, inner));
         self.feed_forward(layer, &mut x)?;

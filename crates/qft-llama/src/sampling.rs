@@ -8,6 +8,7 @@ use qft_tensor::{Philox, Purpose, RngKey};
 pub struct TokenSampler {
     temperature: f32,
     top_p: f32,
+    seed: u64,
     philox: Philox,
     drawn: u64,
     /// Candidates of the nucleus, kept between calls for their memory.
@@ -30,7 +31,14 @@ impl TokenSampler {
             return refuse("top-p", "a number above 0 and at most 1", top_p);
         }
         let philox = Philox::new(RngKey::new(seed, 0, 0, Purpose::NextToken));
-        Ok(Self { temperature, top_p, philox, drawn: 0, candidates: Vec::new() })
+        Ok(Self { temperature, top_p, seed, philox, drawn: 0, candidates: Vec::new() })
+    }
+
+    /// A sampler of its own for text number `text` of many; the first one's is this one from its beginning.
+    #[must_use]
+    pub fn of_text(&self, text: u32) -> Self {
+        let philox = Philox::new(RngKey::new(self.seed, text, 0, Purpose::NextToken));
+        Self { philox, drawn: 0, ..self.clone() }
     }
 
     /// The next token. `logits` f32 `[V]` are overwritten; of equal ones the first counts as more likely.
@@ -130,6 +138,20 @@ mod tests {
         let first = draws(1.0, 0.9, 1, &logits, 100);
         assert_eq!(first, draws(1.0, 0.9, 1, &logits, 100));
         assert_ne!(first, draws(1.0, 0.9, 2, &logits, 100));
+    }
+
+    #[test]
+    fn each_text_has_its_own_numbers() {
+        let logits: Vec<f32> = (0..50).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mut used = TokenSampler::new(1.0, 0.9, 1).unwrap();
+        used.sample(&mut logits.clone()).unwrap();
+        let drawn = |text| -> Vec<u32> {
+            let mut own = used.of_text(text);
+            (0..100).map(|_| own.sample(&mut logits.clone()).unwrap()).collect()
+        };
+        assert_eq!(drawn(0), draws(1.0, 0.9, 1, &logits, 100));
+        assert_ne!(drawn(1), drawn(0));
+        assert_eq!(drawn(1), drawn(1));
     }
 
     /// Frequencies of 20 000 draws, within five standard deviations of the expected share.

@@ -1,5 +1,6 @@
 //! What a user types: the command line, and a module for each command.
 
+pub mod chat;
 pub mod data;
 pub mod eval;
 pub mod export;
@@ -11,7 +12,9 @@ pub mod shell;
 #[cfg(test)]
 mod tests;
 
-use crate::options::{EvalArgs, ExportArgs, FinetuneArgs, GenerateArgs, PlanArgs, TerminalArgs};
+use crate::options::{
+    ChatArgs, EvalArgs, ExportArgs, FinetuneArgs, GenerateArgs, PlanArgs, TerminalArgs,
+};
 use clap::{Parser, Subcommand};
 use shell::{CompletionsArgs, ManArgs};
 
@@ -39,9 +42,12 @@ pub enum Command {
     /// Write a model as other programs serve it: Hugging Face folder, GGUF, compressed-tensors
     #[command(after_help = help::EXPORT)]
     Export(ExportArgs),
-    /// Continue a text, or answer as the assistant of a conversation
+    /// Continue texts, or answer as the assistant of conversations
     #[command(after_help = help::GENERATE)]
     Generate(GenerateArgs),
+    /// Talk with a model
+    #[command(after_help = help::CHAT)]
+    Chat(ChatArgs),
     /// Show how much memory a fine-tune takes, without loading anything
     #[command(after_help = help::PLAN)]
     Plan(PlanArgs),

@@ -29,6 +29,7 @@ fn run(args: Args) -> Result<ExitCode> {
         Command::Eval(args) => commands::eval::run(&args.resolve()?, quiet)?,
         Command::Export(args) => commands::export::run(&args.resolve()?, quiet)?,
         Command::Generate(args) => commands::generate::run(&args.resolve()?, quiet)?,
+        Command::Chat(args) => commands::chat::run(&args.resolve()?, quiet)?,
         Command::Data(DataCommand::Show(args)) => {
             commands::data::show::run(&args.resolve()?, quiet)?
         }

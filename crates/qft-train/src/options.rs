@@ -2,6 +2,7 @@
 //! Whatever is wrong with them is reported here, before anything is loaded.
 
 pub mod cache;
+pub mod chat;
 pub mod data;
 pub mod eval;
 pub mod export;
@@ -11,6 +12,7 @@ pub mod generate;
 pub mod machine;
 pub mod plan;
 pub mod progress;
+pub mod sampling;
 mod settings;
 mod setup;
 pub mod show;
@@ -21,6 +23,7 @@ pub mod training;
 mod value;
 
 pub use cache::{CacheArgs, CacheOptions};
+pub use chat::{ChatArgs, ChatOptions};
 pub use data::{
     BuiltIn, DataFormat, FieldName, LayoutOptions, OnBadRecord, ReadingArgs, ReadingOptions,
     TemplateChoice, TooLong, TrainOn,
@@ -29,10 +32,11 @@ pub use eval::{EvalArgs, EvalOptions, QuestionOptions};
 pub use export::{ExportArgs, ExportDtype, ExportFormat, ExportKind, ExportOptions};
 pub use files::{FileOptions, HeldOut};
 pub use finetune::{FinetuneArgs, FinetuneOptions};
-pub use generate::{GenerateArgs, GenerateOptions};
+pub use generate::{GenerateArgs, GenerateOptions, Prompts};
 pub use machine::{DeviceChoice, MachineOptions, Size};
 pub use plan::{PlanArgs, PlanOptions};
 pub use progress::{ProgressOptions, Resume};
+pub use sampling::{SamplingArgs, SamplingOptions};
 pub use show::{ShowArgs, ShowOptions};
 pub use states::{RecomputeChoice, StateOptions, States};
 pub use step::StepOptions;

@@ -7,10 +7,12 @@ pub mod log;
 pub mod metrics;
 mod reading;
 pub mod scores;
+mod writing;
 
-pub use bar::Bar;
+pub use bar::{Bar, note};
 pub use console::{Console, arithmetic, print, write};
 pub use fetching::Fetching;
 pub use metrics::MetricsLog;
 pub use reading::ReadingBar;
 pub use scores::Scores;
+pub use writing::WritingBar;

@@ -160,7 +160,7 @@ fn eval_and_generate_agree_with_torch() {
         assert!((nll / want - 1.0).abs() < bound, "{states}: {nll} {want}");
     }
     let prompt = format!("--prompt={}", golden["prompt"].as_str().unwrap());
-    let printed = succeed(&["generate", &model, &prompt, "--max-new-tokens=60"]);
+    let printed = succeed(&["generate", &model, &prompt, "--max-new-tokens=60", "--states=f32"]);
     let want = golden["greedy_text"].as_str().unwrap();
     assert_eq!(printed.trim_end(), want.trim_end());
 }

@@ -17,8 +17,17 @@ fn help_has_examples_and_exit_codes() {
     for text in ["Exit codes:", "128+N", "--verbose", "--quiet", "--log-file", "completions"] {
         assert!(help.contains(text), "{text} in {help}");
     }
-    let commands =
-        ["finetune", "eval", "export", "generate", "plan", "data show", "completions", "man"];
+    let commands = [
+        "finetune",
+        "eval",
+        "export",
+        "generate",
+        "chat",
+        "plan",
+        "data show",
+        "completions",
+        "man",
+    ];
     for name in commands {
         let words: Vec<_> = name.split(' ').chain(["--help"]).collect();
         let help = succeed(&words);

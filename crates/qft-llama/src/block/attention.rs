@@ -46,6 +46,15 @@ pub(crate) struct KeyValueCache {
     pub(crate) v: Buffer<f32>,
 }
 
+/// New tokens of a text.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    /// Tokens of it that are in the cache.
+    pub(crate) past: usize,
+    /// New ones.
+    pub(crate) new: usize,
+}
+
 /// The output of attention is read twice: in float by its own backward pass, and by the output projection.
 #[derive(Debug)]
 pub(super) enum AttentionOutput {
@@ -100,22 +109,39 @@ impl AttentionParams<Matrix, Vector> {
         Ok(SavedAttention { projected, lse, output: self.output(layer, out)? })
     }
 
-    /// All but the last product, for new tokens that follow the `past` tokens in the cache.
+    /// All but the last product, for the new tokens of some texts, one text behind the other in `input`; each text has its
+    /// own cache.
     pub(super) fn decode(
         &self,
         layer: Layer<'_>,
         input: &Activations,
-        cache: &mut KeyValueCache,
-        past: usize,
+        texts: &mut [(Reading, &mut KeyValueCache)],
     ) -> Result<AttentionOutput, Error> {
         let (ops, heads) = (layer.ctx.ops, layer.geometry.heads);
         let Projected { q, k, v, .. } = self.project(layer, input)?;
-        let width = heads.key_value * heads.size;
-        cache.k.copy_from(ops, past * width, &k, 0..k.len())?;
-        cache.v.copy_from(ops, past * width, &v, 0..v.len())?;
         let mut out = Buffer::alloc(ops, SAVED, "attention output", q.len())?;
-        let (k, v) = (&cache.k, &cache.v);
-        ops.attention_decode(AttentionDecode { q: &q, k, v, past, heads, out: &mut out })?;
+        let (width, channels) = (heads.key_value * heads.size, heads.query * heads.size);
+        let alone = texts.len() == 1;
+        let mut first = 0;
+        for (Reading { past, new }, cache) in texts {
+            let rows = first..first + *new;
+            let keys = rows.start * width..rows.end * width;
+            cache.k.copy_from(ops, *past * width, &k, keys.clone())?;
+            cache.v.copy_from(ops, *past * width, &v, keys)?;
+            let (k, v, past) = (&cache.k, &cache.v, *past);
+            if alone {
+                ops.attention_decode(AttentionDecode { q: &q, k, v, past, heads, out: &mut out })?;
+            } else {
+                let part = rows.start * channels..rows.end * channels;
+                let own = |name| Buffer::alloc(ops, Owner::Workspace, name, part.len());
+                let (mut own_q, mut own_out) = (own("q of a text")?, own("output of a text")?);
+                own_q.copy_from(ops, 0, &q, part.clone())?;
+                let (q, out_part) = (&own_q, &mut own_out);
+                ops.attention_decode(AttentionDecode { q, k, v, past, heads, out: out_part })?;
+                out.copy_from(ops, part.start, &own_out, 0..own_out.len())?;
+            }
+            first = rows.end;
+        }
         self.output(layer, out)
     }
 

@@ -1,7 +1,7 @@
 //! Golden figures, and the same figures of a model here.
 
 use qft_autograd::{GradientSink, Matrix, Products, Vector};
-use qft_llama::generate::Session;
+use qft_llama::generate::Decoder;
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::{PassOptions, Recompute};
 use qft_llama::stream::StreamFormat;
@@ -82,14 +82,15 @@ pub(crate) fn batch(ids: &[u32]) -> Batch {
 
 /// `prompt` and the likeliest tokens after it, `len` in all.
 pub(crate) fn greedy(cpu: &Cpu, model: &Model, prompt: &[u32], len: usize) -> Vec<u32> {
-    let mut session = Session::new(cpu, model, FLOAT, len).unwrap();
+    let decoder = Decoder::new(cpu, model, FLOAT);
+    let mut sequence = decoder.sequence(len).unwrap();
     let mut ids = prompt.to_vec();
-    let mut logits = session.read(prompt).unwrap();
+    let mut logits = decoder.read(&mut [(&mut sequence, prompt)]).unwrap();
     while ids.len() < len {
         let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
         ids.push(best as u32);
         if ids.len() < len {
-            logits = session.read(&ids[ids.len() - 1..]).unwrap();
+            logits = decoder.read(&mut [(&mut sequence, &ids[ids.len() - 1..])]).unwrap();
         }
     }
     ids

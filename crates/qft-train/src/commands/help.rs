@@ -56,7 +56,19 @@ Examples:
   Continue a text:
     qft generate --model tuned --prompt \"Dear reader,\" --temperature 0.8 --top-p 0.95
   Answer as the assistant:
-    qft generate --model tuned --chat --prompt \"Name three rivers.\"";
+    qft generate --model tuned --chat --prompt \"Name three rivers.\"
+  Answer all questions of a file, sixteen at a time:
+    qft generate --model tuned --chat --prompts questions.txt --batch-size 16 --out answers.jsonl";
+
+/// Below the options of `chat`.
+pub(super) const CHAT: &str = "\
+Examples:
+  Talk with a model, and go on another day:
+    qft chat --model tuned --history talks.jsonl
+  With instructions:
+    qft chat --model tuned --system \"You answer in one sentence.\"
+  In a script, a line for each turn:
+    printf 'Hello\\nWho are you?\\n' | qft chat --model tuned --temperature 0";
 
 /// Below the options of `plan`.
 pub(super) const PLAN: &str = "\

@@ -36,6 +36,17 @@ impl StopSignal {
     }
 }
 
+/// From now on Ctrl-C sets `flag` instead of ending the process; elsewhere than on Unix it still ends it.
+///
+/// Errors: the system refuses a handler.
+pub fn interrupts(flag: &Arc<AtomicBool>) -> io::Result<()> {
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(flag))?;
+    #[cfg(not(unix))]
+    let _ = flag;
+    Ok(())
+}
+
 /// The exit code for the signal `number`.
 fn code(number: usize) -> u8 {
     u8::try_from(128 + number).unwrap_or(u8::MAX)

@@ -5,7 +5,7 @@ use crate::step::{GradientMode, Setup, checkpoint};
 use qft_llama::Batch;
 use qft_llama::config::LlamaConfig;
 use qft_llama::export::{self, WeightType};
-use qft_llama::generate::Session;
+use qft_llama::generate::Decoder;
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::{self, PassOptions};
 use qft_tensor::{Device, MemoryReport, Planner};
@@ -146,8 +146,9 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> 
     }
     if let Some(tokens) = sampled {
         let tokens = tokens.min(config.max_position_embeddings);
-        let mut session = Session::new(&planner, &trainer.model, trainer.pass, tokens)?;
-        session.read(&vec![0; tokens])?;
+        let decoder = Decoder::new(&planner, &trainer.model, trainer.pass);
+        let mut sequence = decoder.sequence(tokens)?;
+        decoder.read(&mut [(&mut sequence, &vec![0; tokens])])?;
     }
     if let Some(seq_len) = evaluated {
         planner.trim();

@@ -1,12 +1,14 @@
 //! The options of `qft generate`.
 
-use super::data::TemplateChoice;
+use super::data::{DataFormat, FieldName, ReadingArgs, ReadingOptions, TemplateChoice};
 use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
+use super::sampling::{SamplingArgs, SamplingOptions};
 use super::states::{StateOptions, WeightArgs};
-use super::value::{number, whole};
+use super::value::whole;
 use crate::error::{ErrorKind, OfKind, Result, ensure};
 use clap::ValueHint;
 use qft_hub::ModelName;
+use std::path::PathBuf;
 
 /// Options of `qft generate`, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
@@ -16,26 +18,38 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "DIR|NAME", value_hint = ValueHint::DirPath)]
     pub model: ModelName,
     /// Text to continue; with --chat, what the user says
-    #[arg(long, value_name = "TEXT")]
-    pub prompt: String,
-    /// Treat the prompt as the user's turn of a conversation
+    #[arg(
+        long,
+        value_name = "TEXT",
+        required_unless_present = "prompts",
+        conflicts_with = "prompts"
+    )]
+    pub prompt: Option<String>,
+    /// Continue or answer every prompt of a file: a line of text each, or records with `prompt`, `text`, `instruction`,
+    /// `messages` or `conversations`; one JSON object comes out for each, in their order
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub prompts: Option<PathBuf>,
+    /// Treat texts as the user's turn of a conversation; conversations are answered in any case
     #[arg(long)]
     pub chat: bool,
-    /// Chat template, with --chat: auto, model, alpaca, chatml, llama2, llama3, none, or a Jinja file
-    #[arg(long, value_name = "NAME|FILE", requires = "chat")]
+    /// Chat template: auto, model, alpaca, chatml, llama2, llama3, none, or a Jinja file
+    #[arg(long, value_name = "NAME|FILE")]
     pub template: Option<TemplateChoice>,
-    /// Maximum number of tokens to generate [default: 200]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true)]
-    pub max_new_tokens: Option<usize>,
-    /// Sampling temperature; 0 takes the likeliest token [default: 0]
-    #[arg(long, value_name = "X", value_parser = number::<f32>, allow_negative_numbers = true)]
-    pub temperature: Option<f32>,
-    /// Sample from the likeliest tokens, as many as make up this probability [default: 1]
-    #[arg(long, value_name = "P", value_parser = number::<f32>, allow_negative_numbers = true)]
-    pub top_p: Option<f32>,
-    /// Seed of the sampling [default: 0]
-    #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true)]
-    pub seed: Option<u64>,
+    /// Format of --prompts [default: auto]
+    #[arg(long, value_enum, requires = "prompts")]
+    pub format: Option<DataFormat>,
+    /// Read a field of --prompts from a column of another name, as prompt=question; may be given more than once
+    #[arg(long, value_name = "FIELD=COLUMN", requires = "prompts")]
+    pub field: Vec<FieldName>,
+    /// Prompts that are continued at a time [default: 8]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, requires = "prompts")]
+    pub batch_size: Option<usize>,
+    /// Write what comes out of --prompts to this file, whole or not at all [default: standard output, as it comes]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "prompts")]
+    pub out: Option<PathBuf>,
+    /// How the next token is chosen.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
     /// How weights are stored and multiplied.
     #[command(flatten)]
     pub weights: WeightArgs,
@@ -49,24 +63,34 @@ pub struct GenerateArgs {
 pub struct GenerateOptions {
     /// Folder or name of the model.
     pub model: ModelName,
-    /// The text.
-    pub prompt: String,
-    /// Whether it is a user's turn.
+    /// What is continued.
+    pub prompts: Prompts,
+    /// Whether texts are a user's turn.
     pub chat: bool,
-    /// How a conversation becomes text.
-    pub template: TemplateChoice,
-    /// Tokens to generate at most.
-    pub max_new_tokens: usize,
-    /// Temperature; 0 is greedy.
-    pub temperature: f32,
-    /// Probability mass to sample from.
-    pub top_p: f32,
-    /// Seed of the sampling.
-    pub seed: u64,
+    /// How the file is read, and how a conversation becomes text.
+    pub reading: ReadingOptions,
+    /// How the next token is chosen.
+    pub sampling: SamplingOptions,
     /// How weights are stored and computed with.
     pub state: StateOptions,
     /// Where to compute.
     pub machine: MachineOptions,
+}
+
+/// What is continued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompts {
+    /// This text.
+    One(String),
+    /// The prompts of a file.
+    Many {
+        /// The file.
+        path: PathBuf,
+        /// Prompts at a time.
+        together: usize,
+        /// Where their continuations go; absent: to standard output.
+        out: Option<PathBuf>,
+    },
 }
 
 impl GenerateArgs {
@@ -78,31 +102,28 @@ impl GenerateArgs {
     }
 
     fn check(self) -> Result<GenerateOptions> {
-        let temperature = self.temperature.unwrap_or(0.0);
-        let top_p = self.top_p.unwrap_or(1.0);
+        ensure!(self.batch_size != Some(0), "--batch-size is 0; give at least 1 prompt");
         ensure!(
-            temperature >= 0.0 && temperature.is_finite(),
-            "--temperature: {temperature} is out of range; give 0 or more"
+            self.template.is_none() || self.chat || self.prompts.is_some(),
+            "--template is about conversations; give --chat as well"
         );
-        ensure!(
-            top_p > 0.0 && top_p <= 1.0,
-            "--top-p: {top_p} is out of range; give a number above 0 and at most 1"
-        );
-        ensure!(
-            top_p == 1.0 || temperature > 0.0,
-            "--top-p has no effect at temperature 0, which takes the likeliest token; \
-             give --temperature as well"
-        );
+        let prompts = match (self.prompt, self.prompts) {
+            (Some(text), _) => Prompts::One(text),
+            (None, path) => Prompts::Many {
+                path: path.unwrap_or_default(),
+                together: self.batch_size.unwrap_or(8),
+                out: self.out,
+            },
+        };
+        let (format, template, field) = (self.format, self.template, self.field);
+        let reading = ReadingArgs { format, template, field, ..ReadingArgs::default() };
         Ok(GenerateOptions {
             model: self.model,
-            prompt: self.prompt,
+            prompts,
             chat: self.chat,
-            template: self.template.unwrap_or_default(),
-            max_new_tokens: self.max_new_tokens.unwrap_or(200),
-            temperature,
-            top_p,
-            seed: self.seed.unwrap_or(0),
-            state: self.weights.resolve_reading()?,
+            reading: reading.resolve(),
+            sampling: self.sampling.resolve(SamplingOptions::TEXT)?,
+            state: self.weights.resolve_writing()?,
             machine: self.machine.resolve(MemoryArgs::default())?,
         })
     }

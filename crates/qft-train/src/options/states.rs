@@ -21,7 +21,8 @@ pub const MAX_PROTECTED: f64 = qft_quant::hybrid::MAX_PROTECTED_FRACTION;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct WeightArgs {
-    /// How weights and training states are stored [default: full; f32 for eval and generate]
+    /// How weights and training states are stored [default: full; f32 for eval;
+    /// INT8 weights alone, none of them protected, for generate and chat]
     #[arg(long, value_enum, help_heading = "States")]
     pub states: Option<States>,
     /// Arithmetic of the linear layers: int8, float, or for experiments those of their products that are to be in INT8,
@@ -161,6 +162,19 @@ impl WeightArgs {
     /// Errors: as [`StateArgs::resolve`].
     pub fn resolve_reading(self) -> Result<StateOptions> {
         let weights = Self { states: self.states.or(Some(States::F32)), ..self };
+        StateArgs { weights, ..StateArgs::default() }.resolve(OptimizerKind::Lion)
+    }
+
+    /// For commands that let a model write, whose speed is that of reading its weights: INT8 alone unless asked for
+    /// otherwise, as the products of training read them.
+    ///
+    /// Errors: as [`StateArgs::resolve`].
+    pub fn resolve_writing(self) -> Result<StateOptions> {
+        let (states, protected) = match self.states {
+            None => (States::Compact, self.protected.or(Some(0.0))),
+            Some(states) => (states, self.protected),
+        };
+        let weights = Self { states: Some(states), protected, ..self };
         StateArgs { weights, ..StateArgs::default() }.resolve(OptimizerKind::Lion)
     }
 }

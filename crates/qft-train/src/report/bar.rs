@@ -106,8 +106,8 @@ impl Shown {
     /// Shows a line of text, above the bar if there is one.
     fn note(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| print(text)),
-            None => print(text),
+            Some(bar) => bar.suspend(|| note(text)),
+            None => note(text),
         }
     }
 
@@ -119,8 +119,8 @@ impl Shown {
     }
 }
 
-/// A closed standard error must not end a run.
-pub(super) fn print(text: &str) {
+/// Says a line on standard error, if anybody listens: a closed one must not end a run.
+pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

@@ -1,6 +1,6 @@
 //! What is fetched from the hub, on the terminal: a bar of bytes, or lines where there is no terminal.
 
-use super::bar::{LINE_EVERY, print};
+use super::bar::{LINE_EVERY, note};
 use crate::memory::gb;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use qft_hub::Notice;
@@ -70,8 +70,8 @@ impl Fetching {
     /// Shows a line of text, above the bar if there is one.
     fn note(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| print(text)),
-            None => print(text),
+            Some(bar) => bar.suspend(|| note(text)),
+            None => note(text),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How far the reading of data has come, on the terminal.
 
-use super::bar::{LINE_EVERY, duration, print};
+use super::bar::{LINE_EVERY, duration, note};
 use crate::data::Progress;
 use crate::error::Result;
 use crate::memory::gb;
@@ -69,7 +69,7 @@ impl Shown {
             }
             None if self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) => {
                 self.last_line = Some(Instant::now());
-                print(&text);
+                note(&text);
             }
             None => {}
         }

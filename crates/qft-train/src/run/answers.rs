@@ -2,7 +2,7 @@
 
 use super::events::{Event, Moment, Observers};
 use super::finetune::{Run, State};
-use super::sample::{Ended, Generation};
+use super::generation::{Ended, Generation};
 use super::summary::AnswerMetrics;
 use crate::error::Result;
 use crate::step::answers::Answers;

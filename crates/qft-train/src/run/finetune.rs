@@ -3,10 +3,10 @@
 use super::card;
 use super::events::{Event, Moment, Observer, Observers};
 use super::folder::ModelFolder;
+use super::generation::{Ended, Generation, SAMPLE_TOKENS};
 use super::named::Origins;
 use super::output::{self, OutputFolder};
 use super::recipe::Recipe;
-use super::sample::{Ended, Generation, SAMPLE_TOKENS};
 use super::saved::SavedModel;
 use super::summary::{EvalMetrics, Owners, StepMetrics, Stopped, Summary};
 use crate::TrainOps;

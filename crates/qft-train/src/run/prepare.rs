@@ -3,10 +3,10 @@
 use super::events::{Event, Observers, Quantized};
 use super::finetune::{Run, State};
 use super::folder::ModelFolder;
+use super::generation::SAMPLE_TOKENS;
 use super::named::{self, NamedFiles, Origins};
 use super::output;
 use super::recipe::Recipe;
-use super::sample::SAMPLE_TOKENS;
 use super::saved::SavedModel;
 use crate::data::encoder::at_start;
 use crate::data::questions::{self, Question};

@@ -29,8 +29,9 @@ const PACK_PANELS: usize = 4;
 /// Contraction steps of all of them before the next, or one group. Few, so that the lines of all steps stay in the
 /// first-level cache even where stored rows lie a power of two apart.
 const PACK_STEPS: usize = 16;
-/// Multiply-adds of dot products that are worth a task of their own.
-const DOT_MACS: usize = 1 << 18;
+/// Multiply-adds of dot products that are worth a task of their own: they take as long as their bytes take from memory, and
+/// a thread that has just worked is there at once.
+const DOT_MACS: usize = 1 << 16;
 /// Tasks that a large product is cut into, at least.
 const TASKS: usize = 16;
 /// Most rows of a product that is computed from dot products, without packing.
