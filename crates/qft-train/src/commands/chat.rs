@@ -50,11 +50,11 @@ pub fn run(options: &ChatOptions, quiet: bool) -> Result<()> {
     let pass = options.state.pass(options.sampling.seed, Recompute::None);
     let generation = Generation { ops: &*ops, model: &model, pass, tokenizer: &folder.tokenizer };
     let mut lines = Lines::new().context("cannot read from the terminal")?;
-    if lines.from_terminal() && !quiet {
+    if lines.is_interactive() && !quiet {
         note("/help shows what else can be typed; Ctrl-C ends an answer, Ctrl-D the talk.\n");
     }
     let stop = Arc::new(AtomicBool::new(false));
-    if lines.from_terminal() {
+    if lines.is_interactive() {
         interrupts(&stop).context("cannot catch Ctrl-C")?;
     }
     let mut chat = Chat {

@@ -32,7 +32,7 @@ impl Lines {
     }
 
     /// Whether somebody types.
-    pub(super) fn from_terminal(&self) -> bool {
+    pub(super) fn is_interactive(&self) -> bool {
         matches!(self, Self::Terminal(_))
     }
 
