@@ -98,6 +98,16 @@ pub enum Error {
         /// The device.
         device: DeviceKind,
     },
+    /// Another process of the job is gone or does not answer.
+    #[error("process {rank} of {size}: {message}")]
+    Communication {
+        /// The number of this process.
+        rank: usize,
+        /// How many there are.
+        size: usize,
+        /// What was tried, what happened, and what to do.
+        message: String,
+    },
     /// The device itself failed; the text is the driver's.
     #[error("{op}: device failure: {message}")]
     DeviceFailure {

@@ -4,6 +4,7 @@
 //! * [`Rounding`]: nearest or stochastic, always explicit; stochastic bits come from [`Philox`].
 //! * [`QuantizeOps`]: quantize and dequantize with one scale per row or column.
 //! * [`GemmOps`]: INT8 x INT8 -> INT32 products in three orientations, scaled into `f32`; and `f32` products.
+//! * [`Communicator`]: what processes exchange that work on one model together.
 //! * [`Cpu`]: the executable specification of every operation; [`Planner`]: a device that only counts bytes.
 
 // Tests inside the crate share code with those outside, which call it by its name.
@@ -11,6 +12,7 @@
 extern crate self as qft_tensor;
 
 pub mod buffer;
+pub mod communicator;
 pub mod cpu;
 pub mod device;
 pub mod dtype;
@@ -30,6 +32,7 @@ pub mod simd;
 pub mod transfer;
 
 pub use buffer::{Buffer, Mat, MatMut, Span};
+pub use communicator::{Alone, Communicator};
 pub use cpu::Cpu;
 pub use device::{Device, DeviceKind};
 pub use dtype::{DType, Element};

@@ -1,0 +1,74 @@
+//! Processes that work on one model together, and what they can exchange.
+
+use crate::Error;
+use std::fmt;
+use std::ops::Range;
+
+/// The processes of a job, as one of them sees it.
+///
+/// All of them make the same calls in the same order, with lengths that fit; a call returns when this process has what it is
+/// to get. Everything that is exchanged is bytes or whole numbers: no sum depends on who is where.
+///
+/// Errors of every call: [`Error::Communication`], after which the job is lost and no call may follow.
+pub trait Communicator: Send + Sync + fmt::Debug {
+    /// The number of this process, from 0.
+    fn rank(&self) -> usize;
+
+    /// How many there are.
+    fn size(&self) -> usize;
+
+    /// Sets each value to the largest that any process has in its place.
+    fn max(&self, values: &mut [u32]) -> Result<(), Error>;
+
+    /// Gives every process the whole of `bytes`, of which process `r` brings the part `parts[r]`. The parts do not overlap.
+    fn gather(&self, bytes: &mut [u8], parts: &[Range<usize>]) -> Result<(), Error>;
+
+    /// Sends the part `send_parts[r]` of `send` to process `r`, and receives from it the part `receive_parts[r]` of `receive`.
+    fn exchange(
+        &self,
+        send: &[u8],
+        send_parts: &[Range<usize>],
+        receive: &mut [u8],
+        receive_parts: &[Range<usize>],
+    ) -> Result<(), Error>;
+
+    /// Ends the job: all processes, now, with exit code 1. What is to be said of it has been said.
+    fn abort(&self) -> !;
+}
+
+/// One process alone: it has all there is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alone;
+
+impl Communicator for Alone {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn max(&self, _values: &mut [u32]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn gather(&self, _bytes: &mut [u8], _parts: &[Range<usize>]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn exchange(
+        &self,
+        send: &[u8],
+        send_parts: &[Range<usize>],
+        receive: &mut [u8],
+        receive_parts: &[Range<usize>],
+    ) -> Result<(), Error> {
+        receive[receive_parts[0].clone()].copy_from_slice(&send[send_parts[0].clone()]);
+        Ok(())
+    }
+
+    fn abort(&self) -> ! {
+        std::process::exit(1)
+    }
+}
