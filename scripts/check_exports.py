@@ -10,9 +10,9 @@
 
 llama-cpp-python is compiled, which takes ten minutes on two cores. What is not installed is left out, with a line that says so.
 
-For each folder MODEL, and with --families for the tiny models of the repository (each of which may also be a MODEL): the mean negative log-likelihood of a
-text (--text, its first --tokens tokens) and the greedy continuation of a prompt, of the folder itself in f32 by transformers and by
-`qft eval`, then of each export by each reader. A loss that is farther from that of the folder than the format can explain is an
+For each folder MODEL, and with --families for the tiny models of the repository (each of which may also be a MODEL): the mean
+negative log-likelihood of a text (the beginning of --text, at most --tokens tokens) and the greedy continuation of a prompt, of the
+folder itself in f32 by transformers and the former by `qft eval`, then of each export by each reader. A loss that is farther from that of the folder than the format can explain is an
 error, and so are other tokens of the tokenizer. Greedy tokens may differ where rounding decides a near tie; how many agree is
 printed, and in f32 all must.
 """
@@ -29,6 +29,9 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FAMILIES = ROOT / "crates/qft-testing/data/families"
 PROMPT, NEW = "The capital of France is", 16
+
+# Tokens of the shortest context that llama.cpp has.
+LLAMA_CONTEXT = 256
 
 # The largest distance of a loss, relative to that of the folder in f32.
 WITHIN = {"f32": 2e-4, "f16": 1e-3, "bf16": 5e-3, "q8_0": 1e-2, "w8a8": 5e-2}
@@ -154,31 +157,46 @@ class Check:
     def model(self, folder, ids=None, prompt=None):
         """All exports of a folder. Without `ids`, its tokenizer makes them from a text."""
         print(f"{folder.name}:")
-        import transformers
-
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.samples, text = None, None
         if ids is None:
+            encode = self.encoder(folder)
             text = pathlib.Path(self.args.text).read_text()[: 8 * self.args.tokens]
-            ids = tokenizer(text)["input_ids"][: self.args.tokens]
-            prompt = tokenizer(PROMPT)["input_ids"]
-            self.samples = self.encoded(folder)
-        else:
-            self.samples = None
+            while len(ids := encode(text)) > self.args.tokens:
+                text = text[: -(1 + len(text) // 50)]
+            prompt = encode(PROMPT)
+            self.samples = [encode(sample) for sample in SAMPLES]
         base = measure_folder(folder, ids, prompt)
-        print(f"  {'the folder, f32, transformers ' + base['version']:38} loss {base['loss']:.5f}")
+        print(f"  {'the folder, f32, transformers ' + base['version']:38} loss {base['loss']:.5f}, {len(ids)} tokens")
+        if text is not None:
+            self.evaluate(folder, text, ids, base)
         with tempfile.TemporaryDirectory() as root:
             self.folders(folder, pathlib.Path(root), ids, prompt, base)
             if self.llama or self.gguf:
                 self.ggufs(folder, pathlib.Path(root), ids, prompt, base)
 
-    def encoded(self, folder):
-        """Tokens of the samples, as tokenizer.json alone says: so qft trains. transformers changes some tokenizers."""
+    def evaluate(self, folder, text, ids, base):
+        """The loss by `qft eval`, of the same tokens."""
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write(text)
+            file.flush()
+            command = [self.args.qft, "eval", "--model", folder, "--data", file.name, "--seq-len", str(len(ids)), "--json"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return self.fail(f"qft eval: {done.stderr.strip()}")
+        found = json.loads(done.stdout)
+        off = abs(found["nll"] / base["loss"] - 1)
+        print(f"  {'the folder, f32, qft eval':38} loss {found['nll']:.5f} ({off:.1e})")
+        if found["tokens"] != len(ids) - 1 or not off <= WITHIN["f32"]:
+            self.fail(f"qft eval: {found['tokens']} tokens, and a loss within {WITHIN['f32']} was expected")
+
+    def encoder(self, folder):
+        """From texts to tokens, as tokenizer.json alone says: so qft trains. transformers changes some tokenizers."""
         import tokenizers
 
         tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return [tokenizer.encode(text).ids for text in SAMPLES]
+        return lambda text: tokenizer.encode(text).ids
 
     def folders(self, folder, root, ids, prompt, base):
         for dtype in ("f32", "bf16"):
@@ -239,10 +257,17 @@ class Check:
                 for rope in (config.get("rope_parameters"), config.get("rope_scaling")):
                     if rope:
                         rope |= {"beta_fast": 32.0, "beta_slow": 1.0}
+            if short := config.get("original_max_position_embeddings"):
+                # LongRoPE: transformers takes the factors for the text, llama.cpp those for its context of at least 256 tokens.
+                prompt = ids[: short + 1]
             (folder / "config.json").write_text(json.dumps(config))
             # Past its window, or where dynamic NTK begins, llama.cpp computes otherwise.
             longest = min(config["max_position_embeddings"], config.get("sliding_window") or 64)
             self.model(folder, ids[:longest], prompt[: max(1, longest - NEW)])
+            if short:
+                config |= {"original_max_position_embeddings": LLAMA_CONTEXT, "max_position_embeddings": 4 * LLAMA_CONTEXT}
+                (folder / "config.json").write_text(json.dumps(config))
+                self.model(folder.rename(folder.with_name(f"{folder.name}, short")), ids, golden["prompt_ids"].tolist())
 
 
 def tiny_tokenizer(folder):
