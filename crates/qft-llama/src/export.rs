@@ -256,10 +256,7 @@ pub fn rows_of<'a>(
 
 /// Codes and scales of the matrices of `model`, for [`Int8::Stored`]. Absent if there is more to its linear layers: residuals
 /// are left out, as training's products leave them out, but not protected weights, and a rotation is not undone by any reader.
-pub fn codes_of<'a>(
-    model: &'a Model,
-    ops: &'a dyn LayerOps,
-) -> Option<impl Fn(&TensorSpec, Range<usize>, &mut [i8], &mut [f32]) -> Result<(), Error> + 'a> {
+pub fn codes_of<'a>(model: &'a Model, ops: &'a dyn LayerOps) -> Option<Box<FillCodes<'a>>> {
     let mut named = HashMap::new();
     let specs = model.config.tensors().filter(compressed::is_quantized);
     let params: HashMap<_, _> =
@@ -272,12 +269,12 @@ pub fn codes_of<'a>(
         }
         named.insert(spec.name, weight);
     }
-    Some(move |spec: &TensorSpec, rows: Range<usize>, codes: &mut [i8], scales: &mut [f32]| {
+    Some(Box::new(move |spec, rows, codes, scales| {
         let weight = named[&spec.name];
         weight.q.download(ops, rows.start * weight.cols(), codes)?;
         weight.scale.download(ops, rows.start, scales)?;
         Ok(())
-    })
+    }))
 }
 
 fn index(config: &LlamaConfig, shards: &[Shard]) -> String {
