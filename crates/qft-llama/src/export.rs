@@ -12,22 +12,24 @@ mod shard;
 mod weights;
 
 pub use companions::is_licence;
-pub use gguf::{GgufExport, GgufWeights, export_gguf};
+pub use gguf::{GgufExport, GgufWeights, check_gguf, export_gguf};
 pub use place::Existing;
 pub use weights::{SavedRounding, SavedWeights, WeightType};
 
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
 use crate::model::Model;
+use crate::params::Param;
 use companions::{copy_companions, copy_licences, is_companion};
-use place::{ON_ITS_WAY, begin_folder, refuse_same};
-use qft_autograd::LayerOps;
-use qft_files::atomic::finish_install;
+use place::{ON_ITS_WAY, begin_folder, check_place, refuse_same};
+use qft_autograd::{LayerOps, Weight};
+use qft_files::atomic::{finish_install, remove_folder};
 use qft_files::{Disk, FileRules};
 use qft_tensor::Ledger;
 use serde_json::{Map, Value, json};
 use shard::{Shard, is_weight_file, shard_name};
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -53,8 +55,30 @@ const CONFIG: &str = "config.json";
 /// What a model is, for people.
 pub const CARD: &str = "README.md";
 
-/// Fills f32 `[rows, cols]` with rows of a tensor. Called for all rows of every tensor.
+/// Fills f32 `[rows, cols]` with rows of a tensor. Called for all rows of every tensor, but for those of [`Int8::Stored`].
 pub type FillRows<'a> = dyn FnMut(&TensorSpec, Range<usize>, &mut [f32]) -> Result<(), Error> + 'a;
+
+/// Fills i8 `[rows, cols]` with the codes of rows of a linear layer, and f32 `[rows]` with their scales: `weight = scale · code`.
+pub type FillCodes<'a> =
+    dyn Fn(&TensorSpec, Range<usize>, &mut [i8], &mut [f32]) -> Result<(), Error> + 'a;
+
+/// Where linear layers in 8 bits come from.
+#[derive(Clone, Copy)]
+pub enum Int8<'a> {
+    /// The weights: each row has the scale that its largest weight needs, and is rounded to the nearest.
+    Rounded,
+    /// A model that has them so: codes and scales are written as they are.
+    Stored(&'a FillCodes<'a>),
+}
+
+impl fmt::Debug for Int8<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rounded => "Rounded",
+            Self::Stored(_) => "Stored",
+        })
+    }
+}
 
 /// What is written as a Hugging Face folder.
 #[derive(Debug, Clone, Copy)]
@@ -68,9 +92,9 @@ pub struct FolderExport<'a> {
     pub config: &'a LlamaConfig,
     /// How weights are written.
     pub saved: SavedWeights,
-    /// Whether the weights of linear layers are written in 8 bits, as compressed-tensors has them (W8A8); the others as
-    /// `saved` says.
-    pub int8: bool,
+    /// Whether the weights of linear layers are written in 8 bits, as compressed-tensors has them (W8A8), and where these come
+    /// from; the others as `saved` says.
+    pub int8: Option<Int8<'a>>,
     /// One file `model.safetensors` if the weights fit into this many bytes, else shards of at most that size (a larger tensor
     /// has one of its own) and `model.safetensors.index.json`.
     pub max_shard_bytes: u64,
@@ -99,7 +123,7 @@ pub fn export_folder(
         source,
         config,
         saved,
-        int8: false,
+        int8: None,
         max_shard_bytes,
         ends: &[],
         card: None,
@@ -112,8 +136,7 @@ pub fn export_folder(
 ///
 /// Memory: blocks of rows, counted in `ledger`.
 ///
-/// Numerics: weights are rounded as [`FolderExport::saved`] says. In 8 bits, each row has the scale that its largest weight
-/// needs, and is rounded to the nearest.
+/// Numerics: weights are rounded as [`FolderExport::saved`] says, and in 8 bits as [`Int8`] does.
 ///
 /// Atomicity: a new folder appears whole, and one that is replaced is replaced whole. If `out` is joined, its other files
 /// stay, and the new files become valid together, when all of them are on the disk: whatever happens, this crate reads the
@@ -138,10 +161,14 @@ pub fn export_folder_on(
         joined.map(|dir| dir.join(CARD)).is_some_and(|card| card.exists() && !is_own_card(&card));
     let card = card.filter(|_| !stays);
     let mut folder = begin_folder(disk, out, existing, RULES)?;
-    let shards = Shard::split(config, saved.dtype, int8, max_shard_bytes);
+    let shards = Shard::split(config, saved.dtype, int8.is_some(), max_shard_bytes);
+    let codes = match int8 {
+        Some(Int8::Stored(codes)) => Some(codes),
+        Some(Int8::Rounded) | None => None,
+    };
     for (number, shard) in shards.iter().enumerate() {
         let name = shard_name(number, shards.len());
-        shard.write(ledger, folder.create(&name)?, saved, fill)?;
+        shard.write(ledger, folder.create(&name)?, saved, (fill, codes))?;
     }
     if shards.len() > 1 {
         let text = index(config, &shards);
@@ -152,12 +179,33 @@ pub fn export_folder_on(
         copy_licences(&mut folder, source, joined)?;
     }
     let path = source.map(|source| source.join(CONFIG));
-    let text = config::text(path.as_deref(), config, saved.dtype, int8)?;
+    let text = config::text(path.as_deref(), config, saved.dtype, int8.is_some())?;
     folder.write_file(CONFIG, text.as_bytes())?;
     if let Some(card) = card {
         folder.write_file(CARD, card.as_bytes())?;
     }
     Ok(folder.commit()?)
+}
+
+/// Looks whether [`export_folder_on`] may write where `export` says. Changes nothing.
+///
+/// Errors: [`Error::Export`] for a folder that must stay as it is.
+pub fn check_folder(export: &FolderExport<'_>) -> Result<(), Error> {
+    if let Some(source) = export.source {
+        refuse_same(export.out, source)?;
+    }
+    check_place(export.out, export.existing, RULES)
+}
+
+/// Removes a folder that an export wrote, if it is there. Files in it that no export writes are kept, beside its place.
+///
+/// Errors: [`Error::Files`].
+pub fn remove_export(out: &Path) -> Result<(), Error> {
+    let ours = |name: &str| (RULES.ours)(name) || gguf::is_ours(name);
+    if !out.is_dir() {
+        return Ok(());
+    }
+    Ok(remove_folder(&Disk::default(), out, FileRules { ours, ..RULES })?)
 }
 
 /// The line that a card ends with that a program wrote, and no person since.
@@ -183,7 +231,17 @@ pub fn plan(
     dtype: WeightType,
     fill: &mut FillRows<'_>,
 ) -> Result<(), Error> {
-    Shard::whole(config, dtype).plan(ledger, fill)
+    Shard::whole(config, dtype, false).plan(ledger, fill)
+}
+
+/// The same for every format there is.
+pub fn plan_all(
+    ledger: &Arc<Ledger>,
+    config: &LlamaConfig,
+    fill: &mut FillRows<'_>,
+) -> Result<(), Error> {
+    Shard::whole(config, WeightType::F32, true).plan(ledger, fill)?;
+    gguf::plan(ledger, config, fill)
 }
 
 /// Rows of the tensors of `model`, for [`export_folder`].
@@ -194,6 +252,29 @@ pub fn rows_of<'a>(
     let params = model.params.as_ref().list();
     let named: HashMap<_, _> = params.into_iter().map(|param| (param.name(), param)).collect();
     move |spec, rows, out| named[spec.name.as_str()].read_rows(ops, rows, out)
+}
+
+/// Codes and scales of the matrices of `model`, for [`Int8::Stored`]. Absent if there is more to its linear layers: residuals
+/// are left out, as training's products leave them out, but not protected weights, and a rotation is not undone by any reader.
+pub fn codes_of<'a>(model: &'a Model, ops: &'a dyn LayerOps) -> Option<Box<FillCodes<'a>>> {
+    let mut named = HashMap::new();
+    let specs = model.config.tensors().filter(compressed::is_quantized);
+    let params: HashMap<_, _> =
+        model.params.as_ref().list().into_iter().map(|param| (param.name(), param)).collect();
+    for spec in specs {
+        let Param::Matrix(matrix) = params[spec.name.as_str()] else { return None };
+        let Weight::Hybrid(weight) = &matrix.weight else { return None };
+        if weight.protected.is_some() || matrix.rotated() {
+            return None;
+        }
+        named.insert(spec.name, weight);
+    }
+    Some(Box::new(move |spec, rows, codes, scales| {
+        let weight = named[&spec.name];
+        weight.q.download(ops, rows.start * weight.cols(), codes)?;
+        weight.scale.download(ops, rows.start, scales)?;
+        Ok(())
+    }))
 }
 
 fn index(config: &LlamaConfig, shards: &[Shard]) -> String {

@@ -35,7 +35,7 @@ fn folder<'a>(out: &'a Path, config: &'a LlamaConfig) -> FolderExport<'a> {
         source: None,
         config,
         saved: SavedWeights::default(),
-        int8: false,
+        int8: None,
         max_shard_bytes: DEFAULT_SHARD_BYTES,
         ends: &[],
         card: None,

@@ -67,7 +67,7 @@ impl Case {
             source: Some(&self.source()),
             config: &self.config,
             saved: SavedWeights::default(),
-            int8: false,
+            int8: None,
             max_shard_bytes: DEFAULT_SHARD_BYTES,
             ends: with.ends,
             card: with.card,

@@ -6,7 +6,7 @@ mod common;
 use common::shared;
 use half::{bf16, f16};
 use qft_files::Disk;
-use qft_llama::export::GgufWeights;
+use qft_llama::export::{GgufWeights, SavedRounding};
 use qft_llama::{
     Error, Family, GgufExport, LayerRope, LlamaConfig, RopeScaling, TensorSpec, Tokenizer,
     WeightSource, Weights, export_gguf,
@@ -59,8 +59,16 @@ impl Case {
             source.as_ref().unwrap().read_rows(&spec.name, rows, out)
         };
         let Self { dir, config, tokenizer } = self;
-        let export =
-            GgufExport { name: None, out, source: dir, config, tokenizer, weights, replace };
+        let export = GgufExport {
+            name: None,
+            out,
+            source: dir,
+            config,
+            tokenizer,
+            weights,
+            rounding: SavedRounding::Nearest,
+            replace,
+        };
         export_gguf(disk, &export, &Arc::default(), &mut fill)
     }
 

@@ -7,7 +7,7 @@ mod common;
 use common::tiny_config;
 use half::bf16;
 use qft_files::Disk;
-use qft_llama::export::{Existing, SavedWeights};
+use qft_llama::export::{Existing, Int8, SavedWeights};
 use qft_llama::{FolderExport, LlamaConfig, TensorSpec, WeightSource, Weights, export_folder_on};
 use qft_testing::material;
 use safetensors::{Dtype, SafeTensors};
@@ -24,12 +24,22 @@ fn export(
     max_shard_bytes: u64,
     fill: &mut qft_llama::FillRows<'_>,
 ) -> Result<(), qft_llama::Error> {
+    export_from(Int8::Rounded, out, config, max_shard_bytes, fill)
+}
+
+fn export_from(
+    int8: Int8<'_>,
+    out: &Path,
+    config: &LlamaConfig,
+    max_shard_bytes: u64,
+    fill: &mut qft_llama::FillRows<'_>,
+) -> Result<(), qft_llama::Error> {
     let export = FolderExport {
         out,
         source: None,
         config,
         saved: SavedWeights::default(),
-        int8: true,
+        int8: Some(int8),
         max_shard_bytes,
         ends: &[],
         card: None,
@@ -183,4 +193,55 @@ fn what_is_not_finite_is_named() {
     let error = export(&root.path().join("out"), &config, u64::MAX, &mut diverges).unwrap_err();
     assert!(matches!(error, qft_llama::Error::NotFinite { row: 5, col: 7, .. }), "{error}");
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+/// Also where a tensor of the file is several of the model.
+#[test]
+fn stored_codes_are_written_as_they_are() {
+    let number = |name: &str| name.bytes().fold(0, |sum, byte| sum + usize::from(byte));
+    let code =
+        |name: &str, row: usize, col: usize| ((number(name) + 7 * row + col) % 255) as i16 - 127;
+    let scale = |name: &str, row: usize| (number(name) + row) as f32;
+    for dir in material::families() {
+        let Ok(config) = LlamaConfig::from_dir(&dir) else { continue };
+        let root = tempfile::tempdir().unwrap();
+        let stored =
+            |spec: &TensorSpec, rows: Range<usize>, codes: &mut [i8], scales: &mut [f32]| {
+                for (i, row) in rows.enumerate() {
+                    scales[i] = scale(&spec.name, row);
+                    for col in 0..spec.cols {
+                        codes[i * spec.cols + col] = code(&spec.name, row, col) as i8;
+                    }
+                }
+                Ok(())
+            };
+        let mut fill = |spec: &TensorSpec, _: Range<usize>, out: &mut [f32]| {
+            assert!(!spec.name.contains("_proj.weight"), "{}", spec.name);
+            out.fill(0.5);
+            Ok(())
+        };
+        let out = root.path().join("out");
+        export_from(Int8::Stored(&stored), &out, &config, u64::MAX, &mut fill).unwrap();
+        let found = tensors(&out);
+        for spec in config.tensors().filter(|spec| spec.name.contains("_proj.weight")) {
+            let first = spec.fused.as_ref().map_or(0, |fused| fused.first);
+            let (_, _, codes) = &found[spec.file_name()];
+            let (_, _, scales) = &found[&format!("{}_scale", spec.file_name())];
+            for row in 0..spec.rows {
+                assert_eq!(scales[first + row], scale(&spec.name, row), "{}", spec.name);
+                for col in 0..spec.cols {
+                    let written = codes[(first + row) * spec.cols + col];
+                    assert_eq!(written, f32::from(code(&spec.name, row, col)), "{}", spec.name);
+                }
+            }
+        }
+        let diverged = |_: &TensorSpec, _: Range<usize>, _: &mut [i8], scales: &mut [f32]| {
+            scales[3] = f32::NAN;
+            Ok(())
+        };
+        let other = root.path().join("other");
+        let error = export_from(Int8::Stored(&diverged), &other, &config, u64::MAX, &mut fill);
+        assert!(matches!(error, Err(qft_llama::Error::NotFinite { row: 3, .. })), "{error:?}");
+        assert!(!other.exists());
+    }
 }

@@ -29,7 +29,7 @@ pub use data::{
     TemplateChoice, TooLong, TrainOn,
 };
 pub use eval::{EvalArgs, EvalOptions, QuestionOptions};
-pub use export::{ExportArgs, ExportDtype, ExportFormat, ExportKind, ExportOptions};
+pub use export::{ExportArgs, ExportDtype, ExportFormat, ExportKind, ExportOptions, RunExport};
 pub use files::{FileOptions, HeldOut};
 pub use finetune::{FinetuneArgs, FinetuneOptions};
 pub use generate::{GenerateArgs, GenerateOptions, Prompts};

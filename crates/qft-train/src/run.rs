@@ -3,6 +3,7 @@
 mod answers;
 pub mod card;
 pub mod events;
+pub mod exports;
 pub mod finetune;
 pub mod folder;
 pub mod generation;

@@ -49,6 +49,7 @@ fn name(event: &Event<'_>) -> String {
         Event::Saved { step, .. } => format!("saved {step}"),
         Event::Stopped { step, .. } => format!("stopped {step}"),
         Event::Exported(_) => "exported".into(),
+        Event::ExportedAs(dir) => format!("exported {}", dir.file_name().unwrap().display()),
         Event::Finished(_) => "finished".into(),
         Event::SavedEvaluated(summary) => match summary.saved_eval.unwrap().left_out {
             None => "measured".into(),

@@ -13,8 +13,8 @@ mod tensors;
 mod vocabulary;
 
 use super::companions::copy_licences;
-use super::place::{Existing, begin_folder};
-use super::{FillRows, refuse_same};
+use super::place::{Existing, begin_folder, check_place};
+use super::{FillRows, SavedRounding, refuse_same};
 use crate::config::LlamaConfig;
 use crate::error::Error;
 use crate::tokenizer::Tokenizer;
@@ -22,7 +22,7 @@ use architecture::Architecture;
 use qft_files::gguf::Q8_0_BLOCK;
 use qft_files::{Disk, FileRules, GgufTensor, GgufType, GgufValue, GgufWriter};
 use qft_tensor::Ledger;
-use rows::Rows;
+use rows::{Rounded, Rows};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -99,6 +99,8 @@ pub struct GgufExport<'a> {
     pub tokenizer: &'a Tokenizer,
     /// The type of its matrices.
     pub weights: GgufWeights,
+    /// How these are rounded to F16 and BF16: with the same seed, to the bits of a folder in that type.
+    pub rounding: SavedRounding,
     /// Whether a folder that such an export wrote may be replaced.
     pub replace: bool,
 }
@@ -108,7 +110,7 @@ pub struct GgufExport<'a> {
 ///
 /// Memory: blocks of rows, counted in `ledger`; all tokens of the vocabulary and its merges.
 ///
-/// Numerics: weights are rounded to the nearest number of their type.
+/// Numerics: weights are rounded as [`GgufExport::rounding`] says, and in Q8_0 to the nearest.
 ///
 /// Atomicity: the folder appears whole, or replaces another whole.
 ///
@@ -120,8 +122,58 @@ pub fn export_gguf(
     ledger: &Arc<Ledger>,
     fill: &mut FillRows<'_>,
 ) -> Result<(), Error> {
-    let GgufExport { name, out, source, config, tokenizer, weights, replace } = *export;
+    let GgufExport { out, source, config, tokenizer, weights, .. } = *export;
     refuse_same(out, source)?;
+    let (architecture, metadata) = describe(export)?;
+    let entries = tensors::entries(architecture, config, weights);
+
+    let mut folder = begin_folder(disk, out, export.existing(), RULES)?;
+    let file = folder.create(weights.file_name())?;
+    let path = file.path().to_path_buf();
+    let infos: Vec<GgufTensor> = entries.iter().map(|entry| entry.info.clone()).collect();
+    let mut writer = GgufWriter::begin(file, &metadata.0, &infos)?;
+    drop(metadata);
+    let mut rows = Rows::for_entries(ledger, &entries);
+    let rounded = Rounded::of(config, export.rounding);
+    for entry in &entries {
+        rows.write(&mut writer, &path, entry, (fill, &rounded))?;
+    }
+    writer.finish()?;
+    let modelfile = modelfile::text(weights.file_name(), tokenizer);
+    folder.write_file(MODELFILE, modelfile.as_bytes())?;
+    copy_licences(&mut folder, source, None)?;
+    Ok(folder.commit()?)
+}
+
+/// Looks whether [`export_gguf`] can do what `export` says. Changes nothing.
+///
+/// Errors: [`Error::Export`], as there.
+pub fn check_gguf(export: &GgufExport<'_>) -> Result<(), Error> {
+    refuse_same(export.out, export.source)?;
+    check_place(export.out, export.existing(), RULES)?;
+    describe(export).map(|_| ())
+}
+
+/// Allocates whatever [`export_gguf`] takes, and fetches one block of rows: for memory plans.
+pub(super) fn plan(
+    ledger: &Arc<Ledger>,
+    config: &LlamaConfig,
+    fill: &mut FillRows<'_>,
+) -> Result<(), Error> {
+    Rows::plan(ledger, config, fill)
+}
+
+impl GgufExport<'_> {
+    fn existing(&self) -> Existing {
+        if self.replace { Existing::Replaced } else { Existing::Refused }
+    }
+}
+
+/// What computes the model, and all that the file says of it.
+///
+/// Errors: [`Error::Export`] for what llama.cpp would read as another model.
+fn describe(export: &GgufExport<'_>) -> Result<(Architecture, Metadata), Error> {
+    let GgufExport { name, source, config, tokenizer, weights, .. } = *export;
     let architecture = Architecture::of(config, source)?;
     let mut metadata = Metadata::default();
     let text = |value: &str| GgufValue::Text(value.into());
@@ -136,24 +188,7 @@ pub fn export_gguf(
     architecture.metadata(config, &mut metadata);
     rope::metadata(architecture, config, &mut metadata);
     vocabulary::metadata(tokenizer, &mut metadata)?;
-    let entries = tensors::entries(architecture, config, weights);
-
-    let existing = if replace { Existing::Replaced } else { Existing::Refused };
-    let mut folder = begin_folder(disk, out, existing, RULES)?;
-    let file = folder.create(weights.file_name())?;
-    let path = file.path().to_path_buf();
-    let infos: Vec<GgufTensor> = entries.iter().map(|entry| entry.info.clone()).collect();
-    let mut writer = GgufWriter::begin(file, &metadata.0, &infos)?;
-    drop(metadata);
-    let mut rows = Rows::for_entries(ledger, &entries);
-    for entry in &entries {
-        rows.write(&mut writer, &path, entry, fill)?;
-    }
-    writer.finish()?;
-    let modelfile = modelfile::text(weights.file_name(), tokenizer);
-    folder.write_file(MODELFILE, modelfile.as_bytes())?;
-    copy_licences(&mut folder, source, None)?;
-    Ok(folder.commit()?)
+    Ok((architecture, metadata))
 }
 
 /// Metadata, in its order.
@@ -170,7 +205,7 @@ fn is_weight_file(name: &str) -> bool {
     GgufWeights::ALL.iter().any(|weights| weights.file_name() == name)
 }
 
-fn is_ours(name: &str) -> bool {
+pub(super) fn is_ours(name: &str) -> bool {
     is_weight_file(name) || name == MODELFILE || super::companions::is_licence(name)
 }
 

@@ -43,6 +43,21 @@ pub(super) fn begin_folder(
     })
 }
 
+/// Looks whether a folder may be begun. Changes nothing.
+///
+/// Errors: as [`begin_folder`] for one that must not be touched.
+pub(super) fn check_place(out: &Path, existing: Existing, rules: FileRules) -> Result<(), Error> {
+    match existing {
+        Existing::Replaced => refuse_others(out, rules),
+        Existing::Refused if out.symlink_metadata().is_ok() => Err(Error::Export {
+            path: out.to_path_buf(),
+            problem: "the folder is there already".into(),
+            remedy: "choose another output folder",
+        }),
+        Existing::Joined | Existing::Refused => Ok(()),
+    }
+}
+
 /// The source must survive: it is the only copy of the weights before training.
 pub(super) fn refuse_same(out: &Path, source: &Path) -> Result<(), Error> {
     let same = match (out.canonicalize(), source.canonicalize()) {
@@ -61,6 +76,13 @@ pub(super) fn refuse_same(out: &Path, source: &Path) -> Result<(), Error> {
 
 /// A folder with anything else in it is not replaced.
 fn refuse_others(out: &Path, rules: FileRules) -> Result<(), Error> {
+    if out.exists() && !out.is_dir() {
+        return Err(Error::Export {
+            path: out.to_path_buf(),
+            problem: "there is a file, where a folder is to be".into(),
+            remedy: "move it away, or choose another output folder",
+        });
+    }
     let Ok(entries) = std::fs::read_dir(out) else { return Ok(()) };
     let foreign = |entry: &std::fs::DirEntry| {
         let ours = entry.file_name().to_str().is_some_and(rules.ours);

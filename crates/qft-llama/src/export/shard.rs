@@ -1,6 +1,6 @@
 //! One safetensors file of weights.
 
-use super::{FillRows, SavedWeights, WeightType, compressed};
+use super::{FillCodes, FillRows, SavedWeights, WeightType, compressed};
 use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
 use qft_files::{DiskFile, Dtype, TensorInfo, TensorWriter};
@@ -41,8 +41,8 @@ pub(super) fn is_weight_file(name: &str) -> bool {
 
 impl Shard {
     /// A whole model in one file.
-    pub(super) fn whole(config: &LlamaConfig, dtype: WeightType) -> Self {
-        Self { tensors: (0..).zip(config.tensors()).collect(), dtype, int8: false }
+    pub(super) fn whole(config: &LlamaConfig, dtype: WeightType, int8: bool) -> Self {
+        Self { tensors: (0..).zip(config.tensors()).collect(), dtype, int8 }
     }
 
     /// Divides a model into files of at most `max_bytes` of data, or one tensor.
@@ -109,26 +109,38 @@ impl Shard {
         self.stored(spec).into_iter().map(bytes).sum()
     }
 
-    /// Writes header and data, and waits until they are on the disk.
+    /// Writes header and data, and waits until they are on the disk. What is in 8 bits comes from `codes` if it is stored so.
     pub(super) fn write(
         &self,
         ledger: &Arc<Ledger>,
         file: DiskFile,
         saved: SavedWeights,
-        fill: &mut FillRows<'_>,
+        (fill, codes): (&mut FillRows<'_>, Option<&FillCodes<'_>>),
     ) -> Result<(), Error> {
         let path = file.path().to_path_buf();
         let mut writer = TensorWriter::begin(file, &[("format", "pt")], &self.infos())?;
-        let Blocks { mut values, mut bytes, mut scales } = self.blocks(ledger);
+        let Blocks { mut values, mut bytes, mut scales, mut stored } = self.blocks(ledger);
         let mut scaled = 0;
         for (number, spec) in &self.tensors {
             let int8 = self.is_int8(spec);
             for start in (0..spec.rows).step_by(block_rows(spec)) {
                 let rows = start..spec.rows.min(start + block_rows(spec));
+                let row_bytes = spec.cols * if int8 { 1 } else { self.dtype.size_bytes() };
+                let bytes = &mut bytes[..rows.len() * row_bytes];
+                if let Some(codes) = codes.filter(|_| int8) {
+                    let scales = &mut scales[scaled..][..rows.len()];
+                    let stored = &mut stored[..bytes.len()];
+                    scaled += rows.len();
+                    codes(spec, rows, stored, scales)?;
+                    if let Some(row) = scales.iter().position(|scale| !scale.is_finite()) {
+                        return Err(not_finite(&path, spec, start + row, 0, scales[row]));
+                    }
+                    bytes.iter_mut().zip(stored).for_each(|(byte, code)| *byte = *code as u8);
+                    writer.write(bytes)?;
+                    continue;
+                }
                 let values = &mut values[..rows.len() * spec.cols];
                 fill(spec, rows, values)?;
-                let row_bytes = spec.cols * if int8 { 1 } else { self.dtype.size_bytes() };
-                let bytes = &mut bytes[..values.len() / spec.cols * row_bytes];
                 let lines = values.chunks_exact(spec.cols).zip(bytes.chunks_exact_mut(row_bytes));
                 for (row, (values, bytes)) in (start..).zip(lines) {
                     let written = if int8 {
@@ -161,6 +173,7 @@ impl Shard {
             values: Transfer::zeroed(ledger, "rows to save", most),
             bytes: Transfer::zeroed(ledger, "saved rows", most * self.dtype.size_bytes()),
             scales: Transfer::zeroed(ledger, "saved scales", rows),
+            stored: Transfer::zeroed(ledger, "stored codes", if self.int8 { most } else { 0 }),
         }
     }
 
@@ -181,6 +194,8 @@ struct Blocks {
     bytes: Transfer<u8>,
     /// A scale for each row of the tensor that is being written in 8 bits.
     scales: Transfer<f32>,
+    /// Codes of a model that has them.
+    stored: Transfer<i8>,
 }
 
 /// Rows converted at a time.

@@ -2,15 +2,12 @@
 
 use crate::error::{Context, Result};
 use crate::memory::gb;
-use crate::options::{ExportFormat, ExportOptions};
+use crate::options::ExportOptions;
 use crate::report::{Fetching, write};
+use crate::run::exports::Export;
 use crate::run::{ModelFolder, card};
-use qft_files::Disk;
 use qft_hub::Need;
-use qft_llama::export::{
-    CARD, DEFAULT_SHARD_BYTES, Existing, FolderExport, GgufExport, SavedWeights, export_folder_on,
-    export_gguf,
-};
+use qft_llama::export::{CARD, Existing, SavedRounding};
 use qft_llama::{WeightSource, Weights};
 use std::sync::Arc;
 
@@ -23,43 +20,25 @@ pub fn run(options: &ExportOptions, quiet: bool) -> Result<()> {
     let folder = ModelFolder::find(model, Need::All, &mut |notice| fetching.show(notice))?;
     let source = folder.dir.as_path();
     let weights = WeightSource::open(source, &folder.config)?;
-    let (disk, ledger) = (Disk::default(), Arc::default());
     let fill = &mut |spec: &qft_llama::TensorSpec, rows, values: &mut [f32]| {
         weights.read_rows(&spec.name, rows, values)
     };
-    let exported = match *format {
-        ExportFormat::Folder { dtype, int8 } => {
-            let card = match std::fs::read_to_string(source.join(CARD)) {
-                Ok(text) => text,
-                Err(_) => card::of_folder(source, folder.origin.as_ref()),
-            };
-            let export = FolderExport {
-                out,
-                source: Some(source),
-                config: &folder.config,
-                saved: SavedWeights { dtype, ..SavedWeights::default() },
-                int8,
-                max_shard_bytes: DEFAULT_SHARD_BYTES,
-                ends: folder.tokenizer.eos(),
-                card: Some(&card),
-                existing: if *overwrite { Existing::Replaced } else { Existing::Refused },
-            };
-            export_folder_on(&disk, &export, &ledger, fill)
-        }
-        ExportFormat::Gguf(weights) => {
-            let hub = folder.origin.as_ref().map(|origin| origin.repository.as_str());
-            let export = GgufExport {
-                name: hub.and_then(|id| id.rsplit('/').next()),
-                out,
-                source,
-                config: &folder.config,
-                tokenizer: &folder.tokenizer,
-                weights,
-                replace: *overwrite,
-            };
-            export_gguf(&disk, &export, &ledger, fill)
-        }
+    let card = match std::fs::read_to_string(source.join(CARD)) {
+        Ok(text) => text,
+        Err(_) => card::of_folder(source, folder.origin.as_ref()),
     };
+    let hub = folder.origin.as_ref().map(|origin| origin.repository.as_str());
+    let export = Export {
+        format: *format,
+        out,
+        name: hub.and_then(|id| id.rsplit('/').next()),
+        source: &folder,
+        rounding: SavedRounding::Nearest,
+        card: Some(&card),
+        codes: None,
+        existing: if *overwrite { Existing::Replaced } else { Existing::Refused },
+    };
+    let exported = export.write(&Arc::default(), fill);
     exported.with_context(|| format!("cannot export {model}"))?;
     write(format_args!("wrote {}", out.display()))?;
     let entries =

@@ -35,6 +35,8 @@ pub struct RunShape {
     pub diagnosed: bool,
     /// Type of the weights in the saved model.
     pub export_dtype: WeightType,
+    /// Whether it is written in other formats as well.
+    pub exported: bool,
 }
 
 impl From<StepShape> for RunShape {
@@ -46,6 +48,7 @@ impl From<StepShape> for RunShape {
             sampled: None,
             diagnosed: false,
             export_dtype: WeightType::default(),
+            exported: false,
         }
     }
 }
@@ -137,7 +140,8 @@ fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
 
 /// The memory of a run that trains `config` with `setup`: loading, a step, an evaluation, a sample, and saving.
 pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> Result<MemoryPlan> {
-    let RunShape { step: shape, evaluated, sampled, diagnosed, export_dtype } = shape.into();
+    let RunShape { step: shape, evaluated, sampled, diagnosed, export_dtype, exported } =
+        shape.into();
     let planner = Planner::default();
     let model = Model::plan(&planner, config, setup.format)?;
     let mut trainer = setup.trainer(&planner, model)?;
@@ -159,12 +163,12 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> 
     let batches = vec![full_batch(shape); shape.accumulate];
     trainer.step(&planner, &batches, 0.0)?;
     checkpoint::plan(&planner, &mut trainer);
-    export::plan(
-        planner.ledger(),
-        config,
-        export_dtype,
-        &mut export::rows_of(&trainer.model, &planner),
-    )?;
+    let rows = &mut export::rows_of(&trainer.model, &planner);
+    export::plan(planner.ledger(), config, export_dtype, rows)?;
+    if exported {
+        planner.trim();
+        export::plan_all(planner.ledger(), config, rows)?;
+    }
     let report = planner.ledger().report();
     Ok(MemoryPlan::from_report(&report, config, setup.gradients))
 }

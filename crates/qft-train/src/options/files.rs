@@ -1,5 +1,6 @@
 //! What a run reads and where it writes.
 
+use super::export::RunExport;
 use super::value::{number, one_or_many};
 use crate::error::{Context, Result, bail, ensure};
 use clap::ValueHint;
@@ -41,6 +42,11 @@ pub struct FileArgs {
     /// Type of the weights in the saved model [default: bf16]
     #[arg(long, value_enum, help_heading = "Files")]
     pub export_dtype: Option<WeightType>,
+    /// Write the model for other programs as well, into OUT/FORMAT-TYPE: gguf, compressed-tensors or hf, with :bf16 (the
+    /// default), :f16, :f32 or for gguf :q8_0; may be given more than once
+    #[arg(long, value_name = "FORMAT[:TYPE]", help_heading = "Files")]
+    #[serde(deserialize_with = "one_or_many")]
+    pub export: Vec<RunExport>,
     /// Remove the run in the output folder and start over
     #[arg(
         long,
@@ -77,6 +83,8 @@ pub struct FileOptions {
     pub out: PathBuf,
     /// Type of the weights in the saved model.
     pub export_dtype: WeightType,
+    /// What else the model is written as.
+    pub exports: Vec<RunExport>,
     /// Whether to remove an earlier run from the output folder.
     pub overwrite: bool,
 }
@@ -95,12 +103,20 @@ impl FileArgs {
             "--out: {} is the model's folder, whose files must stay; choose another folder",
             out.display()
         );
+        let exports = self.export;
+        for (number, export) in exports.iter().enumerate() {
+            ensure!(
+                !exports[..number].contains(export),
+                "--export: {export} was given twice; leave one out"
+            );
+        }
         Ok(FileOptions {
             model,
             data: self.data,
             held_out,
             out,
             export_dtype: self.export_dtype.unwrap_or_default(),
+            exports,
             overwrite: self.overwrite.unwrap_or(false),
         })
     }

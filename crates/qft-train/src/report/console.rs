@@ -33,6 +33,8 @@ pub fn write(line: impl fmt::Display) -> Result<()> {
 pub struct Console {
     /// The folder of the saved model: said when the run is done.
     saved: Option<PathBuf>,
+    /// The folders of what else it was written as.
+    exports: Vec<PathBuf>,
     /// Whether the saved model will be measured.
     held_out: bool,
 }
@@ -103,6 +105,7 @@ impl Observer for Console {
                 print(format_args!("stopped after step {step}; there is nothing to save"));
             }
             Event::Exported(out) => self.saved = Some(out.to_path_buf()),
+            Event::ExportedAs(dir) => self.exports.push(dir.to_path_buf()),
             Event::Finished(summary) => {
                 if summary.rescaled_rows > 0 {
                     print(format_args!(
@@ -115,6 +118,9 @@ impl Observer for Console {
                 }
                 if let Some(profile) = &summary.profile {
                     print(format_args!("\n{profile}"));
+                }
+                for dir in &self.exports {
+                    print(format_args!("exported {}", dir.display()));
                 }
                 if let Some(out) = &self.saved {
                     let next = match self.held_out {

@@ -98,6 +98,8 @@ pub enum Event<'a> {
     },
     /// The model was written.
     Exported(&'a Path),
+    /// It was written for other programs as well, to this folder.
+    ExportedAs(&'a Path),
     /// The run is done, and what it leaves is whole.
     Finished(&'a Summary),
     /// The saved model was measured on the held-out data, or that was left out; the summary says so. Comes where there is

@@ -1,6 +1,5 @@
 //! The run: what a fine-tune does, from its options to the saved model.
 
-use super::card;
 use super::events::{Event, Moment, Observer, Observers};
 use super::folder::ModelFolder;
 use super::generation::{Ended, Generation, SAMPLE_TOKENS};
@@ -21,12 +20,7 @@ use crate::step::checkpoint::{self, Progress};
 use crate::step::diagnostics::Diagnostics;
 use crate::step::trainer::StepReport;
 use crate::step::{Setup, Trainer};
-use qft_files::Disk;
 use qft_llama::Batch;
-use qft_llama::export::{
-    self, DEFAULT_SHARD_BYTES, Existing, FolderExport, SavedRounding, SavedWeights,
-    export_folder_on,
-};
 use qft_llama::sampling::TokenSampler;
 use qft_optim::Schedule;
 use std::collections::BTreeMap;
@@ -302,36 +296,6 @@ impl Run<'_> {
         observers.tell(Event::Sampled { moment, text: &text })
     }
 
-    fn export(&self, state: &State, observers: &mut Observers<'_, '_>) -> Result<()> {
-        let (ops, out) = (&*self.ops, &self.options.files.out);
-        ops.trim();
-        // To nearest, an update of less than half of what bf16 can tell apart would be lost.
-        let rounding = SavedRounding::Stochastic { seed: self.options.training.seed };
-        let mut rows = export::rows_of(&state.trainer.model, ops);
-        let card = card::of_run(&self.folder.dir, &state.recipe.to_json()?, &self.summary(state));
-        let export = FolderExport {
-            out,
-            source: Some(&self.folder.dir),
-            config: &self.folder.config,
-            saved: SavedWeights { dtype: self.options.files.export_dtype, rounding },
-            int8: false,
-            max_shard_bytes: DEFAULT_SHARD_BYTES,
-            ends: self.folder.tokenizer.eos(),
-            card: Some(&card),
-            existing: Existing::Joined,
-        };
-        export_folder_on(&Disk::default(), &export, ops.ledger(), &mut |spec, range, values| {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(qft_llama::Error::Stopped { what: "saving the model" });
-            }
-            rows(spec, range, values)
-        })
-        .with_context(|| {
-            format!("cannot save the model to {}; checkpoints are untouched", out.display())
-        })?;
-        observers.tell(Event::Exported(out))
-    }
-
     /// Ends a run that was asked to stop: what was done since the last checkpoint is saved.
     fn stopped(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<Summary> {
         if state.progress.step > state.saved {
@@ -367,7 +331,7 @@ impl Run<'_> {
         MemoryPlan::from_report(&report, &self.folder.config, self.setup.gradients)
     }
 
-    fn summary(&self, state: &State) -> Summary {
+    pub(super) fn summary(&self, state: &State) -> Summary {
         let measured = self.measured();
         let progress = &state.progress;
         Summary {

@@ -6,7 +6,7 @@
 use super::recipe::Recipe;
 use super::summary::Summary;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::options::FileOptions;
+use crate::options::{FileOptions, RunExport};
 use crate::step::checkpoint;
 use qft_files::FolderLock;
 use qft_llama::export;
@@ -215,7 +215,8 @@ fn set_aside(out: &Path) -> Result<PathBuf> {
         let of_model =
             std::fs::read_dir(out)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let of_model: Vec<_> = of_model.filter(|name| belongs_to_model(out, name)).collect();
-        for name in of_model.into_iter().chain(OF_A_RUN.map(str::to_owned)) {
+        let exports = RunExport::all().map(RunExport::folder);
+        for name in of_model.into_iter().chain(exports).chain(OF_A_RUN.map(str::to_owned)) {
             match std::fs::rename(out.join(&name), partial.join(&name)) {
                 Err(error) if error.kind() != IoErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -242,6 +243,9 @@ fn is_own_card(out: &Path, name: &str) -> bool {
 /// Removes a run: the names of its checkpoints vanish before their contents.
 fn clear(out: &Path) -> Result<()> {
     checkpoint::remove_all(&checkpoints(out))?;
+    for exported in RunExport::all() {
+        export::remove_export(&out.join(exported.folder())).context("--overwrite")?;
+    }
     let of_model = names(out)?
         .into_iter()
         .filter(|name| export::is_model_file(name) || is_own_card(out, name));

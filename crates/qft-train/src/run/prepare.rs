@@ -1,6 +1,7 @@
 //! What comes before a run: data, a plan that fits, and a trainer at its first step or where a checkpoint is.
 
 use super::events::{Event, Observers, Quantized};
+use super::exports;
 use super::finetune::{Run, State};
 use super::folder::ModelFolder;
 use super::generation::SAMPLE_TOKENS;
@@ -47,6 +48,7 @@ impl<'a> Run<'a> {
         };
         let seq_len = options.step.seq_len(&folder.config)?;
         let folder = folder.for_sequences(seq_len);
+        exports::check(&options.files, &folder)?;
         let files = (data.paths.as_slice(), held_out.paths.as_slice());
         let (train, held_out) = read_data(options, files, &folder, seq_len, stop, observers)
             .of_kind(ErrorKind::Data)?;
@@ -70,6 +72,7 @@ impl<'a> Run<'a> {
             sampled: sampled.chain(answered).max(),
             diagnosed: options.progress.diagnostics,
             export_dtype: options.files.export_dtype,
+            exported: !options.files.exports.is_empty(),
         };
         let budget = Budget::of(&machine);
         let mut fit = fit(options, &machine, budget, &folder.config, shape)?;

@@ -185,6 +185,7 @@ impl Recipe {
             out: _,
             // The model can be saved in any type, again and again.
             export_dtype: _,
+            exports: _,
             overwrite: _,
         } = files;
         let ReadingOptions { format, template, train_on, fields, on_bad_record, too_long } =

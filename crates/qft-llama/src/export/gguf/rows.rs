@@ -1,14 +1,15 @@
 //! The data of a file, in blocks of rows.
 
 use super::tensors::{Entry, Source};
-use crate::config::TensorSpec;
+use crate::config::{LlamaConfig, TensorSpec};
 use crate::error::Error;
 use crate::export::shard::{block_rows, not_finite};
-use crate::export::{FillRows, SavedWeights, WeightType};
+use crate::export::{FillRows, SavedRounding, SavedWeights, WeightType};
 use half::f16;
 use qft_files::gguf::Q8_0_BLOCK;
 use qft_files::{GgufType, GgufWriter};
 use qft_tensor::{Ledger, Transfer};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +17,21 @@ use std::sync::Arc;
 pub(super) struct Rows {
     values: Transfer<f32>,
     bytes: Transfer<u8>,
+}
+
+/// How weights become F16 and BF16.
+pub(super) struct Rounded {
+    rounding: SavedRounding,
+    /// The place of each parameter in the model, by which chance is drawn.
+    numbers: HashMap<String, u32>,
+}
+
+impl Rounded {
+    /// For the parameters of `config`.
+    pub(super) fn of(config: &LlamaConfig, rounding: SavedRounding) -> Self {
+        let numbers = config.tensors().map(|spec| spec.name).zip(0..).collect();
+        Self { rounding, numbers }
+    }
 }
 
 /// The rows of a tensor that are handled together: whole heads where these are mixed.
@@ -33,7 +49,25 @@ impl Rows {
             Source::Pairs(spec, head) => step(spec, *head).min(spec.rows) * spec.cols,
             Source::Values(values) => values.len(),
         };
-        let values = entries.iter().map(most).max().unwrap_or(0);
+        Self::of(ledger, entries.iter().map(most).max().unwrap_or(0))
+    }
+
+    /// Allocates for any architecture, whose heads may be mixed, and fetches the largest block.
+    pub(super) fn plan(
+        ledger: &Arc<Ledger>,
+        config: &LlamaConfig,
+        fill: &mut FillRows<'_>,
+    ) -> Result<(), Error> {
+        let rows = |spec: &TensorSpec| step(spec, config.head_dim).min(spec.rows);
+        let Some(spec) = config.tensors().max_by_key(|spec| rows(spec) * spec.cols) else {
+            return Ok(());
+        };
+        let elements = rows(&spec) * spec.cols;
+        let mut blocks = Self::of(ledger, elements);
+        fill(&spec, 0..rows(&spec), &mut blocks.values[..elements])
+    }
+
+    fn of(ledger: &Arc<Ledger>, values: usize) -> Self {
         Self {
             values: Transfer::zeroed(ledger, "rows to save", values),
             // No type takes more than 4 bytes.
@@ -47,7 +81,7 @@ impl Rows {
         writer: &mut GgufWriter,
         path: &Path,
         entry: &Entry,
-        fill: &mut FillRows<'_>,
+        (fill, rounded): (&mut FillRows<'_>, &Rounded),
     ) -> Result<(), Error> {
         let kind = entry.info.kind;
         match &entry.source {
@@ -57,7 +91,7 @@ impl Rows {
             }
             Source::Model(parts) => {
                 for part in parts {
-                    self.blocks(writer, path, (part, kind, 1), fill)?;
+                    self.blocks(writer, path, (part, kind, 1), (&mut *fill, rounded))?;
                 }
                 Ok(())
             }
@@ -68,9 +102,11 @@ impl Rows {
                 let mixed: Vec<f32> =
                     (0..spec.cols).map(|to| values[from_halves(to, *head)]).collect();
                 values.copy_from_slice(&mixed);
-                self.encode(writer, path, (spec, kind), 0..1, |row| row)
+                self.encode(writer, path, (spec, kind, rounded), 0..1, |row| row)
             }
-            Source::Pairs(spec, head) => self.blocks(writer, path, (spec, kind, *head), fill),
+            Source::Pairs(spec, head) => {
+                self.blocks(writer, path, (spec, kind, *head), (fill, rounded))
+            }
         }
     }
 
@@ -80,13 +116,13 @@ impl Rows {
         writer: &mut GgufWriter,
         path: &Path,
         (spec, kind, head): (&TensorSpec, GgufType, usize),
-        fill: &mut FillRows<'_>,
+        (fill, rounded): (&mut FillRows<'_>, &Rounded),
     ) -> Result<(), Error> {
         for start in (0..spec.rows).step_by(step(spec, head)) {
             let rows = start..spec.rows.min(start + step(spec, head));
             fill(spec, rows.clone(), &mut self.values[..rows.len() * spec.cols])?;
             let place = |row: usize| if head == 1 { row } else { from_halves(row, head) };
-            self.encode(writer, path, (spec, kind), rows, place)?;
+            self.encode(writer, path, (spec, kind, rounded), rows, place)?;
         }
         Ok(())
     }
@@ -96,7 +132,7 @@ impl Rows {
         &mut self,
         writer: &mut GgufWriter,
         path: &Path,
-        (spec, kind): (&TensorSpec, GgufType),
+        (spec, kind, rounded): (&TensorSpec, GgufType, &Rounded),
         rows: std::ops::Range<usize>,
         place: impl Fn(usize) -> usize,
     ) -> Result<(), Error> {
@@ -106,8 +142,10 @@ impl Rows {
         for (row, bytes) in bytes.chunks_exact_mut(length.max(1)).enumerate() {
             let from = place(row);
             let values = &self.values[from * cols..][..cols];
-            encode_row(kind, values, bytes)
-                .map_err(|col| not_finite(path, spec, rows.start + from, col, values[col]))?;
+            let row = rows.start + from;
+            let place = (rounded.numbers[&spec.name], row);
+            encode_row(kind, rounded.rounding, place, values, bytes)
+                .map_err(|col| not_finite(path, spec, row, col, values[col]))?;
         }
         Ok(writer.write(bytes)?)
     }
@@ -119,17 +157,23 @@ fn from_halves(to: usize, head: usize) -> usize {
     first + within % 2 * (head / 2) + within / 2
 }
 
-/// Writes a row as `kind`, each number rounded to the nearest.
+/// Writes the row at `place`, of a tensor by its number, as `kind`.
 ///
 /// Errors: the column of the first number that is not finite, or is not in the type.
-fn encode_row(kind: GgufType, values: &[f32], out: &mut [u8]) -> Result<(), usize> {
+fn encode_row(
+    kind: GgufType,
+    rounding: SavedRounding,
+    place: (u32, usize),
+    values: &[f32],
+    out: &mut [u8],
+) -> Result<(), usize> {
     let dtype = match kind {
         GgufType::F32 => WeightType::F32,
         GgufType::F16 => WeightType::F16,
         GgufType::Bf16 => WeightType::Bf16,
         GgufType::Q8_0 => return q8_0(values, out),
     };
-    SavedWeights { dtype, ..SavedWeights::default() }.write_row((0, 0), values, out)
+    SavedWeights { dtype, rounding }.write_row(place, values, out)
 }
 
 /// Blocks of a scale and 32 codes: `value = scale · code`, the largest code is 127.
