@@ -29,6 +29,16 @@ __device__ __forceinline__ float inverse_scale_of(float absmax) {
     return absmax > TINY ? __fdiv_rn(127.0f, absmax) : 0.0f;
 }
 
+// The unit of a sum of at most `count` numbers up to `bound`; NaN for a bound that is not finite.
+__device__ __forceinline__ float sum_unit(float bound, uint32_t count) {
+    const uint32_t bits = __float_as_uint(bound);
+    if ((bits & 0x7F800000u) == 0x7F800000u) return __uint_as_float(0x7FC00000u);
+    const int32_t exponent = static_cast<int32_t>(bits >> 23) - 126;
+    const int32_t doublings = count > 1u ? 32 - __clz(static_cast<int>(count - 1u)) : 0;
+    const int32_t unit = exponent + doublings - 30;
+    return __uint_as_float(static_cast<uint32_t>((unit < -126 ? -126 : unit) + 127) << 23);
+}
+
 // bf16 from f32, to nearest, ties to even; NaN stays a quiet NaN.
 __device__ __forceinline__ uint16_t bf16_from_f32(float x) {
     const uint32_t bits = __float_as_uint(x);

@@ -55,7 +55,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut weights = vec![0.0f32; OUTPUTS * INPUTS];
         println!("{compute}");
         for step in 0..=40 {
-            let ctx = Context { ops: &cpu, compute, seed: 0, step, micro_batch: 0 };
+            let ctx =
+                Context { ops: &cpu, compute, seed: 0, step, micro_batch: 0, micro_batches: 1 };
             let mut matrix = build(&cpu, compute, &weights)?;
             let device = Buffer::from_host(&cpu, Owner::Activations, "x", &x)?;
             let rows = match compute.forward {

@@ -20,6 +20,8 @@ pub struct Context<'a> {
     pub step: u32,
     /// Micro-batch within the step, below [`qft_tensor::MAX_MICRO_BATCHES`].
     pub micro_batch: usize,
+    /// How many micro-batches the step has, in all processes.
+    pub micro_batches: usize,
 }
 
 impl Context<'_> {

@@ -15,6 +15,7 @@ mod rope;
 mod rows;
 mod scaled_add;
 mod swiglu;
+mod unit_sum;
 
 use crate::Error;
 use crate::ops::*;
@@ -87,6 +88,18 @@ impl LayerOps for Cpu {
 
     fn scaled_add(&self, op: ScaledAdd<'_>) -> Result<(), Error> {
         scaled_add::scaled_add(self, op)
+    }
+
+    fn raise_bound(&self, op: RaiseBound<'_>) -> Result<(), Error> {
+        unit_sum::raise_bound(op)
+    }
+
+    fn add_units(&self, op: AddUnits<'_>) -> Result<(), Error> {
+        unit_sum::add(self, op)
+    }
+
+    fn from_units(&self, op: FromUnits<'_>) -> Result<(), Error> {
+        unit_sum::from(self, op)
     }
 
     fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), Error> {

@@ -13,6 +13,7 @@ mod rmsnorm;
 mod rope;
 mod scaled_add;
 mod swiglu;
+mod unit_sum;
 
 pub use attention::{
     AttentionBackward, AttentionDecode, AttentionForward, Heads, Operands, Segments,
@@ -25,6 +26,7 @@ pub use rmsnorm::{RmsNormBackward, RmsNormForward};
 pub use rope::Rope;
 pub use scaled_add::ScaledAdd;
 pub use swiglu::{SwigluBackward, SwigluForward};
+pub use unit_sum::{AddUnits, FromUnits, RaiseBound};
 
 use crate::Error;
 use qft_quant::HybridOps;
@@ -96,6 +98,13 @@ pub trait LayerOps: HybridOps {
     fn bias_gradient(&self, op: BiasGradient<'_>) -> Result<(), Error>;
     /// See [`ScaledAdd`].
     fn scaled_add(&self, op: ScaledAdd<'_>) -> Result<(), Error>;
+    /// See [`RaiseBound`].
+    fn raise_bound(&self, op: RaiseBound<'_>) -> Result<(), Error>;
+    /// See [`AddUnits`].
+    fn add_units(&self, op: AddUnits<'_>) -> Result<(), Error>;
+    /// See [`FromUnits`].
+    #[allow(clippy::wrong_self_convention)] // Converts its operands, not the device.
+    fn from_units(&self, op: FromUnits<'_>) -> Result<(), Error>;
     /// See [`ToBf16`].
     fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), Error>;
     /// See [`FromBf16`].

@@ -73,6 +73,18 @@ impl LayerOps for Planner {
         op.check()
     }
 
+    fn raise_bound(&self, op: RaiseBound<'_>) -> Result<(), Error> {
+        op.check()
+    }
+
+    fn add_units(&self, op: AddUnits<'_>) -> Result<(), Error> {
+        op.check().map(drop)
+    }
+
+    fn from_units(&self, op: FromUnits<'_>) -> Result<(), Error> {
+        op.check().map(drop)
+    }
+
     fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), Error> {
         op.check()
     }

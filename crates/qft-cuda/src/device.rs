@@ -6,7 +6,8 @@ use crate::{Arg, Driver, Error, Launch};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::pool::FreeBlocks;
 use qft_tensor::{
-    Buffer, DType, Device, DeviceKind, Element, Host, Ledger, Mat, MatMut, Owner, Span,
+    Alone, Buffer, Communicator, DType, Device, DeviceKind, Element, Host, Ledger, Mat, MatMut,
+    Owner, Span,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ const HOPPER: (u32, u32) = (9, 0);
 pub struct Cuda {
     driver: Arc<dyn Driver>,
     host: Arc<Host>,
+    communicator: Arc<dyn Communicator>,
     ledger: Arc<Ledger>,
     free: Arc<FreeBlocks<DriverBlock>>,
     scratch: Scratch,
@@ -59,7 +61,14 @@ impl Cuda {
         let bytes = if is_hopper { HOPPER_SCRATCH_BYTES } else { SCRATCH_BYTES };
         let scratch = Scratch::new(&driver, bytes)?;
         let (ledger, free) = (Arc::default(), Arc::default());
-        Ok(Self { driver, host, ledger, free, scratch, warpgroup_products: false })
+        let communicator = Arc::new(Alone);
+        Ok(Self { driver, host, communicator, ledger, free, scratch, warpgroup_products: false })
+    }
+
+    /// The same, in a job of several processes.
+    #[must_use]
+    pub fn with_communicator(self, communicator: Arc<dyn Communicator>) -> Self {
+        Self { communicator, ..self }
     }
 
     /// Whether the device knows products of warpgroups.
@@ -220,6 +229,10 @@ impl Device for Cuda {
 
     fn host(&self) -> Result<&Host, qft_tensor::Error> {
         Ok(&self.host)
+    }
+
+    fn communicator(&self) -> &dyn Communicator {
+        &*self.communicator
     }
 
     fn alloc_raw(

@@ -17,3 +17,4 @@ mod rope;
 mod scaled_add;
 mod shares;
 mod swiglu;
+mod unit_sum;

@@ -127,7 +127,7 @@ impl<'a> Decoder<'a> {
     fn logits(&self, texts: &mut [(&mut Sequence, &[u32])]) -> Result<Vec<f32>, Error> {
         let (ops, model) = (self.ops, self.model);
         let PassOptions { compute, seed, step, .. } = self.options;
-        let ctx = Context { ops, compute, seed, step, micro_batch: 0 };
+        let ctx = Context { ops, compute, seed, step, micro_batch: 0, micro_batches: 1 };
         let (mut ids, mut positions, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for (sequence, new) in texts.iter() {
             ids.extend_from_slice(new);

@@ -13,8 +13,9 @@ use crate::stream::{Stream, StreamFormat};
 use crate::tokens::Tokens;
 use head::{head_backward, head_inputs, head_loss};
 use qft_autograd::layers::loss_head::{TiedGradient, VocabularyCut};
-use qft_autograd::layers::{embedding, linear, scale};
+use qft_autograd::layers::{embedding, linear, processes, scale};
 use qft_autograd::{Activations, Context, Error, GradientSink, LayerOps, Products, Stack};
+use qft_tensor::communicator::part_of;
 use qft_tensor::{Buffer, Owner, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +45,15 @@ pub struct PassOptions {
 }
 
 impl PassOptions {
-    fn context<'a>(&self, ops: &'a dyn LayerOps, micro_batch: usize) -> Context<'a> {
-        Context { ops, compute: self.compute, seed: self.seed, step: self.step, micro_batch }
+    /// For micro-batch `micro_batch` of `micro_batches`.
+    fn context<'a>(
+        &self,
+        ops: &'a dyn LayerOps,
+        micro_batch: usize,
+        micro_batches: usize,
+    ) -> Context<'a> {
+        let Self { compute, seed, step, .. } = *self;
+        Context { ops, compute, seed, step, micro_batch, micro_batches }
     }
 }
 
@@ -71,7 +79,7 @@ fn infer<'a>(
     options: &PassOptions,
     batch: &Batch,
 ) -> Result<(Context<'a>, Tokens, Buffer<f32>), Error> {
-    let (ctx, tokens) = (options.context(ops, 0), Tokens::new(ops, batch)?);
+    let (ctx, tokens) = (options.context(ops, 0, 1), Tokens::new(ops, batch)?);
     let mut x = model.embed(&ctx, &tokens.ids)?;
     for (index, block) in model.params.blocks.iter().enumerate() {
         drop(Stream::round(ops, options.stream, &mut x)?);
@@ -131,16 +139,24 @@ fn head_logits(
     Ok(logits.to_vec(ctx.ops)?)
 }
 
-fn micro_batches<'a>(
+/// Those of a step's micro-batches that are this process's own.
+fn own_micro_batches<'a>(
     ops: &'a dyn LayerOps,
     options: &PassOptions,
     batches: &[Batch],
 ) -> Result<(Vec<Context<'a>>, Vec<Tokens>), Error> {
+    let (all, processes) = (batches.len(), ops.communicator());
     // What the last one has no random numbers for is refused before any work is done.
-    let last = (batches.len().saturating_sub(1), 0);
+    let last = (all.saturating_sub(1), 0);
     RngKey::of_part(options.seed, options.step, 0, Purpose::WeightGradient, last)?;
-    let tokens = batches.iter().map(|batch| Tokens::new(ops, batch)).collect::<Result<_, _>>()?;
-    Ok(((0..batches.len()).map(|index| options.context(ops, index)).collect(), tokens))
+    let own = part_of(all, processes.rank(), processes.size());
+    if processes.size() > all.max(1) {
+        let processes = processes.size();
+        return Err(Error::TooFewMicroBatches { micro_batches: all, processes });
+    }
+    let tokens = batches[own.clone()].iter().map(|batch| Tokens::new(ops, batch));
+    let tokens = tokens.collect::<Result<_, _>>()?;
+    Ok((own.map(|index| options.context(ops, index, all)).collect(), tokens))
 }
 
 /// The residual stream of each micro-batch behind the last block, layer by layer. What the backward pass needs goes
@@ -184,6 +200,9 @@ fn through_blocks(
 
 /// Forward and backward pass over the micro-batches of one step; gradients go to `sink`.
 ///
+/// In a job of several processes all of them call this with all micro-batches; each computes a part of them, and every sink
+/// gets the gradients of all. The bits do not depend on how many processes there are.
+///
 /// The loss is the mean over all targets of all micro-batches, so its gradient does not depend on how a batch
 /// is cut. With a sink that updates at once, the model is the updated one on return.
 ///
@@ -196,24 +215,26 @@ pub fn train_step(
     batches: &[Batch],
     sink: &mut dyn GradientSink,
 ) -> Result<StepLoss, Error> {
-    let (ctxs, tokens) = micro_batches(ops, options, batches)?;
-    let target_tokens: usize = tokens.iter().map(|t| t.targets.len()).sum();
+    let (ctxs, tokens) = own_micro_batches(ops, options, batches)?;
+    let positions = batches.iter().map(Batch::target_tokens);
+    let target_tokens: usize = positions.clone().sum();
 
     // Forward, layer by layer.
     let mut stack = Stack::new("activation");
     let xs = through_blocks(&ctxs, model, options, &tokens, Some(&mut stack))?;
 
     // Head and loss.
-    let positions = tokens.iter().map(|tokens| tokens.targets.len());
     let cut = VocabularyCut::training(positions, model.head().rows());
-    let (mut at_head, mut heads, mut sum) = (Vec::new(), Vec::new(), 0.0);
+    let (mut at_head, mut heads, mut sums) = (Vec::new(), Vec::new(), Vec::new());
     for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
         let (at, normed) = head_inputs(ctx, model, tokens, &x)?;
         let (head, nll) = head_loss(ctx, model, tokens, normed, cut)?;
         at_head.push(at);
         heads.push(head);
-        sum += nll.iter().sum::<f64>();
+        sums.push(nll.iter().sum::<f64>());
     }
+    let sums = processes::gather_values(ops.communicator(), &sums, batches.len())?;
+    let sum: f64 = sums.iter().sum();
     if sum.is_nan() || sum == f64::INFINITY {
         // Before any gradient: with a sink that updates at once, nothing has changed yet.
         return Err(Error::LossNotFinite { sum });
@@ -249,7 +270,11 @@ pub fn train_step(
         Ok(dx)
     });
     let dxs = dxs.collect::<Result<Vec<_>, Error>>()?;
-    let lookups: Vec<_> = tokens.iter().map(|t| &t.ids).zip(&dxs).collect();
+    let lens: Vec<_> = batches.iter().map(|b| b.tokens() * model.params.norm.data.len()).collect();
+    let dxs = processes::gather_buffers(ops, dxs, &lens, "residual gradient")?;
+    let ids = batches.iter().map(|b| Buffer::from_host(ops, Owner::Data, "token ids", &b.ids));
+    let ids = ids.collect::<Result<Vec<_>, _>>()?;
+    let lookups: Vec<_> = ids.iter().zip(&dxs).collect();
     if let Some(ctx) = ctxs.first() {
         let table = &mut model.params.embedding;
         match model.params.head {

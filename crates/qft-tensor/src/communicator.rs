@@ -36,6 +36,17 @@ pub trait Communicator: Send + Sync + fmt::Debug {
     fn abort(&self) -> !;
 }
 
+/// The part of `count` things that process `rank` of `size` has: as even as can be, in order.
+pub fn part_of(count: usize, rank: usize, size: usize) -> Range<usize> {
+    let start = |rank: usize| (count as u128 * rank as u128 / size as u128) as usize;
+    start(rank)..start(rank + 1)
+}
+
+/// The process whose part thing `index` of `count` is in.
+pub fn owner_of(index: usize, count: usize, size: usize) -> usize {
+    (0..size).find(|&rank| part_of(count, rank, size).contains(&index)).unwrap_or(0)
+}
+
 /// One process alone: it has all there is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Alone;
@@ -70,5 +81,23 @@ impl Communicator for Alone {
 
     fn abort(&self) -> ! {
         std::process::exit(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_has_one_owner() {
+        for (count, size) in [(0, 3), (2, 3), (7, 3), (8, 4), (1 << 40, 5)] {
+            let ends: Vec<_> = (0..size).map(|rank| part_of(count, rank, size)).collect();
+            assert_eq!((ends[0].start, ends[size - 1].end), (0, count));
+            assert!(ends.windows(2).all(|pair| pair[0].end == pair[1].start));
+            assert!(ends.iter().all(|part| part.len().abs_diff(count / size) <= 1));
+            for index in [0, 1, 6].into_iter().filter(|&index| index < count) {
+                assert!(ends[owner_of(index, count, size)].contains(&index));
+            }
+        }
     }
 }

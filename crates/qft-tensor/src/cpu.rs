@@ -7,7 +7,9 @@ mod quantize;
 
 use crate::buffer::RawBuffer;
 use crate::pool::FreeBlocks;
-use crate::{CpuConfig, DType, Device, DeviceKind, Error, Host, Isa, Ledger, Owner};
+use crate::{
+    Alone, Communicator, CpuConfig, DType, Device, DeviceKind, Error, Host, Isa, Ledger, Owner,
+};
 use memory::{HostBlock, HostPages};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Cpu {
     host: Host,
+    communicator: Arc<dyn Communicator>,
     ledger: Arc<Ledger>,
     free: Arc<FreeBlocks<HostPages>>,
 }
@@ -28,7 +31,18 @@ impl Cpu {
     ///
     /// Errors: [`Error::Threads`].
     pub fn new(config: CpuConfig) -> Result<Self, Error> {
-        Ok(Self { host: Host::new(config)?, ledger: Arc::default(), free: Arc::default() })
+        Ok(Self {
+            host: Host::new(config)?,
+            communicator: Arc::new(Alone),
+            ledger: Arc::default(),
+            free: Arc::default(),
+        })
+    }
+
+    /// The same, in a job of several processes.
+    #[must_use]
+    pub fn with_communicator(self, communicator: Arc<dyn Communicator>) -> Self {
+        Self { communicator, ..self }
     }
 
     /// The instruction set in use.
@@ -67,6 +81,10 @@ impl Device for Cpu {
 
     fn host(&self) -> Result<&Host, Error> {
         Ok(&self.host)
+    }
+
+    fn communicator(&self) -> &dyn Communicator {
+        &*self.communicator
     }
 
     fn alloc_raw(

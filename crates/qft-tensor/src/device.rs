@@ -1,7 +1,7 @@
 //! What every device can do: allocate, copy, and account for its memory.
 
 use crate::buffer::RawBuffer;
-use crate::{DType, Error, Host, Ledger, Owner};
+use crate::{Communicator, DType, Error, Host, Ledger, Owner};
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,6 +42,9 @@ pub trait Device: Send + Sync + fmt::Debug {
     ///
     /// Errors: [`Error::NoHost`] for a device that only counts.
     fn host(&self) -> Result<&Host, Error>;
+
+    /// The processes that work on one model together, this one among them.
+    fn communicator(&self) -> &dyn Communicator;
 
     /// Allocates `len` elements with unspecified values.
     ///

@@ -65,6 +65,20 @@ pub fn widen_bf16(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
 }
 
+/// The unit of a sum of at most `count` numbers up to `bound`: a power of two, so that the sum has at most 2^30 of them and
+/// half a unit for each number. NaN for a bound that is not finite.
+#[inline(always)]
+pub fn sum_unit(bound: f32, count: u32) -> f32 {
+    if !bound.is_finite() {
+        return f32::NAN;
+    }
+    // The bound is below two to this.
+    let exponent = (bound.to_bits() >> 23) as i32 - 126;
+    let doublings = 32 - count.saturating_sub(1).leading_zeros() as i32;
+    let unit = (exponent + doublings - 30).max(-126);
+    f32::from_bits(((unit + 127) as u32) << 23)
+}
+
 /// Largest magnitude of `x * fold`, or of `x`; order-free, so lanes may be combined at will.
 #[inline(always)]
 pub(crate) fn absmax(x: &[f32], fold: Option<&[f32]>) -> f32 {
@@ -130,6 +144,20 @@ mod tests {
             assert_eq!(bf16_operand(x).to_bits(), operand.to_bits(), "{bits:#x}");
             assert_eq!(widen_bf16(want).to_bits(), want.to_f32().to_bits(), "{bits:#x}");
         }
+    }
+
+    #[test]
+    fn units_leave_room_for_all() {
+        for bound in [0.0, f32::MIN_POSITIVE, 1e-30, 0.99, 1.0, 1.01, 3e5, 1e30] {
+            for count in [1, 2, 3, 8, 4096] {
+                let unit = sum_unit(bound, count);
+                let most = f64::from(bound) * f64::from(count) / f64::from(unit);
+                assert!(most <= f64::from(1 << 30), "{bound} {count}: {most}");
+                let tight = most * 4.0 >= f64::from(1 << 30) || unit == f32::MIN_POSITIVE;
+                assert!(tight, "{bound} {count}: {most}");
+            }
+        }
+        assert!(sum_unit(f32::NAN, 2).is_nan() && sum_unit(f32::INFINITY, 2).is_nan());
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use crate::buffer::{RawBuffer, Storage};
 use crate::{
-    DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps, Host, Ledger, Owner,
-    QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
+    Alone, Communicator, DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps,
+    Host, Ledger, Owner, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -43,6 +43,10 @@ impl Device for Planner {
 
     fn host(&self) -> Result<&Host, Error> {
         Err(Error::NoHost { device: self.kind() })
+    }
+
+    fn communicator(&self) -> &dyn Communicator {
+        &Alone
     }
 
     fn alloc_raw(

@@ -12,6 +12,7 @@
 //! goes to the sink as it is.
 //! Protected weights read the same integers and join in float: see `docs/ALGORITHM.md#linear`.
 
+use super::share_sum::ShareSum;
 use crate::activations::Activations;
 use crate::{Context, Error, GradientSink, Matrix, Weight};
 use qft_quant::{DecodeRows, HybridMatrix, Precision, SparseBackward, SparseForward};
@@ -209,6 +210,7 @@ fn for_decoded_blocks(
 pub struct PendingGradient {
     x: Arc<Activations>,
     dy: OutputGradient,
+    micro_batch: usize,
 }
 
 #[derive(Debug)]
@@ -254,16 +256,33 @@ impl PendingGradient {
                 OutputGradient::Int8(u)
             }
         };
-        Ok(Self { x, dy })
+        Ok(Self { x, dy, micro_batch: ctx.micro_batch })
     }
 
-    /// `grad (+)= dy[:, part]^T x`, f32 `[part.len(), K]`.
+    /// The micro-batch whose share it is.
+    pub(super) fn micro_batch(&self) -> usize {
+        self.micro_batch
+    }
+
+    /// The tokens that it is a sum over.
+    pub(super) fn tokens(&self) -> usize {
+        self.x.shape().0
+    }
+
+    /// In INT8 the scale of each row of the gradient, f32 `[N]`.
+    pub(super) fn scale(&self) -> Option<&Buffer<f32>> {
+        match &self.dy {
+            OutputGradient::Int8(u) => Some(&u.scale),
+            OutputGradient::Float(_) => None,
+        }
+    }
+
+    /// `grad = dy[:, part]^T x`, f32 `[part.len(), K]`.
     pub fn multiply(
         &self,
         ctx: &Context<'_>,
         part: Range<usize>,
         grad: &mut Buffer<f32>,
-        accumulate: bool,
     ) -> Result<(), Error> {
         let ((tokens, k), rows) = (self.x.shape(), part.len());
         match (&*self.x, &self.dy) {
@@ -278,7 +297,7 @@ impl PendingGradient {
                         row_scale: Some(u.scale.span(part.clone())?),
                         col_scale: None,
                         out: grad.mat_mut(rows, k)?,
-                        accumulate: accumulate || start > 0,
+                        accumulate: start > 0,
                     })?;
                 }
             }
@@ -289,7 +308,7 @@ impl PendingGradient {
                     a: dy.mat(tokens, n)?.col_range(part)?,
                     b: data.mat(tokens, k)?,
                     out: grad.mat_mut(rows, k)?,
-                    accumulate,
+                    accumulate: false,
                 })?;
             }
             _ => {
@@ -303,7 +322,8 @@ impl PendingGradient {
     }
 }
 
-/// Multiplies the pending shares of all micro-batches, block of rows by block of rows, into the sink.
+/// Adds the shares of all micro-batches, of which `pending` are this process's own, and hands the sum to the sink, block of
+/// rows by block of rows.
 pub fn flush(
     ctx: &Context<'_>,
     w: &mut Matrix,
@@ -312,12 +332,12 @@ pub fn flush(
 ) -> Result<(), Error> {
     let size = block_rows(w.cols()).min(w.rows());
     let mut grad = Buffer::alloc(ctx.ops, Owner::Gradients, "gradient block", size * w.cols())?;
+    let mut sum = ShareSum::new(ctx, (w.rows(), w.cols()), size, pending)?;
     for block in blocks(0..w.rows(), size) {
-        for (i, share) in pending.iter().enumerate() {
-            share.multiply(ctx, block.clone(), &mut grad, i > 0)?;
-        }
+        sum.rows(block.clone(), w.cols(), &mut grad)?;
         sink.matrix_rows(w, block, &mut grad)?;
     }
+    drop(sum);
     pending.clear();
     Ok(())
 }

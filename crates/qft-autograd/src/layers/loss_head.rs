@@ -9,6 +9,7 @@
 //! beside the one of its target, which biases everything below.
 
 use super::linear::{self, PendingGradient};
+use super::share_sum::ShareSum;
 use crate::activations::Activations;
 use crate::ops::{EmbedBackward, LossGradient, LossStats};
 use crate::{Context, Error, GradientSink, LayerOps, Matrix};
@@ -203,11 +204,10 @@ fn flush_block(
     let channels = head.cols();
     let size = linear::block_rows(channels).min(rows.len());
     let mut grad = Buffer::alloc(ctx.ops, Owner::Gradients, "gradient block", size * channels)?;
+    let mut sum = ShareSum::new(ctx, (rows.len(), channels), size, shares)?;
     for part in linear::blocks(0..rows.len(), size) {
         let rows = rows.start + part.start..rows.start + part.end;
-        for (i, share) in shares.iter().enumerate() {
-            share.multiply(ctx, part.clone(), &mut grad, i > 0)?;
-        }
+        sum.rows(part.clone(), channels, &mut grad)?;
         for (ids, dy) in lookups.unwrap_or_default() {
             let grad = grad.mat_mut(part.len(), channels)?;
             ctx.ops.embed_backward(EmbedBackward { ids, dy, rows: rows.clone(), grad })?;

@@ -1,11 +1,12 @@
 //! [`LayerOps`] on the GPU.
 
-use super::{attention, bias, embedding, loss, rmsnorm, rope, scaled_add, swiglu};
+use super::{attention, bias, embedding, loss, rmsnorm, rope, scaled_add, swiglu, unit_sum};
 use crate::Cuda;
 use qft_autograd::ops::{
-    AddBias, AttentionBackward, AttentionDecode, AttentionForward, BiasGradient, EmbedBackward,
-    EmbedForward, FromBf16, GatherRows, LossGradient, LossStats, RmsNormBackward, RmsNormForward,
-    Rope, ScaledAdd, ScatterRows, SwigluBackward, SwigluForward, ToBf16,
+    AddBias, AddUnits, AttentionBackward, AttentionDecode, AttentionForward, BiasGradient,
+    EmbedBackward, EmbedForward, FromBf16, FromUnits, GatherRows, LossGradient, LossStats,
+    RaiseBound, RmsNormBackward, RmsNormForward, Rope, ScaledAdd, ScatterRows, SwigluBackward,
+    SwigluForward, ToBf16,
 };
 use qft_autograd::{Error, LayerOps};
 
@@ -76,6 +77,18 @@ impl LayerOps for Cuda {
 
     fn scaled_add(&self, op: ScaledAdd<'_>) -> Result<(), Error> {
         scaled_add::scaled_add(self, op)
+    }
+
+    fn raise_bound(&self, op: RaiseBound<'_>) -> Result<(), Error> {
+        unit_sum::raise_bound(self, op)
+    }
+
+    fn add_units(&self, op: AddUnits<'_>) -> Result<(), Error> {
+        unit_sum::add(self, op)
+    }
+
+    fn from_units(&self, op: FromUnits<'_>) -> Result<(), Error> {
+        unit_sum::from(self, op)
     }
 
     fn to_bf16(&self, op: ToBf16<'_>) -> Result<(), Error> {

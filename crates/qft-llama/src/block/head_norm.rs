@@ -46,6 +46,6 @@ pub(super) fn backward(
     };
     let mut dx = Buffer::zeros(layer.ctx.ops, Owner::Workspace, "heads gradient", x.len())?;
     rmsnorm::backward(layer.ctx, gain, (&x, &rstd), &dy, &mut dx, pending)?;
-    flush.vector(gain, pending)?;
+    flush.vector(layer.ctx, gain, pending)?;
     Ok(dx)
 }

@@ -21,11 +21,12 @@ pub(crate) struct Flush<'a>(pub(crate) Option<&'a mut dyn GradientSink>);
 impl Flush<'_> {
     pub(super) fn vector(
         &mut self,
+        ctx: &Context<'_>,
         vector: &mut Vector,
         pending: &mut PendingVector,
     ) -> Result<(), Error> {
         match &mut self.0 {
-            Some(sink) => pending.flush(vector, &mut **sink),
+            Some(sink) => pending.flush(ctx, vector, &mut **sink),
             None => Ok(()),
         }
     }
@@ -41,7 +42,7 @@ impl Flush<'_> {
             None => return Ok(()),
         }
         match (&mut layer.bias, &mut pending.bias) {
-            (Some(bias), Some(pending)) => self.vector(bias, pending),
+            (Some(bias), Some(pending)) => self.vector(ctx, bias, pending),
             _ => Ok(()),
         }
     }

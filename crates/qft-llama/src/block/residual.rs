@@ -140,5 +140,5 @@ pub(super) fn leave_gradient(
         Some(normed) => rmsnorm::backward(ctx, norm, normed, dinput, dx, pending)?,
         None => ctx.ops.scaled_add(ScaledAdd { src: dinput, scale: 1.0, dst: dx })?,
     }
-    flush.vector(norm, pending)
+    flush.vector(ctx, norm, pending)
 }

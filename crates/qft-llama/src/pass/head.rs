@@ -94,8 +94,8 @@ pub(super) fn head_backward(
         ctx.ops.scatter_rows(scatter)?;
         dxs.push(dx);
     }
-    if !ctxs.is_empty() {
-        pending.flush(&mut model.params.norm, sink)?;
+    if let Some(ctx) = ctxs.first() {
+        pending.flush(ctx, &mut model.params.norm, sink)?;
     }
     Ok(dxs)
 }

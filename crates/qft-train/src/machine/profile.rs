@@ -10,8 +10,8 @@ use qft_optim::{FloatUpdate, LionUpdate, OptimOps, SquareSum};
 use qft_quant::{DecodeRows, HybridOps, SparseBackward, SparseForward};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{
-    DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps, Host, Ledger, Orientation,
-    Owner, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
+    Communicator, DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps, Host, Ledger,
+    Orientation, Owner, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -177,6 +177,10 @@ impl Device for Profiled {
         self.inner.host()
     }
 
+    fn communicator(&self) -> &dyn Communicator {
+        self.inner.communicator()
+    }
+
     fn alloc_raw(
         &self,
         owner: Owner,
@@ -293,6 +297,9 @@ timed! { LayerOps, qft_autograd::Error:
     add_bias(AddBias) => Stream,
     bias_gradient(BiasGradient) => Stream,
     scaled_add(ScaledAdd) => Stream,
+    raise_bound(RaiseBound) => Stream,
+    add_units(AddUnits) => Stream,
+    from_units(FromUnits) => Stream,
     to_bf16(ToBf16) => Stream,
     from_bf16(FromBf16) => Stream,
 }

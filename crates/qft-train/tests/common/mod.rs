@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod team;
+
 use qft_autograd::{Matrix, Products, Weight};
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::params::Param;

@@ -1,0 +1,104 @@
+//! Weight gradients summed over all micro-batches of a step, whoever computes them and in whatever order.
+//!
+//! What a micro-batch adds to row n of a gradient is `u_n` times a sum of products of INT8 numbers over its T tokens, so at most
+//! `127 * 127 * T * u_n`, and `u_n` is known before the product. The largest of these bounds gives the row a unit in which every
+//! share becomes a whole number, and sums of whole numbers have no order: the bits are the same for any order and any
+//! distribution. A bound over the actual values would be up to a thousand times smaller; even so, 17 bits and more are left of the
+//! largest element of a row of 65,536 tokens, where INT8 has seven.
+//!
+//! In float, shares are added in the order of their numbers.
+
+use super::linear::PendingGradient;
+use super::processes;
+use crate::ops::{AddUnits, FromUnits, RaiseBound, ScaledAdd};
+use crate::{Context, Error};
+use qft_tensor::{Buffer, Owner};
+use std::ops::Range;
+
+/// The largest product of two INT8 numbers.
+const LARGEST_PRODUCT: f32 = 127.0 * 127.0;
+
+/// The sum of a gradient's shares, by blocks of rows.
+pub(super) struct ShareSum<'a> {
+    ctx: &'a Context<'a>,
+    shares: &'a [PendingGradient],
+    kind: Kind,
+}
+
+enum Kind {
+    /// There is one share.
+    Single,
+    /// By whole numbers: bounds f32 `[N]`, and a block of sums.
+    Units { bound: Buffer<f32>, sum: Buffer<i32> },
+    /// One after the other, each in this block before it is added.
+    Ordered(Buffer<f32>),
+}
+
+impl<'a> ShareSum<'a> {
+    /// Of `shares`, which are those of this process, of a gradient `[N, K]`; `block` rows at a time.
+    pub(super) fn new(
+        ctx: &'a Context<'a>,
+        (rows, cols): (usize, usize),
+        block: usize,
+        shares: &'a [PendingGradient],
+    ) -> Result<Self, Error> {
+        if ctx.micro_batches == 1 {
+            return Ok(Self { ctx, shares, kind: Kind::Single });
+        }
+        let (ops, len, owner) = (ctx.ops, block * cols, Owner::Gradients);
+        let integers = shares.iter().all(|share| share.scale().is_some());
+        let kind = if integers {
+            let mut bound = Buffer::zeros(ops, owner, "bounds of a gradient", rows)?;
+            for share in shares {
+                let Some(scale) = share.scale() else { continue };
+                let factor = LARGEST_PRODUCT * share.tokens() as f32;
+                ops.raise_bound(RaiseBound { scale, factor, bound: &mut bound })?;
+            }
+            processes::max(ops, &mut bound)?;
+            Kind::Units { bound, sum: Buffer::alloc(ops, owner, "sum of gradients", len)? }
+        } else {
+            Kind::Ordered(Buffer::alloc(ops, owner, "share of a gradient", len)?)
+        };
+        Ok(Self { ctx, shares, kind })
+    }
+
+    /// Sets the start of `grad` to rows `part` of the sum, f32 `[part.len(), K]`.
+    pub(super) fn rows(
+        &mut self,
+        part: Range<usize>,
+        cols: usize,
+        grad: &mut Buffer<f32>,
+    ) -> Result<(), Error> {
+        let (ctx, ops) = (self.ctx, self.ctx.ops);
+        match &mut self.kind {
+            Kind::Single => {
+                for share in self.shares {
+                    share.multiply(ctx, part.clone(), grad)?;
+                }
+            }
+            Kind::Units { bound, sum } => {
+                let (bound, count) = (bound.span(part.clone())?, ctx.micro_batches as u32);
+                for (i, share) in self.shares.iter().enumerate() {
+                    share.multiply(ctx, part.clone(), grad)?;
+                    let accumulate = i > 0;
+                    ops.add_units(AddUnits { values: grad, bound, count, cols, sum, accumulate })?;
+                }
+                processes::sum(ops, sum, part.len() * cols)?;
+                ops.from_units(FromUnits { sum, bound, count, cols, values: grad })?;
+            }
+            Kind::Ordered(block) => {
+                for number in 0..ctx.micro_batches {
+                    let out = if number == 0 { &mut *grad } else { &mut *block };
+                    if let Some(own) = self.shares.iter().find(|own| own.micro_batch() == number) {
+                        own.multiply(ctx, part.clone(), out)?;
+                    }
+                    processes::hand_out(ops, out, part.len() * cols, (number, ctx.micro_batches))?;
+                    if number > 0 {
+                        ops.scaled_add(ScaledAdd { src: block, scale: 1.0, dst: grad })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

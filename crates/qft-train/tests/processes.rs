@@ -1,0 +1,89 @@
+//! Steps that processes share have the bits of a step that one process takes alone.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::team::team;
+use common::{Windows, lion, progress, setup, state_options, trainer, trainer_of};
+use qft_llama::Batch;
+use qft_llama::pass::Recompute;
+use qft_tensor::{Communicator, Cpu, CpuConfig};
+use qft_testing::material;
+use qft_train::options::{OptimizerOptions, States};
+use qft_train::step::checkpoint::{self, Progress};
+use qft_train::step::trainer::Trainer;
+use qft_train::step::{GradientMode, Setup};
+use std::path::Path;
+use std::sync::Arc;
+
+const ALL_STATES: [States; 5] =
+    [States::Full, States::Balanced, States::Compact, States::Paper, States::F32];
+
+fn cpu(processes: Arc<dyn Communicator>) -> Cpu {
+    let config = CpuConfig { threads: 1, ..CpuConfig::detect().unwrap() };
+    Cpu::new(config).unwrap().with_communicator(processes)
+}
+
+/// All states as a checkpoint holds them, where the run stands, and each step's loss and norm of its gradient.
+type Outcome = (Vec<u8>, Progress, Vec<[u64; 2]>);
+
+/// Two steps of `count` micro-batches of different lengths.
+fn run(cpu: &Cpu, mut trainer: Trainer, count: usize) -> Outcome {
+    let windows = Windows::shakespeare(24);
+    let mut figures = Vec::new();
+    for step in 0..2 {
+        let batches: Vec<Batch> = (0..count)
+            .map(|i| windows.batch(step * 2 * count + 2 * i, 1 + (i + step) % 2))
+            .collect();
+        let report = trainer.step(cpu, &batches, 5e-4).unwrap();
+        figures.push([report.loss.mean, report.update.grad_norm].map(f64::to_bits));
+    }
+    let root = tempfile::tempdir().unwrap();
+    let progress = progress(&trainer);
+    let dir = checkpoint::save(cpu, &mut trainer, &progress, root.path()).unwrap();
+    (std::fs::read(dir.join("state.safetensors")).unwrap(), progress, figures)
+}
+
+/// The outcome for every number of processes is that of one.
+fn same(what: &str, dir: &Path, setup: &Setup, count: usize) {
+    let outcomes = |size| {
+        team(size, |processes| {
+            let cpu = cpu(processes);
+            run(&cpu, trainer_of(&cpu, dir, setup), count)
+        })
+    };
+    let alone = outcomes(1).remove(0);
+    for size in 2..=count.min(4) {
+        for (rank, outcome) in outcomes(size).into_iter().enumerate() {
+            assert!(alone.2 == outcome.2, "{what}: losses of process {rank} of {size}");
+            assert!(alone == outcome, "{what}: states of process {rank} of {size}");
+        }
+    }
+}
+
+#[test]
+fn any_number_of_processes_comes_to_the_same_bits() {
+    let stories = material::stories260k();
+    for states in ALL_STATES {
+        same(&format!("{states:?}"), &stories, &setup(states), 4);
+    }
+    let clipped = OptimizerOptions { max_grad_norm: Some(0.1), ..lion() };
+    let options = state_options(States::Full);
+    for recompute in [Recompute::None, Recompute::Block] {
+        same("clipped", &stories, &options.setup(&clipped, 0, recompute), 5);
+    }
+    let stored = qft_train::options::StateOptions { gradients: GradientMode::Stored, ..options };
+    same("stored gradients", &stories, &stored.setup(&clipped, 0, Recompute::None), 3);
+}
+
+#[test]
+fn more_processes_than_micro_batches_are_refused() {
+    let errors = team(3, |processes| {
+        let cpu = cpu(processes);
+        let mut trainer = trainer(&cpu, &setup(States::Full));
+        let batches = [Windows::shakespeare(24).batch(0, 1)];
+        trainer.step(&cpu, &batches, 5e-4).err().map(|error| error.to_string())
+    });
+    let told = errors[0].as_deref().unwrap();
+    assert!(told.contains("1 micro-batches") && told.contains("--accumulate"), "{told}");
+}
