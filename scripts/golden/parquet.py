@@ -62,6 +62,9 @@ def main():
         write(f"text_as_{name}", pa.table({"text": BESIDE[name].slice(0, 1)}))
     # Words as bytes without a mark that they are text, as some writers leave it out.
     write("text_without_mark", pa.table({"text": pa.array([text.encode() for text in TEXTS], pa.binary())}))
+    turn = pa.struct([("role", pa.binary()), ("content", pa.large_binary())])
+    chats = [[{field: text.encode() for field, text in said.items()} for said in chat] for chat in MESSAGES]
+    write("chats_without_mark", pa.table({"messages": pa.array(chats, pa.list_(turn))}))
     files = sorted(OUT.glob("*.parquet"))
     print(f"{OUT}: {len(files)} files, {sum(file.stat().st_size for file in files)} bytes")
 

@@ -11,6 +11,7 @@ mod spans;
 
 use crate::error::{Context, Result, ensure};
 use crate::options::{BuiltIn, TrainOn};
+pub(crate) use fuel::spawn;
 use jinja::Program;
 use renderer::Renderer;
 use serde_json::Value;
@@ -166,7 +167,7 @@ impl ChatTemplate {
     ) -> Result<T> {
         let fuel = fuel::of(talk);
         let template = &self.template;
-        if self.built_in {
+        if self.built_in || fuel::has_stack() {
             return template.run(fuel, talk, work);
         }
         let (template, talk) = (Arc::clone(template), talk.clone());

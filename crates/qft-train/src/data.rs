@@ -4,6 +4,7 @@
 //! documents into sequences, and [`Order`] says which come next. A document is a run of tokens that sees nothing else: a window of a long text, a record, or a conversation.
 //! Each position predicts the next token; those that the loss leaves out have the target [`qft_llama::IGNORE`].
 
+mod binary;
 mod cache;
 pub mod dataset;
 pub mod documents;

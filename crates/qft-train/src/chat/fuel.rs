@@ -3,13 +3,18 @@
 //! Fuel: each step of a template takes one, and so does every 64th byte that it makes. A template that loops without
 //! end, or doubles a text again and again, ends with an error and not with the machine's memory. A conversation that is
 //! rendered again and again for its turns ends by the clock.
+//!
+//! Stack: nested expressions take more than a thread has that nobody thought of. To start a thread for each conversation takes
+//! longer than to render it, so threads that render many are started with the stack for it.
 
 use super::Conversation;
 use crate::error::{Context, Error, ErrorKind, Result};
 use serde_json::Value;
+use std::cell::Cell;
+use std::io;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread::Builder;
-use std::time::Duration;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 /// For any conversation: about a million steps, or 64 MiB.
 const BASE: u64 = 1 << 20;
@@ -31,6 +36,34 @@ const BASE_STACK: usize = 2 << 20;
 
 /// The time for all renderings of a conversation, which take a thousandth of it.
 const MOST_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
+
+thread_local! {
+    /// Whether this thread has the stack for a rendering.
+    static HAS_STACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread has the stack for a rendering.
+pub(super) fn has_stack() -> bool {
+    HAS_STACK.get()
+}
+
+/// Starts a thread with the stack for renderings, so that they need none of their own.
+///
+/// Errors: there is no thread to be had.
+pub(crate) fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    Builder::new().stack_size(STACK + BASE_STACK).spawn_scoped(scope, || {
+        HAS_STACK.set(true);
+        work()
+    })
+}
+
+/// When all renderings of a conversation should be done that is begun now.
+pub(super) fn deadline() -> Instant {
+    Instant::now() + MOST_TIME
+}
 
 /// The fuel for a conversation.
 pub(super) fn of(talk: &Conversation) -> u64 {

@@ -6,6 +6,7 @@ use super::{Conversation, Rendered, Template, fuel, is_assistant, is_learned, ma
 use crate::error::{Context, Error, Result};
 use crate::options::TrainOn;
 use std::ops::Range;
+use std::time::Instant;
 
 /// Variables by which templates are told not to let the model think first.
 const THOUGHTS: [&str; 2] = ["enable_thinking", "thinking"];
@@ -18,6 +19,8 @@ pub(super) struct Renderer<'a> {
     template: &'a Template,
     /// What a rendering may cost.
     fuel: u64,
+    /// When no more renderings are begun.
+    deadline: Instant,
     messages: Vec<Value>,
     tools: Option<Value>,
     /// The turns of the assistant that are learned.
@@ -34,7 +37,8 @@ impl<'a> Renderer<'a> {
         let spoken = (0..messages.len()).filter(|&i| is_assistant(&messages[i]));
         let (learned, given) = spoken.partition(|&i| is_learned(&talk.messages[i]));
         let tools = talk.tools.as_ref().map(Value::from_json).transpose()?;
-        Ok(Self { template, fuel, messages, tools, learned, given })
+        let deadline = fuel::deadline();
+        Ok(Self { template, fuel, deadline, messages, tools, learned, given })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -81,6 +85,9 @@ impl<'a> Renderer<'a> {
         prompt: bool,
         more: Vec<(&str, Value)>,
     ) -> Result<String> {
+        if Instant::now() > self.deadline {
+            return Err(fuel::too_long(self.name()));
+        }
         let special = &self.template.special;
         let eos = special.ends.first().map_or("", String::as_str);
         let mut variables = vec![

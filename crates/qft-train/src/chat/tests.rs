@@ -159,8 +159,18 @@ fn templates_that_never_end_or_fill_the_memory_are_refused() {
     assert!(error.contains("takes too long") && error.contains("--template"), "{error}");
 }
 
+/// Does `work` on a thread that renders elsewhere, and on one that has the stack for it.
+fn on_both_threads(work: impl Fn() + Sync) {
+    work();
+    std::thread::scope(|scope| spawn(scope, &work).unwrap().join().unwrap());
+}
+
 #[test]
 fn values_that_a_template_nests_deeply_are_no_danger() {
+    on_both_threads(nest_deeply);
+}
+
+fn nest_deeply() {
     for (start, step, end) in [
         ("[]", "[ns.x]", ""),
         ("[]", "[ns.x]", "{{ ns.x }}"),
@@ -198,6 +208,22 @@ fn comparing_lists_that_hold_themselves_twice_ends() {
     let template = ChatTemplate::new("t.jinja", source, special(), 0).unwrap();
     let error = template.render(&talk(), false).unwrap_err().to_string();
     assert!(error.contains("t.jinja: takes too long"), "{error}");
+}
+
+#[test]
+fn renderings_of_many_turns_end_by_the_clock() {
+    let source =
+        "{% for i in range(90000) %}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}";
+    let template = ChatTemplate::new("t.jinja", source, special(), 0).unwrap();
+    let turn = |i: usize| {
+        let role = ["user", "assistant"][i % 2];
+        json!({"role": role, "content": "x"})
+    };
+    let talk = Conversation { messages: (0..10_000).map(turn).collect(), tools: None };
+    on_both_threads(|| {
+        let error = template.samples(&talk, TrainOn::Completion).unwrap_err().to_string();
+        assert!(error.contains("t.jinja: takes too long"), "{error}");
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Work on many items by several threads, whose results come in the order of the items.
 
-use crate::error::Result;
+use crate::chat;
+use crate::error::{Context, Result};
 use std::panic::resume_unwind;
 use std::thread;
 
@@ -14,7 +15,7 @@ pub(super) fn threads() -> usize {
 
 /// Does `work` for every item, and hands the results to `take` in order.
 ///
-/// Errors: the first one of `take`.
+/// Errors: the first one of `take`; there are no threads to be had.
 pub(super) fn in_order<T: Send, R: Send>(
     mut items: Vec<T>,
     work: impl Fn(T) -> R + Sync,
@@ -29,13 +30,14 @@ pub(super) fn in_order<T: Send, R: Send>(
     let work = &work;
     let results = thread::scope(|scope| {
         let all = |share: Vec<T>| share.into_iter().map(work).collect::<Vec<R>>();
-        let shares: Vec<_> =
-            shares.into_iter().map(|share| scope.spawn(move || all(share))).collect();
+        let threads: Result<Vec<_>, _> =
+            shares.into_iter().map(|share| chat::spawn(scope, move || all(share))).collect();
         let join = |thread: thread::ScopedJoinHandle<'_, Vec<R>>| {
             thread.join().unwrap_or_else(|panic| resume_unwind(panic))
         };
-        shares.into_iter().flat_map(join).collect::<Vec<R>>()
+        threads.map(|threads| threads.into_iter().flat_map(join).collect::<Vec<R>>())
     });
+    let results = results.context("cannot start a thread that encodes data")?;
     results.into_iter().try_for_each(take)
 }
 

@@ -1,5 +1,6 @@
 //! Records of instruction data: what the formats in use call their fields.
 
+use super::binary;
 use super::roles::Role;
 use crate::chat::Conversation;
 use crate::error::{Context, Result, bail, ensure};
@@ -204,6 +205,9 @@ fn message(value: Value) -> Result<Value> {
         None => drop(message.shift_remove("content")),
     }
     learned(&message)?;
+    if let Some((field, _)) = message.iter().find(|(_, value)| binary::is_within(value)) {
+        bail!("`{field}`: {}", binary::NOT_TEXT);
+    }
     Ok(Value::Object(message))
 }
 
@@ -259,6 +263,7 @@ fn tools(map: &mut Map<String, Value>) -> Result<Option<Value>> {
         },
         Some(tools) => tools,
     };
+    ensure!(!binary::is_within(&tools), "`tools`: {}", binary::NOT_TEXT);
     let Value::Array(tools) = tools else {
         bail!("`tools`: expected a list, found {}", kind(&tools));
     };
@@ -277,6 +282,7 @@ fn list(map: &mut Map<String, Value>, field: &str) -> Result<Vec<Value>> {
         Some(Value::String(text)) => serde_json::from_str(&text).with_context(|| {
             format!("`{field}`: expected a list, found a text that is not the JSON of one")
         }),
+        Some(other) if binary::is(&other) => bail!("`{field}`: {}", binary::NOT_TEXT),
         other => bail!("`{field}`: expected a list, found {}", kind(&other.unwrap_or_default())),
     }
 }
@@ -284,6 +290,7 @@ fn list(map: &mut Map<String, Value>, field: &str) -> Result<Vec<Value>> {
 fn text<'a>(map: &'a Map<String, Value>, field: &str) -> Result<&'a str> {
     match map.get(field) {
         Some(Value::String(text)) => Ok(text),
+        Some(other) if binary::is(other) => bail!("`{field}`: {}", binary::NOT_TEXT),
         Some(other) => bail!("`{field}`: expected a text, found {}", kind(other)),
         None => bail!("`{field}` is missing"),
     }
@@ -304,6 +311,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Number(_) => "a number",
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
+        Value::Object(_) if binary::is(value) => "bytes that are no text",
         Value::Object(_) => "an object",
     }
 }
@@ -401,6 +409,24 @@ mod tests {
             (json!({"prompt": ["a"], "completion": "b"}), "`prompt`"),
             (json!({"text": null}), "`text`"),
             (json!([1]), "expected an object"),
+            (json!({"text": binary::no_text()}), "`text`: is not UTF-8"),
+            (json!({"messages": binary::no_text()}), "`messages`: is not UTF-8"),
+            (
+                json!({"messages": [{"role": "user", "content": binary::no_text()}]}),
+                "`messages[0]`: `content`: is not UTF-8",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": "x", "a": [binary::no_text()]}]}),
+                "`messages[0]`: `a`: is not UTF-8",
+            ),
+            (
+                json!({"messages": [], "tools": [{"name": binary::no_text()}]}),
+                "`tools`: is not UTF-8",
+            ),
+            (
+                json!({"instruction": "a", "output": "b", "history": [["x", binary::no_text()]]}),
+                "history[0]",
+            ),
         ] {
             let error = format!("{:#}", read(value).expect_err(told));
             assert!(error.contains(told), "{told:?} in {error:?}");

@@ -5,17 +5,26 @@ use crate::error::{Context, Error, ErrorKind, Result, bail};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
+use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 
 /// Endings of packed files.
 pub(super) const PACKED: [&str; 3] = ["gz", "zst", "zstd"];
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// The end of what begins a frame that holds no data, as `pzstd` writes one before each that does.
+const ZSTD_SKIPPED: &[u8] = &[0x2a, 0x4d, 0x18];
 const PARQUET: &[u8] = b"PAR1";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes read at a time.
 const BLOCK_BYTES: usize = 1 << 16;
+
+/// The largest window of a Zstandard frame, as a power of two: 128 MiB, the most that `zstd` itself unpacks unasked.
+const WINDOW_LOG: u32 = 27;
+
+/// What the library says of a larger one.
+const TOO_LARGE: ZSTD_ErrorCode = ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge;
 
 /// Beginnings of files that are known but not read, and what to do about each.
 const UNREADABLE: [(&[u8], &str); 5] = [
@@ -69,9 +78,10 @@ pub(super) fn open<'a>(path: &Path, tally: &'a Tally<'_>) -> Result<Opened<'a>> 
     })?;
     let plain = file.try_clone();
     let mut packed = BufReader::with_capacity(BLOCK_BYTES, Counted { file, tally });
-    let start = head(&mut packed, 8).with_context(|| broken(path))?;
+    let broken = |error| broken(path, error);
+    let start = head(&mut packed, 8).map_err(broken)?;
     if start.starts_with(PARQUET) {
-        let file = plain.with_context(|| broken(path))?;
+        let file = plain.map_err(broken)?;
         return Ok(Opened::Parquet(file));
     }
     let raw = Cursor::new(start.clone()).chain(packed);
@@ -80,15 +90,15 @@ pub(super) fn open<'a>(path: &Path, tally: &'a Tally<'_>) -> Result<Opened<'a>> 
             // Such files may be several, one after the other.
             Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(raw)))
         }
-        start if start.starts_with(ZSTD) => Box::new(BufReader::new(Frames::Between(raw))),
+        start if is_zstd(&start) => Box::new(BufReader::new(Zstd::new(raw).map_err(broken)?)),
         _ => Box::new(raw),
     };
-    let mut start = head(&mut bytes, 8).with_context(|| broken(path))?;
+    let mut start = head(&mut bytes, 8).map_err(broken)?;
     if let Some((_, what)) = UNREADABLE.iter().find(|(known, _)| start.starts_with(known)) {
         bail!("{}: {what}", path.display());
     }
     if start.starts_with(PARQUET) {
-        bytes.read_to_end(&mut start).with_context(|| broken(path))?;
+        bytes.read_to_end(&mut start).map_err(broken)?;
         return Ok(Opened::PackedParquet(start));
     }
     let skipped = if start.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
@@ -106,7 +116,7 @@ impl Input<'_> {
         loop {
             let start = beginning.len();
             let count = self.bytes.read_until(b'\n', &mut beginning);
-            let count = count.with_context(|| broken(&self.path))?;
+            let count = count.map_err(|error| self.broken(error))?;
             if count == 0 || !beginning[start..].trim_ascii().is_empty() {
                 return Ok(beginning);
             }
@@ -121,12 +131,21 @@ impl Input<'_> {
 
     /// What to say where reading fails.
     pub(super) fn broken(&self, error: io::Error) -> Error {
-        Error::from(error).context(broken(&self.path)).of_kind(ErrorKind::Data)
+        broken(&self.path, error)
     }
 }
 
-fn broken(path: &Path) -> String {
-    format!("{}: cannot be unpacked or read; is it cut off? fetch it again", path.display())
+fn broken(path: &Path, error: io::Error) -> Error {
+    let what = match error.kind() {
+        io::ErrorKind::Unsupported => "cannot be unpacked",
+        _ => "cannot be unpacked or read; is it cut off? fetch it again",
+    };
+    Error::from(error).context(format!("{}: {what}", path.display())).of_kind(ErrorKind::Data)
+}
+
+fn is_zstd(start: &[u8]) -> bool {
+    let skipped = start.first().is_some_and(|first| first >> 4 == 5);
+    start.starts_with(ZSTD) || skipped && start[1..].starts_with(ZSTD_SKIPPED)
 }
 
 /// The next `count` bytes, or those that are left.
@@ -150,37 +169,33 @@ impl Read for Counted<'_> {
     }
 }
 
-type Zstd<R> = ruzstd::decoding::StreamingDecoder<R, ruzstd::decoding::FrameDecoder>;
-
 /// Zstandard frames, one after the other.
-enum Frames<R: BufRead> {
-    Between(R),
-    Within(Box<Zstd<R>>),
-    /// A frame could not be begun.
-    Broken,
+struct Zstd<R: BufRead>(zstd::Decoder<'static, R>);
+
+impl<R: BufRead> Zstd<R> {
+    /// Errors: there is no memory for the library.
+    fn new(packed: R) -> io::Result<Self> {
+        let mut frames = zstd::Decoder::with_buffer(packed)?;
+        frames.window_log_max(WINDOW_LOG)?;
+        Ok(Self(frames))
+    }
 }
 
-impl<R: BufRead> Read for Frames<R> {
+impl<R: BufRead> Read for Zstd<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        loop {
-            *self = match std::mem::replace(self, Self::Broken) {
-                Self::Broken => return Err(io::ErrorKind::InvalidData.into()),
-                Self::Between(mut packed) => {
-                    if packed.fill_buf()?.is_empty() {
-                        *self = Self::Between(packed);
-                        return Ok(0);
-                    }
-                    Self::Within(Box::new(Zstd::new(packed).map_err(io::Error::other)?))
+        self.0.read(out).map_err(|error| {
+            let of_zstd = error.get_ref().and_then(|error| error.downcast_ref::<zstd::Error>());
+            match of_zstd {
+                Some(of_zstd) if of_zstd.is(TOO_LARGE) => {
+                    let what = format!(
+                        "it looks back more than {} MiB, so that reading it takes as much memory; unpack it first, as \
+                         with `zstd -d --long=31`",
+                        1 << (WINDOW_LOG - 20)
+                    );
+                    io::Error::new(io::ErrorKind::Unsupported, what)
                 }
-                Self::Within(mut frame) => {
-                    let count = frame.read(out)?;
-                    if count > 0 || out.is_empty() {
-                        *self = Self::Within(frame);
-                        return Ok(count);
-                    }
-                    Self::Between(frame.into_inner())
-                }
+                _ => error,
             }
-        }
+        })
     }
 }

@@ -105,9 +105,7 @@ fn what_a_file_holds_is_told_by_its_contents() {
         std::io::Write::write_all(&mut out, bytes).unwrap();
         out.finish().unwrap()
     };
-    let zstd = |bytes: &[u8]| {
-        ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
-    };
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
     let line = r#"{"prompt": "a, \"b\"\nc", "completion": "d"}"#;
     let expected: Value = serde_json::from_str(line).unwrap();
     let array = format!("[{line}]");
@@ -132,6 +130,33 @@ fn what_a_file_holds_is_told_by_its_contents() {
     {
         assert_eq!(read("a.txt", text.as_bytes()).unwrap(), Contents::Text(text.into()));
     }
+}
+
+/// A Zstandard frame with the text `a`, which says that it looks back `2^log` bytes.
+fn frame(log: u8) -> Vec<u8> {
+    let window = (log - 10) << 3;
+    // One block, the last, as it is.
+    let block = [1 | 1 << 3, 0, 0, b'a'];
+    [b"\x28\xb5\x2f\xfd\0".as_slice(), &[window], &block].concat()
+}
+
+#[test]
+fn frames_are_read_that_look_back_far_and_stand_behind_others() {
+    let skipped = b"\x50\x2a\x4d\x18\x02\0\0\0xx".as_slice();
+    for (bytes, text) in [
+        (frame(23), "a"),
+        (frame(27), "a"),
+        ([skipped, &frame(10), skipped, &frame(27)].concat(), "aa"),
+    ] {
+        assert_eq!(read("a.txt.zst", &bytes).unwrap(), Contents::Text(text.into()));
+    }
+    let error = format!("{:#}", read("a.zst", &frame(28)).unwrap_err());
+    for told in ["a.zst: cannot be unpacked: it looks back more than 128 MiB", "--long=31"] {
+        assert!(error.contains(told), "{told} in {error}");
+    }
+    let cut = [frame(10), frame(10)].concat();
+    let error = format!("{:#}", read("a.zst", &cut[..cut.len() - 1]).unwrap_err());
+    assert!(error.contains("is it cut off?"), "{error}");
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! The rows of a Parquet file.
 
 use super::{Cells, Row, Take};
+use crate::data::binary;
 use crate::data::progress::Tally;
 use crate::data::source::Place;
 use crate::error::{Context, Result};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
+use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use qft_files::panics::caught;
+use serde_json::Value;
 use std::path::Path;
 
 /// Rows after which it is told how far the reading has come.
@@ -40,7 +43,7 @@ pub(in super::super) fn each_parquet_row(
     for number in 1.. {
         let row = caught(|| rest.next()).unwrap_or_else(|panic| Some(panicked(panic)));
         let Some(row) = row else { break };
-        let value = row.with_context(broken)?.to_json_value();
+        let value = object(row.with_context(broken)?.get_column_iter());
         if number % ROWS == 0 {
             let now = (u128::from(bytes) * u128::from(number) / u128::from(rows)) as u64;
             tally.add(now.min(bytes) - told);
@@ -50,6 +53,33 @@ pub(in super::super) fn each_parquet_row(
     }
     tally.add(bytes - told);
     Ok(())
+}
+
+/// The columns of a row, or the fields of a group, as JSON.
+fn object<'a>(fields: impl Iterator<Item = (&'a String, &'a Field)>) -> Value {
+    Value::Object(fields.map(|(name, field)| (name.clone(), json(field))).collect())
+}
+
+/// A field as JSON. Bytes that have no mark of what they are count as text if they can be: some writers leave it out.
+fn json(field: &Field) -> Value {
+    match field {
+        Field::Bytes(bytes) => binary::value_of(bytes.data()),
+        Field::Group(row) => object(row.get_column_iter()),
+        Field::ListInternal(list) => Value::Array(list.elements().iter().map(json).collect()),
+        Field::MapInternal(map) => {
+            let entry = |(key, field): &(Field, Field)| {
+                let name = match json(key) {
+                    Value::String(name) => name,
+                    key if binary::is(&key) => return None,
+                    key => key.to_string(),
+                };
+                Some((name, json(field)))
+            };
+            let entries: Option<_> = map.entries().iter().map(entry).collect();
+            entries.map_or_else(binary::no_text, Value::Object)
+        }
+        field => field.to_json_value(),
+    }
 }
 
 fn panicked<T>(panic: String) -> Result<T, ParquetError> {
