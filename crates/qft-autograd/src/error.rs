@@ -44,17 +44,6 @@ pub enum Error {
         /// Sum of negative log-likelihoods.
         sum: f64,
     },
-    /// A process would have nothing to do.
-    #[error(
-        "a step of {micro_batches} micro-batches cannot be shared by {processes} processes; \
-         let --accumulate be their number or more"
-    )]
-    TooFewMicroBatches {
-        /// Of the step.
-        micro_batches: usize,
-        /// That are to share it.
-        processes: usize,
-    },
     /// Whoever consumes gradients failed.
     #[error("gradient sink: {0}")]
     Sink(#[source] Box<dyn std::error::Error + Send + Sync>),

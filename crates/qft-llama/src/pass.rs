@@ -139,7 +139,7 @@ fn head_logits(
     Ok(logits.to_vec(ctx.ops)?)
 }
 
-/// Those of a step's micro-batches that are this process's own.
+/// Those of a step's micro-batches that this process computes.
 fn own_micro_batches<'a>(
     ops: &'a dyn LayerOps,
     options: &PassOptions,
@@ -149,10 +149,10 @@ fn own_micro_batches<'a>(
     // What the last one has no random numbers for is refused before any work is done.
     let last = (all.saturating_sub(1), 0);
     RngKey::of_part(options.seed, options.step, 0, Purpose::WeightGradient, last)?;
-    let own = part_of(all, processes.rank(), processes.size());
-    if processes.size() > all.max(1) {
-        let processes = processes.size();
-        return Err(Error::TooFewMicroBatches { micro_batches: all, processes });
+    let mut own = part_of(all, processes.rank(), processes.size());
+    if own.is_empty() && all > 0 {
+        // It has a part in all that is exchanged, and computes what is not counted.
+        own = 0..1;
     }
     let tokens = batches[own.clone()].iter().map(|batch| Tokens::new(ops, batch));
     let tokens = tokens.collect::<Result<_, _>>()?;

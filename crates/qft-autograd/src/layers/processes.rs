@@ -81,14 +81,21 @@ pub(super) fn hand_out(
     on_host(ops, values, len, |values| processes.gather(bytemuck::cast_slice_mut(values), &parts))
 }
 
-/// The values of all micro-batches, in their order, of which this process has `own`; `lens` are their lengths.
+/// Whether this process computes a micro-batch of `count` that another one has: nothing of it is counted.
+pub(super) fn is_idle(ops: &dyn LayerOps, count: usize) -> bool {
+    let processes = ops.communicator();
+    part_of(count, processes.rank(), processes.size()).is_empty()
+}
+
+/// The values of all `count` micro-batches, in their order, of which this process has `own`.
 pub fn gather_values(
     processes: &dyn Communicator,
     own: &[f64],
     count: usize,
 ) -> Result<Vec<f64>, Error> {
-    let mut all = vec![0.0; count];
-    all[part_of(count, processes.rank(), processes.size())].copy_from_slice(own);
+    let (mut all, part) = (vec![0.0; count], part_of(count, processes.rank(), processes.size()));
+    let counted = part.len();
+    all[part].copy_from_slice(&own[..counted]);
     let parts = parts(processes, count, size_of::<f64>());
     processes.gather(bytemuck::cast_slice_mut(&mut all), &parts)?;
     Ok(all)
@@ -111,8 +118,9 @@ pub fn gather_buffers(
     let bytes = |rank| starts[part(rank).start] * 4..starts[part(rank).end] * 4;
     let parts: Vec<_> = (0..processes.size()).map(bytes).collect();
     let mut all = vec![0f32; starts[lens.len()]];
-    let first = part(processes.rank()).start;
-    for (i, own) in own.iter().enumerate() {
+    let counted = part(processes.rank());
+    let first = counted.start;
+    for (i, own) in own.iter().enumerate().take(counted.len()) {
         own.download(ops, 0, &mut all[starts[first + i]..starts[first + i + 1]])?;
     }
     drop(own);

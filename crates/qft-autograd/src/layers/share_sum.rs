@@ -83,6 +83,9 @@ impl<'a> ShareSum<'a> {
                     let accumulate = i > 0;
                     ops.add_units(AddUnits { values: grad, bound, count, cols, sum, accumulate })?;
                 }
+                if processes::is_idle(ops, ctx.micro_batches) {
+                    sum.fill_zero(ops)?;
+                }
                 processes::sum(ops, sum, part.len() * cols)?;
                 ops.from_units(FromUnits { sum, bound, count, cols, values: grad })?;
             }
