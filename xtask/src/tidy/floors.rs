@@ -6,11 +6,12 @@ use super::{Problems, Repository};
 use std::collections::BTreeSet;
 
 /// Each crate with the crates of this workspace that it may depend on.
-const CRATES: [(&str, &[&str]); 12] = [
+const CRATES: [(&str, &[&str]); 13] = [
     ("qft-testing", &[]),
     ("qft-files", &[]),
     ("qft-hub", &["qft-files"]),
     ("qft-tensor", &[]),
+    ("qft-mpi", &["qft-tensor"]),
     ("qft-quant", &["qft-tensor"]),
     ("qft-optim", &["qft-tensor", "qft-quant"]),
     ("qft-autograd", &["qft-tensor", "qft-quant"]),

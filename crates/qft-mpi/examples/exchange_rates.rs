@@ -1,0 +1,57 @@
+//! How fast processes exchange: `mpirun -n 2 target/release/examples/exchange_rates`.
+#![allow(clippy::unwrap_used, reason = "an example ends with its first error")]
+
+use qft_mpi::{Deadlines, Launch, Mpi};
+use qft_tensor::Communicator;
+use std::time::{Duration, Instant};
+
+/// Of each, this many are measured.
+const REPETITIONS: usize = 9;
+
+/// Maxima that are found in a row, for one time.
+const MAXIMA: usize = 200;
+
+/// Values of a maximum.
+const VALUES: usize = 4096;
+
+/// Bytes that a process has in an exchange: its own part, and as much for each other.
+const BYTES: usize = 40_000_000;
+
+fn main() {
+    let Some(launch) = Launch::detect().unwrap() else {
+        return eprintln!("one process alone has nothing to exchange: start it by mpirun");
+    };
+    let mpi = Mpi::open(&launch, Deadlines::of(Duration::from_secs(60))).unwrap();
+    let mut values = vec![mpi.rank() as u32; VALUES];
+    let max = time(&mpi, || (0..MAXIMA).for_each(|_| mpi.max(&mut values).unwrap()));
+    let parts: Vec<_> =
+        (0..mpi.size()).map(|r| BYTES * r / mpi.size()..BYTES * (r + 1) / mpi.size()).collect();
+    let (send, mut receive) = (vec![1; BYTES], vec![0; BYTES]);
+    let exchange = time(&mpi, || mpi.exchange(&send, &parts, &mut receive, &parts).unwrap());
+    let gather = time(&mpi, || mpi.gather(&mut receive, &parts).unwrap());
+    if mpi.rank() == 0 {
+        println!("{} processes, {}", mpi.size(), mpi.library());
+        println!("maximum of {VALUES} values: {}", text(&max, 1e6 / MAXIMA as f64, "us"));
+        println!("exchange of {} MB: {}", BYTES / 1_000_000, text(&exchange, 1e3, "ms"));
+        println!("gathering of {} MB: {}", BYTES / 1_000_000, text(&gather, 1e3, "ms"));
+    }
+    mpi.finish().unwrap();
+}
+
+/// Seconds, in order, after all have come to the same place.
+fn time(mpi: &Mpi, mut what: impl FnMut()) -> Vec<f64> {
+    let mut seconds = Vec::new();
+    for _ in 0..REPETITIONS {
+        mpi.max(&mut [0]).unwrap();
+        let began = Instant::now();
+        what();
+        seconds.push(began.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    seconds
+}
+
+fn text(seconds: &[f64], factor: f64, unit: &str) -> String {
+    let [best, median] = [seconds[0], seconds[REPETITIONS / 2]].map(|time| time * factor);
+    format!("best {best:.1} {unit}, median {median:.1} {unit}")
+}
