@@ -262,25 +262,37 @@ pub fn train_step(
         }
     }
 
-    // Embedding.
-    let factor = model.config.multipliers.embedding;
+    update_embedding(&ctxs, model, batches, dxs, tied, sink)?;
+    Ok(StepLoss { mean: sum / target_tokens.max(1) as f64, target_tokens })
+}
+
+/// The end of the backward pass: the gradient of the embedding, from those of the residual streams before the first block,
+/// `dxs`, and, if it is the head as well, from there.
+fn update_embedding(
+    ctxs: &[Context<'_>],
+    model: &mut Model,
+    batches: &[Batch],
+    dxs: Vec<Buffer<f32>>,
+    tied: TiedGradient,
+    sink: &mut dyn GradientSink,
+) -> Result<(), Error> {
+    let Some(ctx) = ctxs.first() else { return Ok(()) };
+    let (ops, factor) = (ctx.ops, model.config.multipliers.embedding);
     let dxs = ctxs.iter().zip(dxs).map(|(ctx, dx)| {
         let mut dx = scale::scaled(ctx, dx, factor)?;
         linear::rotate(ctx, &model.params.embedding, &mut dx)?;
         Ok(dx)
     });
     let dxs = dxs.collect::<Result<Vec<_>, Error>>()?;
-    let lens: Vec<_> = batches.iter().map(|b| b.tokens() * model.params.norm.data.len()).collect();
+    let channels = model.params.norm.data.len();
+    let lens: Vec<_> = batches.iter().map(|batch| batch.tokens() * channels).collect();
     let dxs = processes::gather_buffers(ops, dxs, &lens, "residual gradient")?;
     let ids = batches.iter().map(|b| Buffer::from_host(ops, Owner::Data, "token ids", &b.ids));
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
     let lookups: Vec<_> = ids.iter().zip(&dxs).collect();
-    if let Some(ctx) = ctxs.first() {
-        let table = &mut model.params.embedding;
-        match model.params.head {
-            None => tied.flush(ctx, table, &lookups, sink)?,
-            Some(_) => embedding::backward(ctx, table, &lookups, sink)?,
-        }
+    let table = &mut model.params.embedding;
+    match model.params.head {
+        None => tied.flush(ctx, table, &lookups, sink),
+        Some(_) => embedding::backward(ctx, table, &lookups, sink),
     }
-    Ok(StepLoss { mean: sum / target_tokens.max(1) as f64, target_tokens })
 }

@@ -133,6 +133,9 @@ from_foreign!(
     parquet::errors::ParquetError,
 );
 
+#[cfg(unix)]
+from_foreign!(qft_mpi::Error);
+
 impl From<qft_llama::Error> for Error {
     fn from(error: qft_llama::Error) -> Self {
         let kind = match error {

@@ -2,7 +2,9 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+pub mod job;
 pub mod memory;
+pub mod processes;
 pub mod products;
 pub mod profile;
 pub mod rss;
@@ -11,10 +13,12 @@ pub mod signals;
 use crate::TrainOps;
 use crate::error::Result;
 use crate::options::{DeviceChoice, MachineOptions, Size};
+pub use job::Job;
 use memory::FreeMemory;
 use profile::{Profiled, StepClock};
 use qft_tensor::simd::{gemm_i8, peak};
 use qft_tensor::{Cpu, CpuConfig, Isa};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,28 +46,44 @@ impl Machine {
     ///
     /// Errors: there is no such device here, or it cannot be used.
     pub fn open(options: MachineOptions) -> Result<Self> {
-        let threads = options.threads.unwrap_or(0);
+        Self::open_in(&Job::alone(), options)
+    }
+
+    /// The same, in a job of several processes: those on one machine share its cores, unless they were bound to some.
+    ///
+    /// Errors: as [`Machine::open`]; a process that does not answer.
+    pub fn open_in(job: &Job, options: MachineOptions) -> Result<Self> {
+        let threads = match options.threads {
+            Some(threads) => threads,
+            None if job.is_alone() => 0,
+            None => own_threads(job.on_this_machine()?),
+        };
         let host = CpuConfig { threads, ..CpuConfig::detect()? };
         let memory_limit = options.memory_limit;
         match options.device {
             DeviceChoice::Cpu => {
-                let cpu = Cpu::new(host)?;
+                let cpu = Cpu::new(host)?.with_communicator(job.processes());
                 let kind = Kind::Cpu { isa: cpu.isa(), threads: cpu.threads() };
                 Ok(Self { ops: Arc::new(cpu), kind, memory_limit })
             }
-            DeviceChoice::Cuda(index) => Self::open_cuda(index, host, memory_limit),
+            DeviceChoice::Cuda(index) => Self::open_cuda(job, index, host, memory_limit),
         }
     }
 
     #[cfg(feature = "cuda")]
-    fn open_cuda(index: usize, host: CpuConfig, memory_limit: Option<Size>) -> Result<Self> {
-        let gpu = Arc::new(cuda::open(index, host)?);
+    fn open_cuda(
+        job: &Job,
+        index: usize,
+        host: CpuConfig,
+        memory_limit: Option<Size>,
+    ) -> Result<Self> {
+        let gpu = Arc::new(cuda::open(index, host)?.with_communicator(job.processes()));
         let ops = Arc::clone(&gpu) as Arc<dyn TrainOps>;
         Ok(Self { ops, kind: Kind::Cuda(gpu), memory_limit })
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn open_cuda(index: usize, _: CpuConfig, _: Option<Size>) -> Result<Self> {
+    fn open_cuda(_: &Job, index: usize, _: CpuConfig, _: Option<Size>) -> Result<Self> {
         crate::error::bail!(
             "--device cuda:{index}: this program was built without the feature `cuda`; use --device cpu"
         )
@@ -133,6 +153,21 @@ impl Machine {
             Kind::Cuda(gpu) => gpu.driver().properties().name.clone(),
         }
     }
+}
+
+/// The threads of one of `processes` on this machine: its share of all cores, or those that it was bound to.
+fn own_threads(processes: usize) -> usize {
+    let count = |threads: std::io::Result<NonZero<usize>>| threads.map_or(1, NonZero::get);
+    let allowed = count(std::thread::available_parallelism());
+    let cores = online_cores().unwrap_or(allowed);
+    if allowed < cores { allowed } else { (allowed / processes.max(1)).max(1) }
+}
+
+/// Cores of this machine that are switched on, if it says.
+fn online_cores() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    Some(text.lines().filter(|line| line.starts_with("processor")).count())
+        .filter(|&cores| cores > 0)
 }
 
 /// The INT8 rate of one thread; the best of a few tries.

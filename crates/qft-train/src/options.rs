@@ -9,6 +9,7 @@ pub mod export;
 pub mod files;
 pub mod finetune;
 pub mod generate;
+pub mod job;
 pub mod machine;
 pub mod plan;
 pub mod progress;

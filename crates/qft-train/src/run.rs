@@ -17,8 +17,9 @@ mod saved;
 pub mod scores;
 pub mod summary;
 
+pub use crate::machine::Job;
 pub use events::{Event, Moment, Observer, Quantized};
-pub use finetune::finetune;
+pub use finetune::{finetune, finetune_in};
 pub use folder::ModelFolder;
 pub use named::{NamedFiles, Origins};
 pub use recipe::Recipe;

@@ -28,6 +28,7 @@ const CRATES: [(&str, &[&str]); 13] = [
             "qft-files",
             "qft-hub",
             "qft-llama",
+            "qft-mpi",
             "qft-cuda",
         ],
     ),

@@ -1,13 +1,18 @@
 //! `qft finetune`: from a model folder and data to a fine-tuned model folder.
 
 use crate::error::{Context, Result};
+use crate::machine::processes::Connection;
 use crate::machine::signals::StopSignal;
 use crate::options::FinetuneOptions;
-use crate::report::{Bar, Console, MetricsLog};
-use crate::run::{Event, Observer, finetune};
+use crate::report::{Bar, Console, MetricsLog, note};
+use crate::run::{Event, Observer, finetune_in};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// What the first process of a job gets to say an error that all have.
+const LEADER_FIRST: Duration = Duration::from_millis(300);
 
 /// Runs the command; if `quiet`, without progress.
 ///
@@ -20,7 +25,23 @@ pub fn run(options: &FinetuneOptions, quiet: bool) -> Result<ExitCode> {
     // The files first: what is said of a step is in them already.
     let observers: &mut [&mut dyn Observer] =
         &mut [&mut signals, &mut metrics, &mut bar, &mut console];
-    let summary = finetune(options, &stop, observers)?;
+    let connection = Connection::open(options.job)?;
+    let job = connection.job();
+    // The others only listen for signals.
+    let heard = if job.leads() { observers } else { &mut observers[..1] };
+    let summary = match finetune_in(&job, options, &stop, heard) {
+        Err(error) if !job.is_alone() => {
+            // What all have to say, one says; the end of one takes the others along.
+            if !job.leads() {
+                std::thread::sleep(LEADER_FIRST);
+            }
+            note(&format!("{job}: error: {error:#}"));
+            job.processes().abort()
+        }
+        summary => summary?,
+    };
+    drop(job);
+    connection.finish()?;
     let code = signals.signal.and_then(|signal| signal.exit_code());
     Ok(match summary.stopped {
         Some(_) => ExitCode::from(code.unwrap_or(1)),

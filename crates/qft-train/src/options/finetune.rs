@@ -3,6 +3,7 @@
 use super::cache::{CacheArgs, CacheOptions};
 use super::data::{LayoutArgs, LayoutOptions, ReadingArgs, ReadingOptions};
 use super::files::{FileArgs, FileOptions, HeldOut};
+use super::job::{JobArgs, JobOptions};
 use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::progress::{ProgressArgs, ProgressOptions};
 use super::settings;
@@ -69,6 +70,10 @@ pub struct FinetuneArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub memory: MemoryArgs,
+    /// How processes of one job behave to each other.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub job: JobArgs,
     /// What it reports and keeps along the way.
     #[command(flatten)]
     #[serde(flatten)]
@@ -96,6 +101,8 @@ pub struct FinetuneOptions {
     pub state: StateOptions,
     /// Where to compute.
     pub machine: MachineOptions,
+    /// How processes of one job behave to each other.
+    pub job: JobOptions,
     /// What it reports and keeps along the way.
     pub progress: ProgressOptions,
 }
@@ -133,6 +140,7 @@ impl FinetuneArgs {
             step: self.batch.resolve(self.accumulate)?,
             state,
             machine: self.machine.resolve(self.memory)?,
+            job: self.job.resolve()?,
             files,
             training,
             progress,

@@ -34,7 +34,7 @@ impl Run<'_> {
         moment: Moment,
         observers: &mut Observers<'_, '_>,
     ) -> Result<Option<Answers>> {
-        if self.questions.is_empty() {
+        if self.questions.is_empty() || !self.job.leads() {
             return Ok(None);
         }
         let generation = Generation {

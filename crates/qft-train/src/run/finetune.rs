@@ -12,6 +12,7 @@ use crate::TrainOps;
 use crate::data::questions::Question;
 use crate::data::{Dataset, Order};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::machine::Job;
 use crate::machine::profile::StepClock;
 use crate::memory::{Fit, MemoryPlan};
 use crate::options::FinetuneOptions;
@@ -42,8 +43,23 @@ pub fn finetune(
     stop: &AtomicBool,
     observers: &mut [&mut dyn Observer],
 ) -> Result<Summary> {
+    finetune_in(&Job::alone(), options, stop, observers)
+}
+
+/// The same by the processes of a job, which all call it with the same options: they share the micro-batches of each step
+/// and the evaluations, and come to the bits that one process comes to. The first of them leads: it alone writes, and lets the
+/// model answer. All have to find model, data and checkpoint under their names.
+///
+/// Errors: as [`finetune`], and what differs between the processes. Where one has an error, the others wait for it in vain
+/// until their time is up: end the job.
+pub fn finetune_in(
+    job: &Job,
+    options: &FinetuneOptions,
+    stop: &AtomicBool,
+    observers: &mut [&mut dyn Observer],
+) -> Result<Summary> {
     let mut observers = Observers(observers);
-    let mut run = Run::prepare(options, stop, &mut observers)?;
+    let mut run = Run::prepare(job, options, stop, &mut observers)?;
     let mut state = run.start(&mut observers)?;
     let _folder = run.begin(&state, &mut observers)?;
     match run.train(&mut state, &mut observers) {
@@ -55,6 +71,7 @@ pub fn finetune(
 
 /// Everything that a run works with and does not change.
 pub(super) struct Run<'a> {
+    pub(super) job: &'a Job,
     pub(super) options: &'a FinetuneOptions,
     pub(super) stop: &'a AtomicBool,
     /// The checkpoint that it goes on from.
@@ -96,10 +113,15 @@ pub(super) struct State {
 
 impl Run<'_> {
     /// Takes the output folder: from here on there is something on the disk.
-    fn begin(&self, state: &State, observers: &mut Observers<'_, '_>) -> Result<OutputFolder> {
+    fn begin(
+        &self,
+        state: &State,
+        observers: &mut Observers<'_, '_>,
+    ) -> Result<Option<OutputFolder>> {
         let files = &self.options.files;
-        let folder = OutputFolder::begin(files, self.resumed.as_deref())?;
-        if let Some(aside) = &folder.set_aside {
+        let begin = || OutputFolder::begin(files, self.resumed.as_deref());
+        let folder = self.job.leads().then(begin).transpose()?;
+        if let Some(aside) = folder.as_ref().and_then(|folder| folder.set_aside.as_ref()) {
             observers.tell(Event::SetAside(aside))?;
         }
         let (step, steps) = (u64::from(state.progress.step), self.schedule.total);
@@ -117,6 +139,7 @@ impl Run<'_> {
         let progress = &self.options.progress;
         while u64::from(state.progress.step) < self.schedule.total {
             self.check_stop("training")?;
+            self.check_stop_of_all()?;
             let metrics = self.step(state)?;
             observers.tell(Event::Stepped(&metrics))?;
             if !self.options.training.insist {
@@ -150,6 +173,9 @@ impl Run<'_> {
         state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
         self.sample(state, Moment::After, observers)?;
         state.final_answers = self.answer(state, Moment::After, observers)?;
+        if !self.job.leads() {
+            return Ok(());
+        }
         self.export(state, observers)
     }
 
@@ -219,14 +245,26 @@ impl Run<'_> {
 
     /// Ends the run at a place where nothing is half done, if that was asked for.
     pub(super) fn check_stop(&self, during: &str) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) {
+        if self.job.is_alone() && self.stop.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Stopped, format!("stopped while {during}")));
+        }
+        Ok(())
+    }
+
+    /// The same between steps, where the processes of a job agree on it.
+    fn check_stop_of_all(&self) -> Result<()> {
+        if !self.job.is_alone() && self.job.stops(self.stop)? {
+            return Err(Error::new(ErrorKind::Stopped, "stopped while training"));
         }
         Ok(())
     }
 
     /// Saves a checkpoint, and removes those that it replaces.
     fn save(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
+        if !self.job.leads() {
+            state.saved = state.progress.step;
+            return Ok(());
+        }
         let root = output::checkpoints(&self.options.files.out);
         let State { trainer, progress, .. } = state;
         let dir = checkpoint::save(&*self.ops, trainer, progress, &root)?;
@@ -274,7 +312,8 @@ impl Run<'_> {
         moment: Moment,
         observers: &mut Observers<'_, '_>,
     ) -> Result<()> {
-        let Some(prompt) = &self.options.progress.sample_prompt else { return Ok(()) };
+        let prompt = self.options.progress.sample_prompt.as_ref();
+        let Some(prompt) = prompt.filter(|_| self.job.leads()) else { return Ok(()) };
         let generation = Generation {
             ops: &*self.ops,
             model: &state.trainer.model,
@@ -315,6 +354,9 @@ impl Run<'_> {
         observers.tell(Event::Finished(&summary))?;
         // Its memory is free for the saved model.
         drop(state);
+        if !self.job.leads() {
+            return Ok(summary);
+        }
         if let Some(found) = self.measure_saved(summary.steps)? {
             let measured = self.measured();
             summary.peak_bytes = measured.peak_bytes;

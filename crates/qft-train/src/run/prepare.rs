@@ -13,7 +13,7 @@ use crate::data::encoder::at_start;
 use crate::data::questions::{self, Question};
 use crate::data::{Cache, Dataset, Loader};
 use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
-use crate::machine::Machine;
+use crate::machine::{Job, Machine};
 use crate::memory::{Budget, Fit, Request, RunShape, StepShape, gb};
 use crate::options::{FinetuneOptions, HeldOut, Resume};
 use crate::step::checkpoint::{self, Progress};
@@ -29,13 +29,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 impl<'a> Run<'a> {
     /// Reads all but the weights, and finds out whether the run fits.
     pub(super) fn prepare(
+        job: &'a Job,
         options: &'a FinetuneOptions,
         stop: &'a AtomicBool,
         observers: &mut Observers<'_, '_>,
     ) -> Result<Self> {
         let resumed = resumed_from(options)?;
-        output::check(&options.files, resumed.as_deref())?;
-        let machine = Machine::open(options.machine)?;
+        if job.leads() {
+            output::check(&options.files, resumed.as_deref())?;
+        }
+        let machine = Machine::open_in(job, options.machine)?;
         let (ops, clock) = machine.watched(options.progress.profile);
         // Data first: it is small, and its names may have to be given otherwise.
         let (data, held_out) = observers.hear(|watch| named_data(options, watch))?;
@@ -62,25 +65,17 @@ impl<'a> Run<'a> {
         let questions = questions(options, &folder.config, held_out.as_ref())?;
         let sampled = (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS).into_iter();
         let answered = questions.iter().map(|question| question.ids.len() + question.most);
-        let shape = RunShape {
-            step: StepShape {
-                seq_len: train.longest(),
-                batch_size: options.step.batch_size,
-                accumulate: options.step.accumulate,
-            },
-            evaluated: held_out.as_ref().map(Dataset::longest),
-            sampled: sampled.chain(answered).max(),
-            diagnosed: options.progress.diagnostics,
-            export_dtype: options.files.export_dtype,
-            exported: !options.files.exports.is_empty(),
-        };
+        let written = sampled.chain(answered).max();
+        let shape = shape(options, &train, held_out.as_ref(), written);
         let budget = Budget::of(&machine);
+        let budget = Budget { free_bytes: job.least(budget.free_bytes)?, ..budget };
         let mut fit = fit(options, &machine, budget, &folder.config, shape)?;
         let saved = SavedModel::planned(&folder.config, shape, &mut fit, budget)?;
         let (states, sequences) = (options.state.states, train.sequences());
         observers.tell(Event::Planned { fit: &fit, states, sequences, steps: total })?;
         let training = &options.training;
         Ok(Self {
+            job,
             setup: options.state.setup(&training.optimizer, training.seed, fit.recompute),
             sequences: training.length.sequences(train.sequences_per_pass(), per_step),
             options,
@@ -107,9 +102,12 @@ impl<'a> Run<'a> {
         let data = (&self.train, self.held_out.as_ref());
         let model = (self.folder.dir.as_path(), &self.origins);
         let recipe = Recipe::of(options, &self.schedule, self.seq_len, model, data)?;
+        self.agree(&recipe)?;
         let (mut trainer, progress) = match &self.resumed {
             None => {
-                output::check_recipe(&options.files, &recipe)?;
+                if self.job.leads() {
+                    output::check_recipe(&options.files, &recipe)?;
+                }
                 let model = self.load(observers)?;
                 (self.setup.trainer(ops, model)?, Progress::new(recipe.to_json()?))
             }
@@ -140,6 +138,31 @@ impl<'a> Run<'a> {
             final_eval_loss: None,
             final_answers: None,
         })
+    }
+
+    /// Makes sure that all processes of a job are about to do the same.
+    fn agree(&self, recipe: &Recipe) -> Result<()> {
+        if self.job.is_alone() {
+            return Ok(());
+        }
+        let (accumulate, processes) = (self.options.step.accumulate, self.job.size());
+        ensure!(
+            accumulate >= processes,
+            "--accumulate: a step of {accumulate} micro-batches cannot be shared by {processes} processes; give {processes} \
+             or more"
+        );
+        let checkpoint = self.resumed.as_deref().map(checkpoint::read_progress).transpose()?;
+        let resumed = checkpoint.map_or_else(|| "none".into(), |progress| format!("{progress:?}"));
+        let recipe = recipe.to_json()?;
+        let options = recipe.as_object().into_iter().flatten();
+        let options = options.map(|(name, value)| (name.as_str(), value.to_string()));
+        let beside = [
+            ("the version of qft", env!("CARGO_PKG_VERSION").into()),
+            ("the checkpoint to go on from", resumed),
+            ("recompute", format!("{:?}", self.fit.recompute)),
+            ("what it reports and keeps", format!("{:?}", self.options.progress)),
+        ];
+        self.job.agree(&beside.into_iter().chain(options).collect::<Vec<_>>())
     }
 
     /// Loads the model, and says what quantizing did to it.
@@ -185,6 +208,27 @@ fn steps(options: &FinetuneOptions, train: &Dataset) -> Result<u64> {
         u32::MAX
     );
     Ok(total)
+}
+
+/// What decides the memory of the run; `written` is the longest text that the model will write.
+fn shape(
+    options: &FinetuneOptions,
+    train: &Dataset,
+    held_out: Option<&Dataset>,
+    written: Option<usize>,
+) -> RunShape {
+    RunShape {
+        step: StepShape {
+            seq_len: train.longest(),
+            batch_size: options.step.batch_size,
+            accumulate: options.step.accumulate,
+        },
+        evaluated: held_out.map(Dataset::longest),
+        sampled: written,
+        diagnosed: options.progress.diagnostics,
+        export_dtype: options.files.export_dtype,
+        exported: !options.files.exports.is_empty(),
+    }
 }
 
 /// How the run fits into the memory of the machine.

@@ -175,6 +175,8 @@ impl Recipe {
             training,
             state,
             machine,
+            // The same bits for any number of processes.
+            job: _,
             progress,
         } = options;
         // By their contents: `data`, `eval_data` and `model` below.

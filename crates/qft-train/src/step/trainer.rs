@@ -9,7 +9,9 @@ use clap::ValueEnum;
 use qft_llama::Batch;
 use qft_llama::model::Model;
 use qft_llama::pass::{self, PassOptions, StepLoss};
+use qft_tensor::Communicator;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// What happens to gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -101,7 +103,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Mean negative log-likelihood per target token over `batches`, and the number of targets.
+    /// Mean negative log-likelihood per target token over `batches`, and the number of targets. Processes of a job go round:
+    /// each evaluates some of the batches, and all hear of all.
     ///
     /// Errors: the first that `batches` has.
     pub fn evaluate(
@@ -109,8 +112,45 @@ impl Trainer {
         ops: &dyn TrainOps,
         batches: impl Iterator<Item = Result<Batch>>,
     ) -> Result<(f64, usize)> {
-        evaluate(ops, &self.model, &self.pass, batches)
+        let processes = ops.communicator();
+        let (rank, size) = (processes.rank(), processes.size());
+        if size == 1 {
+            return evaluate(ops, &self.model, &self.pass, batches);
+        }
+        let (mut sums, mut all, mut count) = (Vec::new(), 0, 0);
+        for (number, batch) in batches.enumerate() {
+            let batch = batch?;
+            (all, count) = (number + 1, count + batch.target_tokens());
+            if number % size == rank {
+                ops.trim();
+                sums.push(pass::evaluate(ops, &self.model, &self.pass, &batch)?.iter().sum());
+            }
+        }
+        ops.trim();
+        let sum: f64 = gather_round(processes, &sums, all)?.iter().sum();
+        Ok((sum / count.max(1) as f64, count))
     }
+}
+
+/// All of `count` values that processes have in turn, of which this one has `own`.
+fn gather_round(processes: &dyn Communicator, own: &[f64], count: usize) -> Result<Vec<f64>> {
+    const SIZE: usize = size_of::<f64>();
+    let (rank, size) = (processes.rank(), processes.size());
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    for rank in 0..size {
+        let start = parts.last().map_or(0, |part| part.end);
+        parts.push(start..start + SIZE * ((count + size - 1 - rank) / size));
+    }
+    let mut bytes = vec![0; SIZE * count];
+    for (bytes, value) in bytes[parts[rank].clone()].as_chunks_mut::<SIZE>().0.iter_mut().zip(own) {
+        *bytes = value.to_le_bytes();
+    }
+    processes.gather(&mut bytes, &parts)?;
+    let value = |number: usize| {
+        let start = parts[number % size].start + SIZE * (number / size);
+        f64::from_le_bytes(std::array::from_fn(|i| bytes[start + i]))
+    };
+    Ok((0..count).map(value).collect())
 }
 
 /// Mean negative log-likelihood per target token over `batches`, and the number of targets.

@@ -1,0 +1,101 @@
+//! The processes of a job as a run sees them: all take the same steps, and one of them leads, which speaks and writes.
+
+use crate::error::Result;
+#[cfg(unix)]
+use crate::error::{Error, ErrorKind};
+use qft_tensor::{Alone, Communicator};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes that a name of a machine may have.
+const NAME_BYTES: usize = 256;
+
+/// The job of a run.
+#[derive(Debug, Clone)]
+pub struct Job(Arc<dyn Communicator>);
+
+impl fmt::Display for Job {
+    /// `process 1 of 4`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} of {}", self.0.rank(), self.0.size())
+    }
+}
+
+impl Job {
+    /// Of one process.
+    pub fn alone() -> Self {
+        Self(Arc::new(Alone))
+    }
+
+    /// Of these processes.
+    pub fn of(processes: Arc<dyn Communicator>) -> Self {
+        Self(processes)
+    }
+
+    /// Its processes.
+    pub fn processes(&self) -> Arc<dyn Communicator> {
+        Arc::clone(&self.0)
+    }
+
+    /// How many processes it has.
+    pub fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    /// Whether this process is the one that speaks and writes.
+    pub fn leads(&self) -> bool {
+        self.0.rank() == 0
+    }
+
+    /// Whether this process is the only one.
+    pub fn is_alone(&self) -> bool {
+        self.0.size() == 1
+    }
+
+    /// Whether any process was asked to stop: all hear the same.
+    pub fn stops(&self, stop: &AtomicBool) -> Result<bool> {
+        let mut asked = [u32::from(stop.load(Ordering::Relaxed))];
+        self.0.max(&mut asked)?;
+        Ok(asked[0] > 0)
+    }
+
+    /// The least that any process has, if all know; all hear the same.
+    pub fn least(&self, bytes: Option<u64>) -> Result<Option<u64>> {
+        let all = self.gather(bytes.unwrap_or(u64::MAX).to_le_bytes())?;
+        let least = all.into_iter().map(u64::from_le_bytes).min();
+        Ok(least.filter(|&least| least < u64::MAX))
+    }
+
+    /// How many processes are on this one's machine, by its name.
+    pub fn on_this_machine(&self) -> Result<usize> {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let mut own = [0; NAME_BYTES];
+        let used = name.len().min(NAME_BYTES);
+        own[..used].copy_from_slice(&name.as_bytes()[..used]);
+        Ok(self.gather(own)?.into_iter().filter(|name| *name == own).count())
+    }
+
+    /// Makes sure that all processes have the same values under the same names.
+    ///
+    /// Errors: the first that differs, with both values.
+    pub fn agree(&self, what: &[(&str, String)]) -> Result<()> {
+        #[cfg(unix)]
+        if let Err(differs) = qft_mpi::agree(&*self.0, what) {
+            return Err(Error::new(ErrorKind::Options, differs));
+        }
+        #[cfg(not(unix))]
+        let _ = what;
+        Ok(())
+    }
+
+    /// What every process brings.
+    fn gather<const N: usize>(&self, own: [u8; N]) -> Result<Vec<[u8; N]>> {
+        let (rank, size) = (self.0.rank(), self.0.size());
+        let parts: Vec<_> = (0..size).map(|rank| rank * N..(rank + 1) * N).collect();
+        let mut all = vec![0; size * N];
+        all[parts[rank].clone()].copy_from_slice(&own);
+        self.0.gather(&mut all, &parts)?;
+        Ok(all.as_chunks::<N>().0.to_vec())
+    }
+}
