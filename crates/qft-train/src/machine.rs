@@ -49,14 +49,16 @@ impl Machine {
         Self::open_in(&Job::alone(), options)
     }
 
-    /// The same, in a job of several processes: those on one machine share its cores, unless they were bound to some.
+    /// The same, in a job of several processes: those on one machine share its cores, unless they were
+    /// bound to some, and take its GPUs one after the other, from the one that was asked for on.
     ///
     /// Errors: as [`Machine::open`]; a process that does not answer.
     pub fn open_in(job: &Job, options: MachineOptions) -> Result<Self> {
+        let (place, processes) = if job.is_alone() { (0, 1) } else { job.on_this_machine()? };
         let threads = match options.threads {
             Some(threads) => threads,
             None if job.is_alone() => 0,
-            None => own_threads(job.on_this_machine()?),
+            None => own_threads(processes),
         };
         let host = CpuConfig { threads, ..CpuConfig::detect()? };
         let memory_limit = options.memory_limit;
@@ -157,9 +159,12 @@ impl Machine {
 
 /// The threads of one of `processes` on this machine: its share of all cores, or those that it was bound to.
 fn own_threads(processes: usize) -> usize {
-    let count = |threads: std::io::Result<NonZero<usize>>| threads.map_or(1, NonZero::get);
-    let allowed = count(std::thread::available_parallelism());
-    let cores = online_cores().unwrap_or(allowed);
+    let allowed = std::thread::available_parallelism().map_or(1, NonZero::get);
+    share_of_cores(allowed, online_cores().unwrap_or(allowed), processes)
+}
+
+/// Of `allowed` ones; if these are all `cores` there are, others have them as well.
+fn share_of_cores(allowed: usize, cores: usize, processes: usize) -> usize {
     if allowed < cores { allowed } else { (allowed / processes.max(1)).max(1) }
 }
 
@@ -180,4 +185,18 @@ fn register_gops(isa: Isa) -> Option<f64> {
             Some(operations as f64 * 1e-9 / start.elapsed().as_secs_f64())
         })
         .reduce(f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_share_the_cores_that_they_were_not_bound_to() {
+        for (allowed, cores, processes, threads) in
+            [(8, 8, 2, 4), (8, 8, 3, 2), (2, 8, 4, 2), (1, 1, 4, 1), (8, 8, 1, 8)]
+        {
+            assert_eq!(share_of_cores(allowed, cores, processes), threads);
+        }
+    }
 }

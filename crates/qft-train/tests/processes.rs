@@ -10,6 +10,7 @@ use qft_llama::pass::Recompute;
 use qft_tensor::{Communicator, Cpu, CpuConfig};
 use qft_testing::material;
 use qft_train::options::{OptimizerOptions, States};
+use qft_train::run::Job;
 use qft_train::step::checkpoint::{self, Progress};
 use qft_train::step::trainer::Trainer;
 use qft_train::step::{GradientMode, Setup};
@@ -59,6 +60,18 @@ fn same(what: &str, dir: &Path, setup: &Setup, count: usize) {
             assert!(alone == outcome, "{what}: states of process {rank} of {size}");
         }
     }
+}
+
+#[test]
+fn processes_find_their_place_on_a_machine() {
+    let places = team(3, |processes| Job::of(processes).on_this_machine().unwrap());
+    assert_eq!(places, [(0, 3), (1, 3), (2, 3)]);
+    let error = team(2, |processes| {
+        let rank = processes.rank().to_string();
+        Job::of(processes).agree(&[("version", "1".into()), ("lr", rank)]).unwrap_err().to_string()
+    });
+    assert_eq!(error[0], error[1]);
+    assert!(error[0].contains("lr differs: `0` for process 0, `1` for process 1"), "{}", error[0]);
 }
 
 #[test]

@@ -67,13 +67,15 @@ impl Job {
         Ok(least.filter(|&least| least < u64::MAX))
     }
 
-    /// How many processes are on this one's machine, by its name.
-    pub fn on_this_machine(&self) -> Result<usize> {
+    /// This process among those on its machine, by the machine's name: its number, from 0, and how many there are.
+    pub fn on_this_machine(&self) -> Result<(usize, usize)> {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let mut own = [0; NAME_BYTES];
         let used = name.len().min(NAME_BYTES);
         own[..used].copy_from_slice(&name.as_bytes()[..used]);
-        Ok(self.gather(own)?.into_iter().filter(|name| *name == own).count())
+        let all = self.gather(own)?;
+        let here = |names: &[[u8; NAME_BYTES]]| names.iter().filter(|name| **name == own).count();
+        Ok((here(&all[..self.0.rank()]), here(&all)))
     }
 
     /// Makes sure that all processes have the same values under the same names.
