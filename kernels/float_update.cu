@@ -67,6 +67,27 @@ square_sum_f32(const float* __restrict__ x, uint64_t stride, double* __restrict_
     store_square(square, squares, blockIdx.y * gridDim.x + blockIdx.x);
 }
 
+// The sum of squares of each row of x [rows, cols]. A block takes every gridDim.x-th row.
+extern "C" __global__ void __launch_bounds__(THREADS)
+square_sum_rows_f32(const float* __restrict__ x, uint64_t stride, float* __restrict__ squares, uint64_t rows, uint64_t cols) {
+    __shared__ double shared[WARPS];
+    for (uint64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+        float square = 0.0f;
+        for (uint64_t col = threadIdx.x; col < cols; col += THREADS) square += x[row * stride + col] * x[row * stride + col];
+        const double sum = block_total(square, shared, WARPS);
+        if (threadIdx.x == 0) squares[row] = static_cast<float>(sum);
+        __syncthreads();
+    }
+}
+
+// Keeps sums of squares for the norm of the gradient.
+extern "C" __global__ void __launch_bounds__(THREADS)
+store_squares(const double* __restrict__ squares, float* __restrict__ to, uint64_t count) {
+    const uint64_t stride = static_cast<uint64_t>(gridDim.x) * THREADS;
+    for (uint64_t i = static_cast<uint64_t>(blockIdx.x) * THREADS + threadIdx.x; i < count; i += stride)
+        to[i] = static_cast<float>(squares[i]);
+}
+
 // Adds the sum of `squares` to sums[0], and that of `grown` (or nothing, if null) to sums[1]; both have `count` entries.
 // One block.
 extern "C" __global__ void __launch_bounds__(THREADS)

@@ -10,7 +10,7 @@ use qft_tensor::Owner;
 use qft_train::TrainOps;
 use qft_train::machine::Machine;
 use qft_train::machine::rss;
-use qft_train::memory::{MemoryPlan, OwnerBytes, StepShape, plan};
+use qft_train::memory::{MemoryPlan, OwnerBytes, RunShape, StepShape, plan};
 use qft_train::options::DeviceChoice;
 use qft_train::options::PlanArgs;
 use qft_train::options::states::WeightArgs;
@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Fraction of protected weights; by default that of the mode.
     #[arg(long, alias = "outliers")]
     protected: Option<f64>,
+    /// Processes that share the run, each with so many tokens: plans one of them.
+    #[arg(long, default_value_t = 1, conflicts_with = "run")]
+    ranks: usize,
     /// Really load a model of that shape and train it; compare planned with measured.
     #[arg(long)]
     run: bool,
@@ -171,6 +174,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         print(&rows);
     }
+    if args.ranks > 1 {
+        return Ok(());
+    }
     check(&rows, &root.join("docs/memory-budget.toml"))
 }
 
@@ -181,7 +187,9 @@ fn row(args: &Args, model: &str, config: &LlamaConfig, states: States) -> Result
         Keep::Block => Recompute::Block,
     };
     let setup = setup_of(states, args.protected, recompute)?;
-    let planned = plan(config, &setup, shape)?;
+    let shape = StepShape { accumulate: args.ranks.max(1), ..shape };
+    let process = (args.ranks.max(1) - 1, args.ranks.max(1));
+    let planned = plan(config, &setup, RunShape { process, ..shape.into() })?;
     let measured = if args.run { Some(measure(args, config, &setup, shape)?) } else { None };
     // A gigabyte of a card goes to the driver, the context and the kernels.
     let card_gb =

@@ -2,7 +2,7 @@
 
 use crate::{Compute, Error, Products, TableRef, TensorId};
 use qft_quant::HybridMatrix;
-use qft_tensor::{Buffer, Device, Owner};
+use qft_tensor::{Buffer, Communicator, Device, Owner, RowShard};
 
 /// How a matrix is stored.
 #[derive(Debug)]
@@ -62,6 +62,14 @@ impl Matrix {
     /// Columns K: inputs.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// The rows that this process updates, in a job of these; all of them where the weights are float.
+    pub fn shard(&self, processes: &dyn Communicator) -> RowShard {
+        match &self.weight {
+            Weight::Float(_) => RowShard::whole(self.rows),
+            Weight::Hybrid(_) => RowShard::of(processes, self.rows),
+        }
     }
 
     /// The number format in which this matrix can multiply: float weights only in float.

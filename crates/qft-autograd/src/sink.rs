@@ -13,7 +13,8 @@ pub trait GradientSink {
     /// Takes rows `rows` of the gradient of `matrix` as it is stored, [rotated](qft_tensor::rotation) or not: f32
     /// `[rows.len(), K]` at the start of `grad`, which may be overwritten.
     ///
-    /// Rows come in rising order, each exactly once a step.
+    /// Rows come in rising order, each exactly once a step. In a job of several processes only those count that this one
+    /// owns, [`Matrix::shard`].
     fn matrix_rows(
         &mut self,
         matrix: &mut Matrix,

@@ -351,7 +351,8 @@ fn square_sums_agree() {
             let run = |on: &dyn OptimOps| {
                 let (x, mut stats) = (upload(on, &x), UpdateStats::zeros(on, 2).unwrap());
                 let grad = x.mat(rows, cols + gap).unwrap().col_range(gap..cols + gap).unwrap();
-                on.square_sum(SquareSum { grad, tensor: 1, stats: &mut stats }).unwrap();
+                on.square_sum(SquareSum { grad, first_row: 0, tensor: 1, stats: &mut stats })
+                    .unwrap();
                 stats.sums.to_vec(on).unwrap()
             };
             let (got, want) = (run(&device), run(&cpu));
@@ -380,4 +381,103 @@ fn sums_are_deterministic() {
     };
     let all: Vec<_> = devices_under_test().into_iter().map(sums).collect();
     assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{all:?}");
+}
+
+/// One of some processes, which exchanges nothing.
+#[derive(Debug)]
+struct OneOf(usize, usize);
+
+impl qft_tensor::Communicator for OneOf {
+    fn rank(&self) -> usize {
+        self.0
+    }
+
+    fn size(&self) -> usize {
+        self.1
+    }
+
+    fn max(&self, _: &mut [u32]) -> Result<(), qft_tensor::Error> {
+        unreachable!("an update is of one process")
+    }
+
+    fn gather(&self, _: &mut [u8], _: &[Range<usize>]) -> Result<(), qft_tensor::Error> {
+        unreachable!("an update is of one process")
+    }
+
+    fn exchange(
+        &self,
+        _: &[u8],
+        _: &[Range<usize>],
+        _: &mut [u8],
+        _: &[Range<usize>],
+    ) -> Result<(), qft_tensor::Error> {
+        unreachable!("an update is of one process")
+    }
+
+    fn abort(&self) -> ! {
+        unreachable!("nothing fails")
+    }
+}
+
+/// A process that keeps its own rows alone makes of them what one makes that keeps all.
+#[test]
+fn owned_rows_are_updated_as_all_are() {
+    let (rows, cols) = (300, 70);
+    let w = TestRng::new(1).normals(rows * cols, 0.02);
+    let grad = TestRng::new(2).normals(rows * cols, 1e-3);
+    let format = HybridFormat { residual: Residual::Bits8, protected_fraction: 0.0, rotated: true };
+    let key = RngKey::new(1, 1, 0, Purpose::Update);
+    let rounding = WeightRounding::Stochastic;
+    let update = |on: &dyn OptimOps, trained: &mut Trained, rows: Range<usize>| {
+        let grad = grad[rows.start * cols..rows.end * cols].to_vec();
+        trained.update(on, &Step { rows, grad, lr: 1e-4, grad_scale: 1.0, rounding, key }, 0);
+    };
+    let with_rows = |on: &dyn OptimOps| UpdateStats::with_rows(on, &[rows]).unwrap();
+    let cpu = cpu();
+    let mut whole = Trained::new(&cpu, (rows, cols), &w, format, MomentumCode::Sqrt);
+    whole.stats = with_rows(&cpu);
+    update(&cpu, &mut whole, 0..rows);
+    let all = whole.planes(&cpu);
+    let squares = whole.stats.rows.as_ref().unwrap().squares.to_vec(&cpu).unwrap();
+    for rank in 0..3 {
+        let mut devices: Vec<(String, Box<dyn OptimOps>)> = vec![(
+            "cpu".into(),
+            Box::new(common::cpu().with_communicator(std::sync::Arc::new(OneOf(rank, 3)))),
+        )];
+        devices.extend(devices_under_test().into_iter().map(|(name, device)| {
+            let device = device.with_communicator(std::sync::Arc::new(OneOf(rank, 3)));
+            (name, Box::new(device) as Box<dyn OptimOps>)
+        }));
+        for (name, device) in &devices {
+            let on: &dyn OptimOps = &**device;
+            let read = &mut |range: Range<usize>, out: &mut [f32]| {
+                out.copy_from_slice(&w[range.start * cols..range.end * cols]);
+                Ok::<(), Error>(())
+            };
+            let shape = (rows, cols);
+            let kept = qft_quant::Kept::Own;
+            let mut own = Trained {
+                weight: HybridMatrix::encode_kept(on, shape, format, kept, read).unwrap().0,
+                momentum: Momentum::zeros(on, shape, MomentumCode::Sqrt).unwrap(),
+                stats: with_rows(on),
+            };
+            let shard = own.momentum.shard();
+            assert_eq!(own.momentum.q.len(), shard.len() * cols, "it keeps no more");
+            for piece in shard.pieces(0..rows) {
+                update(on, &mut own, piece);
+            }
+            let found = own.planes(on);
+            let found_squares = own.stats.rows.as_ref().unwrap().squares.to_vec(on).unwrap();
+            for row in shard.pieces(0..rows).flatten() {
+                let what = format!("{name}, process {rank}, row {row}");
+                let (at, place) = (row * cols..(row + 1) * cols, shard.place(row) * cols);
+                let there = place..place + cols;
+                assert!(found.q[at.clone()] == all.q[at.clone()], "{what}: q");
+                assert!(found.r[there.clone()] == all.r[at.clone()], "{what}: residual");
+                assert!(found.m[there] == all.m[at], "{what}: momentum");
+                assert_eq!(found.scale[row], all.scale[row], "{what}: scale");
+                assert_sum(found_squares[row], squares[row], cols, &what);
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use qft_autograd::layers::{embedding, rmsnorm, scale};
 use qft_autograd::{
     Activations, Context, Error as AutogradError, Matrix, TensorId, Vector, Weight,
 };
-use qft_quant::{EncodeReport, HybridFormat, HybridMatrix};
+use qft_quant::{EncodeReport, HybridFormat, HybridMatrix, Kept};
 use qft_tensor::{Buffer, Device, Owner, Transfer};
 use std::ops::Range;
 
@@ -68,15 +68,18 @@ impl Map<TensorSpec, TensorSpec> for Builder<'_, '_> {
             }
             return Ok(matrix);
         };
+        // The embedding is looked up in full precision; it comes first.
+        let kept = if id == TensorId(0) { Kept::All } else { Kept::Own };
         let weight = match &mut self.values {
-            Values::Unset => HybridMatrix::alloc(device, shape, format)?,
-            Values::Planned => HybridMatrix::plan_encode(device, shape, format)?,
+            Values::Unset => HybridMatrix::alloc(device, shape, format, kept)?,
+            Values::Planned => HybridMatrix::plan_encode(device, shape, format, kept)?,
             Values::Read(weights, report) => {
                 let host = device.host()?;
                 let read = &mut |rows: Range<usize>, out: &mut [f32]| {
                     host.install(|| weights.read_rows(&name, rows, out))
                 };
-                let (weight, encoded) = HybridMatrix::encode(device, shape, format, read)?;
+                let (weight, encoded) =
+                    HybridMatrix::encode_kept(device, shape, format, kept, read)?;
                 report(&name, &encoded);
                 weight
             }

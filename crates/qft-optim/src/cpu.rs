@@ -19,7 +19,7 @@ impl OptimOps for Cpu {
 
     fn square_sum(&self, op: SquareSum<'_>) -> Result<(), Error> {
         op.check()?;
-        let SquareSum { grad, tensor, stats } = op;
+        let SquareSum { grad, first_row, tensor, stats } = op;
         let (cols, stride, isa) = (grad.cols(), grad.stride(), self.isa());
         if grad.rows() == 0 || cols == 0 {
             return Ok(());
@@ -29,6 +29,13 @@ impl OptimOps for Cpu {
         self.for_each(tasks.with_min_len(TASK / cols), |(square, row)| {
             *square = isa.run(RowSquares(&row[..cols]));
         });
+        let rows = first_row..first_row + squares.len();
+        if let Some((to, places)) = stats.squares_of(tensor, &rows) {
+            for (to, square) in to.host_mut()?[places].iter_mut().zip(squares) {
+                *to = square as f32;
+            }
+            return Ok(());
+        }
         stats.sums.host_mut()?[2 * tensor as usize] += squares.iter().sum::<f64>() as f32;
         Ok(())
     }

@@ -19,5 +19,5 @@ pub use error::Error;
 pub use float::{FloatRule, FloatState};
 pub use lion::{LionConfig, WeightRounding};
 pub use momentum::{Momentum, MomentumCode};
-pub use ops::{FloatUpdate, LionUpdate, OptimOps, SquareSum, UpdateStats};
+pub use ops::{FloatUpdate, LionUpdate, OptimOps, RowSquares, SquareSum, UpdateStats};
 pub use schedule::{Schedule, ScheduleKind};

@@ -3,7 +3,7 @@
 use crate::Error;
 use half::bf16;
 use qft_tensor::numeric::TINY;
-use qft_tensor::{Buffer, Device, Owner};
+use qft_tensor::{Buffer, Device, Owner, RowShard};
 use serde::{Deserialize, Serialize};
 
 /// Elements of a row that share a scale. Blocks do not cross rows; the last of a row may be shorter.
@@ -37,18 +37,19 @@ pub enum MomentumCode {
 /// The momentum of a matrix `[N, K]`.
 #[derive(Debug)]
 pub struct Momentum {
-    /// Signed codes, i8 `[N, K]`.
+    /// Signed codes, i8 `[rows, K]`, of the rows of [`Momentum::shard`].
     pub q: Buffer<i8>,
-    /// Block maxima, rounded up to bf16, `[N, ceil(K / 128)]`.
+    /// Block maxima, rounded up to bf16, `[rows, ceil(K / 128)]`.
     pub scale: Buffer<bf16>,
     /// The meaning of the codes.
     pub code: MomentumCode,
-    rows: usize,
     cols: usize,
+    shard: RowShard,
+    rows: usize,
 }
 
 impl Momentum {
-    /// A momentum of zero.
+    /// A momentum of zero, of the rows that this process of the device's job owns.
     ///
     /// Errors: [`qft_tensor::Error::OutOfMemory`].
     pub fn zeros(
@@ -56,14 +57,21 @@ impl Momentum {
         (rows, cols): (usize, usize),
         code: MomentumCode,
     ) -> Result<Self, Error> {
-        let blocks = rows * cols.div_ceil(BLOCK);
+        let shard = RowShard::of(device.communicator(), rows);
+        let blocks = shard.len() * cols.div_ceil(BLOCK);
         Ok(Self {
-            q: Buffer::zeros(device, Owner::Momentum, "momentum", rows * cols)?,
+            q: Buffer::zeros(device, Owner::Momentum, "momentum", shard.len() * cols)?,
             scale: Buffer::zeros(device, Owner::Momentum, "momentum scale", blocks)?,
             code,
             rows,
             cols,
+            shard,
         })
+    }
+
+    /// The rows that it is of.
+    pub fn shard(&self) -> RowShard {
+        self.shard
     }
 
     /// Rows N.

@@ -8,17 +8,74 @@ use std::ops::Range;
 /// What the updates of one step add up, kept on the device: `[tensors, 2]`.
 ///
 /// Per tensor: the sum of squares of its gradient (after `grad_scale`), and the number of rows whose scale grew
-/// because a weight left its range.
+/// because a weight left its range. Where rows are asked for, also the sum of squares of each row's gradient: by these, a
+/// norm depends neither on how rows are cut into calls, nor on which process has which.
 #[derive(Debug)]
 pub struct UpdateStats {
     /// f32 `[tensors, 2]`.
     pub sums: Buffer<f32>,
+    /// Of the rows, if they were asked for.
+    pub rows: Option<RowSquares>,
+}
+
+/// Sums of squares by row, of some tensors.
+#[derive(Debug)]
+pub struct RowSquares {
+    /// f32, the rows of all tensors that have any.
+    pub squares: Buffer<f32>,
+    /// Where those of each tensor begin, and the last ends.
+    starts: Vec<usize>,
+}
+
+impl RowSquares {
+    /// The rows of a tensor, if it has any.
+    pub fn of(&self, tensor: usize) -> Option<Range<usize>> {
+        let places = *self.starts.get(tensor)?..*self.starts.get(tensor + 1)?;
+        Some(places).filter(|places| !places.is_empty())
+    }
 }
 
 impl UpdateStats {
     /// All zero.
     pub fn zeros(device: &dyn Device, tensors: usize) -> Result<Self, Error> {
-        Ok(Self { sums: Buffer::zeros(device, Owner::Workspace, "update stats", tensors * 2)? })
+        let sums = Buffer::zeros(device, Owner::Workspace, "update stats", tensors * 2)?;
+        Ok(Self { sums, rows: None })
+    }
+
+    /// The same, with sums by row: `rows` has their number in each tensor, 0 for one that has none.
+    pub fn with_rows(device: &dyn Device, rows: &[usize]) -> Result<Self, Error> {
+        let starts: Vec<usize> = std::iter::once(0)
+            .chain(rows.iter().scan(0, |end, rows| {
+                *end += rows;
+                Some(*end)
+            }))
+            .collect();
+        let all = starts[rows.len()];
+        let squares = Buffer::zeros(device, Owner::Workspace, "squares of rows", all)?;
+        let zeros = Self::zeros(device, rows.len())?;
+        Ok(Self { rows: Some(RowSquares { squares, starts }), ..zeros })
+    }
+
+    /// All zero again.
+    ///
+    /// Errors: those of the device.
+    pub fn clear(&mut self, device: &dyn Device) -> Result<(), Error> {
+        self.sums.fill_zero(device)?;
+        if let Some(rows) = &mut self.rows {
+            rows.squares.fill_zero(device)?;
+        }
+        Ok(())
+    }
+
+    /// Where the sums of these rows of a tensor are kept, if they are.
+    pub fn squares_of(
+        &mut self,
+        tensor: u32,
+        rows: &Range<usize>,
+    ) -> Option<(&mut Buffer<f32>, Range<usize>)> {
+        let all = self.rows.as_mut()?;
+        let first = all.of(tensor as usize)?.start;
+        Some((&mut all.squares, first + rows.start..first + rows.end))
     }
 }
 
@@ -50,8 +107,9 @@ impl UpdateStats {
 ///   ([`qft_tensor::rng::rounding_offsets`]) of random block `n ceil(K / 128) + b` of the stream whose purpose is
 ///   [`RngKey::rescaling`]; again `1/2` for nearest.
 /// * `stats`: the squares of `g` are summed in 16 f32 lanes within a row (column modulo 16), then lanes and rows
-///   in f64; a GPU adds in an order of its own. Only this sum depends on the device, and on how rows are cut into
-///   calls, in its last bits.
+///   in f64; a GPU adds in an order of its own. Only these sums depend on the device, and that of the tensor on how rows are
+///   cut into calls, in their last bits.
+/// * Rows: those of [`Momentum::shard`] alone, and of the residual's as well.
 ///
 /// A gradient that is not finite makes the sum of squares so, and leaves weights and scales finite.
 /// Errors: shapes, and [`LionConfig::check`]. Source: docs/ALGORITHM.md#quantized-lion.
@@ -93,6 +151,11 @@ impl LionUpdate<'_> {
                 format!("gradient [{}, {cols}]", self.rows.len()),
                 format!("[{}, {}]", self.grad.rows(), self.grad.cols()),
             ));
+        }
+        let has_residual =
+            self.weight.residual.is_none() || self.weight.residual_shard().owns(&self.rows);
+        if !self.momentum.shard().owns(&self.rows) || !has_residual {
+            return Err(shape(OP, "rows that this process owns", format!("{:?}", self.rows)));
         }
         if (self.momentum.rows(), self.momentum.cols()) != (rows, cols) {
             return Err(shape(
@@ -169,13 +232,16 @@ impl FloatUpdate<'_> {
     }
 }
 
-/// Adds the sum of squares of a gradient to `stats`, without any update: for exact clipping.
+/// Adds the sum of squares of a gradient to `stats`, without any update: for exact clipping. Where `stats` keeps them by row,
+/// they go there instead.
 ///
 /// Shapes: `grad` f32. Numerics: f32 lanes within a row, f64 across rows, in a fixed order that is the device's.
 #[derive(Debug)]
 pub struct SquareSum<'a> {
     /// Gradient.
     pub grad: Mat<'a, f32>,
+    /// The first of its rows in the tensor.
+    pub first_row: usize,
     /// The line in `stats`.
     pub tensor: u32,
     /// Where sums are kept.

@@ -118,7 +118,7 @@ fn squares_are_summed_without_an_update() {
     let buffer = Buffer::from_host(&cpu, Owner::Gradients, "g", &grad).unwrap();
     let mut stats = UpdateStats::zeros(&cpu, 3).unwrap();
     let view = buffer.mat(STEPS as usize, LEN).unwrap().col_range(3..500).unwrap();
-    cpu.square_sum(SquareSum { grad: view, tensor: 2, stats: &mut stats }).unwrap();
+    cpu.square_sum(SquareSum { grad: view, first_row: 0, tensor: 2, stats: &mut stats }).unwrap();
     let want: f64 = grad.chunks(LEN).flat_map(|g| &g[3..500]).map(|&g| f64::from(g).powi(2)).sum();
     let got = stats.sums.to_vec(&cpu).unwrap();
     assert!((f64::from(got[4]) / want - 1.0).abs() < 1e-5, "{got:?} {want}");

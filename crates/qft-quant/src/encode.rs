@@ -16,7 +16,7 @@ mod row;
 mod select;
 
 use crate::protected::BLOCK_COLS;
-use crate::{Error, HybridFormat, HybridMatrix};
+use crate::{Error, HybridFormat, HybridMatrix, Kept};
 use half::bf16;
 use qft_tensor::ledger::Registration;
 use qft_tensor::rotation::rotate;
@@ -74,8 +74,21 @@ impl HybridMatrix {
         format: HybridFormat,
         read: &mut ReadRows<'_, E>,
     ) -> Result<(Self, EncodeReport), E> {
+        Self::encode_kept(device, shape, format, Kept::All, read)
+    }
+
+    /// The same, of which a process of a job keeps what it needs.
+    ///
+    /// Errors: as there.
+    pub fn encode_kept<E: From<Error>>(
+        device: &dyn Device,
+        shape: (usize, usize),
+        format: HybridFormat,
+        kept: Kept,
+        read: &mut ReadRows<'_, E>,
+    ) -> Result<(Self, EncodeReport), E> {
         let host = device.host().map_err(Error::from)?;
-        let mut encoder = Encoder::new(device, shape, format)?;
+        let mut encoder = Encoder::new(device, shape, format, kept)?;
         let Blocks { mut floats, mut q, mut residual, _reports } = encoder.blocks();
         if let Some(mut histogram) = encoder.histogram() {
             for rows in encoder.row_blocks() {
@@ -104,8 +117,9 @@ impl HybridMatrix {
         device: &dyn Device,
         shape: (usize, usize),
         format: HybridFormat,
+        kept: Kept,
     ) -> Result<Self, Error> {
-        let encoder = Encoder::new(device, shape, format)?;
+        let encoder = Encoder::new(device, shape, format, kept)?;
         let blocks = encoder.blocks();
         let histogram = encoder.histogram();
         drop((blocks, histogram));
@@ -149,10 +163,11 @@ impl<'a> Encoder<'a> {
         device: &'a dyn Device,
         shape: (usize, usize),
         format: HybridFormat,
+        kept: Kept,
     ) -> Result<Self, Error> {
         Ok(Self {
             device,
-            matrix: HybridMatrix::alloc(device, shape, format)?,
+            matrix: HybridMatrix::alloc(device, shape, format, kept)?,
             threshold: select::Threshold { bin: u32::MAX, quota: 0 },
             row_reports: Vec::with_capacity(shape.0),
             row_start: vec![0],
@@ -244,8 +259,13 @@ impl<'a> Encoder<'a> {
         let reports: Vec<EncodedRow> = host.install(|| tasks.collect());
         self.row_reports.extend(reports);
         self.matrix.q.upload(self.device, rows.start * cols, q)?;
+        let shard = self.matrix.residual_shard();
         if let Some(plane) = &mut self.matrix.residual {
-            plane.upload(self.device, rows.start * row_bytes, r)?;
+            for piece in shard.pieces(rows.clone()) {
+                let own =
+                    (piece.start - rows.start) * row_bytes..(piece.end - rows.start) * row_bytes;
+                plane.upload(self.device, shard.place(piece.start) * row_bytes, &r[own])?;
+            }
         }
         self.push_protected(rows, &protected)
     }

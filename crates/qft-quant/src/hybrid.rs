@@ -1,7 +1,7 @@
 //! The hybrid matrix: its format, its planes, and how many bytes they take.
 
 use crate::{Error, ProtectedWeights};
-use qft_tensor::{Buffer, Device, Mat, Owner, Span};
+use qft_tensor::{Buffer, Device, Mat, Owner, RowShard, Span};
 use std::ops::Range;
 
 /// The largest fraction of protected weights. Beyond it a float format would be smaller.
@@ -73,13 +73,24 @@ pub struct HybridMatrix {
     pub q: Buffer<i8>,
     /// Scale of each row, f32 `[N]`.
     pub scale: Buffer<f32>,
-    /// Low plane, [`Residual::row_bytes`] bytes a row; absent for [`Residual::None`].
+    /// Low plane, [`Residual::row_bytes`] bytes for each row of [`HybridMatrix::residual_shard`]; absent for
+    /// [`Residual::None`].
     pub residual: Option<Buffer<i8>>,
     /// Protected weights; absent if the format has none.
     pub protected: Option<ProtectedWeights>,
     rows: usize,
     cols: usize,
     format: HybridFormat,
+    residual_shard: RowShard,
+}
+
+/// Of which rows a process keeps the residual, in a job of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Of those that it updates.
+    Own,
+    /// Of all: a table that is looked up in full precision.
+    All,
 }
 
 impl HybridMatrix {
@@ -90,8 +101,13 @@ impl HybridMatrix {
         device: &dyn Device,
         (rows, cols): (usize, usize),
         format: HybridFormat,
+        kept: Kept,
     ) -> Result<Self, Error> {
         format.check()?;
+        let residual_shard = match kept {
+            Kept::Own => RowShard::of(device.communicator(), rows),
+            Kept::All => RowShard::whole(rows),
+        };
         let len = rows.checked_mul(cols).ok_or(qft_tensor::Error::TooLarge {
             op: "HybridMatrix::alloc",
             rows,
@@ -104,7 +120,7 @@ impl HybridMatrix {
                 device,
                 Owner::Residual,
                 "residual",
-                rows * kept.row_bytes(cols),
+                residual_shard.len() * kept.row_bytes(cols),
             )?),
         };
         let protected = match format.protected_count(rows, cols) {
@@ -119,6 +135,7 @@ impl HybridMatrix {
             rows,
             cols,
             format,
+            residual_shard,
         })
     }
 
@@ -130,6 +147,11 @@ impl HybridMatrix {
     /// Columns K: inputs.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// The rows whose residual is there.
+    pub fn residual_shard(&self) -> RowShard {
+        self.residual_shard
     }
 
     /// How the matrix is stored.

@@ -18,6 +18,6 @@ mod planner;
 
 pub use encode::{EncodeReport, ReadRows};
 pub use error::Error;
-pub use hybrid::{HybridFormat, HybridMatrix, Residual};
+pub use hybrid::{HybridFormat, HybridMatrix, Kept, Residual};
 pub use ops::{DecodeRows, HybridOps, Precision, SparseBackward, SparseForward};
 pub use protected::{ProtectedRow, ProtectedView, ProtectedWeights};

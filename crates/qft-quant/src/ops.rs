@@ -37,7 +37,14 @@ impl DecodeRows<'_> {
             (self.rows.len(), self.weight.cols()),
             (self.out.rows(), self.out.cols()),
         )?;
-        expect_rows("decode_rows", &self.rows, self.weight)
+        expect_rows("decode_rows", &self.rows, self.weight)?;
+        let needs_residual = self.precision == Precision::Full && self.weight.residual.is_some();
+        if needs_residual && !self.weight.residual_shard().owns(&self.rows) {
+            let want = "rows whose residual this process has";
+            let got = format_args!("{:?}", self.rows);
+            return Err(qft_tensor::Error::shape("decode_rows", want, got).into());
+        }
+        Ok(())
     }
 }
 

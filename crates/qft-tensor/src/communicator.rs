@@ -47,6 +47,17 @@ pub fn owner_of(index: usize, count: usize, size: usize) -> usize {
     (0..size).find(|&rank| part_of(count, rank, size).contains(&index)).unwrap_or(0)
 }
 
+/// The number that the first process has: all hear it.
+///
+/// Errors: [`Error::Communication`].
+pub fn of_first(processes: &dyn Communicator, own: u32) -> Result<u32, Error> {
+    let mut bytes = own.to_ne_bytes();
+    let parts: Vec<_> =
+        (0..processes.size()).map(|rank| if rank == 0 { 0..4 } else { 4..4 }).collect();
+    processes.gather(&mut bytes, &parts)?;
+    Ok(u32::from_ne_bytes(bytes))
+}
+
 /// One process alone: it has all there is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Alone;

@@ -28,6 +28,7 @@ pub mod quantize;
 pub mod rng;
 pub mod rotation;
 pub mod rounding;
+pub mod row_shard;
 pub mod simd;
 pub mod transfer;
 
@@ -46,5 +47,6 @@ pub use quantize::{Dequantize, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows,
 pub use rng::{Philox, RngKey};
 pub use rotation::RotateRows;
 pub use rounding::Rounding;
+pub use row_shard::RowShard;
 pub use simd::{Isa, Kernel};
 pub use transfer::Transfer;

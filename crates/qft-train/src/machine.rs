@@ -68,7 +68,7 @@ impl Machine {
                 let kind = Kind::Cpu { isa: cpu.isa(), threads: cpu.threads() };
                 Ok(Self { ops: Arc::new(cpu), kind, memory_limit })
             }
-            DeviceChoice::Cuda(index) => Self::open_cuda(job, index, host, memory_limit),
+            DeviceChoice::Cuda(index) => Self::open_cuda(job, index + place, host, memory_limit),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod flip_rate;
 pub mod guard;
 pub mod ops;
 pub mod optimizer;
+pub mod rows;
 pub mod setup;
 pub mod sinks;
 pub mod trainer;

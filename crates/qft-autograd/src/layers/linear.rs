@@ -332,7 +332,7 @@ pub fn flush(
 ) -> Result<(), Error> {
     let size = block_rows(w.cols()).min(w.rows());
     let mut grad = Buffer::alloc(ctx.ops, Owner::Gradients, "gradient block", size * w.cols())?;
-    let mut sum = ShareSum::new(ctx, (w.rows(), w.cols()), size, pending)?;
+    let mut sum = ShareSum::new(ctx, w, &(0..w.rows()), size, pending)?;
     for block in blocks(0..w.rows(), size) {
         sum.rows(block.clone(), w.cols(), &mut grad)?;
         sink.matrix_rows(w, block, &mut grad)?;

@@ -204,7 +204,7 @@ fn flush_block(
     let channels = head.cols();
     let size = linear::block_rows(channels).min(rows.len());
     let mut grad = Buffer::alloc(ctx.ops, Owner::Gradients, "gradient block", size * channels)?;
-    let mut sum = ShareSum::new(ctx, (rows.len(), channels), size, shares)?;
+    let mut sum = ShareSum::new(ctx, head, rows, size, shares)?;
     for part in linear::blocks(0..rows.len(), size) {
         let rows = rows.start + part.start..rows.start + part.end;
         sum.rows(part.clone(), channels, &mut grad)?;

@@ -2,13 +2,18 @@
 
 use crate::{Error, LayerOps};
 use bytemuck::Pod;
+use qft_quant::HybridMatrix;
+use qft_tensor::buffer::RawBuffer;
 use qft_tensor::communicator::{owner_of, part_of};
-use qft_tensor::{Buffer, Communicator, Device, Element, Owner};
+use qft_tensor::{Buffer, Communicator, Device, DeviceKind, Element, Owner, RowShard};
 use std::ops::Range;
 
 /// The other processes, if there are any.
 fn others(ops: &dyn LayerOps) -> Option<&dyn Communicator> {
-    Some(ops.communicator()).filter(|processes| processes.size() > 1)
+    // A planner has nobody to speak to.
+    let speaks =
+        |processes: &&dyn Communicator| processes.size() > 1 && ops.kind() != DeviceKind::Planner;
+    Some(ops.communicator()).filter(speaks)
 }
 
 /// Lets `f` change the first `len` elements of a buffer in host memory.
@@ -41,29 +46,182 @@ pub(super) fn max(ops: &dyn LayerOps, values: &mut Buffer<f32>) -> Result<(), Er
     on_host(ops, values, len, |values| processes.max(bytemuck::cast_slice_mut(values)))
 }
 
-/// Sets the first `len` numbers to their sums over all processes.
-pub(super) fn sum(ops: &dyn LayerOps, values: &mut Buffer<i32>, len: usize) -> Result<(), Error> {
+/// Sets the rows that this process owns, of `rows` of a matrix `[N, K]` at the start of `values`, to their sums over all
+/// processes; the others hold nothing afterwards. Where there is one owner, all of them are his in every process.
+pub(super) fn sum(
+    ops: &dyn LayerOps,
+    values: &mut Buffer<i32>,
+    rows: &Range<usize>,
+    cols: usize,
+    shard: RowShard,
+) -> Result<(), Error> {
     let Some(processes) = others(ops) else { return Ok(()) };
-    let size = size_of::<i32>();
-    let send_parts = parts(processes, len, size);
-    let own = part_of(len, processes.rank(), processes.size());
-    let bytes = own.len() * size;
-    let receive_parts: Vec<_> =
-        (0..processes.size()).map(|rank| rank * bytes..(rank + 1) * bytes).collect();
+    let (len, size) = (rows.len() * cols, processes.size());
+    // Where every process updates all rows, the sums are shared out evenly and handed back.
+    let of = |rank: usize| match shard.is_whole() {
+        true => vec![part_of(len, rank, size)],
+        false => pieces_at(shard.of_rank(rank), rows, cols),
+    };
     on_host(ops, values, len, |values| {
-        let mut received = vec![0i32; processes.size() * own.len()];
-        let (send, receive) =
-            (bytemuck::cast_slice(values), bytemuck::cast_slice_mut(&mut received));
-        processes.exchange(send, &send_parts, receive, &receive_parts)?;
-        let sums = &mut values[own.clone()];
-        sums.fill(0);
-        for received in received.chunks_exact(own.len().max(1)) {
-            for (sum, value) in sums.iter_mut().zip(received) {
+        let (mut send, mut send_parts) = (Vec::with_capacity(len), Vec::new());
+        for rank in 0..size {
+            let start = send.len();
+            of(rank).into_iter().for_each(|piece| send.extend_from_slice(&values[piece]));
+            send_parts.push(start * WORD..send.len() * WORD);
+        }
+        let own = of(processes.rank());
+        let count: usize = own.iter().map(Range::len).sum();
+        let mut received = vec![0i32; size * count];
+        let parts: Vec<_> =
+            (0..size).map(|rank| rank * count * WORD..(rank + 1) * count * WORD).collect();
+        let (bytes, into) = (bytemuck::cast_slice(&send), bytemuck::cast_slice_mut(&mut received));
+        processes.exchange(bytes, &send_parts, into, &parts)?;
+        let (sums, theirs) = received.split_at_mut(count);
+        for theirs in theirs.chunks_exact(count.max(1)) {
+            for (sum, value) in sums.iter_mut().zip(theirs) {
                 *sum = sum.wrapping_add(*value);
             }
         }
-        processes.gather(bytemuck::cast_slice_mut(values), &send_parts)
+        let mut sums = &*sums;
+        for piece in own {
+            let (here, behind) = sums.split_at(piece.len());
+            values[piece].copy_from_slice(here);
+            sums = behind;
+        }
+        match shard.is_whole() {
+            true => processes.gather(bytemuck::cast_slice_mut(values), &send_parts),
+            false => Ok(()),
+        }
     })
+}
+
+/// Bytes of a whole number, or of a float.
+const WORD: usize = 4;
+
+/// Where the owned rows among `rows` are in a buffer that begins with `rows`.
+fn pieces_at(shard: RowShard, rows: &Range<usize>, width: usize) -> Vec<Range<usize>> {
+    let at = |row: usize| (row - rows.start) * width;
+    shard.pieces(rows.clone()).map(|piece| at(piece.start)..at(piece.end)).collect()
+}
+
+/// A plane of a matrix, of which each row takes a range of bytes.
+struct Plane<'a> {
+    raw: &'a mut RawBuffer,
+    bytes_of: BytesOf,
+}
+
+/// The bytes that some rows take in a plane.
+type BytesOf = Box<dyn Fn(&Range<usize>) -> Range<usize>>;
+
+/// Gives every process what the owners of `rows` have made of them: scales, the high plane, protected weights, and the
+/// residual where all keep it.
+pub fn share_rows(
+    ops: &dyn LayerOps,
+    weight: &mut HybridMatrix,
+    rows: &Range<usize>,
+) -> Result<(), Error> {
+    let Some(processes) = others(ops) else { return Ok(()) };
+    let (n, cols, format) = (weight.rows(), weight.cols(), weight.format());
+    let all_keep_residual = weight.residual_shard().is_whole();
+    let fixed = |width: usize| {
+        Box::new(move |rows: &Range<usize>| rows.start * width..rows.end * width) as BytesOf
+    };
+    let mut planes = vec![
+        Plane { raw: weight.q.raw_mut(), bytes_of: fixed(cols) },
+        Plane { raw: weight.scale.raw_mut(), bytes_of: fixed(WORD) },
+    ];
+    if all_keep_residual && let Some(residual) = &mut weight.residual {
+        planes.push(Plane {
+            raw: residual.raw_mut(),
+            bytes_of: fixed(format.residual.row_bytes(cols)),
+        });
+    }
+    if let Some(protected) = &mut weight.protected {
+        let starts = protected.row_start.to_vec(ops)?;
+        let bytes_of = Box::new(move |rows: &Range<usize>| {
+            2 * starts[rows.start] as usize..2 * starts[rows.end] as usize
+        });
+        planes.push(Plane { raw: protected.values.raw_mut(), bytes_of });
+    }
+    share(ops, processes, &mut planes, rows, RowShard::of(processes, n))
+}
+
+fn share(
+    ops: &dyn LayerOps,
+    processes: &dyn Communicator,
+    planes: &mut [Plane<'_>],
+    rows: &Range<usize>,
+    shard: RowShard,
+) -> Result<(), Error> {
+    let pieces = |rank: usize| shard.of_rank(rank).pieces(rows.clone()).collect::<Vec<_>>();
+    let length = |rank: usize| -> usize {
+        let of_piece =
+            |piece| planes.iter().map(|plane| (plane.bytes_of)(piece).len()).sum::<usize>();
+        pieces(rank).iter().map(of_piece).sum()
+    };
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    for rank in 0..processes.size() {
+        let start = parts.last().map_or(0, |part| part.end);
+        parts.push(start..start + length(rank));
+    }
+    let mut bytes = vec![0u8; parts.last().map_or(0, |part| part.end)];
+    let mut own = &mut bytes[parts[processes.rank()].clone()];
+    for piece in pieces(processes.rank()) {
+        for plane in planes.iter() {
+            let from = (plane.bytes_of)(&piece);
+            let (here, behind) = std::mem::take(&mut own).split_at_mut(from.len());
+            ops.download_raw(plane.raw, from.start, here)?;
+            own = behind;
+        }
+    }
+    processes.gather(&mut bytes, &parts)?;
+    for rank in (0..processes.size()).filter(|&rank| rank != processes.rank()) {
+        let mut theirs = &bytes[parts[rank].clone()];
+        for piece in pieces(rank) {
+            for plane in planes.iter_mut() {
+                let to = (plane.bytes_of)(&piece);
+                let (here, behind) = theirs.split_at(to.len());
+                ops.upload_raw(plane.raw, to.start, here)?;
+                theirs = behind;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fills `out` with `rows` of a plane of `width` bytes a row, of which each process has those that it owns.
+pub fn gather_rows(
+    device: &dyn Device,
+    plane: &RawBuffer,
+    shard: RowShard,
+    rows: &Range<usize>,
+    out: &mut [u8],
+) -> Result<(), qft_tensor::Error> {
+    let processes = device.communicator();
+    let width = out.len() / rows.len().max(1);
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    for rank in 0..processes.size() {
+        let start = parts.last().map_or(0, |part| part.end);
+        let owned: usize = shard.of_rank(rank).pieces(rows.clone()).map(|piece| piece.len()).sum();
+        parts.push(start..start + owned * width);
+    }
+    let mut bytes = vec![0u8; out.len()];
+    let own = &mut bytes[parts[processes.rank()].clone()];
+    if !own.is_empty() {
+        let first = shard.pieces(rows.clone()).next().map_or(0, |piece| shard.place(piece.start));
+        // Owned rows that follow each other are neighbours.
+        device.download_raw(plane, first * width, own)?;
+    }
+    processes.gather(&mut bytes, &parts)?;
+    for (rank, part) in parts.into_iter().enumerate() {
+        let mut theirs = &bytes[part];
+        for piece in pieces_at(shard.of_rank(rank), rows, width) {
+            let (here, behind) = theirs.split_at(piece.len());
+            out[piece].copy_from_slice(here);
+            theirs = behind;
+        }
+    }
+    Ok(())
 }
 
 /// Gives all processes the first `len` values of the one that has micro-batch `number` of `count`.

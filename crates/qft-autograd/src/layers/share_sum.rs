@@ -11,8 +11,8 @@
 use super::linear::PendingGradient;
 use super::processes;
 use crate::ops::{AddUnits, FromUnits, RaiseBound, ScaledAdd};
-use crate::{Context, Error};
-use qft_tensor::{Buffer, Owner};
+use crate::{Context, Error, Matrix};
+use qft_tensor::{Buffer, Owner, RowShard};
 use std::ops::Range;
 
 /// The largest product of two INT8 numbers.
@@ -23,6 +23,9 @@ pub(super) struct ShareSum<'a> {
     ctx: &'a Context<'a>,
     shares: &'a [PendingGradient],
     kind: Kind,
+    /// The rows of the matrix that this process updates, and the first that the shares are of.
+    shard: RowShard,
+    first_row: usize,
 }
 
 enum Kind {
@@ -35,15 +38,18 @@ enum Kind {
 }
 
 impl<'a> ShareSum<'a> {
-    /// Of `shares`, which are those of this process, of a gradient `[N, K]`; `block` rows at a time.
+    /// Of `shares`, which are those of this process, of the gradient of `rows` of `matrix`; `block` rows at a time.
     pub(super) fn new(
         ctx: &'a Context<'a>,
-        (rows, cols): (usize, usize),
+        matrix: &Matrix,
+        rows: &Range<usize>,
         block: usize,
         shares: &'a [PendingGradient],
     ) -> Result<Self, Error> {
+        let (shard, first_row) = (matrix.shard(ctx.ops.communicator()), rows.start);
+        let (rows, cols) = (rows.len(), matrix.cols());
         if ctx.micro_batches == 1 {
-            return Ok(Self { ctx, shares, kind: Kind::Single });
+            return Ok(Self { ctx, shares, kind: Kind::Single, shard, first_row });
         }
         let (ops, len, owner) = (ctx.ops, block * cols, Owner::Gradients);
         let integers = shares.iter().all(|share| share.scale().is_some());
@@ -59,10 +65,11 @@ impl<'a> ShareSum<'a> {
         } else {
             Kind::Ordered(Buffer::alloc(ops, owner, "share of a gradient", len)?)
         };
-        Ok(Self { ctx, shares, kind })
+        Ok(Self { ctx, shares, kind, shard, first_row })
     }
 
-    /// Sets the start of `grad` to rows `part` of the sum, f32 `[part.len(), K]`.
+    /// Sets the start of `grad` to rows `part` of the sum, f32 `[part.len(), K]`: those that this process updates, and the
+    /// others to anything.
     pub(super) fn rows(
         &mut self,
         part: Range<usize>,
@@ -86,7 +93,8 @@ impl<'a> ShareSum<'a> {
                 if processes::is_idle(ops, ctx.micro_batches) {
                     sum.fill_zero(ops)?;
                 }
-                processes::sum(ops, sum, part.len() * cols)?;
+                let rows = self.first_row + part.start..self.first_row + part.end;
+                processes::sum(ops, sum, &rows, cols, self.shard)?;
                 ops.from_units(FromUnits { sum, bound, count, cols, values: grad })?;
             }
             Kind::Ordered(block) => {

@@ -1,6 +1,7 @@
 //! Hybrid matrices on the GPU: `kernels/hybrid.cu`, `kernels/sparse.cu`.
 
 use super::dims::index;
+use super::optim::shifted;
 use crate::scratch::SCRATCH_BYTES;
 use crate::{Arg, Cuda, Launch};
 use qft_quant::protected::BLOCK_COLS;
@@ -73,7 +74,9 @@ impl HybridOps for Cuda {
         }
         let (log_f, residual) = match (precision, &weight.residual) {
             (Precision::Full, Some(plane)) => {
-                (log_f(weight.format().residual), self.read(OP, plane)?)
+                let (kept, format) = (weight.residual_shard(), weight.format().residual);
+                let plane = self.read(OP, plane)?;
+                (log_f(format), shifted(plane, kept, &rows, format.row_bytes(cols)))
             }
             _ => (0, Arg::NULL),
         };

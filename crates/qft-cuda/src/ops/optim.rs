@@ -5,12 +5,13 @@ use crate::scratch::SCRATCH_BYTES;
 use crate::{Arg, Cuda, Launch};
 use qft_optim::float::AdamWFactors;
 use qft_optim::{
-    Error, FloatRule, FloatUpdate, LionUpdate, MomentumCode, OptimOps, SquareSum, UpdateStats,
-    WeightRounding, momentum,
+    Error, FloatRule, FloatUpdate, LionUpdate, Momentum, MomentumCode, OptimOps, SquareSum,
+    UpdateStats, WeightRounding, momentum,
 };
 use qft_quant::{HybridMatrix, Residual};
-use qft_tensor::{QuantizeOps, RotateRows};
+use qft_tensor::{QuantizeOps, RotateRows, RowShard};
 use std::mem::size_of;
+use std::ops::Range;
 
 const WARP: u32 = 32;
 
@@ -44,6 +45,16 @@ fn line(
 ) -> Result<Arg, qft_tensor::Error> {
     let first = 2 * tensor as usize;
     cuda.write_span(op, &mut stats.sums, first..first + 2)
+}
+
+/// The address of a plane with a row for each of `shard`, as a kernel expects it that counts from the first row of the matrix;
+/// it goes through `rows`, which are owned in one run.
+pub(super) fn shifted(plane: Arg, shard: RowShard, rows: &Range<usize>, row_bytes: usize) -> Arg {
+    let left_out = (rows.start - shard.place(rows.start)) * row_bytes;
+    match plane {
+        Arg::Ptr(start) => Arg::Ptr(start.wrapping_sub(left_out as u64)),
+        other => other,
+    }
 }
 
 /// Adds `count` partial results to a line of the statistics.
@@ -121,6 +132,35 @@ impl LionScratch {
     }
 }
 
+impl Cuda {
+    /// The planes of a matrix and its momentum, as `lion_update` gets them for `rows`: kernels count rows of the matrix, and where
+    /// rows of others are left out, the first is before the plane.
+    fn lion_planes(
+        &self,
+        weight: &mut HybridMatrix,
+        momentum: &mut Momentum,
+        rows: &Range<usize>,
+    ) -> Result<Vec<Arg>, qft_tensor::Error> {
+        const OP: &str = "lion_update";
+        let (cols, kept, own) = (weight.cols(), weight.residual_shard(), momentum.shard());
+        let residual_bytes = weight.format().residual.row_bytes(cols);
+        let residual = match &mut weight.residual {
+            Some(plane) => shifted(self.write(OP, plane)?, kept, rows, residual_bytes),
+            None => Arg::NULL,
+        };
+        let scale_bytes = cols.div_ceil(momentum::BLOCK) * size_of::<u16>();
+        let mut planes = vec![
+            self.write(OP, &mut weight.q)?,
+            residual,
+            self.write(OP, &mut weight.scale)?,
+            shifted(self.write(OP, &mut momentum.q)?, own, rows, cols),
+            shifted(self.write(OP, &mut momentum.scale)?, own, rows, scale_bytes),
+        ];
+        planes.extend(self.updated_protected_args(OP, weight.protected.as_mut())?);
+        Ok(planes)
+    }
+}
+
 impl OptimOps for Cuda {
     fn lion_update(&self, op: LionUpdate<'_>) -> Result<(), Error> {
         const OP: &str = "lion_update";
@@ -149,14 +189,7 @@ impl OptimOps for Cuda {
         let LionRow { warps, shared_bytes, waiting_bytes } = LionRow::of(weight);
         let shared = index(OP, shared_bytes)?;
         let kernel = lion_kernel(weight.format().residual, momentum.code);
-        let mut planes = vec![
-            self.write(OP, &mut weight.q)?,
-            weight.residual.as_mut().map_or(Ok(Arg::NULL), |plane| self.write(OP, plane))?,
-            self.write(OP, &mut weight.scale)?,
-            self.write(OP, &mut momentum.q)?,
-            self.write(OP, &mut momentum.scale)?,
-        ];
-        planes.extend(self.updated_protected_args(OP, weight.protected.as_mut())?);
+        let planes = self.lion_planes(weight, momentum, &rows)?;
         let line = line(self, OP, stats, key.tensor())?;
         for first in (0..rows.len()).step_by(MOST_ROWS) {
             let count = MOST_ROWS.min(rows.len() - first);
@@ -188,6 +221,12 @@ impl OptimOps for Cuda {
                 Launch::blocks(index(OP, places.blocks)?, WARP * warps).with_shared(shared);
             self.launch(OP, kernel, launch, &args)?;
             add_stats(self, OP, squares, grown, index(OP, count)?, line)?;
+            let updated = rows.start + first..rows.start + first + count;
+            if let Some((to, places)) = stats.squares_of(key.tensor(), &updated) {
+                let to = self.write_span(OP, to, places)?;
+                let launch = Launch::strided(count, THREADS as usize, THREADS, MOST_BLOCKS);
+                self.launch(OP, "store_squares", launch, &[squares, to, Arg::size(count)])?;
+            }
         }
         Ok(())
     }
@@ -232,10 +271,18 @@ impl OptimOps for Cuda {
     fn square_sum(&self, op: SquareSum<'_>) -> Result<(), Error> {
         const OP: &str = "square_sum";
         op.check()?;
-        let SquareSum { grad, tensor, stats } = op;
+        let SquareSum { grad, first_row, tensor, stats } = op;
         let (rows, cols) = (grad.rows(), grad.cols());
         if rows == 0 || cols == 0 {
             return Ok(());
+        }
+        if let Some((to, places)) = stats.squares_of(tensor, &(first_row..first_row + rows)) {
+            let to = self.write_span(OP, to, places)?;
+            let launch = Launch::strided(rows, 1, THREADS, MOST_BLOCKS);
+            let stride = Arg::size(grad.stride());
+            let (x, rows) = (self.read_mat(OP, grad)?, Arg::size(rows));
+            let args = [x, stride, to, rows, Arg::size(cols)];
+            return Ok(self.launch(OP, "square_sum_rows_f32", launch, &args)?);
         }
         let mut launch = Launch::strided(cols, ELEMENTS, THREADS, MOST_BLOCKS);
         launch.grid[1] = rows.min((MOST_BLOCKS / launch.grid[0]) as usize) as u32;

@@ -10,7 +10,7 @@ use qft_quant::protected::{BLOCK_COLS, columns};
 use qft_tensor::numeric::{LANES, MAGIC, nearest, nearest_bf16};
 use qft_tensor::rng::{BLOCK_WORDS, offset_from_bits, rounding_offsets};
 use qft_tensor::rotation::rotate;
-use qft_tensor::{Cpu, Kernel, Philox};
+use qft_tensor::{Cpu, Kernel, Philox, RowShard};
 use rayon::prelude::*;
 use std::iter::Peekable;
 
@@ -419,6 +419,12 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
         rotated: weight.format().rotated,
     };
     let (row_bytes, blocks) = (residual.row_bytes(cols), cols.div_ceil(BLOCK));
+    // Where they are in a plane that has the rows of a shard.
+    let at = |shard: RowShard, width: usize| {
+        let first = shard.place(rows.start) * width;
+        first..first + rows.len() * width
+    };
+    let residual_at = at(weight.residual_shard(), row_bytes);
     let stride = grad.stride();
     let mut grad = grad.host_mut()?;
     let mut protected = match &mut weight.protected {
@@ -439,12 +445,13 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
     };
     let mut q = &mut weight.q.host_mut()?[rows.start * cols..rows.end * cols];
     let mut r = match &mut weight.residual {
-        Some(plane) => &mut plane.host_mut()?[rows.start * row_bytes..rows.end * row_bytes],
+        Some(plane) => &mut plane.host_mut()?[residual_at],
         None => Default::default(),
     };
     let mut scale = &mut weight.scale.host_mut()?[rows.clone()];
-    let mut m = &mut momentum.q.host_mut()?[rows.start * cols..rows.end * cols];
-    let mut m_scale = &mut momentum.scale.host_mut()?[rows.start * blocks..rows.end * blocks];
+    let own = momentum.shard();
+    let mut m = &mut momentum.q.host_mut()?[at(own, cols)];
+    let mut m_scale = &mut momentum.scale.host_mut()?[at(own, blocks)];
     let mut reports = vec![RowUpdate::default(); rows.len()];
     let task_rows = (TASK / cols).max(1);
     let tasks: Vec<LionTask<'_>> = (reports.chunks_mut(task_rows).enumerate())
@@ -466,6 +473,11 @@ pub(super) fn lion_update(cpu: &Cpu, op: LionUpdate<'_>) -> Result<(), Error> {
         })
         .collect();
     cpu.for_each(tasks.into_par_iter(), |task| isa.run(task));
+    if let Some((squares, places)) = stats.squares_of(key.tensor(), &rows) {
+        for (to, row) in squares.host_mut()?[places].iter_mut().zip(&reports) {
+            *to = row.grad_square as f32;
+        }
+    }
     let line = &mut stats.sums.host_mut()?[2 * key.tensor() as usize..][..2];
     line[0] += reports.iter().map(|row| row.grad_square).sum::<f64>() as f32;
     line[1] += reports.iter().filter(|row| row.grown).count() as f32;

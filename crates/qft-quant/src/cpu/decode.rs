@@ -56,13 +56,14 @@ pub(super) fn decode_rows(cpu: &Cpu, op: DecodeRows<'_>) -> Result<(), Error> {
         (Precision::Full, Some(plane)) => (weight.format().residual, plane.host()?),
         _ => (Residual::None, &[][..]),
     };
-    let row_bytes = residual.row_bytes(cols);
+    let (row_bytes, shard) = (residual.row_bytes(cols), weight.residual_shard());
     let protected = weight.protected.as_ref().map(|o| ProtectedView::new(o, cols)).transpose()?;
     let tasks = out.host_mut()?.par_chunks_mut(stride).enumerate();
     cpu.for_each(tasks, |(i, out)| {
         let n = rows.start + i;
         let out = &mut out[..cols];
-        let (q, r) = (&q[n * cols..][..cols], &r[n * row_bytes..][..row_bytes]);
+        let place = if row_bytes == 0 { 0 } else { shard.place(n) };
+        let (q, r) = (&q[n * cols..][..cols], &r[place * row_bytes..][..row_bytes]);
         isa.run(DecodeRow { residual, q, r, scale: scale[n], out });
         if let Some(protected) = &protected {
             protected.row(n).for_each(|col, value| out[col] = value.to_f32());

@@ -28,13 +28,11 @@ pub fn run(options: &PlanOptions, quiet: bool) -> Result<()> {
         accumulate: options.step.accumulate,
     };
     let optimizer = OptimizerOptions::for_plan(options.optimizer);
-    let shape_of_run = RunShape { evaluated: Some(seq_len), ..shape.into() };
-    let request = Request {
-        config: &config,
-        state: options.state,
-        optimizer: &optimizer,
-        shape: shape_of_run,
-    };
+    // Of the last process: where rows cannot be shared out evenly, it has one more.
+    let process = (options.ranks - 1, options.ranks);
+    let run = RunShape { evaluated: Some(seq_len), process, ..shape.into() };
+    let (state, optimizer) = (options.state, &optimizer);
+    let request = Request { config: &config, state, optimizer, shape: run };
     let machine = Machine::open(options.machine)?;
     let budget = Budget::of(&machine);
     let fit = request.fit(budget)?;

@@ -3,6 +3,7 @@
 use crate::error::Result;
 #[cfg(unix)]
 use crate::error::{Error, ErrorKind};
+use qft_tensor::communicator::of_first;
 use qft_tensor::{Alone, Communicator};
 use std::fmt;
 use std::sync::Arc;
@@ -58,6 +59,11 @@ impl Job {
         let mut asked = [u32::from(stop.load(Ordering::Relaxed))];
         self.0.max(&mut asked)?;
         Ok(asked[0] > 0)
+    }
+
+    /// The number that the process that leads has; all hear it.
+    pub fn of_leader(&self, own: u32) -> Result<u32> {
+        Ok(of_first(&*self.0, own)?)
     }
 
     /// The least that any process has, if all know; all hear the same.

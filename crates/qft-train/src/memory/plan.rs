@@ -1,10 +1,11 @@
 //! Memory, before anything is loaded: loading, a step and saving by the real code, on a device that only counts.
 
 use crate::error::Result;
+use crate::step::rows::WholeRows;
 use crate::step::{GradientMode, Setup, checkpoint};
 use qft_llama::Batch;
 use qft_llama::config::LlamaConfig;
-use qft_llama::export::{self, WeightType};
+use qft_llama::export::{self, FillRows, WeightType};
 use qft_llama::generate::Decoder;
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::{self, PassOptions};
@@ -37,6 +38,8 @@ pub struct RunShape {
     pub export_dtype: WeightType,
     /// Whether it is written in other formats as well.
     pub exported: bool,
+    /// Which process it is, and of how many that share the run.
+    pub process: (usize, usize),
 }
 
 impl From<StepShape> for RunShape {
@@ -49,6 +52,7 @@ impl From<StepShape> for RunShape {
             diagnosed: false,
             export_dtype: WeightType::default(),
             exported: false,
+            process: (0, 1),
         }
     }
 }
@@ -140,9 +144,9 @@ fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
 
 /// The memory of a run that trains `config` with `setup`: loading, a step, an evaluation, a sample, and saving.
 pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> Result<MemoryPlan> {
-    let RunShape { step: shape, evaluated, sampled, diagnosed, export_dtype, exported } =
+    let RunShape { step: shape, evaluated, sampled, diagnosed, export_dtype, exported, process } =
         shape.into();
-    let planner = Planner::default();
+    let planner = Planner::of_process(process.0, process.1);
     let model = Model::plan(&planner, config, setup.format)?;
     let mut trainer = setup.trainer(&planner, model)?;
     if diagnosed {
@@ -163,7 +167,8 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> 
     let batches = vec![full_batch(shape); shape.accumulate];
     trainer.step(&planner, &batches, 0.0)?;
     checkpoint::plan(&planner, &mut trainer);
-    let rows = &mut export::rows_of(&trainer.model, &planner);
+    let mut whole = WholeRows::of(&planner, &trainer.model);
+    let rows: &mut FillRows<'_> = &mut |spec, range, out| whole.read(spec, range, out);
     export::plan(planner.ledger(), config, export_dtype, rows)?;
     if exported {
         planner.trim();

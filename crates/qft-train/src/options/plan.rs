@@ -4,7 +4,8 @@ use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::states::{BackwardArgs, StateArgs, StateOptions, UpdateArgs, WeightArgs};
 use super::step::{AccumulateArgs, BatchArgs, StepOptions};
 use super::training::{OptimizerKind, RuleArgs};
-use crate::error::{ErrorKind, OfKind, Result};
+use super::value::whole;
+use crate::error::{ErrorKind, OfKind, Result, ensure};
 use clap::ValueHint;
 use qft_hub::ModelName;
 
@@ -36,6 +37,9 @@ pub struct PlanArgs {
     /// How much memory it may take.
     #[command(flatten)]
     pub memory: MemoryArgs,
+    /// Of each of so many processes that share the run, as mpirun starts them [default: 1]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true)]
+    pub ranks: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -54,6 +58,8 @@ pub struct PlanOptions {
     pub state: StateOptions,
     /// Where the run would compute.
     pub machine: MachineOptions,
+    /// Processes that share the run.
+    pub ranks: usize,
     /// Whether to print JSON.
     pub json: bool,
 }
@@ -68,14 +74,22 @@ impl PlanArgs {
 
     fn check(self) -> Result<PlanOptions> {
         let optimizer = self.rule.optimizer.unwrap_or_default();
+        let step = self.batch.resolve(self.accumulate)?;
+        let (ranks, accumulate) = (self.ranks.unwrap_or(1), step.accumulate);
+        ensure!(ranks > 0, "--ranks is 0; give at least 1 process");
+        ensure!(
+            accumulate >= ranks,
+            "--accumulate: a step of {accumulate} micro-batches cannot be shared by {ranks} processes; give {ranks} or more"
+        );
         let (weights, backward) = (self.weights, self.backward);
         let states = StateArgs { weights, backward, update: UpdateArgs::default() };
         Ok(PlanOptions {
             model: self.model,
-            step: self.batch.resolve(self.accumulate)?,
+            step,
             optimizer,
             state: states.resolve(optimizer)?,
             machine: self.machine.resolve(self.memory)?,
+            ranks,
             json: self.json,
         })
     }

@@ -43,7 +43,7 @@ impl SamplingOptions {
 
     /// Draws tokens.
     ///
-    /// Errors: none after [`SamplingArgs::resolve`].
+    /// Errors: none of options that were checked.
     pub fn sampler(&self) -> Result<TokenSampler> {
         Ok(TokenSampler::new(self.temperature, self.top_p, self.seed)?)
     }

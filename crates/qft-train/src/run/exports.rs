@@ -6,6 +6,7 @@ use super::finetune::{Run, State};
 use super::folder::ModelFolder;
 use crate::error::{Context, ErrorKind, OfKind, Result};
 use crate::options::{ExportFormat, FileOptions, RunExport};
+use crate::step::rows::{self, WholeRows};
 use qft_files::Disk;
 use qft_llama::TensorSpec;
 use qft_llama::export::{
@@ -120,12 +121,28 @@ pub(super) fn check(files: &FileOptions, source: &ModelFolder) -> Result<()> {
 impl Run<'_> {
     /// Saves the model, and writes what else it is to be written as.
     pub(super) fn export(&self, state: &State, observers: &mut Observers<'_, '_>) -> Result<()> {
+        let model = &state.trainer.model;
+        if !self.job.leads() {
+            return rows::serve(&*self.ops, model);
+        }
+        let mut rows = WholeRows::of(&*self.ops, model);
+        let written = self.write(state, &mut rows, observers);
+        // The others wait, whatever is wrong here.
+        let finished = rows.finish();
+        written.and(finished)
+    }
+
+    fn write(
+        &self,
+        state: &State,
+        rows: &mut WholeRows<'_>,
+        observers: &mut Observers<'_, '_>,
+    ) -> Result<()> {
         let (ops, files) = (&*self.ops, &self.options.files);
         let (out, model) = (files.out.as_path(), &state.trainer.model);
-        let mut rows = export::rows_of(model, ops);
         let fill: &mut FillRows<'_> = &mut |spec, range, values| {
             self.check_saving()?;
-            rows(spec, range, values)
+            rows.read(spec, range, values)
         };
         let stored = export::codes_of(model, ops);
         let codes = stored.as_ref().map(|stored| {

@@ -173,9 +173,6 @@ impl Run<'_> {
         state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
         self.sample(state, Moment::After, observers)?;
         state.final_answers = self.answer(state, Moment::After, observers)?;
-        if !self.job.leads() {
-            return Ok(());
-        }
         self.export(state, observers)
     }
 
@@ -263,7 +260,7 @@ impl Run<'_> {
     fn save(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
         if !self.job.leads() {
             state.saved = state.progress.step;
-            return Ok(());
+            return checkpoint::serve(&*self.ops, &mut state.trainer);
         }
         let root = output::checkpoints(&self.options.files.out);
         let State { trainer, progress, .. } = state;

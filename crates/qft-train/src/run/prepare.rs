@@ -66,7 +66,7 @@ impl<'a> Run<'a> {
         let sampled = (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS).into_iter();
         let answered = questions.iter().map(|question| question.ids.len() + question.most);
         let written = sampled.chain(answered).max();
-        let shape = shape(options, &train, held_out.as_ref(), written);
+        let shape = shape(job, options, &train, held_out.as_ref(), written);
         let budget = Budget::of(&machine);
         let budget = Budget { free_bytes: job.least(budget.free_bytes)?, ..budget };
         let mut fit = fit(options, &machine, budget, &folder.config, shape)?;
@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
         let own = self.resumed.as_ref().is_some_and(|dir| output::is_own(&options.files.out, dir));
         Ok(State {
             recipe,
-            saved: if own { progress.step } else { 0 },
+            saved: self.job.of_leader(if own { progress.step } else { 0 })?,
             order: self.order_at(progress.step),
             trainer,
             progress,
@@ -150,6 +150,10 @@ impl<'a> Run<'a> {
             accumulate >= processes,
             "--accumulate: a step of {accumulate} micro-batches cannot be shared by {processes} processes; give {processes} \
              or more"
+        );
+        ensure!(
+            !self.options.progress.diagnostics,
+            "--diagnostics looks at rows that other processes have; leave it out, or run one process"
         );
         let checkpoint = self.resumed.as_deref().map(checkpoint::read_progress).transpose()?;
         let resumed = checkpoint.map_or_else(|| "none".into(), |progress| format!("{progress:?}"));
@@ -212,6 +216,7 @@ fn steps(options: &FinetuneOptions, train: &Dataset) -> Result<u64> {
 
 /// What decides the memory of the run; `written` is the longest text that the model will write.
 fn shape(
+    job: &Job,
     options: &FinetuneOptions,
     train: &Dataset,
     held_out: Option<&Dataset>,
@@ -228,6 +233,7 @@ fn shape(
         diagnosed: options.progress.diagnostics,
         export_dtype: options.files.export_dtype,
         exported: !options.files.exports.is_empty(),
+        process: (job.processes().rank(), job.size()),
     }
 }
 

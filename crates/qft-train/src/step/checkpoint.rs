@@ -10,6 +10,7 @@ use super::guard::LossGuard;
 use super::optimizer::ParamState;
 use super::trainer::Trainer;
 use crate::error::{Context, Result, bail, ensure};
+use qft_autograd::layers::processes;
 use qft_autograd::{Matrix, Vector, Weight};
 use qft_files::atomic::{clean_folders, remove_folder, restore_folder, restore_folders};
 use qft_files::{
@@ -18,11 +19,12 @@ use qft_files::{
 };
 use qft_llama::params::Param;
 use qft_tensor::buffer::RawBuffer;
-use qft_tensor::{Buffer, DType, Element, Transfer};
+use qft_tensor::{Buffer, DType, Element, RowShard, Transfer};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Where a run stands, beside its states.
@@ -102,17 +104,82 @@ struct StateTensor<'a> {
     dtype: DType,
     len: usize,
     raw: &'a mut RawBuffer,
+    /// Where a process of a job has some rows alone: which, and the bytes of a row.
+    shard: Option<(RowShard, usize)>,
 }
 
 impl StateTensor<'_> {
     fn bytes(&self) -> usize {
         self.len * self.dtype.size_bytes()
     }
+
+    /// The same, of which this process has the rows of `shard`, of `rows` in all.
+    fn of_rows(mut self, shard: RowShard, rows: usize) -> Self {
+        if !shard.is_whole() {
+            let width = self.bytes() / shard.len().max(1);
+            (self.len, self.shard) = (rows * width / self.dtype.size_bytes(), Some((shard, width)));
+        }
+        self
+    }
+
+    /// Hands on all of its bytes, part by part, where the processes of a job come together; `take` fails in vain.
+    fn each_part(
+        &self,
+        ops: &dyn TrainOps,
+        chunk: &mut [u8],
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<()> {
+        let Some((shard, width)) = self.shard else {
+            for start in (0..self.bytes()).step_by(CHUNK) {
+                let part = &mut chunk[..CHUNK.min(self.bytes() - start)];
+                ops.download_raw(self.raw, start, part)?;
+                take(part);
+            }
+            return Ok(());
+        };
+        for rows in row_parts(self.bytes() / width.max(1), width) {
+            let part = &mut chunk[..rows.len() * width];
+            processes::gather_rows(ops, self.raw, shard, &rows, part)?;
+            take(part);
+        }
+        Ok(())
+    }
+
+    /// Fills it from `read`, which gets the place of each part.
+    fn fill(
+        &mut self,
+        ops: &dyn TrainOps,
+        chunk: &mut [u8],
+        read: &mut dyn FnMut(usize, &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let Some((shard, width)) = self.shard else {
+            for at in (0..self.bytes()).step_by(CHUNK) {
+                let part = &mut chunk[..CHUNK.min(self.bytes() - at)];
+                read(at, part)?;
+                ops.upload_raw(self.raw, at, part)?;
+            }
+            return Ok(());
+        };
+        for rows in row_parts(self.bytes() / width.max(1), width) {
+            for piece in shard.pieces(rows) {
+                let part = &mut chunk[..piece.len() * width];
+                read(piece.start * width, part)?;
+                ops.upload_raw(self.raw, shard.place(piece.start) * width, part)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows of `width` bytes in parts that fit a chunk, or of one row.
+fn row_parts(rows: usize, width: usize) -> impl Iterator<Item = Range<usize>> {
+    let step = (CHUNK / width.max(1)).max(1);
+    (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
 }
 
 fn tensor<'a, T: Element>(param: &str, part: &str, buffer: &'a mut Buffer<T>) -> StateTensor<'a> {
     let (name, len) = (format!("{param}/{part}"), buffer.len());
-    StateTensor { name, dtype: T::DTYPE, len, raw: buffer.raw_mut() }
+    StateTensor { name, dtype: T::DTYPE, len, raw: buffer.raw_mut(), shard: None }
 }
 
 /// Every buffer of the training state, in order of parameters.
@@ -127,10 +194,11 @@ fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
                 all.push(tensor(name, "float", data));
             }
             Param::Matrix(Matrix { weight: Weight::Hybrid(matrix), name, .. }) => {
+                let (shard, rows) = (matrix.residual_shard(), matrix.rows());
                 all.push(tensor(name, "q", &mut matrix.q));
                 all.push(tensor(name, "scale", &mut matrix.scale));
                 if let Some(residual) = &mut matrix.residual {
-                    all.push(tensor(name, "residual", residual));
+                    all.push(tensor(name, "residual", residual).of_rows(shard, rows));
                 }
                 if let Some(protected) = &mut matrix.protected {
                     all.push(tensor(name, "protected_values", &mut protected.values));
@@ -144,8 +212,10 @@ fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
     for (state, name) in trainer.optimizer.states.iter_mut().zip(&names) {
         match state {
             ParamState::Int8(momentum) => {
-                all.push(tensor(name, "momentum", &mut momentum.q));
-                all.push(tensor(name, "momentum_scale", &mut momentum.scale));
+                let (shard, rows) = (momentum.shard(), momentum.rows());
+                all.push(tensor(name, "momentum", &mut momentum.q).of_rows(shard, rows));
+                let scale = tensor(name, "momentum_scale", &mut momentum.scale);
+                all.push(scale.of_rows(shard, rows));
             }
             ParamState::Float(state) => {
                 all.push(tensor(name, "m", &mut state.m));
@@ -161,7 +231,8 @@ fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
 fn chunk(ops: &dyn TrainOps, tensors: &[StateTensor<'_>]) -> Transfer<u8> {
     ops.trim();
     let most = tensors.iter().map(StateTensor::bytes).max().unwrap_or(0);
-    Transfer::zeroed(ops.ledger(), "checkpoint", CHUNK.min(most))
+    let row = tensors.iter().filter_map(|tensor| Some(tensor.shard?.1)).max().unwrap_or(0);
+    Transfer::zeroed(ops.ledger(), "checkpoint", CHUNK.min(most).max(row))
 }
 
 /// Allocates whatever saving and loading take, and nothing more: for memory plans.
@@ -219,18 +290,43 @@ pub fn save_on(
 ) -> Result<PathBuf> {
     clean_folders(disk, root, is_checkpoint, RULES);
     let target = folder(root, progress.step);
+    let mut came_together = false;
     let mut write = || -> Result<()> {
         let mut folder = AtomicFolder::replacing(disk, &target, RULES)?;
-        write_state(ops, trainer, folder.create(STATE_FILE)?)?;
+        write_state(ops, trainer, folder.create(STATE_FILE)?, &mut came_together)?;
         folder.write_file(PROGRESS_FILE, serde_json::to_string_pretty(progress)?.as_bytes())?;
         Ok(folder.commit()?)
     };
     let hint = "is the disk full, or the folder read-only? Older checkpoints are untouched";
-    write().with_context(|| format!("cannot write {}: {hint}", target.display()))?;
+    let written = write();
+    if !came_together {
+        // The others are there, whatever is wrong here.
+        serve(ops, trainer)?;
+    }
+    written.with_context(|| format!("cannot write {}: {hint}", target.display()))?;
     Ok(target)
 }
 
-fn write_state(ops: &dyn TrainOps, trainer: &mut Trainer, file: DiskFile) -> Result<()> {
+/// In a job of several processes, what the others do while the first one saves a checkpoint: they bring their rows.
+///
+/// Errors: the job is lost.
+pub fn serve(ops: &dyn TrainOps, trainer: &mut Trainer) -> Result<()> {
+    let mut tensors = state_tensors(trainer);
+    tensors.retain(|tensor| tensor.shard.is_some());
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let mut chunk = chunk(ops, &tensors);
+    tensors.iter().try_for_each(|tensor| tensor.each_part(ops, &mut chunk, &mut |_| ()))
+}
+
+/// Writes all states; `came_together` is set once processes of a job exchange rows, which they do to the end.
+fn write_state(
+    ops: &dyn TrainOps,
+    trainer: &mut Trainer,
+    file: DiskFile,
+    came_together: &mut bool,
+) -> Result<()> {
     let tensors = state_tensors(trainer);
     let mut infos = Vec::with_capacity(tensors.len());
     for t in &tensors {
@@ -239,14 +335,19 @@ fn write_state(ops: &dyn TrainOps, trainer: &mut Trainer, file: DiskFile) -> Res
     }
     let mut writer = TensorWriter::begin(file, &[], &infos)?;
     let mut chunk = chunk(ops, &tensors);
+    *came_together = true;
+    let mut failed = None;
     for t in tensors {
-        for start in (0..t.bytes()).step_by(CHUNK) {
-            let part = &mut chunk[..CHUNK.min(t.bytes() - start)];
-            ops.download_raw(t.raw, start, part)?;
-            writer.write(part)?;
-        }
+        t.each_part(ops, &mut chunk, &mut |part| {
+            if failed.is_none() {
+                failed = writer.write(part).err();
+            }
+        })?;
     }
-    Ok(writer.finish()?)
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(writer.finish()?),
+    }
 }
 
 /// The checkpoints below `root`, oldest first.
@@ -369,7 +470,7 @@ fn read_state(ops: &dyn TrainOps, trainer: &mut Trainer, path: &Path) -> Result<
         stored.len(),
         tensors.len()
     );
-    for t in tensors {
+    for mut t in tensors {
         let Some(stored) = stored.get(t.name.as_str()) else {
             bail!("`{}` is not in the file", t.name)
         };
@@ -382,11 +483,7 @@ fn read_state(ops: &dyn TrainOps, trainer: &mut Trainer, path: &Path) -> Result<
             t.dtype,
             t.len
         );
-        for at in (0..t.bytes()).step_by(CHUNK) {
-            let part = &mut chunk[..CHUNK.min(t.bytes() - at)];
-            file.read_at(stored, at as u64, part)?;
-            ops.upload_raw(t.raw, at, part)?;
-        }
+        t.fill(ops, &mut chunk, &mut |at, part| Ok(file.read_at(stored, at as u64, part)?))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::TrainOps;
 use super::diagnostics::Diagnostics;
+use qft_autograd::layers::processes;
 use qft_autograd::{Error as AutogradError, Matrix, Vector, Weight};
 use qft_llama::model::Model;
 use qft_llama::params::Param;
@@ -9,7 +10,7 @@ use qft_optim::{
     Error, FloatRule, FloatState, FloatUpdate, LionConfig, LionUpdate, Momentum, MomentumCode,
     UpdateStats, WeightRounding,
 };
-use qft_tensor::{Buffer, Purpose, RngKey};
+use qft_tensor::{Buffer, Communicator, DeviceKind, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -75,8 +76,12 @@ impl Optimizer {
     /// States of zero for every parameter of `model`.
     pub fn new(ops: &dyn TrainOps, model: &Model, config: OptimizerConfig) -> Result<Self, Error> {
         config.lion.check()?;
-        let mut states = Vec::new();
+        let (mut states, mut rows) = (Vec::new(), Vec::new());
         for param in model.params.as_ref().list() {
+            rows.push(match param {
+                Param::Matrix(Matrix { weight: Weight::Hybrid(weight), .. }) => weight.rows(),
+                _ => 0,
+            });
             states.push(match param {
                 Param::Matrix(m) => match &m.weight {
                     Weight::Hybrid(w) => ParamState::Int8(Momentum::zeros(
@@ -93,13 +98,13 @@ impl Optimizer {
                 }
             });
         }
-        let stats = UpdateStats::zeros(ops, states.len())?;
+        let stats = UpdateStats::with_rows(ops, &rows)?;
         Ok(Self { config, states, last_norm: None, diagnostics: None, stats })
     }
 
     /// Starts a step: clears the sums.
     pub fn begin(&mut self, ops: &dyn TrainOps) -> Result<(), Error> {
-        Ok(self.stats.sums.fill_zero(ops)?)
+        self.stats.clear(ops)
     }
 
     /// The factor by which a gradient of norm `norm` is clipped.
@@ -118,14 +123,39 @@ impl Optimizer {
         ops: &dyn TrainOps,
         grad_scale: f32,
     ) -> Result<UpdateReport, Error> {
-        let sums = self.stats.sums.to_vec(ops)?;
-        let square: f64 = sums.chunks_exact(2).map(|s| f64::from(s[0])).sum();
+        let (sums, squares) = self.sums(ops)?;
+        let rows = self.stats.rows.as_ref();
+        let square_of = |(tensor, sums): (usize, &[f32])| -> f64 {
+            match rows.and_then(|rows| rows.of(tensor)) {
+                Some(places) => squares[places].iter().copied().map(f64::from).sum(),
+                None => sums[0].into(),
+            }
+        };
+        let square: f64 = sums.chunks_exact(2).enumerate().map(square_of).sum();
         let grad_norm = square.sqrt() / f64::from(grad_scale);
         let rescaled_rows = sums.chunks_exact(2).map(|s| s[1] as u64).sum();
         self.last_norm = Some(grad_norm);
         Ok(UpdateReport { grad_norm, rescaled_rows })
     }
 
+    /// What the updates of all processes have added up: the lines of tensors, and the squares of rows.
+    fn sums(&mut self, ops: &dyn TrainOps) -> Result<(Vec<f32>, Vec<f32>), Error> {
+        let mut sums = self.stats.sums.to_vec(ops)?;
+        let mut squares = match &self.stats.rows {
+            Some(rows) => rows.squares.to_vec(ops)?,
+            None => Vec::new(),
+        };
+        let processes = ops.communicator();
+        if processes.size() > 1 && ops.kind() != DeviceKind::Planner {
+            // Those of rows of others are zero here.
+            processes.max(bytemuck::cast_slice_mut(&mut squares))?;
+            add_counts(processes, &mut sums)?;
+        }
+        Ok((sums, squares))
+    }
+
+    /// Updates those of `rows` that this process owns, whose gradient is in its place in `grad`, and gives all processes what
+    /// their owners have made of the rest.
     pub(super) fn update_matrix(
         &mut self,
         ops: &dyn TrainOps,
@@ -135,6 +165,31 @@ impl Optimizer {
         rows: Range<usize>,
         grad: &mut Buffer<f32>,
     ) -> Result<(), AutogradError> {
+        let shard = matrix.shard(ops.communicator());
+        if shard.is_whole() {
+            return self.update_rows(ops, numbers, grad_scale, matrix, (rows.clone(), rows), grad);
+        }
+        for piece in shard.pieces(rows.clone()) {
+            let all = rows.clone();
+            self.update_rows(ops, numbers, grad_scale, matrix, (piece, all), grad)?;
+        }
+        match &mut matrix.weight {
+            Weight::Hybrid(weight) => processes::share_rows(ops, weight, &rows),
+            Weight::Float(_) => Ok(()),
+        }
+    }
+
+    /// Updates `rows`, whose gradient is in its place in that of `all`.
+    fn update_rows(
+        &mut self,
+        ops: &dyn TrainOps,
+        numbers: StepNumbers,
+        grad_scale: f32,
+        matrix: &mut Matrix,
+        (rows, all): (Range<usize>, Range<usize>),
+        grad: &mut Buffer<f32>,
+    ) -> Result<(), AutogradError> {
+        let own = rows.start - all.start..rows.end - all.start;
         let (id, cols) = (matrix.id, matrix.cols());
         let StepNumbers { seed, step, lr } = numbers;
         let state = &mut self.states[id.0 as usize];
@@ -144,12 +199,12 @@ impl Optimizer {
             }
             _ => Vec::new(),
         };
-        let all = rows.clone();
+        let updated = rows.clone();
         let update = match (&mut matrix.weight, state) {
             (Weight::Hybrid(weight), ParamState::Int8(momentum)) => ops.lion_update(LionUpdate {
                 weight,
                 momentum,
-                grad: grad.mat_mut(rows.len(), cols)?,
+                grad: grad.mat_mut(all.len(), cols)?.row_range(own)?,
                 rows,
                 grad_scale,
                 lr,
@@ -180,7 +235,7 @@ impl Optimizer {
         update.map_err(sink_error)?;
         if let (Some(diagnostics), Weight::Hybrid(weight)) = (&mut self.diagnostics, &matrix.weight)
         {
-            diagnostics.after(ops, (id, weight), before, (all, grad), (grad_scale, lr))?;
+            diagnostics.after(ops, (id, weight), before, (updated, grad), (grad_scale, lr))?;
         }
         Ok(())
     }
@@ -213,6 +268,25 @@ impl Optimizer {
         })
         .map_err(sink_error)
     }
+}
+
+/// Adds up the second number of each pair, a count of rows, over all processes.
+fn add_counts(processes: &dyn Communicator, sums: &mut [f32]) -> Result<(), Error> {
+    let (rank, size, len) = (processes.rank(), processes.size(), size_of_val(sums));
+    let parts: Vec<_> = (0..size).map(|rank| rank * len..(rank + 1) * len).collect();
+    let mut bytes = vec![0u8; size * len];
+    bytes[parts[rank].clone()].copy_from_slice(bytemuck::cast_slice(sums));
+    processes.gather(&mut bytes, &parts)?;
+    for (rank, part) in parts.into_iter().enumerate() {
+        let theirs = bytes[part].as_chunks::<4>().0.iter().map(|word| f32::from_ne_bytes(*word));
+        for (index, (sum, theirs)) in sums.iter_mut().zip(theirs).enumerate() {
+            let add = if rank == 0 { 0.0 } else { *sum };
+            if index % 2 == 1 {
+                *sum = add + theirs;
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn sink_error(error: Error) -> AutogradError {

@@ -5,9 +5,10 @@ use super::optimizer::{Optimizer, StepNumbers, UpdateReport, sink_error};
 use qft_autograd::{Error as AutogradError, GradientSink, Matrix, Stack, TensorId, Vector};
 use qft_llama::model::Model;
 use qft_llama::params::Param;
-use qft_optim::{Error, SquareSum};
+use qft_optim::{Error, SquareSum, UpdateStats};
 use qft_tensor::{
-    Buffer, Dequantize, Owner, Purpose, QMatrix, QuantizeRows, RngKey, Rounding, ScaleAxis,
+    Buffer, Dequantize, Mat, Owner, Purpose, QMatrix, QuantizeRows, RngKey, Rounding, RowShard,
+    ScaleAxis,
 };
 use std::ops::Range;
 
@@ -60,7 +61,7 @@ impl GradientSink for ReleasedSink<'_> {
 /// A gradient on the gradient stack.
 #[derive(Debug)]
 enum StoredGradient {
-    Rows { id: TensorId, rows: Range<usize>, grad: QMatrix },
+    Rows { id: TensorId, rows: Range<usize>, shard: RowShard, grad: QMatrix },
     Vector { id: TensorId, grad: Buffer<f32> },
 }
 
@@ -90,10 +91,7 @@ impl<'a> StoredSink<'a> {
     ) -> Result<UpdateReport, AutogradError> {
         optimizer.begin(ops).map_err(sink_error)?;
         for stored in self.stack.iter() {
-            let (id, grad) = stored.to_float(ops)?;
-            let rows = grad.mat(1, grad.len())?;
-            let sum = SquareSum { grad: rows, tensor: id.0, stats: &mut optimizer.stats };
-            ops.square_sum(sum).map_err(sink_error)?;
+            stored.add_squares(ops, &mut optimizer.stats)?;
         }
         let norm = optimizer.end(ops, 1.0).map_err(sink_error)?.grad_norm;
         optimizer.begin(ops).map_err(sink_error)?;
@@ -123,6 +121,30 @@ impl<'a> StoredSink<'a> {
 }
 
 impl StoredGradient {
+    /// Adds the squares of the rows that this process updates, or those of a vector.
+    fn add_squares(
+        &self,
+        ops: &dyn TrainOps,
+        stats: &mut UpdateStats,
+    ) -> Result<(), AutogradError> {
+        let (id, grad) = self.to_float(ops)?;
+        let tensor = id.0;
+        let mut add = |grad: Mat<'_, f32>, first_row| {
+            ops.square_sum(SquareSum { grad, first_row, tensor, stats }).map_err(sink_error)
+        };
+        match self {
+            Self::Vector { .. } => add(grad.mat(1, grad.len())?, 0),
+            Self::Rows { rows, shard, grad: stored, .. } => {
+                let all = grad.mat(stored.rows(), stored.cols())?;
+                for piece in shard.pieces(rows.clone()) {
+                    let own = piece.start - rows.start..piece.end - rows.start;
+                    add(all.row_range(own)?, piece.start)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
     fn to_float(&self, ops: &dyn TrainOps) -> Result<(TensorId, Buffer<f32>), AutogradError> {
         match self {
             Self::Rows { id, grad, .. } => {
@@ -148,6 +170,7 @@ impl GradientSink for StoredSink<'_> {
         grad: &mut Buffer<f32>,
     ) -> Result<(), AutogradError> {
         let (ops, shape) = (self.ops, (rows.len(), matrix.cols()));
+        let shard = matrix.shard(ops.communicator());
         let mut out =
             QMatrix::alloc(ops, Owner::Gradients, "stored gradient", shape, ScaleAxis::Row)?;
         let StepNumbers { seed, step, .. } = self.numbers;
@@ -155,7 +178,7 @@ impl GradientSink for StoredSink<'_> {
         let rounding = Rounding::Stochastic { key, first_row: rows.start };
         let x = grad.mat(shape.0, shape.1)?;
         ops.quantize_rows(QuantizeRows { x, fold: None, rounding, out: &mut out })?;
-        self.stack.push(StoredGradient::Rows { id: matrix.id, rows, grad: out });
+        self.stack.push(StoredGradient::Rows { id: matrix.id, rows, shard, grad: out });
         Ok(())
     }
 
