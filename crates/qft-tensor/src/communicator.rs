@@ -52,10 +52,18 @@ pub fn owner_of(index: usize, count: usize, size: usize) -> usize {
 /// Errors: [`Error::Communication`].
 pub fn of_first(processes: &dyn Communicator, own: u32) -> Result<u32, Error> {
     let mut bytes = own.to_ne_bytes();
-    let parts: Vec<_> =
-        (0..processes.size()).map(|rank| if rank == 0 { 0..4 } else { 4..4 }).collect();
-    processes.gather(&mut bytes, &parts)?;
+    bytes_of_first(processes, &mut bytes)?;
     Ok(u32::from_ne_bytes(bytes))
+}
+
+/// Fills `bytes` with those of the first process.
+///
+/// Errors: [`Error::Communication`].
+pub fn bytes_of_first(processes: &dyn Communicator, bytes: &mut [u8]) -> Result<(), Error> {
+    let len = bytes.len();
+    let parts: Vec<_> =
+        (0..processes.size()).map(|rank| if rank == 0 { 0..len } else { len..len }).collect();
+    processes.gather(bytes, &parts)
 }
 
 /// One process alone: it has all there is.

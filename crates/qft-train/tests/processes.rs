@@ -7,7 +7,7 @@ use common::team::team;
 use common::{Windows, lion, progress, setup, state_options, trainer_of};
 use qft_llama::Batch;
 use qft_llama::pass::Recompute;
-use qft_tensor::{Communicator, Cpu, CpuConfig};
+use qft_tensor::{Alone, Communicator, Cpu, CpuConfig};
 use qft_testing::material;
 use qft_train::options::{OptimizerOptions, States};
 use qft_train::run::Job;
@@ -72,6 +72,30 @@ fn processes_find_their_place_on_a_machine() {
     });
     assert_eq!(error[0], error[1]);
     assert!(error[0].contains("lr differs: `0` for process 0, `1` for process 1"), "{}", error[0]);
+}
+
+#[test]
+fn one_process_alone_needs_the_checkpoint() {
+    let cpu_alone = cpu(Arc::new(Alone));
+    let stories = material::stories260k();
+    let setup = setup(States::Full);
+    let mut begun = trainer_of(&cpu_alone, &stories, &setup);
+    let windows = Windows::shakespeare(24);
+    begun.step(&cpu_alone, &[windows.batch(0, 1), windows.batch(1, 1)], 5e-4).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let progress = progress(&begun);
+    let dir = checkpoint::save(&cpu_alone, &mut begun, &progress, root.path()).unwrap();
+    let state = std::fs::read(dir.join("state.safetensors")).unwrap();
+    let loaded = team(3, |processes| {
+        let here = if processes.rank() == 0 { dir.as_path() } else { Path::new("/no/such/folder") };
+        let cpu = cpu(processes);
+        let mut trainer = trainer_of(&cpu, &stories, &setup);
+        checkpoint::load(&cpu, &mut trainer, &progress, here).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let dir = checkpoint::save(&cpu, &mut trainer, &progress, root.path()).unwrap();
+        std::fs::read(dir.join("state.safetensors")).unwrap()
+    });
+    assert!(loaded.iter().all(|loaded| *loaded == state));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::error::Result;
 #[cfg(unix)]
 use crate::error::{Error, ErrorKind};
-use qft_tensor::communicator::of_first;
+use qft_tensor::communicator::{bytes_of_first, of_first};
 use qft_tensor::{Alone, Communicator};
 use std::fmt;
 use std::sync::Arc;
@@ -64,6 +64,19 @@ impl Job {
     /// The number that the process that leads has; all hear it.
     pub fn of_leader(&self, own: u32) -> Result<u32> {
         Ok(of_first(&*self.0, own)?)
+    }
+
+    /// The text that the process that leads has, if it has one; all hear it.
+    pub fn text_of_leader(&self, own: Option<&str>) -> Result<Option<String>> {
+        let own = own.filter(|_| self.leads());
+        let length = self.of_leader(own.map_or(u32::MAX, |text| text.len() as u32))?;
+        if length == u32::MAX {
+            return Ok(None);
+        }
+        let mut bytes =
+            own.map_or_else(|| vec![0; length as usize], |text| text.as_bytes().to_vec());
+        bytes_of_first(&*self.0, &mut bytes)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// The least that any process has, if all know; all hear the same.

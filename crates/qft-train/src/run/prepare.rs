@@ -23,7 +23,7 @@ use qft_llama::LlamaConfig;
 use qft_llama::model::Model;
 use qft_quant::EncodeReport;
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 impl<'a> Run<'a> {
@@ -34,10 +34,7 @@ impl<'a> Run<'a> {
         stop: &'a AtomicBool,
         observers: &mut Observers<'_, '_>,
     ) -> Result<Self> {
-        let resumed = resumed_from(options)?;
-        if job.leads() {
-            output::check(&options.files, resumed.as_deref())?;
-        }
+        let resumed = resumed_in(job, options)?;
         let machine = Machine::open_in(job, options.machine)?;
         let (ops, clock) = machine.watched(options.progress.profile);
         // Data first: it is small, and its names may have to be given otherwise.
@@ -112,7 +109,10 @@ impl<'a> Run<'a> {
                 (self.setup.trainer(ops, model)?, Progress::new(recipe.to_json()?))
             }
             Some(dir) => {
-                let progress = checkpoint::read_progress(dir)?;
+                let text =
+                    if self.job.leads() { Some(checkpoint::progress_text(dir)?) } else { None };
+                let text = self.job.text_of_leader(text.as_deref())?.unwrap_or_default();
+                let progress = checkpoint::progress_of(&text, dir)?;
                 let then = Recipe::from_json(&progress.recipe, dir)?;
                 recipe.continues(&then, u64::from(progress.step), dir)?;
                 let model = Model::alloc(ops, &self.folder.config, self.setup.format)?;
@@ -155,14 +155,11 @@ impl<'a> Run<'a> {
             !self.options.progress.diagnostics,
             "--diagnostics looks at rows that other processes have; leave it out, or run one process"
         );
-        let checkpoint = self.resumed.as_deref().map(checkpoint::read_progress).transpose()?;
-        let resumed = checkpoint.map_or_else(|| "none".into(), |progress| format!("{progress:?}"));
         let recipe = recipe.to_json()?;
         let options = recipe.as_object().into_iter().flatten();
         let options = options.map(|(name, value)| (name.as_str(), value.to_string()));
         let beside = [
             ("the version of qft", env!("CARGO_PKG_VERSION").into()),
-            ("the checkpoint to go on from", resumed),
             ("recompute", format!("{:?}", self.fit.recompute)),
             ("what it reports and keeps", format!("{:?}", self.options.progress)),
         ];
@@ -321,6 +318,20 @@ fn read_data(
     let dataset = |documents| Dataset::new(documents, seq_len, options.layout.pack);
     let held_out = held_out.map(|documents| dataset(documents).context("held-out data"));
     Ok((dataset(train)?, held_out.transpose()?))
+}
+
+/// The checkpoint to go on from, if one was asked for, and if the output folder allows it. The process that leads finds it, and
+/// the others need not have it.
+fn resumed_in(job: &Job, options: &FinetuneOptions) -> Result<Option<PathBuf>> {
+    let found = if job.leads() { resumed_from(options)? } else { None };
+    if job.leads() {
+        output::check(&options.files, found.as_deref())?;
+    }
+    if job.is_alone() {
+        return Ok(found);
+    }
+    let text = found.as_deref().map(Path::to_string_lossy);
+    Ok(job.text_of_leader(text.as_deref())?.map(PathBuf::from))
 }
 
 /// The checkpoint to go on from, if one was asked for.

@@ -19,6 +19,7 @@ use qft_files::{
 };
 use qft_llama::params::Param;
 use qft_tensor::buffer::RawBuffer;
+use qft_tensor::communicator::bytes_of_first;
 use qft_tensor::{Buffer, DType, Element, RowShard, Transfer};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -161,10 +162,11 @@ impl StateTensor<'_> {
             return Ok(());
         };
         for rows in row_parts(self.bytes() / width.max(1), width) {
-            for piece in shard.pieces(rows) {
-                let part = &mut chunk[..piece.len() * width];
-                read(piece.start * width, part)?;
-                ops.upload_raw(self.raw, shard.place(piece.start) * width, part)?;
+            let part = &mut chunk[..rows.len() * width];
+            read(rows.start * width, part)?;
+            for piece in shard.pieces(rows.clone()) {
+                let own = (piece.start - rows.start) * width..(piece.end - rows.start) * width;
+                ops.upload_raw(self.raw, shard.place(piece.start) * width, &part[own])?;
             }
         }
         Ok(())
@@ -423,11 +425,25 @@ pub fn remove_all(root: &Path) -> Result<()> {
 
 /// Reads where the run of a checkpoint stands.
 pub fn read_progress(dir: &Path) -> Result<Progress> {
+    progress_of(&progress_text(dir)?, dir)
+}
+
+/// The text of the file that says where the run of a checkpoint stands.
+///
+/// Errors: it cannot be read.
+pub fn progress_text(dir: &Path) -> Result<String> {
     restore_folder(&Disk::default(), dir)?;
     let path = dir.join(PROGRESS_FILE);
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}: is this a checkpoint folder?", path.display()))?;
-    let progress: Progress = serde_json::from_str(&text).with_context(|| {
+    fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}: is this a checkpoint folder?", path.display()))
+}
+
+/// Where a run stands, by the text in its checkpoint `dir`.
+///
+/// Errors: it is damaged, or of another version.
+pub fn progress_of(text: &str, dir: &Path) -> Result<Progress> {
+    let path = dir.join(PROGRESS_FILE);
+    let progress: Progress = serde_json::from_str(text).with_context(|| {
         format!("{} is damaged; resume from another checkpoint", path.display())
     })?;
     ensure!(
@@ -440,7 +456,8 @@ pub fn read_progress(dir: &Path) -> Result<Progress> {
     Ok(progress)
 }
 
-/// Fills a trainer of the same model and options with the states of the checkpoint in `dir`.
+/// Fills a trainer of the same model and options with the states of the checkpoint in `dir`. In a job of several processes the
+/// first one alone reads it.
 ///
 /// Errors: a missing, truncated or foreign file. The trainer must not be used after an error.
 pub fn load(
@@ -459,18 +476,42 @@ pub fn load(
 }
 
 fn read_state(ops: &dyn TrainOps, trainer: &mut Trainer, path: &Path) -> Result<()> {
-    let file = TensorFile::open(path, ADVICE)?;
-    let stored: HashMap<&str, &StoredTensor> =
-        file.tensors().iter().map(|stored| (stored.name.as_str(), stored)).collect();
+    let processes = ops.communicator();
     let tensors = state_tensors(trainer);
     let mut chunk = chunk(ops, &tensors);
+    // The first process of a job reads, and the others hear what it has read.
+    let file = (processes.rank() == 0).then(|| TensorFile::open(path, ADVICE)).transpose()?;
+    let stored = file.as_ref().map(|file| stored_tensors(file, &tensors)).transpose()?;
+    for (number, mut t) in tensors.into_iter().enumerate() {
+        t.fill(ops, &mut chunk, &mut |at, part| {
+            if let (Some(file), Some(stored)) = (&file, &stored) {
+                file.read_at(stored[number], at as u64, part)?;
+            }
+            if processes.size() > 1 {
+                bytes_of_first(processes, part)?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// What a file has of the tensors, in their order.
+///
+/// Errors: another number of them, one that is missing, or of another type or size.
+fn stored_tensors<'a>(
+    file: &'a TensorFile,
+    tensors: &[StateTensor<'_>],
+) -> Result<Vec<&'a StoredTensor>> {
+    let stored: HashMap<&str, &StoredTensor> =
+        file.tensors().iter().map(|stored| (stored.name.as_str(), stored)).collect();
     ensure!(
         stored.len() == tensors.len(),
         "{} tensors in the file, {} in this model; the options differ from those of the run",
         stored.len(),
         tensors.len()
     );
-    for mut t in tensors {
+    let find = |t: &StateTensor<'_>| -> Result<&'a StoredTensor> {
         let Some(stored) = stored.get(t.name.as_str()) else {
             bail!("`{}` is not in the file", t.name)
         };
@@ -483,7 +524,7 @@ fn read_state(ops: &dyn TrainOps, trainer: &mut Trainer, path: &Path) -> Result<
             t.dtype,
             t.len
         );
-        t.fill(ops, &mut chunk, &mut |at, part| Ok(file.read_at(stored, at as u64, part)?))?;
-    }
-    Ok(())
+        Ok(stored)
+    };
+    tensors.iter().map(find).collect()
 }
