@@ -5,15 +5,17 @@ use bytemuck::Pod;
 use qft_quant::HybridMatrix;
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::communicator::{owner_of, part_of};
-use qft_tensor::{Buffer, Communicator, Device, DeviceKind, Element, Owner, RowShard};
+use qft_tensor::{Buffer, Communicator, Device, DeviceKind, Element, Owner, RowShard, Transfer};
 use std::ops::Range;
 
-/// The other processes, if there are any.
-fn others(ops: &dyn LayerOps) -> Option<&dyn Communicator> {
-    // A planner has nobody to speak to.
-    let speaks =
-        |processes: &&dyn Communicator| processes.size() > 1 && ops.kind() != DeviceKind::Planner;
-    Some(ops.communicator()).filter(speaks)
+/// The processes, if there are several.
+fn several(ops: &dyn LayerOps) -> Option<&dyn Communicator> {
+    Some(ops.communicator()).filter(|processes| processes.size() > 1)
+}
+
+/// Whether memory is counted, and what it would hold is nobody's business.
+fn is_planned(ops: &dyn LayerOps) -> bool {
+    ops.kind() == DeviceKind::Planner
 }
 
 /// Lets `f` change the first `len` elements of a buffer in host memory.
@@ -40,7 +42,7 @@ fn parts(processes: &dyn Communicator, len: usize, size: usize) -> Vec<Range<usi
 
 /// Sets each number, none of them negative, to the largest that any process has; what is not a number is largest.
 pub(super) fn max(ops: &dyn LayerOps, values: &mut Buffer<f32>) -> Result<(), Error> {
-    let Some(processes) = others(ops) else { return Ok(()) };
+    let Some(processes) = several(ops) else { return Ok(()) };
     let len = values.len();
     // Floats that are not negative have the order of their bits.
     on_host(ops, values, len, |values| processes.max(bytemuck::cast_slice_mut(values)))
@@ -55,26 +57,34 @@ pub(super) fn sum(
     cols: usize,
     shard: RowShard,
 ) -> Result<(), Error> {
-    let Some(processes) = others(ops) else { return Ok(()) };
+    let Some(processes) = several(ops) else { return Ok(()) };
     let (len, size) = (rows.len() * cols, processes.size());
     // Where every process updates all rows, the sums are shared out evenly and handed back.
     let of = |rank: usize| match shard.is_whole() {
         true => vec![part_of(len, rank, size)],
         false => pieces_at(shard.of_rank(rank), rows, cols),
     };
+    let own = of(processes.rank());
+    let count: usize = own.iter().map(Range::len).sum();
+    let mut send = Transfer::<i32>::zeroed(ops.ledger(), "gradients to send", len);
+    let mut received = Transfer::<i32>::zeroed(ops.ledger(), "received gradients", size * count);
+    if is_planned(ops) {
+        return Ok(());
+    }
     on_host(ops, values, len, |values| {
-        let (mut send, mut send_parts) = (Vec::with_capacity(len), Vec::new());
+        let (mut send_parts, mut end) = (Vec::new(), 0);
         for rank in 0..size {
-            let start = send.len();
-            of(rank).into_iter().for_each(|piece| send.extend_from_slice(&values[piece]));
-            send_parts.push(start * WORD..send.len() * WORD);
+            let start = end;
+            for piece in of(rank) {
+                send[end..end + piece.len()].copy_from_slice(&values[piece.clone()]);
+                end += piece.len();
+            }
+            send_parts.push(start * WORD..end * WORD);
         }
-        let own = of(processes.rank());
-        let count: usize = own.iter().map(Range::len).sum();
-        let mut received = vec![0i32; size * count];
         let parts: Vec<_> =
             (0..size).map(|rank| rank * count * WORD..(rank + 1) * count * WORD).collect();
-        let (bytes, into) = (bytemuck::cast_slice(&send), bytemuck::cast_slice_mut(&mut received));
+        let bytes = bytemuck::cast_slice(&send[..]);
+        let into = bytemuck::cast_slice_mut(&mut received[..]);
         processes.exchange(bytes, &send_parts, into, &parts)?;
         let (sums, theirs) = received.split_at_mut(count);
         for theirs in theirs.chunks_exact(count.max(1)) {
@@ -120,7 +130,7 @@ pub fn share_rows(
     weight: &mut HybridMatrix,
     rows: &Range<usize>,
 ) -> Result<(), Error> {
-    let Some(processes) = others(ops) else { return Ok(()) };
+    let Some(processes) = several(ops) else { return Ok(()) };
     let (n, cols, format) = (weight.rows(), weight.cols(), weight.format());
     let all_keep_residual = weight.residual_shard().is_whole();
     let fixed = |width: usize| {
@@ -164,7 +174,11 @@ fn share(
         let start = parts.last().map_or(0, |part| part.end);
         parts.push(start..start + length(rank));
     }
-    let mut bytes = vec![0u8; parts.last().map_or(0, |part| part.end)];
+    let all = parts.last().map_or(0, |part| part.end);
+    let mut bytes = Transfer::<u8>::zeroed(ops.ledger(), "updated rows", all);
+    if is_planned(ops) {
+        return Ok(());
+    }
     let mut own = &mut bytes[parts[processes.rank()].clone()];
     for piece in pieces(processes.rank()) {
         for plane in planes.iter() {
@@ -231,7 +245,10 @@ pub(super) fn hand_out(
     len: usize,
     (number, count): (usize, usize),
 ) -> Result<(), Error> {
-    let Some(processes) = others(ops) else { return Ok(()) };
+    let Some(processes) = several(ops) else { return Ok(()) };
+    if is_planned(ops) {
+        return Ok(());
+    }
     let from = owner_of(number, count, processes.size());
     let parts: Vec<_> = (0..processes.size())
         .map(|rank| if rank == from { 0..len * size_of::<f32>() } else { 0..0 })
@@ -266,7 +283,7 @@ pub fn gather_buffers(
     lens: &[usize],
     name: &'static str,
 ) -> Result<Vec<Buffer<f32>>, Error> {
-    let Some(processes) = others(ops) else { return Ok(own) };
+    let Some(processes) = several(ops) else { return Ok(own) };
     let mut starts = vec![0];
     starts.extend(lens.iter().scan(0, |sum, len| {
         *sum += len;
@@ -275,14 +292,14 @@ pub fn gather_buffers(
     let part = |rank| part_of(lens.len(), rank, processes.size());
     let bytes = |rank| starts[part(rank).start] * 4..starts[part(rank).end] * 4;
     let parts: Vec<_> = (0..processes.size()).map(bytes).collect();
-    let mut all = vec![0f32; starts[lens.len()]];
+    let mut all = Transfer::<f32>::zeroed(ops.ledger(), name, starts[lens.len()]);
     let counted = part(processes.rank());
     let first = counted.start;
     for (i, own) in own.iter().enumerate().take(counted.len()) {
         own.download(ops, 0, &mut all[starts[first + i]..starts[first + i + 1]])?;
     }
     drop(own);
-    processes.gather(bytemuck::cast_slice_mut(&mut all), &parts)?;
+    processes.gather(bytemuck::cast_slice_mut(&mut all[..]), &parts)?;
     let values = starts.windows(2).map(|ends| &all[ends[0]..ends[1]]);
     let buffers = values.map(|values| Buffer::from_host(ops, Owner::Gradients, name, values));
     Ok(buffers.collect::<Result<_, _>>()?)

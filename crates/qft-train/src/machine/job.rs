@@ -17,10 +17,20 @@ const NAME_BYTES: usize = 256;
 pub struct Job(Arc<dyn Communicator>);
 
 impl fmt::Display for Job {
-    /// `process 1 of 4`.
+    /// `process 1 of 4 on node7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} of {}", self.0.rank(), self.0.size())
+        write!(f, "process {} of {}", self.0.rank(), self.0.size())?;
+        match machine_name() {
+            Some(name) => write!(f, " on {name}"),
+            None => Ok(()),
+        }
     }
+}
+
+/// The name of this machine, if the system tells.
+fn machine_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned())
 }
 
 impl Job {
@@ -88,7 +98,7 @@ impl Job {
 
     /// This process among those on its machine, by the machine's name: its number, from 0, and how many there are.
     pub fn on_this_machine(&self) -> Result<(usize, usize)> {
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = machine_name().unwrap_or_default();
         let mut own = [0; NAME_BYTES];
         let used = name.len().min(NAME_BYTES);
         own[..used].copy_from_slice(&name.as_bytes()[..used]);
