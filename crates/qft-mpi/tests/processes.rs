@@ -205,6 +205,15 @@ fn differ(mpi: qft_mpi::Mpi) {
     mpi.finish().unwrap();
 }
 
+/// Tests every MPI that is found, all at the same time: they wait most of it.
+fn each(test: impl Fn(&Mpi) + Sync) {
+    std::thread::scope(|scope| {
+        for mpi in found() {
+            scope.spawn(|| test(mpi));
+        }
+    });
+}
+
 /// Runs a job that comes to its good end.
 fn succeed(mpi: &Mpi, processes: usize, what: &str) -> Ended {
     let ended = Job::start(mpi, processes, what).wait();
@@ -226,23 +235,23 @@ fn everything_arrives() {
 
 #[test]
 fn threads_take_turns() {
-    for mpi in found() {
+    each(|mpi| {
         succeed(mpi, 2, "many-threads").says("took turns", 2);
-    }
+    });
 }
 
 #[test]
 fn a_difference_is_named() {
-    for mpi in found() {
+    each(|mpi| {
         let ended = succeed(mpi, 3, "differ");
         let told = "told: --seed differs: `0` for process 0, `1` for process 2; all need the same";
         ended.says(told, 3);
-    }
+    });
 }
 
 #[test]
 fn a_killed_process_ends_the_job() {
-    for mpi in found() {
+    each(|mpi| {
         let job = Job::start(mpi, 2, "patient");
         job.signal(1, "KILL");
         let ended = job.wait();
@@ -251,12 +260,12 @@ fn a_killed_process_ends_the_job() {
         let output = ended.output.to_lowercase();
         assert!(output.contains("signal 9") || output.contains("signal: 9"), "{output}");
         println!("killed: {:.1} s", ended.took.as_secs_f64());
-    }
+    });
 }
 
 #[test]
 fn a_stopped_process_ends_the_job() {
-    for mpi in found() {
+    each(|mpi| {
         let job = Job::start(mpi, 2, "go-on");
         job.signal(1, "STOP");
         let ended = job.wait();
@@ -264,47 +273,47 @@ fn a_stopped_process_ends_the_job() {
         ended.says_some("error: process 0 of 2: on ");
         ended.says_some("the maximum of 1 values did not end within 3 s: another process");
         println!("stopped: {:.1} s", ended.took.as_secs_f64());
-    }
+    });
 }
 
 #[test]
 fn an_error_of_one_ends_the_job() {
-    for mpi in found() {
+    each(|mpi| {
         let ended = Job::start(mpi, 2, "fail-alone").wait();
         ended.failed_within(ENDS_WITHIN);
         ended.says("error: the disk is full", 1);
         println!("alone: {:.1} s", ended.took.as_secs_f64());
-    }
+    });
 }
 
 #[test]
 fn a_panic_ends_the_job() {
-    for mpi in found() {
+    each(|mpi| {
         let ended = Job::start(mpi, 2, "panic").wait();
         ended.failed_within(ENDS_WITHIN);
         ended.says_some("a broken rule");
         ended.says("gives up, and ends the others", 1);
         println!("panic: {:.1} s", ended.took.as_secs_f64());
-    }
+    });
 }
 
 #[test]
 fn a_process_that_leaves_ends_the_job() {
-    for mpi in found() {
+    each(|mpi| {
         let ended = Job::start(mpi, 2, "leave").wait();
         ended.failed_within(ENDS_WITHIN);
         println!("left: {:.1} s", ended.took.as_secs_f64());
-    }
+    });
 }
 
 #[test]
 fn the_end_does_not_wait_for_ever() {
-    for mpi in found() {
+    each(|mpi| {
         let ended = Job::start(mpi, 2, "one-finishes").wait();
         ended.failed_within(SHORT.as_secs() + ENDS_WITHIN);
         ended.says("did not end within 3 s", 1);
         println!("one finishes: {:.1} s", ended.took.as_secs_f64());
-    }
+    });
 }
 
 #[test]
