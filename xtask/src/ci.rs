@@ -177,6 +177,13 @@ fn parity(_: &Args) -> Result<Outcome> {
 fn cargo(args: &[&str], variables: &[(&str, &str)]) -> Result<Outcome> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
+    // What the cargo that started this program says of it; libraries in C would take it for a change, and be built again.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
     succeed(command.args(args).envs(variables.iter().copied()).current_dir(repository()))
 }
 
