@@ -2,7 +2,8 @@
 
 use qft_autograd::layers::linear::{self, PendingGradient};
 use qft_autograd::{
-    Activations, Compute, Context, Error, GradientSink, Matrix, Products, TensorId, Vector, Weight,
+    Activations, Compute, Context, Error, GradientSink, Matrix, Outlet, Products, TensorId, Vector,
+    Weight,
 };
 use qft_quant::{HybridFormat, HybridMatrix, Residual};
 use qft_tensor::rotation::rotate;
@@ -81,7 +82,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let share =
                 PendingGradient::new(&ctx, &matrix, &Arc::new(rows), &dy, OUTPUTS, rounding)?;
             let mut sink = Keep(vec![0.0; weights.len()]);
-            linear::flush(&ctx, &mut matrix, &mut vec![share], &mut sink)?;
+            linear::flush(&ctx, &mut matrix, &mut vec![share], &mut Outlet::new(&mut sink))?;
             for (w, g) in weights.iter_mut().zip(&sink.0) {
                 *w -= 8.0 * g;
             }

@@ -23,5 +23,5 @@ pub use context::{Context, TensorId};
 pub use error::Error;
 pub use ops::{ActivationsOut, Heads, LayerOps, Segments, TableRef};
 pub use param::{InputFormat, Matrix, Vector, Weight};
-pub use sink::GradientSink;
+pub use sink::{GradientSink, Outlet};
 pub use stack::Stack;

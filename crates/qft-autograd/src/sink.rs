@@ -1,6 +1,7 @@
 //! Where gradients go.
 
-use crate::{Error, Matrix, Vector};
+use crate::layers::processes::{LateGradients, Lookups};
+use crate::{Context, Error, Matrix, Vector};
 use qft_tensor::Buffer;
 use std::ops::Range;
 
@@ -24,4 +25,36 @@ pub trait GradientSink {
 
     /// Takes the whole gradient of `vector`.
     fn vector(&mut self, vector: &mut Vector, grad: &Buffer<f32>) -> Result<(), Error>;
+}
+
+/// The way of gradients to a sink: at once, or later, where other processes have a share in them.
+pub struct Outlet<'a> {
+    /// Where they go.
+    pub sink: &'a mut dyn GradientSink,
+    /// Those that come later.
+    pub late: LateGradients,
+}
+
+impl<'a> Outlet<'a> {
+    /// To `sink`.
+    pub fn new(sink: &'a mut dyn GradientSink) -> Self {
+        Self { sink, late: LateGradients::default() }
+    }
+
+    /// Waits for gradients of `matrix` until no more than `keep` blocks are on their way, and hands them to the sink with what
+    /// `lookups` bring. Those of other matrices are left where they are, and all behind them.
+    ///
+    /// Errors: the job is lost; those of the sink.
+    pub fn finish(
+        &mut self,
+        ctx: &Context<'_>,
+        matrix: &mut Matrix,
+        lookups: Lookups<'_>,
+        keep: usize,
+    ) -> Result<(), Error> {
+        while self.late.len() > keep && self.late.next() == Some(matrix.id) {
+            self.late.finish(ctx, matrix, lookups, &mut *self.sink)?;
+        }
+        Ok(())
+    }
 }

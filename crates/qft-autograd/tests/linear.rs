@@ -5,7 +5,9 @@ mod ops_common;
 
 use ops_common::{best, garbage, get, put};
 use qft_autograd::layers::linear::{self, PendingGradient};
-use qft_autograd::{Activations, Context, Error, GradientSink, Matrix, Products, TensorId, Vector};
+use qft_autograd::{
+    Activations, Context, Error, GradientSink, Matrix, Outlet, Products, TensorId, Vector,
+};
 use qft_quant::{HybridFormat, HybridMatrix, Residual};
 use qft_tensor::{Buffer, Cpu, MAX_K, Rounding};
 use qft_testing::rng::TestRng;
@@ -106,7 +108,7 @@ fn summed(order: &[usize], compute: Products) -> (Vec<f32>, Vec<Vec<f32>>) {
         pending.push(share);
     }
     let mut sink = Keep(Vec::new());
-    linear::flush(&at(0), &mut w, &mut pending, &mut sink).unwrap();
+    linear::flush(&at(0), &mut w, &mut pending, &mut Outlet::new(&mut sink)).unwrap();
     (sink.0, alone)
 }
 

@@ -9,12 +9,15 @@ mod head;
 use crate::Batch;
 use crate::block::{Flush, SavedBlock};
 use crate::model::Model;
+use crate::params::{Param, Params};
 use crate::stream::{Stream, StreamFormat};
 use crate::tokens::Tokens;
 use head::{head_backward, head_inputs, head_loss};
 use qft_autograd::layers::loss_head::{TiedGradient, VocabularyCut};
 use qft_autograd::layers::{embedding, linear, processes, scale};
-use qft_autograd::{Activations, Context, Error, GradientSink, LayerOps, Products, Stack};
+use qft_autograd::{
+    Activations, Context, Error, GradientSink, LayerOps, Matrix, Outlet, Products, Stack, Vector,
+};
 use qft_tensor::communicator::part_of;
 use qft_tensor::{Buffer, Owner, Purpose, RngKey};
 use serde::{Deserialize, Serialize};
@@ -240,12 +243,23 @@ pub fn train_step(
         return Err(Error::LossNotFinite { sum });
     }
     let mut tied = TiedGradient::default();
-    let mut dxs =
-        head_backward(&ctxs, model, &tokens, at_head, heads, target_tokens, &mut tied, sink)?;
+    let mut outlet = Outlet::new(sink);
+    let mut dxs = head_backward(
+        &ctxs,
+        model,
+        &tokens,
+        at_head,
+        heads,
+        target_tokens,
+        &mut tied,
+        &mut outlet,
+    )?;
 
     // Blocks, from the last to the first; micro-batches in reverse, as they lie on the stack.
     let Model { params, geometry, .. } = &mut *model;
-    for (index, block) in params.blocks.iter_mut().enumerate().rev() {
+    for index in (0..params.blocks.len()).rev() {
+        let before = outlet.late.len();
+        let block = &mut params.blocks[index];
         let mut pending = block.pending();
         for i in (0..ctxs.len()).rev() {
             let layer = geometry.layer(&ctxs[i], index, &tokens[i].positions);
@@ -257,13 +271,40 @@ pub fn train_step(
                     block.rebuild(layer, segments, x, input)?
                 }
             };
-            let mut flush = Flush(if i == 0 { Some(&mut *sink) } else { None });
+            let mut flush = Flush(if i == 0 { Some(&mut outlet) } else { None });
             block.backward(layer, segments, saved, &mut dxs[i], &mut pending, &mut flush)?;
         }
+        // The exchanges of this block go on during the next.
+        let keep = outlet.late.len() - before;
+        finish_late(&ctxs, params, &mut outlet, keep)?;
     }
+    finish_late(&ctxs, params, &mut outlet, 0)?;
 
-    update_embedding(&ctxs, model, batches, dxs, tied, sink)?;
+    update_embedding(&ctxs, model, batches, dxs, tied, &mut outlet)?;
     Ok(StepLoss { mean: sum / target_tokens.max(1) as f64, target_tokens })
+}
+
+/// Waits for gradients until no more than `keep` blocks of rows are on their way, and hands them over.
+fn finish_late(
+    ctxs: &[Context<'_>],
+    params: &mut Params<Matrix, Vector>,
+    outlet: &mut Outlet<'_>,
+    keep: usize,
+) -> Result<(), Error> {
+    let Some(ctx) = ctxs.first() else { return Ok(()) };
+    if outlet.late.len() <= keep {
+        return Ok(());
+    }
+    let mut list = params.as_mut().list();
+    while outlet.late.len() > keep
+        && let Some(id) = outlet.late.next()
+    {
+        let Some(Param::Matrix(matrix)) = list.get_mut(id.0 as usize) else {
+            return Err(Error::WrongSaved { layer: "model", what: "a gradient of no matrix" });
+        };
+        outlet.finish(ctx, matrix, &[], keep)?;
+    }
+    Ok(())
 }
 
 /// The end of the backward pass: the gradient of the embedding, from those of the residual streams before the first block,
@@ -274,7 +315,7 @@ fn update_embedding(
     batches: &[Batch],
     dxs: Vec<Buffer<f32>>,
     tied: TiedGradient,
-    sink: &mut dyn GradientSink,
+    outlet: &mut Outlet<'_>,
 ) -> Result<(), Error> {
     let Some(ctx) = ctxs.first() else { return Ok(()) };
     let (ops, factor) = (ctx.ops, model.config.multipliers.embedding);
@@ -292,7 +333,7 @@ fn update_embedding(
     let lookups: Vec<_> = ids.iter().zip(&dxs).collect();
     let table = &mut model.params.embedding;
     match model.params.head {
-        None => tied.flush(ctx, table, &lookups, sink),
-        Some(_) => embedding::backward(ctx, table, &lookups, sink),
+        None => tied.flush(ctx, table, &lookups, outlet),
+        Some(_) => embedding::backward(ctx, table, &lookups, &mut *outlet.sink),
     }
 }

@@ -82,6 +82,7 @@ fn decode(mut bytes: &[u8]) -> Option<Vec<(&str, &str)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qft_tensor::Background;
 
     /// Process 0 of a job, whose other processes say these.
     #[derive(Debug)]
@@ -117,6 +118,10 @@ mod tests {
             _receive_parts: &[Range<usize>],
         ) -> Result<(), Error> {
             unreachable!("everything is for all")
+        }
+
+        fn background(&self) -> Option<&Background> {
+            None
         }
 
         fn abort(&self) -> ! {

@@ -13,6 +13,9 @@ use std::ptr;
 /// Room for any text of MPI; the longest that a library may give has 8192 bytes.
 const TEXT_BYTES: usize = 16 << 10;
 
+/// Lines between the same processes: for what is waited for, and for what goes on beside it.
+pub(crate) const LINES: usize = 2;
+
 /// Room for an `MPI_Status`, in words; the largest has 32 bytes.
 const STATUS_WORDS: usize = 8;
 
@@ -52,6 +55,7 @@ struct Functions<H> {
     finalize: unsafe extern "C" fn() -> c_int,
     abort: unsafe extern "C" fn(H, c_int) -> c_int,
     comm_rank: unsafe extern "C" fn(H, *mut c_int) -> c_int,
+    comm_dup: unsafe extern "C" fn(H, *mut H) -> c_int,
     comm_size: unsafe extern "C" fn(H, *mut c_int) -> c_int,
     set_errhandler: unsafe extern "C" fn(H, H) -> c_int,
     error_string: unsafe extern "C" fn(c_int, *mut c_char, *mut c_int) -> c_int,
@@ -72,6 +76,7 @@ impl<H: Handle> Functions<H> {
                 finalize: library.function(c"MPI_Finalize")?,
                 abort: library.function(c"MPI_Abort")?,
                 comm_rank: library.function(c"MPI_Comm_rank")?,
+                comm_dup: library.function(c"MPI_Comm_dup")?,
                 comm_size: library.function(c"MPI_Comm_size")?,
                 set_errhandler: library.function(c"MPI_Comm_set_errhandler")?,
                 error_string: library.function(c"MPI_Error_string")?,
@@ -255,6 +260,17 @@ impl<H: Handle> Calls<H> {
         self.check("MPI_Comm_set_errhandler", code)
     }
 
+    /// What operations go over that belong together, a communicator for each of [`LINES`]: MPI may mix them.
+    ///
+    /// Errors: [`Error::Call`].
+    pub(crate) fn lines(&self) -> Result<[H; LINES], Error> {
+        let mut second = H::UNSET;
+        // SAFETY: a handle of this library's interface, and one to write; all processes call it, after `MPI_Init_thread`.
+        let code = unsafe { (self.functions.comm_dup)(self.constants.world, &mut second) };
+        self.check("MPI_Comm_dup", code)?;
+        Ok([self.constants.world, second])
+    }
+
     /// The number of this process, and how many there are.
     ///
     /// Errors: [`Error::Call`].
@@ -275,10 +291,10 @@ impl<H: Handle> Calls<H> {
         text(|text, length| unsafe { (self.functions.processor_name)(text, length) })
     }
 
-    /// Begins an operation.
+    /// Begins an operation, on one of [`lines`](Self::lines).
     ///
     /// Errors: [`Error::Call`].
-    pub(crate) fn start(&self, operation: Operation) -> Result<Pending<H>, Error> {
+    pub(crate) fn start(&self, line: H, operation: Operation) -> Result<Pending<H>, Error> {
         let mut pending = Pending { request: H::UNSET, operation: Some(operation) };
         let Pending { request, operation } = &mut pending;
         let (functions, c) = (&self.functions, &self.constants);
@@ -292,7 +308,7 @@ impl<H: Handle> Calls<H> {
                 let (mine, largest) = (mine.as_ptr().cast(), largest.as_mut_ptr().cast());
                 let begin = functions.iallreduce;
                 // SAFETY: see above.
-                let code = unsafe { begin(mine, largest, count, c.int32, c.max, c.world, request) };
+                let code = unsafe { begin(mine, largest, count, c.int32, c.max, line, request) };
                 ("MPI_Iallreduce", code)
             }
             Operation::Gather { mine, all } => {
@@ -302,7 +318,7 @@ impl<H: Handle> Calls<H> {
                 let begin = functions.iallgatherv;
                 // SAFETY: see above.
                 let code = unsafe {
-                    begin(mine, count, c.byte, all, counts, starts, c.byte, c.world, request)
+                    begin(mine, count, c.byte, all, counts, starts, c.byte, line, request)
                 };
                 ("MPI_Iallgatherv", code)
             }
@@ -319,7 +335,7 @@ impl<H: Handle> Calls<H> {
                         receive.counts.as_ptr(),
                         receive.starts.as_ptr(),
                         c.byte,
-                        c.world,
+                        line,
                         request,
                     )
                 };

@@ -7,7 +7,7 @@ use crate::line::{Deadlines, Line, Spare};
 use crate::packed::{ROUND_VALUES, piece_bytes, piece_of, rounds};
 use crate::worker::{self, Channels, Ready, Request};
 use crate::{Error, Launch, Launcher};
-use qft_tensor::Communicator;
+use qft_tensor::{Background, Communicator};
 use std::io::Write;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,15 +27,23 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// The processes of a job, connected by MPI.
 ///
-/// A thread of its own makes all calls of MPI; callers wait for it, one after the other. Dropped without
+/// A thread of its own makes all calls of MPI, for callers who wait for it, one after the other, and beside them for what
+/// [goes on](Communicator::background) while nobody waits. Dropped without
 /// [`finish`](Mpi::finish), it says so and ends all processes.
 #[derive(Debug)]
 pub struct Mpi {
-    ready: Ready,
+    line: Connected,
+    background: Background,
+    finished: bool,
+}
+
+/// One of the lines to the other processes.
+#[derive(Debug)]
+struct Connected {
+    ready: Arc<Ready>,
     line: Mutex<Line>,
     requests: Sender<Request>,
     abort: Arc<AtomicBool>,
-    finished: bool,
 }
 
 impl Mpi {
@@ -58,11 +66,12 @@ impl Mpi {
         let (say_ready, hear_ready) = channel();
         let (requests, hear_requests) = channel();
         let (say_answers, answers) = channel();
+        let (say_background_answers, background_answers) = channel();
         let abort = Arc::new(AtomicBool::new(false));
         let channels = Channels {
             ready: say_ready,
             requests: hear_requests,
-            answers: say_answers,
+            answers: [say_answers, say_background_answers],
             abort: Arc::clone(&abort),
         };
         let launch = launch.clone();
@@ -79,18 +88,27 @@ impl Mpi {
                 return Err(Error::Thread("it has ended".to_owned()));
             }
         };
-        let line = Mutex::new(Line::new(requests.clone(), answers, deadlines));
-        Ok(Self { ready, line, requests, abort, finished: false })
+        let ready = Arc::new(ready);
+        let connected = |number, answers| Connected {
+            ready: Arc::clone(&ready),
+            line: Mutex::new(Line::new(number, requests.clone(), answers, deadlines)),
+            requests: requests.clone(),
+            abort: Arc::clone(&abort),
+        };
+        let line = connected(0, answers);
+        let background = Background::over(Arc::new(connected(1, background_answers)))
+            .map_err(|error| Error::Thread(error.to_string()))?;
+        Ok(Self { line, background, finished: false })
     }
 
     /// The library in words: its version, where it was found, its interface.
     pub fn library(&self) -> &str {
-        &self.ready.library
+        &self.line.ready.library
     }
 
     /// The name of this machine, as MPI has it.
     pub fn host(&self) -> &str {
-        &self.ready.host
+        &self.line.ready.host
     }
 
     /// The good end: waits until all processes have come to it, and ends MPI.
@@ -100,10 +118,12 @@ impl Mpi {
     pub fn finish(mut self) -> Result<(), qft_tensor::Error> {
         self.finished = true;
         // MPI would wait for ever for one that is gone.
-        self.max_in_rounds(&mut [0])?;
-        self.with_line(Line::finish)
+        self.line.max(&mut [0])?;
+        self.line.with_line(Line::finish)
     }
+}
 
+impl Connected {
     fn max_in_rounds(&self, values: &mut [u32]) -> Result<(), qft_tensor::Error> {
         let all = 0..values.len();
         let total = rounds(std::slice::from_ref(&all), ROUND_VALUES);
@@ -142,6 +162,42 @@ impl Mpi {
 }
 
 impl Communicator for Mpi {
+    fn rank(&self) -> usize {
+        self.line.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.line.size()
+    }
+
+    fn max(&self, values: &mut [u32]) -> Result<(), qft_tensor::Error> {
+        self.line.max(values)
+    }
+
+    fn gather(&self, bytes: &mut [u8], parts: &[Range<usize>]) -> Result<(), qft_tensor::Error> {
+        self.line.gather(bytes, parts)
+    }
+
+    fn exchange(
+        &self,
+        send: &[u8],
+        send_parts: &[Range<usize>],
+        receive: &mut [u8],
+        receive_parts: &[Range<usize>],
+    ) -> Result<(), qft_tensor::Error> {
+        self.line.exchange(send, send_parts, receive, receive_parts)
+    }
+
+    fn background(&self) -> Option<&Background> {
+        Some(&self.background)
+    }
+
+    fn abort(&self) -> ! {
+        self.line.abort()
+    }
+}
+
+impl Communicator for Connected {
     fn rank(&self) -> usize {
         self.ready.rank
     }
@@ -194,6 +250,10 @@ impl Communicator for Mpi {
         self.with_line(|line| exchange.run(line, receive))
     }
 
+    fn background(&self) -> Option<&Background> {
+        None
+    }
+
     fn abort(&self) -> ! {
         // If stdout is closed there is nobody to tell.
         let _ = std::io::stdout().flush();
@@ -212,11 +272,11 @@ impl Drop for Mpi {
         if self.finished {
             return;
         }
-        let lost = match self.line.get_mut() {
+        let lost = match self.line.line.get_mut() {
             Ok(line) => line.lost().map(|lost| format!(": {lost}")),
             Err(_) => None,
         };
-        let Ready { rank, size, host, .. } = &self.ready;
+        let Ready { rank, size, host, .. } = &*self.line.ready;
         let lost = lost.unwrap_or_default();
         eprintln!("process {rank} of {size} on {host} gives up, and ends the others{lost}");
         self.abort()

@@ -28,6 +28,8 @@ impl Deadlines {
 /// One at a time uses it.
 #[derive(Debug)]
 pub(crate) struct Line {
+    /// Which of those of the thread it is.
+    number: usize,
     requests: Sender<Request>,
     answers: Receiver<Answer>,
     deadlines: Deadlines,
@@ -40,11 +42,20 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn new(
+        number: usize,
         requests: Sender<Request>,
         answers: Receiver<Answer>,
         deadlines: Deadlines,
     ) -> Self {
-        Self { requests, answers, deadlines, warm: false, lost: None, spare: Spare::default() }
+        Self {
+            number,
+            requests,
+            answers,
+            deadlines,
+            warm: false,
+            lost: None,
+            spare: Spare::default(),
+        }
     }
 
     /// Why nothing can be exchanged any more, if so.
@@ -102,7 +113,7 @@ impl Line {
     }
 
     fn ask(&mut self, operation: Operation) -> Result<(), String> {
-        let sent = self.requests.send(Request::Operation(operation, self.patience()));
+        let sent = self.requests.send(Request::Operation(self.number, operation, self.patience()));
         sent.map_err(|_| self.lose(GONE.to_owned()))
     }
 

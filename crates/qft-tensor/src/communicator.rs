@@ -1,6 +1,6 @@
 //! Processes that work on one model together, and what they can exchange.
 
-use crate::Error;
+use crate::{Background, Error};
 use std::fmt;
 use std::ops::Range;
 
@@ -31,6 +31,9 @@ pub trait Communicator: Send + Sync + fmt::Debug {
         receive: &mut [u8],
         receive_parts: &[Range<usize>],
     ) -> Result<(), Error>;
+
+    /// What exchanges things while this process computes: none where there is nobody to exchange them with.
+    fn background(&self) -> Option<&Background>;
 
     /// Ends the job: all processes, now, with exit code 1. What is to be said of it has been said.
     fn abort(&self) -> !;
@@ -96,6 +99,10 @@ impl Communicator for Alone {
     ) -> Result<(), Error> {
         receive[receive_parts[0].clone()].copy_from_slice(&send[send_parts[0].clone()]);
         Ok(())
+    }
+
+    fn background(&self) -> Option<&Background> {
+        None
     }
 
     fn abort(&self) -> ! {

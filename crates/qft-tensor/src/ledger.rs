@@ -30,11 +30,13 @@ pub enum Owner {
     Data,
     /// Blocks of weights and states on their way from or to files: mostly host memory, also beside a GPU.
     Loading,
+    /// What is on its way between processes: host memory.
+    Exchange,
 }
 
 impl Owner {
     /// All owners, in the order of reports.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Weights,
         Self::Residual,
         Self::Protected,
@@ -46,6 +48,7 @@ impl Owner {
         Self::Workspace,
         Self::Data,
         Self::Loading,
+        Self::Exchange,
     ];
 
     /// The name used in reports and JSON keys.
@@ -62,6 +65,7 @@ impl Owner {
             Self::Workspace => "workspace",
             Self::Data => "data",
             Self::Loading => "loading",
+            Self::Exchange => "exchange",
         }
     }
 
@@ -78,7 +82,7 @@ impl Owner {
     /// States live as long as the model, and loading is over before the first step; everything else comes back
     /// with the same sizes each step.
     pub const fn is_pooled(self) -> bool {
-        !self.is_state() && !matches!(self, Self::Loading)
+        !self.is_state() && !matches!(self, Self::Loading | Self::Exchange)
     }
 }
 

@@ -11,6 +11,7 @@
 #[cfg(test)]
 extern crate self as qft_tensor;
 
+pub mod background;
 pub mod buffer;
 pub mod communicator;
 pub mod cpu;
@@ -32,6 +33,7 @@ pub mod row_shard;
 pub mod simd;
 pub mod transfer;
 
+pub use background::{Background, Started};
 pub use buffer::{Buffer, Mat, MatMut, Span};
 pub use communicator::{Alone, Communicator};
 pub use cpu::Cpu;

@@ -1,11 +1,11 @@
-//! Host memory on the ledger: blocks of values on their way between files and a device.
+//! Host memory on the ledger: blocks of values on their way between files and a device, or between processes.
 
 use crate::ledger::Registration;
 use crate::{Element, Ledger, Owner};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-/// Values on the host, counted under [`Owner::Loading`] of a device's ledger as long as they live.
+/// Values on the host, counted in a device's ledger as long as they live.
 #[derive(Debug)]
 pub struct Transfer<T: Element> {
     values: Vec<T>,
@@ -13,9 +13,19 @@ pub struct Transfer<T: Element> {
 }
 
 impl<T: Element> Transfer<T> {
-    /// `len` zeros. Pages that are never written to take no memory of the machine.
+    /// `len` zeros on their way from or to files, [`Owner::Loading`]. Pages that are never written to take no memory of the
+    /// machine.
     pub fn zeroed(ledger: &Arc<Ledger>, name: &'static str, len: usize) -> Self {
-        let registration = ledger.register(Owner::Loading, name, T::DTYPE, len);
+        Self::of(Owner::Loading, ledger, name, len)
+    }
+
+    /// `len` zeros on their way between processes, [`Owner::Exchange`].
+    pub fn between_processes(ledger: &Arc<Ledger>, name: &'static str, len: usize) -> Self {
+        Self::of(Owner::Exchange, ledger, name, len)
+    }
+
+    fn of(owner: Owner, ledger: &Arc<Ledger>, name: &'static str, len: usize) -> Self {
+        let registration = ledger.register(owner, name, T::DTYPE, len);
         Self { values: vec![T::zeroed(); len], _registration: registration }
     }
 }

@@ -14,7 +14,7 @@
 
 use super::share_sum::ShareSum;
 use crate::activations::Activations;
-use crate::{Context, Error, GradientSink, Matrix, Weight};
+use crate::{Context, Error, Matrix, Outlet, Weight};
 use qft_quant::{DecodeRows, HybridMatrix, Precision, SparseBackward, SparseForward};
 use qft_tensor::{
     Buffer, GemmF32, GemmI8, Orientation, Owner, Purpose, QMatrix, QuantizeCols, QuantizeRows,
@@ -322,20 +322,19 @@ impl PendingGradient {
     }
 }
 
-/// Adds the shares of all micro-batches, of which `pending` are this process's own, and hands the sum to the sink, block of
-/// rows by block of rows.
+/// Adds the shares of all micro-batches, of which `pending` are this process's own, and hands the sum over, block of rows by
+/// block of rows.
 pub fn flush(
     ctx: &Context<'_>,
     w: &mut Matrix,
     pending: &mut Vec<PendingGradient>,
-    sink: &mut dyn GradientSink,
+    outlet: &mut Outlet<'_>,
 ) -> Result<(), Error> {
     let size = block_rows(w.cols()).min(w.rows());
     let mut grad = Buffer::alloc(ctx.ops, Owner::Gradients, "gradient block", size * w.cols())?;
     let mut sum = ShareSum::new(ctx, w, &(0..w.rows()), size, pending)?;
     for block in blocks(0..w.rows(), size) {
-        sum.rows(block.clone(), w.cols(), &mut grad)?;
-        sink.matrix_rows(w, block, &mut grad)?;
+        sum.hand_over(w, block, &mut grad, &[], outlet)?;
     }
     drop(sum);
     pending.clear();

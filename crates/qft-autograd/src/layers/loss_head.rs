@@ -9,10 +9,11 @@
 //! beside the one of its target, which biases everything below.
 
 use super::linear::{self, PendingGradient};
+use super::processes::Lookups;
 use super::share_sum::ShareSum;
 use crate::activations::Activations;
-use crate::ops::{EmbedBackward, LossGradient, LossStats};
-use crate::{Context, Error, GradientSink, LayerOps, Matrix};
+use crate::ops::{LossGradient, LossStats};
+use crate::{Context, Error, LayerOps, Matrix, Outlet};
 use qft_tensor::{Buffer, Owner, Purpose};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -143,9 +144,9 @@ impl<'a> HeadBatch<'a> {
 pub struct TiedGradient(Vec<(Range<usize>, Vec<PendingGradient>)>);
 
 /// What becomes of the gradient of the head's rows.
-pub enum HeadGradient<'a> {
+pub enum HeadGradient<'a, 'b> {
     /// To the sink, block by block.
-    Flush(&'a mut dyn GradientSink),
+    Flush(&'a mut Outlet<'b>),
     /// Kept, since the same matrix is also the embedding.
     Tied(&'a mut TiedGradient),
 }
@@ -159,7 +160,7 @@ pub fn backward(
     batches: &mut [HeadBatch<'_>],
     weight: f32,
     dxs: &mut [Buffer<f32>],
-    mut gradient: HeadGradient<'_>,
+    mut gradient: HeadGradient<'_, '_>,
 ) -> Result<(), Error> {
     let (Some(ctx), Some(&HeadBatch { cut, .. })) = (ctxs.first(), batches.first()) else {
         return Ok(());
@@ -183,52 +184,47 @@ pub fn backward(
         }
         match &mut gradient {
             HeadGradient::Tied(kept) => kept.0.push((rows, shares)),
-            HeadGradient::Flush(sink) => flush_block(ctx, head, &rows, &shares, None, *sink)?,
+            HeadGradient::Flush(outlet) => flush_block(ctx, head, &rows, &shares, &[], outlet)?,
         }
     }
     Ok(())
 }
 
-/// Ids and gradients of the embedding, per micro-batch.
-type Lookups<'a> = &'a [(&'a Buffer<u32>, &'a Buffer<f32>)];
+/// Blocks of the head's gradient that may be on their way: one is exchanged while the next is multiplied.
+const LATE_BLOCKS: usize = 2;
 
-/// Multiplies a block's shares, adds the embedding's part, and hands the rows to the sink.
+/// Multiplies a block's shares, adds the embedding's part, and hands the rows over.
 fn flush_block(
     ctx: &Context<'_>,
     head: &mut Matrix,
     rows: &Range<usize>,
     shares: &[PendingGradient],
-    lookups: Option<Lookups<'_>>,
-    sink: &mut dyn GradientSink,
+    lookups: Lookups<'_>,
+    outlet: &mut Outlet<'_>,
 ) -> Result<(), Error> {
     let channels = head.cols();
     let size = linear::block_rows(channels).min(rows.len());
     let mut grad = Buffer::alloc(ctx.ops, Owner::Gradients, "gradient block", size * channels)?;
     let mut sum = ShareSum::new(ctx, head, rows, size, shares)?;
     for part in linear::blocks(0..rows.len(), size) {
-        let rows = rows.start + part.start..rows.start + part.end;
-        sum.rows(part.clone(), channels, &mut grad)?;
-        for (ids, dy) in lookups.unwrap_or_default() {
-            let grad = grad.mat_mut(part.len(), channels)?;
-            ctx.ops.embed_backward(EmbedBackward { ids, dy, rows: rows.clone(), grad })?;
-        }
-        sink.matrix_rows(head, rows, &mut grad)?;
+        sum.hand_over(head, part, &mut grad, lookups, outlet)?;
+        outlet.finish(ctx, head, lookups, LATE_BLOCKS)?;
     }
     Ok(())
 }
 
 impl TiedGradient {
-    /// Adds the gradient of the embedding, exactly, and hands the sum to the sink.
+    /// Adds the gradient of the embedding, exactly, and hands the sum to the sink. Nothing else may be on its way.
     pub fn flush(
         self,
         ctx: &Context<'_>,
         table: &mut Matrix,
         lookups: Lookups<'_>,
-        sink: &mut dyn GradientSink,
+        outlet: &mut Outlet<'_>,
     ) -> Result<(), Error> {
         for (rows, shares) in self.0 {
-            flush_block(ctx, table, &rows, &shares, Some(lookups), sink)?;
+            flush_block(ctx, table, &rows, &shares, lookups, outlet)?;
         }
-        Ok(())
+        outlet.finish(ctx, table, lookups, 0)
     }
 }

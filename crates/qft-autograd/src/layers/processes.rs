@@ -1,8 +1,16 @@
 //! What the processes of a job exchange in a step. Alone, a process does nothing here.
 
+mod changes;
+mod late;
+mod packing;
+mod updated;
+
+pub(super) use late::UnitRows;
+pub use late::{LateGradients, Lookups};
+pub use updated::{Before, share_rows};
+
 use crate::{Error, LayerOps};
 use bytemuck::Pod;
-use qft_quant::HybridMatrix;
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::communicator::{owner_of, part_of};
 use qft_tensor::{Buffer, Communicator, Device, DeviceKind, Element, Owner, RowShard, Transfer};
@@ -48,63 +56,6 @@ pub(super) fn max(ops: &dyn LayerOps, values: &mut Buffer<f32>) -> Result<(), Er
     on_host(ops, values, len, |values| processes.max(bytemuck::cast_slice_mut(values)))
 }
 
-/// Sets the rows that this process owns, of `rows` of a matrix `[N, K]` at the start of `values`, to their sums over all
-/// processes; the others hold nothing afterwards. Where there is one owner, all of them are his in every process.
-pub(super) fn sum(
-    ops: &dyn LayerOps,
-    values: &mut Buffer<i32>,
-    rows: &Range<usize>,
-    cols: usize,
-    shard: RowShard,
-) -> Result<(), Error> {
-    let Some(processes) = several(ops) else { return Ok(()) };
-    let (len, size) = (rows.len() * cols, processes.size());
-    // Where every process updates all rows, the sums are shared out evenly and handed back.
-    let of = |rank: usize| match shard.is_whole() {
-        true => vec![part_of(len, rank, size)],
-        false => pieces_at(shard.of_rank(rank), rows, cols),
-    };
-    let own = of(processes.rank());
-    let count: usize = own.iter().map(Range::len).sum();
-    let mut send = Transfer::<i32>::zeroed(ops.ledger(), "gradients to send", len);
-    let mut received = Transfer::<i32>::zeroed(ops.ledger(), "received gradients", size * count);
-    if is_planned(ops) {
-        return Ok(());
-    }
-    on_host(ops, values, len, |values| {
-        let (mut send_parts, mut end) = (Vec::new(), 0);
-        for rank in 0..size {
-            let start = end;
-            for piece in of(rank) {
-                send[end..end + piece.len()].copy_from_slice(&values[piece.clone()]);
-                end += piece.len();
-            }
-            send_parts.push(start * WORD..end * WORD);
-        }
-        let parts: Vec<_> =
-            (0..size).map(|rank| rank * count * WORD..(rank + 1) * count * WORD).collect();
-        let bytes = bytemuck::cast_slice(&send[..]);
-        let into = bytemuck::cast_slice_mut(&mut received[..]);
-        processes.exchange(bytes, &send_parts, into, &parts)?;
-        let (sums, theirs) = received.split_at_mut(count);
-        for theirs in theirs.chunks_exact(count.max(1)) {
-            for (sum, value) in sums.iter_mut().zip(theirs) {
-                *sum = sum.wrapping_add(*value);
-            }
-        }
-        let mut sums = &*sums;
-        for piece in own {
-            let (here, behind) = sums.split_at(piece.len());
-            values[piece].copy_from_slice(here);
-            sums = behind;
-        }
-        match shard.is_whole() {
-            true => processes.gather(bytemuck::cast_slice_mut(values), &send_parts),
-            false => Ok(()),
-        }
-    })
-}
-
 /// Bytes of a whole number, or of a float.
 const WORD: usize = 4;
 
@@ -112,95 +63,6 @@ const WORD: usize = 4;
 fn pieces_at(shard: RowShard, rows: &Range<usize>, width: usize) -> Vec<Range<usize>> {
     let at = |row: usize| (row - rows.start) * width;
     shard.pieces(rows.clone()).map(|piece| at(piece.start)..at(piece.end)).collect()
-}
-
-/// A plane of a matrix, of which each row takes a range of bytes.
-struct Plane<'a> {
-    raw: &'a mut RawBuffer,
-    bytes_of: BytesOf,
-}
-
-/// The bytes that some rows take in a plane.
-type BytesOf = Box<dyn Fn(&Range<usize>) -> Range<usize>>;
-
-/// Gives every process what the owners of `rows` have made of them: scales, the high plane, protected weights, and the
-/// residual where all keep it.
-pub fn share_rows(
-    ops: &dyn LayerOps,
-    weight: &mut HybridMatrix,
-    rows: &Range<usize>,
-) -> Result<(), Error> {
-    let Some(processes) = several(ops) else { return Ok(()) };
-    let (n, cols, format) = (weight.rows(), weight.cols(), weight.format());
-    let all_keep_residual = weight.residual_shard().is_whole();
-    let fixed = |width: usize| {
-        Box::new(move |rows: &Range<usize>| rows.start * width..rows.end * width) as BytesOf
-    };
-    let mut planes = vec![
-        Plane { raw: weight.q.raw_mut(), bytes_of: fixed(cols) },
-        Plane { raw: weight.scale.raw_mut(), bytes_of: fixed(WORD) },
-    ];
-    if all_keep_residual && let Some(residual) = &mut weight.residual {
-        planes.push(Plane {
-            raw: residual.raw_mut(),
-            bytes_of: fixed(format.residual.row_bytes(cols)),
-        });
-    }
-    if let Some(protected) = &mut weight.protected {
-        let starts = protected.row_start.to_vec(ops)?;
-        let bytes_of = Box::new(move |rows: &Range<usize>| {
-            2 * starts[rows.start] as usize..2 * starts[rows.end] as usize
-        });
-        planes.push(Plane { raw: protected.values.raw_mut(), bytes_of });
-    }
-    share(ops, processes, &mut planes, rows, RowShard::of(processes, n))
-}
-
-fn share(
-    ops: &dyn LayerOps,
-    processes: &dyn Communicator,
-    planes: &mut [Plane<'_>],
-    rows: &Range<usize>,
-    shard: RowShard,
-) -> Result<(), Error> {
-    let pieces = |rank: usize| shard.of_rank(rank).pieces(rows.clone()).collect::<Vec<_>>();
-    let length = |rank: usize| -> usize {
-        let of_piece =
-            |piece| planes.iter().map(|plane| (plane.bytes_of)(piece).len()).sum::<usize>();
-        pieces(rank).iter().map(of_piece).sum()
-    };
-    let mut parts: Vec<Range<usize>> = Vec::new();
-    for rank in 0..processes.size() {
-        let start = parts.last().map_or(0, |part| part.end);
-        parts.push(start..start + length(rank));
-    }
-    let all = parts.last().map_or(0, |part| part.end);
-    let mut bytes = Transfer::<u8>::zeroed(ops.ledger(), "updated rows", all);
-    if is_planned(ops) {
-        return Ok(());
-    }
-    let mut own = &mut bytes[parts[processes.rank()].clone()];
-    for piece in pieces(processes.rank()) {
-        for plane in planes.iter() {
-            let from = (plane.bytes_of)(&piece);
-            let (here, behind) = std::mem::take(&mut own).split_at_mut(from.len());
-            ops.download_raw(plane.raw, from.start, here)?;
-            own = behind;
-        }
-    }
-    processes.gather(&mut bytes, &parts)?;
-    for rank in (0..processes.size()).filter(|&rank| rank != processes.rank()) {
-        let mut theirs = &bytes[parts[rank].clone()];
-        for piece in pieces(rank) {
-            for plane in planes.iter_mut() {
-                let to = (plane.bytes_of)(&piece);
-                let (here, behind) = theirs.split_at(to.len());
-                ops.upload_raw(plane.raw, to.start, here)?;
-                theirs = behind;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Fills `out` with `rows` of a plane of `width` bytes a row, of which each process has those that it owns.
@@ -256,6 +118,17 @@ pub(super) fn hand_out(
     on_host(ops, values, len, |values| processes.gather(bytemuck::cast_slice_mut(values), &parts))
 }
 
+/// Ranges of these lengths, one behind the other.
+fn one_behind_the_other(lens: impl IntoIterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let after = |len| {
+        let start = end;
+        end += len;
+        start..end
+    };
+    lens.into_iter().map(after).collect()
+}
+
 /// Whether this process computes a micro-batch of `count` that another one has: nothing of it is counted.
 pub(super) fn is_idle(ops: &dyn LayerOps, count: usize) -> bool {
     let processes = ops.communicator();
@@ -292,7 +165,7 @@ pub fn gather_buffers(
     let part = |rank| part_of(lens.len(), rank, processes.size());
     let bytes = |rank| starts[part(rank).start] * 4..starts[part(rank).end] * 4;
     let parts: Vec<_> = (0..processes.size()).map(bytes).collect();
-    let mut all = Transfer::<f32>::zeroed(ops.ledger(), name, starts[lens.len()]);
+    let mut all = Transfer::<f32>::between_processes(ops.ledger(), name, starts[lens.len()]);
     let counted = part(processes.rank());
     let first = counted.start;
     for (i, own) in own.iter().enumerate().take(counted.len()) {

@@ -9,9 +9,9 @@
 //! In float, shares are added in the order of their numbers.
 
 use super::linear::PendingGradient;
-use super::processes;
-use crate::ops::{AddUnits, FromUnits, RaiseBound, ScaledAdd};
-use crate::{Context, Error, Matrix};
+use super::processes::{self, Lookups, UnitRows};
+use crate::ops::{AddUnits, EmbedBackward, FromUnits, RaiseBound, ScaledAdd};
+use crate::{Context, Error, Matrix, Outlet};
 use qft_tensor::{Buffer, Owner, RowShard};
 use std::ops::Range;
 
@@ -68,48 +68,88 @@ impl<'a> ShareSum<'a> {
         Ok(Self { ctx, shares, kind, shard, first_row })
     }
 
-    /// Sets the start of `grad` to rows `part` of the sum, f32 `[part.len(), K]`: those that this process updates, and the
-    /// others to anything.
-    pub(super) fn rows(
+    /// Hands rows `part` of the sum of `matrix`'s gradient to the sink, with what `lookups` bring; where other processes have
+    /// shares in them, later. `grad` has room for them, f32 `[part.len(), K]`.
+    pub(super) fn hand_over(
         &mut self,
+        matrix: &mut Matrix,
         part: Range<usize>,
-        cols: usize,
         grad: &mut Buffer<f32>,
+        lookups: Lookups<'_>,
+        outlet: &mut Outlet<'_>,
     ) -> Result<(), Error> {
-        let (ctx, ops) = (self.ctx, self.ctx.ops);
+        let (ops, cols) = (self.ctx.ops, matrix.cols());
+        let rows = self.first_row + part.start..self.first_row + part.end;
         match &mut self.kind {
-            Kind::Single => {
-                for share in self.shares {
-                    share.multiply(ctx, part.clone(), grad)?;
-                }
-            }
-            Kind::Units { bound, sum } => {
-                let (bound, count) = (bound.span(part.clone())?, ctx.micro_batches as u32);
-                for (i, share) in self.shares.iter().enumerate() {
-                    share.multiply(ctx, part.clone(), grad)?;
-                    let accumulate = i > 0;
-                    ops.add_units(AddUnits { values: grad, bound, count, cols, sum, accumulate })?;
-                }
-                if processes::is_idle(ops, ctx.micro_batches) {
+            Kind::Units { bound, sum } if ops.communicator().size() > 1 => {
+                add_units(self.ctx, self.shares, (bound, sum), part.clone(), cols, grad)?;
+                if processes::is_idle(ops, self.ctx.micro_batches) {
                     sum.fill_zero(ops)?;
                 }
-                let rows = self.first_row + part.start..self.first_row + part.end;
-                processes::sum(ops, sum, &rows, cols, self.shard)?;
+                let mut own = Buffer::alloc(ops, Owner::Gradients, "bounds of rows", part.len())?;
+                own.copy_from(ops, 0, bound, part)?;
+                let (id, shard) = (matrix.id, self.shard);
+                let late = UnitRows { id, rows, cols, shard, units: sum, bound: own };
+                return outlet.late.start(self.ctx, late);
+            }
+            Kind::Units { bound, sum } => {
+                add_units(self.ctx, self.shares, (bound, sum), part.clone(), cols, grad)?;
+                let (bound, count) = (bound.span(part)?, self.ctx.micro_batches as u32);
                 ops.from_units(FromUnits { sum, bound, count, cols, values: grad })?;
             }
-            Kind::Ordered(block) => {
-                for number in 0..ctx.micro_batches {
-                    let out = if number == 0 { &mut *grad } else { &mut *block };
-                    if let Some(own) = self.shares.iter().find(|own| own.micro_batch() == number) {
-                        own.multiply(ctx, part.clone(), out)?;
-                    }
-                    processes::hand_out(ops, out, part.len() * cols, (number, ctx.micro_batches))?;
-                    if number > 0 {
-                        ops.scaled_add(ScaledAdd { src: block, scale: 1.0, dst: grad })?;
-                    }
+            Kind::Single => {
+                for share in self.shares {
+                    share.multiply(self.ctx, part.clone(), grad)?;
                 }
             }
+            Kind::Ordered(block) => {
+                add_in_order(self.ctx, self.shares, block, part, cols, grad)?;
+            }
         }
-        Ok(())
+        for (ids, dy) in lookups {
+            let grad = grad.mat_mut(rows.len(), cols)?;
+            ops.embed_backward(EmbedBackward { ids, dy, rows: rows.clone(), grad })?;
+        }
+        outlet.sink.matrix_rows(matrix, rows, grad)
     }
+}
+
+/// Sets the start of `sum` to rows `part` of this process's shares in whole numbers; `grad` is room for one share.
+fn add_units(
+    ctx: &Context<'_>,
+    shares: &[PendingGradient],
+    (bound, sum): (&Buffer<f32>, &mut Buffer<i32>),
+    part: Range<usize>,
+    cols: usize,
+    grad: &mut Buffer<f32>,
+) -> Result<(), Error> {
+    let (bound, count) = (bound.span(part.clone())?, ctx.micro_batches as u32);
+    for (i, share) in shares.iter().enumerate() {
+        share.multiply(ctx, part.clone(), grad)?;
+        let accumulate = i > 0;
+        ctx.ops.add_units(AddUnits { values: grad, bound, count, cols, sum, accumulate })?;
+    }
+    Ok(())
+}
+
+/// Sets the start of `grad` to rows `part` of the sum of all shares, one after the other; `block` is room for one.
+fn add_in_order(
+    ctx: &Context<'_>,
+    shares: &[PendingGradient],
+    block: &mut Buffer<f32>,
+    part: Range<usize>,
+    cols: usize,
+    grad: &mut Buffer<f32>,
+) -> Result<(), Error> {
+    for number in 0..ctx.micro_batches {
+        let out = if number == 0 { &mut *grad } else { &mut *block };
+        if let Some(own) = shares.iter().find(|own| own.micro_batch() == number) {
+            own.multiply(ctx, part.clone(), out)?;
+        }
+        processes::hand_out(ctx.ops, out, part.len() * cols, (number, ctx.micro_batches))?;
+        if number > 0 {
+            ctx.ops.scaled_add(ScaledAdd { src: block, scale: 1.0, dst: grad })?;
+        }
+    }
+    Ok(())
 }

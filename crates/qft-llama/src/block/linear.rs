@@ -5,7 +5,7 @@ use crate::params::Linear;
 use qft_autograd::layers::bias;
 use qft_autograd::layers::linear::{self, PendingGradient};
 use qft_autograd::layers::pending::PendingVector;
-use qft_autograd::{Activations, Context, Error, GradientSink, Matrix, Vector};
+use qft_autograd::{Activations, Context, Error, Matrix, Outlet, Vector};
 use qft_tensor::Buffer;
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ pub(crate) type PendingMatrix = Vec<PendingGradient>;
 pub(super) type PendingLinear = Linear<PendingMatrix, PendingVector>;
 
 /// Where gradients go once the last micro-batch has passed; before that, nowhere.
-pub(crate) struct Flush<'a>(pub(crate) Option<&'a mut dyn GradientSink>);
+pub(crate) struct Flush<'a, 'b>(pub(crate) Option<&'a mut Outlet<'b>>);
 
-impl Flush<'_> {
+impl Flush<'_, '_> {
     pub(super) fn vector(
         &mut self,
         ctx: &Context<'_>,
@@ -26,7 +26,7 @@ impl Flush<'_> {
         pending: &mut PendingVector,
     ) -> Result<(), Error> {
         match &mut self.0 {
-            Some(sink) => pending.flush(ctx, vector, &mut **sink),
+            Some(outlet) => pending.flush(ctx, vector, &mut *outlet.sink),
             None => Ok(()),
         }
     }
@@ -38,7 +38,7 @@ impl Flush<'_> {
         pending: &mut PendingLinear,
     ) -> Result<(), Error> {
         match &mut self.0 {
-            Some(sink) => linear::flush(ctx, &mut layer.weight, &mut pending.weight, &mut **sink)?,
+            Some(outlet) => linear::flush(ctx, &mut layer.weight, &mut pending.weight, outlet)?,
             None => return Ok(()),
         }
         match (&mut layer.bias, &mut pending.bias) {

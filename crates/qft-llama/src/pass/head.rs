@@ -6,7 +6,7 @@ use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradien
 use qft_autograd::layers::pending::PendingVector;
 use qft_autograd::layers::{linear, rmsnorm, scale};
 use qft_autograd::ops::{GatherRows, ScatterRows};
-use qft_autograd::{Activations, Context, Error, GradientSink};
+use qft_autograd::{Activations, Context, Error, Outlet};
 use qft_tensor::{Buffer, Owner};
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub(super) fn head_backward(
     mut heads: Vec<HeadBatch<'_>>,
     target_tokens: usize,
     tied: &mut TiedGradient,
-    sink: &mut dyn GradientSink,
+    outlet: &mut Outlet<'_>,
 ) -> Result<Vec<Buffer<f32>>, Error> {
     let channels = model.params.norm.data.len();
     let mut dnormed = Vec::with_capacity(heads.len());
@@ -68,7 +68,7 @@ pub(super) fn head_backward(
     let weight = 1.0 / target_tokens.max(1) as f32;
     match &mut model.params.head {
         Some(head) => {
-            let gradient = HeadGradient::Flush(sink);
+            let gradient = HeadGradient::Flush(outlet);
             loss_head::backward(ctxs, head, &mut heads, weight, &mut dnormed, gradient)?;
         }
         None => {
@@ -95,7 +95,7 @@ pub(super) fn head_backward(
         dxs.push(dx);
     }
     if let Some(ctx) = ctxs.first() {
-        pending.flush(ctx, &mut model.params.norm, sink)?;
+        pending.flush(ctx, &mut model.params.norm, &mut *outlet.sink)?;
     }
     Ok(dxs)
 }

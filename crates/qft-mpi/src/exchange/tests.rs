@@ -19,7 +19,7 @@ fn stand_in(sides: &[(Receiver<Request>, Sender<Answer>)]) {
         let mut operations = Vec::new();
         for (requests, _) in sides {
             match requests.recv() {
-                Ok(Request::Operation(operation, _)) => operations.push(operation),
+                Ok(Request::Operation(_, operation, _)) => operations.push(operation),
                 _ => return,
             }
         }
@@ -84,7 +84,7 @@ fn all_take_part_in_the_rounds_of_the_longest() {
             sides.push((hear_requests, say_answers));
             let deadlines = Deadlines { first: PATIENT, others: PATIENT };
             scope.spawn(move || {
-                let mut line = Line::new(requests, answers, deadlines);
+                let mut line = Line::new(0, requests, answers, deadlines);
                 all.iter().for_each(|lengths| exchange(rank, &mut line, lengths));
             });
         }
@@ -96,7 +96,7 @@ fn all_take_part_in_the_rounds_of_the_longest() {
 fn a_lost_job_stays_lost() {
     let (requests, hear_requests) = channel();
     let (say_answers, answers) = channel();
-    let mut line = Line::new(requests, answers, Deadlines { first: PATIENT, others: PATIENT });
+    let mut line = Line::new(0, requests, answers, Deadlines { first: PATIENT, others: PATIENT });
     let parts = [0..0, 0..1];
     let exchange =
         Exchange { rank: 0, piece: PIECE, send: &[1], send_parts: &parts, receive_parts: &parts };
@@ -121,7 +121,7 @@ fn nobody_waits_for_a_thread_that_is_gone_or_stuck() {
         let (requests, hear_requests) = channel();
         let (say_answers, answers) = channel();
         let kept = (!gone).then_some((hear_requests, say_answers));
-        let mut line = Line::new(requests, answers, Deadlines { first: short, others: short });
+        let mut line = Line::new(0, requests, answers, Deadlines { first: short, others: short });
         assert_eq!(exchange.run(&mut line, &mut [0]).unwrap_err(), text);
         drop(kept);
     }

@@ -2,7 +2,7 @@
 
 use super::TrainOps;
 use super::diagnostics::Diagnostics;
-use qft_autograd::layers::processes;
+use qft_autograd::layers::processes::{Before, share_rows};
 use qft_autograd::{Error as AutogradError, Matrix, Vector, Weight};
 use qft_llama::model::Model;
 use qft_llama::params::Param;
@@ -169,13 +169,17 @@ impl Optimizer {
         if shard.is_whole() {
             return self.update_rows(ops, numbers, grad_scale, matrix, (rows.clone(), rows), grad);
         }
+        let before = match &matrix.weight {
+            Weight::Hybrid(weight) => Some(Before::of(ops, weight, &rows)?),
+            Weight::Float(_) => None,
+        };
         for piece in shard.pieces(rows.clone()) {
             let all = rows.clone();
             self.update_rows(ops, numbers, grad_scale, matrix, (piece, all), grad)?;
         }
-        match &mut matrix.weight {
-            Weight::Hybrid(weight) => processes::share_rows(ops, weight, &rows),
-            Weight::Float(_) => Ok(()),
+        match (&mut matrix.weight, before) {
+            (Weight::Hybrid(weight), Some(before)) => share_rows(ops, weight, &rows, before),
+            _ => Ok(()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Processes as threads: each is a member of a team, and exchanges by memory.
 
-use qft_tensor::{Communicator, Error};
+use qft_tensor::{Background, Communicator, Error};
 use std::ops::Range;
 use std::sync::{Arc, Barrier, Mutex};
 
@@ -18,6 +18,7 @@ struct Member {
     rank: usize,
     size: usize,
     table: Arc<Table>,
+    background: Option<Background>,
 }
 
 impl Member {
@@ -89,6 +90,10 @@ impl Communicator for Member {
         Ok(())
     }
 
+    fn background(&self) -> Option<&Background> {
+        self.background.as_ref()
+    }
+
     fn abort(&self) -> ! {
         std::process::abort()
     }
@@ -99,12 +104,17 @@ pub(crate) fn team<R: Send>(
     size: usize,
     work: impl Fn(Arc<dyn Communicator>) -> R + Sync,
 ) -> Vec<R> {
-    let brought = Mutex::new(vec![Vec::new(); size]);
-    let table = Arc::new(Table { brought, barrier: Barrier::new(size) });
+    let table = || {
+        let brought = Mutex::new(vec![Vec::new(); size]);
+        Arc::new(Table { brought, barrier: Barrier::new(size) })
+    };
+    let (table, behind) = (table(), table());
     std::thread::scope(|scope| {
         let members: Vec<_> = (0..size)
             .map(|rank| {
-                let member = Member { rank, size, table: Arc::clone(&table) };
+                let line = Member { rank, size, table: Arc::clone(&behind), background: None };
+                let background = Some(Background::over(Arc::new(line)).unwrap());
+                let member = Member { rank, size, table: Arc::clone(&table), background };
                 let work = &work;
                 scope.spawn(move || work(Arc::new(member)))
             })

@@ -1,0 +1,199 @@
+//! Updated rows on their way from their owners to everyone.
+
+use super::{WORD, changes, is_planned, one_behind_the_other, several};
+use crate::{Error, LayerOps};
+use qft_quant::HybridMatrix;
+use qft_tensor::buffer::RawBuffer;
+use qft_tensor::{Communicator, Ledger, RowShard, Transfer};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The INT8 weights of the rows that this process is about to update, as all know them.
+#[derive(Debug)]
+pub struct Before(Option<Transfer<u8>>);
+
+impl Before {
+    /// Of its rows among `rows`; nothing where a process is alone.
+    pub fn of(
+        ops: &dyn LayerOps,
+        weight: &HybridMatrix,
+        rows: &Range<usize>,
+    ) -> Result<Self, Error> {
+        let Some(processes) = several(ops) else { return Ok(Self(None)) };
+        let shard = RowShard::of(processes, weight.rows());
+        own_weights(ops, weight, shard, rows).map(|weights| Self(Some(weights)))
+    }
+}
+
+/// The INT8 weights of the owned rows among `rows`, one row behind the other.
+fn own_weights(
+    ops: &dyn LayerOps,
+    weight: &HybridMatrix,
+    shard: RowShard,
+    rows: &Range<usize>,
+) -> Result<Transfer<u8>, Error> {
+    let cols = weight.cols();
+    let count: usize = shard.pieces(rows.clone()).map(|piece| piece.len()).sum();
+    let mut bytes = Transfer::<u8>::between_processes(ops.ledger(), "owned weights", count * cols);
+    if is_planned(ops) {
+        return Ok(bytes);
+    }
+    let mut to = &mut bytes[..];
+    for piece in shard.pieces(rows.clone()) {
+        let (here, behind) = std::mem::take(&mut to).split_at_mut(piece.len() * cols);
+        ops.download_raw(weight.q.raw(), piece.start * cols, here)?;
+        to = behind;
+    }
+    Ok(bytes)
+}
+
+/// A plane of a matrix, of which each row takes a range of bytes.
+struct Plane<'a> {
+    raw: &'a mut RawBuffer,
+    bytes_of: BytesOf,
+}
+
+/// The bytes that some rows take in a plane.
+type BytesOf = Box<dyn Fn(&Range<usize>) -> Range<usize>>;
+
+/// All planes but the INT8 weights that owners of rows change for everyone: scales, protected weights, and the residual where
+/// all keep it.
+fn small_planes<'a>(
+    ops: &dyn LayerOps,
+    weight: &'a mut HybridMatrix,
+) -> Result<Vec<Plane<'a>>, Error> {
+    let (cols, format) = (weight.cols(), weight.format());
+    let all_keep_residual = weight.residual_shard().is_whole();
+    let fixed = |width: usize| {
+        Box::new(move |rows: &Range<usize>| rows.start * width..rows.end * width) as BytesOf
+    };
+    let mut planes = vec![Plane { raw: weight.scale.raw_mut(), bytes_of: fixed(WORD) }];
+    if all_keep_residual && let Some(residual) = &mut weight.residual {
+        let bytes_of = fixed(format.residual.row_bytes(cols));
+        planes.push(Plane { raw: residual.raw_mut(), bytes_of });
+    }
+    if let Some(protected) = &mut weight.protected {
+        let starts = protected.row_start.to_vec(ops)?;
+        let bytes_of = Box::new(move |rows: &Range<usize>| {
+            2 * starts[rows.start] as usize..2 * starts[rows.end] as usize
+        });
+        planes.push(Plane { raw: protected.values.raw_mut(), bytes_of });
+    }
+    Ok(planes)
+}
+
+/// The bytes that rows take in all of these planes.
+fn length(planes: &[Plane<'_>], pieces: &[Range<usize>]) -> usize {
+    let of = |piece| planes.iter().map(|plane| (plane.bytes_of)(piece).len()).sum::<usize>();
+    pieces.iter().map(of).sum()
+}
+
+/// Gives every process what the owners of `rows` have made of them: the changes of INT8 weights, and the other planes as they
+/// are.
+///
+/// Errors: the job is lost.
+pub fn share_rows(
+    ops: &dyn LayerOps,
+    weight: &mut HybridMatrix,
+    rows: &Range<usize>,
+    before: Before,
+) -> Result<(), Error> {
+    let (Some(processes), Some(before)) = (several(ops), before.0) else { return Ok(()) };
+    let (cols, shard) = (weight.cols(), RowShard::of(processes, weight.rows()));
+    let pieces = |rank: usize| shard.of_rank(rank).pieces(rows.clone()).collect::<Vec<_>>();
+    let after = own_weights(ops, weight, shard, rows)?;
+    let mut planes = small_planes(ops, weight)?;
+    if is_planned(ops) {
+        let of = |rank| {
+            let pieces = pieces(rank);
+            changes::most(pieces.iter().map(Range::len).sum(), cols) + length(&planes, &pieces)
+        };
+        let len = (0..processes.size()).map(of).sum();
+        drop(Transfer::<u8>::between_processes(ops.ledger(), "updated rows", len));
+        return Ok(());
+    }
+    let own = pieces(processes.rank());
+    let mut bytes = vec![0; length(&planes, &own)];
+    let mut to = &mut bytes[..];
+    for piece in &own {
+        for plane in &planes {
+            let from = (plane.bytes_of)(piece);
+            let (here, behind) = std::mem::take(&mut to).split_at_mut(from.len());
+            ops.download_raw(plane.raw, from.start, here)?;
+            to = behind;
+        }
+    }
+    changes::describe(&before, &after, cols, &mut bytes);
+    drop((before, after));
+    let (bytes, parts) = gather(processes, bytes, ops.ledger())?;
+    let mut changes = Vec::new();
+    for rank in (0..processes.size()).filter(|&rank| rank != processes.rank()) {
+        let (mut theirs, pieces) = (&bytes[parts[rank].clone()], pieces(rank));
+        if theirs.len() < length(&planes, &pieces) {
+            return Err(misfit(processes));
+        }
+        for piece in &pieces {
+            for plane in &mut planes {
+                let to = (plane.bytes_of)(piece);
+                let (here, behind) = theirs.split_at(to.len());
+                ops.upload_raw(plane.raw, to.start, here)?;
+                theirs = behind;
+            }
+        }
+        changes.push((pieces, theirs));
+    }
+    drop(planes);
+    changes.into_iter().try_for_each(|(pieces, changes)| apply(ops, weight, &pieces, changes))
+}
+
+/// Changes INT8 weights of these rows.
+fn apply(
+    ops: &dyn LayerOps,
+    weight: &mut HybridMatrix,
+    pieces: &[Range<usize>],
+    changes: &[u8],
+) -> Result<(), Error> {
+    let cols = weight.cols();
+    let places = one_behind_the_other(pieces.iter().map(|piece| piece.len() * cols));
+    let mut rows = vec![0; places.last().map_or(0, |place| place.end)];
+    for (piece, place) in pieces.iter().zip(&places) {
+        ops.download_raw(weight.q.raw(), piece.start * cols, &mut rows[place.clone()])?;
+    }
+    if changes::apply(changes, &mut rows, cols).is_none() {
+        return Err(misfit(ops.communicator()));
+    }
+    for (piece, place) in pieces.iter().zip(places) {
+        ops.upload_raw(weight.q.raw_mut(), piece.start * cols, &rows[place])?;
+    }
+    Ok(())
+}
+
+/// What every process brings, which may be of any length, and where it is.
+fn gather(
+    processes: &dyn Communicator,
+    own: Vec<u8>,
+    ledger: &Arc<Ledger>,
+) -> Result<(Transfer<u8>, Vec<Range<usize>>), Error> {
+    let (rank, size) = (processes.rank(), processes.size());
+    let words = one_behind_the_other(std::iter::repeat_n(LEN_BYTES, size));
+    let mut lens = vec![0; size * LEN_BYTES];
+    lens[words[rank].clone()].copy_from_slice(&(own.len() as u64).to_le_bytes());
+    processes.gather(&mut lens, &words)?;
+    let lens = lens.as_chunks::<LEN_BYTES>().0.iter().map(|len| u64::from_le_bytes(*len) as usize);
+    let parts = one_behind_the_other(lens);
+    let len = parts.last().map_or(0, |part| part.end);
+    let mut bytes = Transfer::<u8>::between_processes(ledger, "updated rows", len);
+    bytes[parts[rank].clone()].copy_from_slice(&own);
+    drop(own);
+    processes.gather(&mut bytes, &parts)?;
+    Ok((bytes, parts))
+}
+
+/// Bytes of a length.
+const LEN_BYTES: usize = size_of::<u64>();
+
+fn misfit(processes: &dyn Communicator) -> Error {
+    let (rank, size) = (processes.rank(), processes.size());
+    let message = "another process sent rows of another shape".to_owned();
+    qft_tensor::Error::Communication { rank, size, message }.into()
+}
