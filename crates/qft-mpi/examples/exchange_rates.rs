@@ -35,7 +35,7 @@ fn main() {
         println!("exchange of {} MB: {}", BYTES / 1_000_000, text(&exchange, 1e3, "ms"));
         println!("gathering of {} MB: {}", BYTES / 1_000_000, text(&gather, 1e3, "ms"));
     }
-    mpi.finish().unwrap();
+    mpi.finish();
 }
 
 /// Seconds, in order, after all have come to the same place.

@@ -82,7 +82,6 @@ fn decode(mut bytes: &[u8]) -> Option<Vec<(&str, &str)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use qft_tensor::Background;
 
     /// Process 0 of a job, whose other processes say these.
     #[derive(Debug)]
@@ -118,10 +117,6 @@ mod tests {
             _receive_parts: &[Range<usize>],
         ) -> Result<(), Error> {
             unreachable!("everything is for all")
-        }
-
-        fn background(&self) -> Option<&Background> {
-            None
         }
 
         fn abort(&self) -> ! {

@@ -29,7 +29,8 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 ///
 /// A thread of its own makes all calls of MPI, for callers who wait for it, one after the other, and beside them for what
 /// [goes on](Communicator::background) while nobody waits. Dropped without
-/// [`finish`](Mpi::finish), it says so and ends all processes.
+/// [`finish`](Mpi::finish), it says so and ends all processes, this one at once: what libraries do at the end of a program can
+/// wait for others.
 #[derive(Debug)]
 pub struct Mpi {
     line: Connected,
@@ -54,8 +55,8 @@ impl Mpi {
     ///
     /// Errors: [`Error::NoMpi`] under `torchrun`, [`Error::NoLibrary`], [`Error::NoFunction`] and
     /// [`Error::UnknownInterface`] where there is no library to use, [`Error::Misfit`] where it is another's, [`Error::Call`],
-    /// [`Error::Slow`], [`Error::Twice`] and [`Error::Thread`] where it does not begin. The process has to end then, with another
-    /// code than 0.
+    /// [`Error::Slow`], [`Error::Twice`] and [`Error::Thread`] where it does not begin. The process has to end then, by
+    /// [`leave`](Self::leave) if it was to begin.
     pub fn open(launch: &Launch, deadlines: Deadlines) -> Result<Self, Error> {
         if launch.launcher == Launcher::Torchrun {
             return Err(Error::NoMpi { launcher: launch.launcher });
@@ -101,6 +102,12 @@ impl Mpi {
         Ok(Self { line, background, finished: false })
     }
 
+    /// Ends this process at once with code 1. After an error of [`open`](Self::open), MPI may still be at its begin, for which a
+    /// usual end would wait.
+    pub fn leave() -> ! {
+        end_process()
+    }
+
     /// The library in words: its version, where it was found, its interface.
     pub fn library(&self) -> &str {
         &self.line.ready.library
@@ -113,13 +120,11 @@ impl Mpi {
 
     /// The good end: waits until all processes have come to it, and ends MPI.
     ///
-    /// Errors: [`Communication`](qft_tensor::Error::Communication), if one does not come within the deadline, or the job was
-    /// lost before. The process has to end then, with another code than 0.
-    pub fn finish(mut self) -> Result<(), qft_tensor::Error> {
-        self.finished = true;
+    /// If one does not come within the deadline, or the job was lost before, it is as if this were dropped without an end.
+    pub fn finish(mut self) {
         // MPI would wait for ever for one that is gone.
-        self.line.max(&mut [0])?;
-        self.line.with_line(Line::finish)
+        let ended = self.line.max(&mut [0]).and_then(|()| self.line.with_line(Line::finish));
+        self.finished = ended.is_ok();
     }
 }
 
@@ -248,10 +253,6 @@ impl Communicator for Connected {
         );
         let exchange = Exchange { rank, piece: piece_bytes(size), send, send_parts, receive_parts };
         self.with_line(|line| exchange.run(line, receive))
-    }
-
-    fn background(&self) -> Option<&Background> {
-        None
     }
 
     fn abort(&self) -> ! {

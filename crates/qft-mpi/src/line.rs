@@ -97,15 +97,16 @@ impl Line {
     ///
     /// Errors: why it did not end.
     pub(crate) fn finish(&mut self) -> Result<(), String> {
-        self.requests.send(Request::Finish).map_err(|_| GONE.to_owned())?;
-        match self.answers.recv_timeout(self.deadlines.others) {
+        let asked = self.requests.send(Request::Finish).map_err(|_| GONE.to_owned());
+        let ended = asked.and_then(|()| match self.answers.recv_timeout(self.deadlines.others) {
             Ok(answer) => answer.map(|_| ()),
             Err(RecvTimeoutError::Disconnected) => Err(GONE.to_owned()),
             Err(RecvTimeoutError::Timeout) => Err(format!(
                 "MPI did not end within {} s: another process does not reach its end",
                 self.deadlines.others.as_secs_f64()
             )),
-        }
+        });
+        ended.map_err(|message| self.lose(message))
     }
 
     fn patience(&self) -> Duration {

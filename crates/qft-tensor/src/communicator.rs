@@ -32,8 +32,10 @@ pub trait Communicator: Send + Sync + fmt::Debug {
         receive_parts: &[Range<usize>],
     ) -> Result<(), Error>;
 
-    /// What exchanges things while this process computes: none where there is nobody to exchange them with.
-    fn background(&self) -> Option<&Background>;
+    /// What exchanges things while this process computes; needed where there are several processes.
+    fn background(&self) -> Option<&Background> {
+        None
+    }
 
     /// Ends the job: all processes, now, with exit code 1. What is to be said of it has been said.
     fn abort(&self) -> !;
@@ -99,10 +101,6 @@ impl Communicator for Alone {
     ) -> Result<(), Error> {
         receive[receive_parts[0].clone()].copy_from_slice(&send[send_parts[0].clone()]);
         Ok(())
-    }
-
-    fn background(&self) -> Option<&Background> {
-        None
     }
 
     fn abort(&self) -> ! {

@@ -2,8 +2,8 @@
 
 use crate::buffer::{RawBuffer, Storage};
 use crate::{
-    Background, Communicator, DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8,
-    GemmOps, Host, Ledger, Owner, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
+    Communicator, DType, Dequantize, Device, DeviceKind, Error, GemmF32, GemmI8, GemmOps, Host,
+    Ledger, Owner, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
 };
 use std::any::Any;
 use std::ops::Range;
@@ -57,10 +57,6 @@ impl Communicator for Imagined {
         _receive_parts: &[Range<usize>],
     ) -> Result<(), Error> {
         Ok(())
-    }
-
-    fn background(&self) -> Option<&Background> {
-        None
     }
 
     fn abort(&self) -> ! {

@@ -4,7 +4,7 @@ use crate::error::{Context, Result};
 use crate::machine::processes::Connection;
 use crate::machine::signals::StopSignal;
 use crate::options::FinetuneOptions;
-use crate::report::{Bar, Console, MetricsLog, note};
+use crate::report::{Bar, Console, MetricsLog, log, note};
 use crate::run::{Event, Observer, finetune_in};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,7 +25,10 @@ pub fn run(options: &FinetuneOptions, quiet: bool) -> Result<ExitCode> {
     // The files first: what is said of a step is in them already.
     let observers: &mut [&mut dyn Observer] =
         &mut [&mut signals, &mut metrics, &mut bar, &mut console];
-    let connection = Connection::open(options.job)?;
+    let connection = Connection::open(options.job).unwrap_or_else(|error| {
+        log::end::<()>(&Err(error));
+        Connection::leave()
+    });
     let job = connection.job();
     // The others only listen for signals.
     let heard = if job.leads() { observers } else { &mut observers[..1] };
@@ -41,7 +44,7 @@ pub fn run(options: &FinetuneOptions, quiet: bool) -> Result<ExitCode> {
         summary => summary?,
     };
     drop(job);
-    connection.finish()?;
+    connection.finish();
     let code = signals.signal.and_then(|signal| signal.exit_code());
     Ok(match summary.stopped {
         Some(_) => ExitCode::from(code.unwrap_or(1)),

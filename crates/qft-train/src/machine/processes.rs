@@ -19,7 +19,7 @@ pub struct Connection {
 impl Connection {
     /// Connects the processes that a launcher started; a process alone loads nothing.
     ///
-    /// Errors: there is no library of MPI that fits the launcher; a process does not come.
+    /// Errors: there is no library of MPI that fits the launcher; a process does not come. [`leave`](Self::leave) then.
     #[cfg(unix)]
     pub fn open(options: JobOptions) -> Result<Self> {
         let Some(launch) = qft_mpi::Launch::detect().context(NOT_CONNECTED)? else {
@@ -37,6 +37,14 @@ impl Connection {
         Ok(Self {})
     }
 
+    /// Ends this process at once with code 1: after an error of [`open`](Self::open), a usual end might wait for others.
+    pub fn leave() -> ! {
+        #[cfg(unix)]
+        qft_mpi::Mpi::leave();
+        #[cfg(not(unix))]
+        std::process::exit(1)
+    }
+
     /// The job.
     pub fn job(&self) -> Job {
         #[cfg(unix)]
@@ -47,16 +55,14 @@ impl Connection {
         Job::alone()
     }
 
-    /// The good end, which waits for the other processes. Everything that uses the job must be gone.
-    ///
-    /// Errors: a process does not come to its end.
-    pub fn finish(self) -> Result<()> {
+    /// The good end, which waits for the other processes. Everything that uses the job must be gone. If one does not come to
+    /// its end, all processes are ended.
+    pub fn finish(self) {
         #[cfg(unix)]
         if let Some(mpi) = self.mpi
             && let Some(mpi) = Arc::into_inner(mpi)
         {
-            mpi.finish()?;
+            mpi.finish();
         }
-        Ok(())
     }
 }

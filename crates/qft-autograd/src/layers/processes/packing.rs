@@ -108,7 +108,7 @@ mod tests {
     use qft_tensor::{CpuConfig, Isa};
 
     fn host() -> Host {
-        Host::new(CpuConfig { threads: 2, isa: Isa::Scalar }).unwrap()
+        Host::new(CpuConfig { threads: 2, isa: Isa::SCALAR }).unwrap()
     }
 
     #[test]
@@ -117,10 +117,10 @@ mod tests {
         let more = [8_388_608, -8_388_609, i32::MAX, i32::MIN];
         for value in edges.into_iter().chain(more) {
             let row = [0, value, 0, 1];
-            let bytes = pack(&host(), &row, &[0..4], 4).unwrap();
+            let bytes = pack(&host(), &row, std::slice::from_ref(&(0..4)), 4).unwrap();
             let fits = |bytes: u32| {
-                i64::from(value).abs() <= (1 << (8 * bytes - 1)) - 1
-                    || i64::from(value) == -(1 << (8 * bytes - 1))
+                let half = 1_i64 << (8 * bytes - 1);
+                (-half..half).contains(&i64::from(value))
             };
             let width = (1..=4).find(|&bytes| fits(bytes)).unwrap();
             assert_eq!(bytes.len(), 1 + 4 * width as usize, "{value}");
