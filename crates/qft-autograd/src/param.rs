@@ -1,5 +1,6 @@
 //! Trainable parameters.
 
+use crate::layers::processes::LateUpdates;
 use crate::{Compute, Error, Products, TableRef, TensorId};
 use qft_quant::HybridMatrix;
 use qft_tensor::{Buffer, Communicator, Device, Owner, RowShard};
@@ -32,6 +33,8 @@ pub struct Matrix {
     pub name: String,
     /// Its storage.
     pub weight: Weight,
+    /// What other processes have made of their rows, if it is on its way.
+    pub updates: LateUpdates,
     rows: usize,
     cols: usize,
 }
@@ -40,7 +43,8 @@ impl Matrix {
     /// A hybrid matrix.
     pub fn hybrid(id: TensorId, name: impl Into<String>, weight: HybridMatrix) -> Self {
         let (rows, cols) = (weight.rows(), weight.cols());
-        Self { id, name: name.into(), weight: Weight::Hybrid(weight), rows, cols }
+        let weight = Weight::Hybrid(weight);
+        Self { id, name: name.into(), weight, updates: LateUpdates::default(), rows, cols }
     }
 
     /// A float matrix with unspecified contents.
@@ -51,7 +55,8 @@ impl Matrix {
         (rows, cols): (usize, usize),
     ) -> Result<Self, Error> {
         let weight = Buffer::alloc(device, Owner::Weights, "float weight", rows * cols)?;
-        Ok(Self { id, name: name.into(), weight: Weight::Float(weight), rows, cols })
+        let weight = Weight::Float(weight);
+        Ok(Self { id, name: name.into(), weight, updates: LateUpdates::default(), rows, cols })
     }
 
     /// Rows N: outputs.

@@ -274,14 +274,27 @@ pub fn train_step(
             let mut flush = Flush(if i == 0 { Some(&mut outlet) } else { None });
             block.backward(layer, segments, saved, &mut dxs[i], &mut pending, &mut flush)?;
         }
-        // The exchanges of this block go on during the next.
+        // The exchanges of this block go on during the next, and those of its updates during the one after.
+        settle_all(ops, params)?;
         let keep = outlet.late.len() - before;
         finish_late(&ctxs, params, &mut outlet, keep)?;
     }
     finish_late(&ctxs, params, &mut outlet, 0)?;
 
     update_embedding(&ctxs, model, batches, dxs, tied, &mut outlet)?;
+    settle_all(ops, &mut model.params)?;
     Ok(StepLoss { mean: sum / target_tokens.max(1) as f64, target_tokens })
+}
+
+/// Takes over what other processes have made of their rows.
+fn settle_all(ops: &dyn LayerOps, params: &mut Params<Matrix, Vector>) -> Result<(), Error> {
+    if ops.communicator().size() == 1 {
+        return Ok(());
+    }
+    params.as_mut().list().into_iter().try_for_each(|param| match param {
+        Param::Matrix(matrix) => processes::settle(ops, matrix, 0),
+        Param::Vector(_) => Ok(()),
+    })
 }
 
 /// Waits for gradients until no more than `keep` blocks of rows are on their way, and hands them over.

@@ -7,14 +7,14 @@ use crate::line::{Deadlines, Line, Spare};
 use crate::packed::{ROUND_VALUES, piece_bytes, piece_of, rounds};
 use crate::worker::{self, Channels, Ready, Request};
 use crate::{Error, Launch, Launcher};
-use qft_tensor::{Background, Communicator};
+use qft_tensor::{Background, Communicator, Traffic, TrafficCounter};
 use std::io::Write;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What MPI gets to end all processes, before this one ends by itself and leaves the others to the launcher.
 const ABORT_PATIENCE: Duration = Duration::from_secs(5);
@@ -35,6 +35,7 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 pub struct Mpi {
     line: Connected,
     background: Background,
+    traffic: Arc<TrafficCounter>,
     finished: bool,
 }
 
@@ -45,6 +46,7 @@ struct Connected {
     line: Mutex<Line>,
     requests: Sender<Request>,
     abort: Arc<AtomicBool>,
+    traffic: Arc<TrafficCounter>,
 }
 
 impl Mpi {
@@ -89,17 +91,19 @@ impl Mpi {
                 return Err(Error::Thread("it has ended".to_owned()));
             }
         };
-        let ready = Arc::new(ready);
+        let (ready, traffic) = (Arc::new(ready), Arc::<TrafficCounter>::default());
         let connected = |number, answers| Connected {
             ready: Arc::clone(&ready),
             line: Mutex::new(Line::new(number, requests.clone(), answers, deadlines)),
             requests: requests.clone(),
             abort: Arc::clone(&abort),
+            traffic: Arc::clone(&traffic),
         };
         let line = connected(0, answers);
-        let background = Background::over(Arc::new(connected(1, background_answers)))
+        let beside = Arc::new(connected(1, background_answers));
+        let background = Background::over(beside, Arc::clone(&traffic))
             .map_err(|error| Error::Thread(error.to_string()))?;
-        Ok(Self { line, background, finished: false })
+        Ok(Self { line, background, traffic, finished: false })
     }
 
     /// Ends this process at once with code 1. After an error of [`open`](Self::open), MPI may still be at its begin, for which a
@@ -126,6 +130,18 @@ impl Mpi {
         let ended = self.line.max(&mut [0]).and_then(|()| self.line.with_line(Line::finish));
         self.finished = ended.is_ok();
     }
+
+    /// An exchange for which the caller waits.
+    fn awaited(
+        &self,
+        exchange: impl FnOnce(&Connected) -> Result<(), qft_tensor::Error>,
+    ) -> Result<(), qft_tensor::Error> {
+        let began = Instant::now();
+        let done = exchange(&self.line);
+        self.traffic.add_exchanged(began.elapsed());
+        self.traffic.add_waited(began.elapsed());
+        done
+    }
 }
 
 impl Connected {
@@ -146,6 +162,8 @@ impl Connected {
             }
             total
         };
+        let bytes = size_of_val(values) * (self.ready.size - 1);
+        self.traffic.add_bytes(bytes, bytes);
         self.with_line(|line| line.rounds(values, total, fill, empty))
     }
 
@@ -176,11 +194,11 @@ impl Communicator for Mpi {
     }
 
     fn max(&self, values: &mut [u32]) -> Result<(), qft_tensor::Error> {
-        self.line.max(values)
+        self.awaited(|line| line.max(values))
     }
 
     fn gather(&self, bytes: &mut [u8], parts: &[Range<usize>]) -> Result<(), qft_tensor::Error> {
-        self.line.gather(bytes, parts)
+        self.awaited(|line| line.gather(bytes, parts))
     }
 
     fn exchange(
@@ -190,11 +208,15 @@ impl Communicator for Mpi {
         receive: &mut [u8],
         receive_parts: &[Range<usize>],
     ) -> Result<(), qft_tensor::Error> {
-        self.line.exchange(send, send_parts, receive, receive_parts)
+        self.awaited(|line| line.exchange(send, send_parts, receive, receive_parts))
     }
 
     fn background(&self) -> Option<&Background> {
         Some(&self.background)
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.traffic.total()
     }
 
     fn abort(&self) -> ! {
@@ -235,6 +257,8 @@ impl Communicator for Connected {
             }
             total
         };
+        let all: usize = parts.iter().map(Range::len).sum();
+        self.traffic.add_bytes(parts[rank].len() * (size - 1), all - parts[rank].len());
         self.with_line(|line| line.rounds(bytes, total, fill, empty))
     }
 
@@ -251,6 +275,10 @@ impl Communicator for Connected {
             (size, size),
             "a part for every process"
         );
+        let of_others = |parts: &[Range<usize>]| -> usize {
+            parts.iter().map(Range::len).sum::<usize>() - parts[rank].len()
+        };
+        self.traffic.add_bytes(of_others(send_parts), of_others(receive_parts));
         let exchange = Exchange { rank, piece: piece_bytes(size), send, send_parts, receive_parts };
         self.with_line(|line| exchange.run(line, receive))
     }

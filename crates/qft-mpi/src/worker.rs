@@ -17,6 +17,9 @@ const LIBRARY_VARIABLE: &str = "QFT_MPI_LIB";
 /// Questions whether an operation has ended without a pause between them.
 const EAGER_TESTS: u32 = 64;
 
+/// The first lines: somebody waits for their operations. Beside those of the others, this process computes.
+const AWAITED_LINES: usize = 1;
+
 /// From here on an operation waits for another process rather than for its bytes, and needs the processor no more.
 const SLEEPS_AFTER: Duration = Duration::from_millis(10);
 
@@ -205,20 +208,23 @@ impl<H: Handle> Worker<'_, H> {
 
     /// Leaves the processor to others while nothing ends; ends everything, if that is asked for.
     fn pause(&self) {
-        let under_way = || self.lines.iter().filter_map(|line| line.current.as_ref());
-        if under_way().any(|current| current.tests < EAGER_TESTS) {
+        let under_way = |line: &Line<H>| line.current.as_ref().map(|current| current.tests);
+        let (awaited, beside) = self.lines.split_at(AWAITED_LINES);
+        if awaited.iter().filter_map(under_way).any(|tests| tests < EAGER_TESTS) {
             return;
         }
-        let Some(waited) = under_way().map(|current| current.began.elapsed()).min() else {
-            return;
-        };
         if self.channels.abort.load(Ordering::Relaxed) {
             self.calls.abort();
         }
-        if waited < SLEEPS_AFTER {
-            thread::yield_now();
-        } else {
-            thread::sleep((waited / 128).min(LONGEST_SLEEP));
+        let waited = awaited.iter().filter_map(|line| line.current.as_ref());
+        match waited.map(|current| current.began.elapsed()).min() {
+            Some(waited) if waited < SLEEPS_AFTER => thread::yield_now(),
+            Some(waited) => thread::sleep((waited / 128).min(LONGEST_SLEEP)),
+            // The processor is busy with what comes next.
+            None if beside.iter().any(|line| line.current.is_some()) => {
+                thread::sleep(LONGEST_SLEEP)
+            }
+            None => {}
         }
     }
 }

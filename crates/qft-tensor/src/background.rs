@@ -1,9 +1,10 @@
 //! Exchanges between processes that go on while this one computes.
 
-use crate::{Communicator, Error};
-use std::sync::Arc;
+use crate::{Communicator, Error, TrafficCounter};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 type Exchange = Box<dyn FnOnce(&dyn Communicator) + Send>;
 
@@ -13,20 +14,28 @@ type Exchange = Box<dyn FnOnce(&dyn Communicator) + Send>;
 #[derive(Debug)]
 pub struct Background {
     exchanges: Sender<Exchange>,
+    traffic: Arc<TrafficCounter>,
     rank: usize,
     size: usize,
 }
 
 impl Background {
-    /// Over `line`, that nobody else uses.
+    /// Over `line`, that nobody else uses. Its times are counted in `traffic`.
     ///
     /// Errors: [`Error::Communication`], if there can be no thread.
-    pub fn over(line: Arc<dyn Communicator>) -> Result<Self, Error> {
+    pub fn over(line: Arc<dyn Communicator>, traffic: Arc<TrafficCounter>) -> Result<Self, Error> {
         let (rank, size) = (line.rank(), line.size());
         let (exchanges, started) = channel::<Exchange>();
-        let work = move || started.iter().for_each(|exchange| exchange(&*line));
+        let counter = Arc::clone(&traffic);
+        let work = move || {
+            for exchange in started {
+                let began = Instant::now();
+                exchange(&*line);
+                counter.add_exchanged(began.elapsed());
+            }
+        };
         match thread::Builder::new().name("exchanges".to_owned()).spawn(work) {
-            Ok(_) => Ok(Self { exchanges, rank, size }),
+            Ok(_) => Ok(Self { exchanges, traffic, rank, size }),
             Err(error) => {
                 Err(Error::Communication { rank, size, message: format!("no thread: {error}") })
             }
@@ -45,14 +54,17 @@ impl Background {
         };
         // Without the thread nothing comes of it, and `wait` says so.
         let _ = self.exchanges.send(Box::new(exchange));
-        Started { outcome, rank: self.rank, size: self.size }
+        let (outcome, traffic) = (Mutex::new(outcome), Arc::clone(&self.traffic));
+        Started { outcome, traffic, rank: self.rank, size: self.size }
     }
 }
 
 /// An exchange that was started.
 #[derive(Debug)]
 pub struct Started<T> {
-    outcome: Receiver<Result<T, Error>>,
+    /// So that what holds it can be shared between threads.
+    outcome: Mutex<Receiver<Result<T, Error>>>,
+    traffic: Arc<TrafficCounter>,
     rank: usize,
     size: usize,
 }
@@ -62,13 +74,16 @@ impl<T> Started<T> {
     ///
     /// Errors: its own; [`Error::Communication`], if it panicked.
     pub fn wait(self) -> Result<T, Error> {
-        let Self { outcome, rank, size } = self;
+        let Self { outcome, traffic, rank, size } = self;
+        let began = Instant::now();
         let gone = || Error::Communication {
             rank,
             size,
             message: "the thread that exchanges has ended".to_owned(),
         };
-        outcome.recv().map_err(|_| gone())?
+        let outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner).recv();
+        traffic.add_waited(began.elapsed());
+        outcome.map_err(|_| gone())?
     }
 }
 
@@ -79,7 +94,7 @@ mod tests {
 
     #[test]
     fn exchanges_end_in_their_order_and_say_what_came_of_them() {
-        let background = Background::over(Arc::new(Alone)).unwrap();
+        let background = Background::over(Arc::new(Alone), Arc::default()).unwrap();
         let started: Vec<_> =
             (0..5u32).map(|i| background.start(move |line| Ok(i + line.size() as u32))).collect();
         let ended: Vec<_> = started.into_iter().map(|started| started.wait().unwrap()).collect();
@@ -88,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_then_and_later() {
-        let background = Background::over(Arc::new(Alone)).unwrap();
+        let background = Background::over(Arc::new(Alone), Arc::default()).unwrap();
         let broken = background.start::<()>(|_| panic!("on purpose"));
         assert!(broken.wait().unwrap_err().to_string().contains("has ended"));
         assert!(background.start(|_| Ok(())).wait().is_err());

@@ -1,6 +1,6 @@
 //! Processes that work on one model together, and what they can exchange.
 
-use crate::{Background, Error};
+use crate::{Background, Error, Traffic};
 use std::fmt;
 use std::ops::Range;
 
@@ -35,6 +35,11 @@ pub trait Communicator: Send + Sync + fmt::Debug {
     /// What exchanges things while this process computes; needed where there are several processes.
     fn background(&self) -> Option<&Background> {
         None
+    }
+
+    /// Everything that this process has exchanged until now; nothing where that is not counted.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
     }
 
     /// Ends the job: all processes, now, with exit code 1. What is to be said of it has been said.

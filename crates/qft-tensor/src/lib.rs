@@ -31,6 +31,7 @@ pub mod rotation;
 pub mod rounding;
 pub mod row_shard;
 pub mod simd;
+pub mod traffic;
 pub mod transfer;
 
 pub use background::{Background, Started};
@@ -51,4 +52,5 @@ pub use rotation::RotateRows;
 pub use rounding::Rounding;
 pub use row_shard::RowShard;
 pub use simd::{Isa, Kernel};
+pub use traffic::{Traffic, TrafficCounter};
 pub use transfer::Transfer;

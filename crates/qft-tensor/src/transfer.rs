@@ -24,6 +24,20 @@ impl<T: Element> Transfer<T> {
         Self::of(Owner::Exchange, ledger, name, len)
     }
 
+    /// A copy of these parts, one behind the other.
+    pub fn joined<'a>(
+        owner: Owner,
+        ledger: &Arc<Ledger>,
+        name: &'static str,
+        parts: impl Iterator<Item = &'a [T]> + Clone,
+    ) -> Self {
+        let len = parts.clone().map(<[T]>::len).sum();
+        let registration = ledger.register(owner, name, T::DTYPE, len);
+        let mut values = Vec::with_capacity(len);
+        parts.for_each(|part| values.extend_from_slice(part));
+        Self { values, _registration: registration }
+    }
+
     fn of(owner: Owner, ledger: &Arc<Ledger>, name: &'static str, len: usize) -> Self {
         let registration = ledger.register(owner, name, T::DTYPE, len);
         Self { values: vec![T::zeroed(); len], _registration: registration }

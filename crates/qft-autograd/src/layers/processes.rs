@@ -7,7 +7,7 @@ mod updated;
 
 pub(super) use late::UnitRows;
 pub use late::{LateGradients, Lookups};
-pub use updated::{Before, share_rows};
+pub use updated::{Before, LateUpdates, settle, share_rows};
 
 use crate::{Error, LayerOps};
 use bytemuck::Pod;
@@ -54,6 +54,11 @@ pub(super) fn max(ops: &dyn LayerOps, values: &mut Buffer<f32>) -> Result<(), Er
     let len = values.len();
     // Floats that are not negative have the order of their bits.
     on_host(ops, values, len, |values| processes.max(bytemuck::cast_slice_mut(values)))
+}
+
+/// A communicator of several processes has to have what exchanges in the background.
+fn no_background() -> Error {
+    Error::WrongSaved { layer: "processes", what: "nothing exchanges in the background" }
 }
 
 /// Bytes of a whole number, or of a float.

@@ -167,6 +167,7 @@ mod tests {
             rescaled_rows: 0,
             speed_of_light: None,
             diagnostics: None,
+            exchange: None,
         };
         assert_eq!(
             status(&metrics, 125.0),

@@ -128,6 +128,7 @@ mod tests {
             rescaled_rows: 0,
             speed_of_light: None,
             diagnostics: None,
+            exchange: None,
         }
     }
 

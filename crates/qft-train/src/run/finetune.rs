@@ -178,7 +178,7 @@ impl Run<'_> {
 
     /// One optimizer step.
     fn step(&mut self, state: &mut State) -> Result<StepMetrics> {
-        let start = Instant::now();
+        let (start, traffic) = (Instant::now(), self.ops.communicator().traffic());
         if let Some(clock) = &mut self.clock {
             clock.begin();
         }
@@ -217,6 +217,8 @@ impl Run<'_> {
             rescaled_rows: update.rescaled_rows,
             speed_of_light: profile.and_then(|profile| profile.speed_of_light),
             diagnostics: trainer.optimizer.diagnostics.as_mut().map(Diagnostics::take_step),
+            exchange: (!self.job.is_alone())
+                .then(|| self.ops.communicator().traffic().since(traffic).into()),
         })
     }
 

@@ -5,6 +5,7 @@ use crate::machine::profile::Profile;
 use crate::step::answers::Answers;
 use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
 use qft_autograd::Compute;
+use qft_tensor::Traffic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,6 +40,33 @@ pub struct StepMetrics {
     /// Sampled rows beside float momentum; with `--diagnostics`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagnostics: Option<Diagnosis>,
+    /// What this process exchanged with others of its job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<ExchangeMetrics>,
+}
+
+/// What a process exchanged with others in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ExchangeMetrics {
+    /// To others.
+    pub sent_bytes: u64,
+    /// From others.
+    pub received_bytes: u64,
+    /// Seconds in which exchanges were under way.
+    pub seconds: f64,
+    /// Seconds in which this process waited for them, for other processes too, and did nothing else.
+    pub waited_seconds: f64,
+}
+
+impl From<Traffic> for ExchangeMetrics {
+    fn from(traffic: Traffic) -> Self {
+        Self {
+            sent_bytes: traffic.sent_bytes,
+            received_bytes: traffic.received_bytes,
+            seconds: traffic.exchanged.as_secs_f64(),
+            waited_seconds: traffic.waited.as_secs_f64(),
+        }
+    }
 }
 
 /// What an evaluation found.

@@ -2,7 +2,7 @@
 
 use super::TrainOps;
 use super::diagnostics::Diagnostics;
-use qft_autograd::layers::processes::{Before, share_rows};
+use qft_autograd::layers::processes::{Before, settle, share_rows};
 use qft_autograd::{Error as AutogradError, Matrix, Vector, Weight};
 use qft_llama::model::Model;
 use qft_llama::params::Param;
@@ -154,8 +154,8 @@ impl Optimizer {
         Ok((sums, squares))
     }
 
-    /// Updates those of `rows` that this process owns, whose gradient is in its place in `grad`, and gives all processes what
-    /// their owners have made of the rest.
+    /// Updates those of `rows` that this process owns, whose gradient is in its place in `grad`, and sends them to all
+    /// processes. What their owners have made of the rest comes later, and has to be [settled](settle).
     pub(super) fn update_matrix(
         &mut self,
         ops: &dyn TrainOps,
@@ -177,10 +177,10 @@ impl Optimizer {
             let all = rows.clone();
             self.update_rows(ops, numbers, grad_scale, matrix, (piece, all), grad)?;
         }
-        match (&mut matrix.weight, before) {
-            (Weight::Hybrid(weight), Some(before)) => share_rows(ops, weight, &rows, before),
-            _ => Ok(()),
-        }
+        let Some(before) = before else { return Ok(()) };
+        // Of a large matrix, what is on its way is not to pile up.
+        settle(ops, matrix, 1)?;
+        share_rows(ops, matrix, &rows, before)
     }
 
     /// Updates `rows`, whose gradient is in its place in that of `all`.

@@ -2,6 +2,7 @@
 
 use super::TrainOps;
 use super::optimizer::{Optimizer, StepNumbers, UpdateReport, sink_error};
+use qft_autograd::layers::processes::settle;
 use qft_autograd::{Error as AutogradError, GradientSink, Matrix, Stack, TensorId, Vector};
 use qft_llama::model::Model;
 use qft_llama::params::Param;
@@ -97,9 +98,11 @@ impl<'a> StoredSink<'a> {
         optimizer.begin(ops).map_err(sink_error)?;
         let scale = optimizer.clip(Some(norm));
         let mut params = model.params.as_mut().list();
+        let mut last = None;
         while !self.stack.is_empty() {
             let stored = self.stack.pop()?;
             let (id, mut grad) = stored.to_float(ops)?;
+            settle_other(ops, &mut params, last.replace(id), Some(id))?;
             match (&mut params[id.0 as usize], stored) {
                 (Param::Matrix(matrix), StoredGradient::Rows { rows, .. }) => {
                     optimizer.update_matrix(ops, numbers, scale, matrix, rows, &mut grad)?;
@@ -115,8 +118,22 @@ impl<'a> StoredSink<'a> {
                 }
             }
         }
+        settle_other(ops, &mut params, last, None)?;
         let report = optimizer.end(ops, scale).map_err(sink_error)?;
         Ok(UpdateReport { grad_norm: norm, ..report })
+    }
+}
+
+/// Takes over what other processes have made of `last`, once another parameter's turn has come.
+fn settle_other(
+    ops: &dyn TrainOps,
+    params: &mut [Param<&mut Matrix, &mut Vector>],
+    last: Option<TensorId>,
+    next: Option<TensorId>,
+) -> Result<(), AutogradError> {
+    match last.filter(|_| last != next).map(|last| &mut params[last.0 as usize]) {
+        Some(Param::Matrix(matrix)) => settle(ops, matrix, 0),
+        _ => Ok(()),
     }
 }
 

@@ -113,7 +113,7 @@ pub(crate) fn team<R: Send>(
         let members: Vec<_> = (0..size)
             .map(|rank| {
                 let line = Member { rank, size, table: Arc::clone(&behind), background: None };
-                let background = Some(Background::over(Arc::new(line)).unwrap());
+                let background = Some(Background::over(Arc::new(line), Arc::default()).unwrap());
                 let member = Member { rank, size, table: Arc::clone(&table), background };
                 let work = &work;
                 scope.spawn(move || work(Arc::new(member)))

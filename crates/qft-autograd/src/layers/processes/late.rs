@@ -2,9 +2,10 @@
 //!
 //! All processes start the same exchanges in the same order, and finish them in that order.
 
-use super::{is_planned, one_behind_the_other, packing, pieces_at};
+use super::packing::{self, Rows};
+use super::{is_planned, no_background, one_behind_the_other, pieces_at};
 use crate::ops::{EmbedBackward, FromUnits};
-use crate::{Context, Error, GradientSink, Matrix, TensorId};
+use crate::{Context, Error, GradientSink, LayerOps, Matrix, TensorId};
 use qft_tensor::{Buffer, Communicator, Ledger, Owner, RowShard, Started, Transfer};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -85,35 +86,21 @@ impl LateGradients {
         let own = of(processes.rank());
         let count: usize = own.iter().map(Range::len).sum();
         let ledger = ops.ledger();
-        let mut sums = Transfer::between_processes(ledger, "sums of gradients", count);
         let sums = if is_planned(ops) {
             let others = packing::most(rows.len() - count / cols.max(1), cols);
             let received = packing::most(count / cols.max(1), cols) * (processes.size() - 1);
             let buffer = |name, len| Transfer::between_processes(ledger, name, len);
             Sums::Planned {
-                _sums: sums,
+                _sums: Transfer::between_processes(ledger, "sums of gradients", count),
                 _sent: buffer("packed gradients", others),
                 _received: buffer("received gradients", received),
             }
         } else {
             let values = host_values(ctx, units, rows.len() * cols)?;
-            let mut end = 0;
-            for piece in own {
-                let start = end;
-                end += piece.len();
-                sums[start..end].copy_from_slice(&values[piece]);
-            }
-            let others = (0..processes.size()).map(|rank| match rank == processes.rank() {
-                true => Ok(Vec::new()),
-                false => packing::pack(ops.host()?, &values, &of(rank), cols),
-            });
-            let sent = Sent::of(others.collect::<Result<_, _>>()?, ledger);
-            let Some(background) = processes.background() else {
-                return Err(Error::WrongSaved {
-                    layer: "linear",
-                    what: "nobody exchanges gradients",
-                });
-            };
+            let sums = own.into_iter().map(|piece| &values[piece]);
+            let sums = Transfer::joined(Owner::Exchange, ledger, "sums of gradients", sums);
+            let sent = Sent::of(ops, &values, (0..processes.size()).map(of).collect(), cols)?;
+            let background = processes.background().ok_or_else(no_background)?;
             let ledger = Arc::clone(ledger);
             Sums::Started(background.start(move |line| add_all(line, sent, sums, cols, &ledger)))
         };
@@ -169,14 +156,24 @@ struct Sent {
 }
 
 impl Sent {
-    fn of(packed: Vec<Vec<u8>>, ledger: &Arc<Ledger>) -> Self {
-        let parts = one_behind_the_other(packed.iter().map(Vec::len));
+    /// The rows of `values`, `cols` wide, that each process updates; its own stay here.
+    fn of(
+        ops: &dyn LayerOps,
+        values: &[i32],
+        mut ranges: Vec<Vec<Range<usize>>>,
+        cols: usize,
+    ) -> Result<Self, Error> {
+        let host = ops.host()?;
+        ranges[ops.communicator().rank()].clear();
+        let rows = ranges.iter().map(|ranges| Rows::of(host, values, ranges, cols));
+        let rows: Vec<_> = rows.collect();
+        let parts = one_behind_the_other(rows.iter().map(Rows::packed_len));
         let len = parts.last().map_or(0, |part| part.end);
-        let mut bytes = Transfer::<u8>::between_processes(ledger, "packed gradients", len);
-        for (part, packed) in parts.iter().zip(packed) {
-            bytes[part.clone()].copy_from_slice(&packed);
+        let mut bytes = Transfer::between_processes(ops.ledger(), "packed gradients", len);
+        for (part, rows) in parts.iter().zip(rows) {
+            rows.pack(host, &mut bytes[part.clone()]);
         }
-        Self { bytes, parts }
+        Ok(Self { bytes, parts })
     }
 }
 

@@ -1,12 +1,36 @@
 //! Updated rows on their way from their owners to everyone.
 
-use super::{WORD, changes, is_planned, one_behind_the_other, several};
-use crate::{Error, LayerOps};
+use super::{WORD, changes, is_planned, no_background, one_behind_the_other, several};
+use crate::{Error, LayerOps, Matrix, Weight};
 use qft_quant::HybridMatrix;
 use qft_tensor::buffer::RawBuffer;
-use qft_tensor::{Communicator, Ledger, RowShard, Transfer};
+use qft_tensor::{Communicator, Ledger, RowShard, Started, Transfer};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Updates of a matrix's rows on their way, in the order in which they were started.
+#[derive(Debug, Default)]
+pub struct LateUpdates(VecDeque<LateUpdate>);
+
+/// What the owners of some rows have made of them.
+#[derive(Debug)]
+struct LateUpdate {
+    rows: Range<usize>,
+    gathered: Gathered,
+}
+
+/// What every process brings, of any length, and where it is.
+type Parts = (Transfer<u8>, Vec<Range<usize>>);
+
+#[derive(Debug)]
+enum Gathered {
+    Started(Started<Parts>),
+    /// Where memory is counted.
+    Planned {
+        _bytes: Transfer<u8>,
+    },
+}
 
 /// The INT8 weights of the rows that this process is about to update, as all know them.
 #[derive(Debug)]
@@ -88,47 +112,79 @@ fn length(planes: &[Plane<'_>], pieces: &[Range<usize>]) -> usize {
     pieces.iter().map(of).sum()
 }
 
-/// Gives every process what the owners of `rows` have made of them: the changes of INT8 weights, and the other planes as they
-/// are.
+/// Sends every process what the owners of `rows` have made of them: the changes of INT8 weights, and the other planes as they
+/// are. [`settle`] takes over what comes.
 ///
 /// Errors: the job is lost.
 pub fn share_rows(
     ops: &dyn LayerOps,
-    weight: &mut HybridMatrix,
+    matrix: &mut Matrix,
     rows: &Range<usize>,
     before: Before,
 ) -> Result<(), Error> {
     let (Some(processes), Some(before)) = (several(ops), before.0) else { return Ok(()) };
+    let Weight::Hybrid(weight) = &mut matrix.weight else { return Ok(()) };
     let (cols, shard) = (weight.cols(), RowShard::of(processes, weight.rows()));
-    let pieces = |rank: usize| shard.of_rank(rank).pieces(rows.clone()).collect::<Vec<_>>();
     let after = own_weights(ops, weight, shard, rows)?;
-    let mut planes = small_planes(ops, weight)?;
-    if is_planned(ops) {
+    let planes = small_planes(ops, weight)?;
+    let ledger = Arc::clone(ops.ledger());
+    let gathered = if is_planned(ops) {
         let of = |rank| {
-            let pieces = pieces(rank);
+            let pieces = pieces(shard, rank, rows);
             changes::most(pieces.iter().map(Range::len).sum(), cols) + length(&planes, &pieces)
         };
         let len = (0..processes.size()).map(of).sum();
-        drop(Transfer::<u8>::between_processes(ops.ledger(), "updated rows", len));
-        return Ok(());
-    }
-    let own = pieces(processes.rank());
-    let mut bytes = vec![0; length(&planes, &own)];
-    let mut to = &mut bytes[..];
-    for piece in &own {
-        for plane in &planes {
-            let from = (plane.bytes_of)(piece);
-            let (here, behind) = std::mem::take(&mut to).split_at_mut(from.len());
-            ops.download_raw(plane.raw, from.start, here)?;
-            to = behind;
+        Gathered::Planned { _bytes: Transfer::between_processes(&ledger, "updated rows", len) }
+    } else {
+        let own = pieces(shard, processes.rank(), rows);
+        let mut bytes = vec![0; length(&planes, &own)];
+        let mut to = &mut bytes[..];
+        for piece in &own {
+            for plane in &planes {
+                let from = (plane.bytes_of)(piece);
+                let (here, behind) = std::mem::take(&mut to).split_at_mut(from.len());
+                ops.download_raw(plane.raw, from.start, here)?;
+                to = behind;
+            }
+        }
+        changes::describe(&before, &after, cols, &mut bytes);
+        let background = processes.background().ok_or_else(no_background)?;
+        Gathered::Started(background.start(move |line| gather(line, bytes, &ledger)))
+    };
+    drop(planes);
+    matrix.updates.0.push_back(LateUpdate { rows: rows.clone(), gathered });
+    Ok(())
+}
+
+/// Waits for what other processes have made of their rows until no more than `keep` updates are on their way, and takes it over.
+/// Before the matrix is used again, all must be settled.
+///
+/// Errors: the job is lost.
+pub fn settle(ops: &dyn LayerOps, matrix: &mut Matrix, keep: usize) -> Result<(), Error> {
+    while matrix.updates.0.len() > keep
+        && let Some(LateUpdate { rows, gathered }) = matrix.updates.0.pop_front()
+    {
+        if let (Gathered::Started(started), Weight::Hybrid(weight)) = (gathered, &mut matrix.weight)
+        {
+            take_over(ops, weight, &rows, &started.wait()?)?;
         }
     }
-    changes::describe(&before, &after, cols, &mut bytes);
-    drop((before, after));
-    let (bytes, parts) = gather(processes, bytes, ops.ledger())?;
+    Ok(())
+}
+
+/// Sets the rows of others among `rows` to what they have made of them.
+fn take_over(
+    ops: &dyn LayerOps,
+    weight: &mut HybridMatrix,
+    rows: &Range<usize>,
+    (bytes, parts): &Parts,
+) -> Result<(), Error> {
+    let processes = ops.communicator();
+    let shard = RowShard::of(processes, weight.rows());
     let mut changes = Vec::new();
+    let mut planes = small_planes(ops, weight)?;
     for rank in (0..processes.size()).filter(|&rank| rank != processes.rank()) {
-        let (mut theirs, pieces) = (&bytes[parts[rank].clone()], pieces(rank));
+        let (mut theirs, pieces) = (&bytes[parts[rank].clone()], pieces(shard, rank, rows));
         if theirs.len() < length(&planes, &pieces) {
             return Err(misfit(processes));
         }
@@ -144,6 +200,11 @@ pub fn share_rows(
     }
     drop(planes);
     changes.into_iter().try_for_each(|(pieces, changes)| apply(ops, weight, &pieces, changes))
+}
+
+/// The rows among `rows` that a process owns.
+fn pieces(shard: RowShard, rank: usize, rows: &Range<usize>) -> Vec<Range<usize>> {
+    shard.of_rank(rank).pieces(rows.clone()).collect()
 }
 
 /// Changes INT8 weights of these rows.
@@ -173,7 +234,7 @@ fn gather(
     processes: &dyn Communicator,
     own: Vec<u8>,
     ledger: &Arc<Ledger>,
-) -> Result<(Transfer<u8>, Vec<Range<usize>>), Error> {
+) -> Result<Parts, qft_tensor::Error> {
     let (rank, size) = (processes.rank(), processes.size());
     let words = one_behind_the_other(std::iter::repeat_n(LEN_BYTES, size));
     let mut lens = vec![0; size * LEN_BYTES];
