@@ -255,8 +255,24 @@ pub fn train_step(
         &mut outlet,
     )?;
 
-    // Blocks, from the last to the first; micro-batches in reverse, as they lie on the stack.
-    let Model { params, geometry, .. } = &mut *model;
+    let kept = (&tokens[..], stack);
+    backward_through_blocks(&ctxs, model, kept, &mut dxs, &mut outlet)?;
+    update_embedding(&ctxs, model, batches, dxs, tied, &mut outlet)?;
+    settle_all(ops, &mut model.params)?;
+    Ok(StepLoss { mean: sum / target_tokens.max(1) as f64, target_tokens })
+}
+
+/// The backward pass through the blocks, from the last to the first; micro-batches in reverse, as they lie on the stack. `dxs`
+/// are the gradients of their residual streams, behind the last block and then before the first.
+fn backward_through_blocks(
+    ctxs: &[Context<'_>],
+    model: &mut Model,
+    (tokens, mut stack): (&[Tokens], Stack<Kept>),
+    dxs: &mut [Buffer<f32>],
+    outlet: &mut Outlet<'_>,
+) -> Result<(), Error> {
+    let Some(ops) = ctxs.first().map(|ctx| ctx.ops) else { return Ok(()) };
+    let Model { params, geometry, .. } = model;
     for index in (0..params.blocks.len()).rev() {
         let before = outlet.late.len();
         let block = &mut params.blocks[index];
@@ -271,19 +287,15 @@ pub fn train_step(
                     block.rebuild(layer, segments, x, input)?
                 }
             };
-            let mut flush = Flush(if i == 0 { Some(&mut outlet) } else { None });
+            let mut flush = Flush(if i == 0 { Some(&mut *outlet) } else { None });
             block.backward(layer, segments, saved, &mut dxs[i], &mut pending, &mut flush)?;
         }
         // The exchanges of this block go on during the next, and those of its updates during the one after.
         settle_all(ops, params)?;
         let keep = outlet.late.len() - before;
-        finish_late(&ctxs, params, &mut outlet, keep)?;
+        finish_late(ctxs, params, outlet, keep)?;
     }
-    finish_late(&ctxs, params, &mut outlet, 0)?;
-
-    update_embedding(&ctxs, model, batches, dxs, tied, &mut outlet)?;
-    settle_all(ops, &mut model.params)?;
-    Ok(StepLoss { mean: sum / target_tokens.max(1) as f64, target_tokens })
+    finish_late(ctxs, params, outlet, 0)
 }
 
 /// Takes over what other processes have made of their rows.
