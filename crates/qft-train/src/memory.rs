@@ -1,9 +1,11 @@
-//! Memory, before anything is loaded: what a run takes, and whether it fits.
+//! Memory, before anything is loaded: what a run takes, and whether it fits; and what the processes of a job exchange.
 
 pub mod bytes;
 pub mod fit;
 pub mod plan;
+pub mod traffic;
 
 pub use bytes::gb;
 pub use fit::{Budget, Fit, Request};
 pub use plan::{MemoryPlan, OwnerBytes, RunShape, StepShape, full_batch, plan, plan_evaluation};
+pub use traffic::StepTraffic;

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::machine::Machine;
-use crate::memory::{Budget, MemoryPlan, Request, RunShape, StepShape, gb};
+use crate::memory::{Budget, MemoryPlan, Request, RunShape, StepShape, StepTraffic, gb};
 use crate::options::{OptimizerOptions, PlanOptions};
 use crate::report::{Fetching, write};
 use crate::run::named;
@@ -36,6 +36,7 @@ pub fn run(options: &PlanOptions, quiet: bool) -> Result<()> {
     let machine = Machine::open(options.machine)?;
     let budget = Budget::of(&machine);
     let fit = request.fit(budget)?;
+    let traffic = StepTraffic::of(fit.plan.parameters as u64, options.ranks);
     if options.json {
         let owners: serde_json::Map<_, _> = (fit.plan.owners.iter())
             .map(|o| (o.owner.to_owned(), serde_json::json!(o.bytes)))
@@ -46,6 +47,8 @@ pub fn run(options: &PlanOptions, quiet: bool) -> Result<()> {
             "owners": owners,
             "peak_bytes": fit.plan.peak_bytes,
             "reserved_bytes": fit.plan.reserved_bytes,
+            "exchanged_bytes": traffic.typical_bytes,
+            "exchanged_bytes_at_most": traffic.most_bytes,
             "recompute": fit.recompute,
             "need_bytes": fit.need_bytes,
             "available_bytes": budget.free_bytes,
@@ -60,6 +63,13 @@ pub fn run(options: &PlanOptions, quiet: bool) -> Result<()> {
         Recompute::Block => "blocks are computed again in the backward pass",
     };
     write(format_args!("\nfor {tokens} tokens a step; {again}"))?;
+    if options.ranks > 1 {
+        write(format_args!(
+            "each process sends and receives about {} a step, {} at most",
+            gb(traffic.typical_bytes),
+            gb(traffic.most_bytes)
+        ))?;
+    }
     write(format_args!(
         "with {} for the program itself: {}",
         gb(budget.overhead_bytes),

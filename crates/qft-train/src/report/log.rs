@@ -4,6 +4,7 @@ use crate::error::{Context, ErrorKind, OfKind, Result};
 use crate::options::terminal::{TerminalArgs, Verbosity};
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -41,8 +42,8 @@ pub fn start(options: &TerminalArgs) -> Result<()> {
         // A closed standard error ends nothing.
         .log_internal_errors(false)
         .with_filter(filter(asked, asked == Verbosity::Normal, "off"));
-    let file = options.log_file.as_ref().map(|path| {
-        let file = OpenOptions::new().append(true).create(true).open(path);
+    let file = options.log_file.as_deref().map(of_this_process).map(|path| {
+        let file = OpenOptions::new().append(true).create(true).open(&path);
         let place = || {
             format!(
                 "--log-file: cannot write {}; give a file in a folder that is there",
@@ -66,6 +67,19 @@ pub fn start(options: &TerminalArgs) -> Result<()> {
         std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     tracing::info!(target: COMMAND, "qft {}: {}", env!("CARGO_PKG_VERSION"), words.join(" "));
     Ok(())
+}
+
+/// The file of this process: in a job, those behind the first have their number behind its name.
+fn of_this_process(path: &Path) -> PathBuf {
+    #[cfg(unix)]
+    if let Ok(Some(launch)) = qft_mpi::Launch::detect()
+        && launch.rank > 0
+    {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}", launch.rank));
+        return name.into();
+    }
+    path.to_path_buf()
 }
 
 /// What passes at `verbosity`, or as the variable says if no option was given.

