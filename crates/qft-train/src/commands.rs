@@ -8,6 +8,7 @@ pub mod finetune;
 pub mod generate;
 mod help;
 pub mod plan;
+pub mod report;
 pub mod shell;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use crate::options::{
     ChatArgs, EvalArgs, ExportArgs, FinetuneArgs, GenerateArgs, PlanArgs, TerminalArgs,
 };
 use clap::{Parser, Subcommand};
+use report::ReportArgs;
 use shell::{CompletionsArgs, ManArgs};
 
 /// Fine-tunes all parameters of LLaMA models with every training state in INT8.
@@ -48,6 +50,9 @@ pub enum Command {
     /// Talk with a model
     #[command(after_help = help::CHAT)]
     Chat(ChatArgs),
+    /// Write the page about a run, or about several beside each other
+    #[command(after_help = help::REPORT)]
+    Report(ReportArgs),
     /// Show how much memory a fine-tune takes, without loading anything
     #[command(after_help = help::PLAN)]
     Plan(PlanArgs),

@@ -33,6 +33,7 @@ fn run(args: Args) -> Result<ExitCode> {
         Command::Data(DataCommand::Show(args)) => {
             commands::data::show::run(&args.resolve()?, quiet)?
         }
+        Command::Report(args) => commands::report::run(&args)?,
         Command::Plan(args) => commands::plan::run(&args.resolve()?, quiet)?,
         Command::Completions(args) => commands::shell::completions(&args)?,
         Command::Man(args) => commands::shell::man(&args)?,

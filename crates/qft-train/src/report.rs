@@ -3,16 +3,25 @@
 pub mod bar;
 pub mod console;
 pub mod fetching;
+mod history;
 pub mod log;
 pub mod metrics;
+mod numbers;
+pub mod page;
 mod reading;
+pub mod record;
 pub mod scores;
+mod series;
+pub mod tensorboard;
 mod writing;
 
 pub use bar::{Bar, note};
 pub use console::{Console, arithmetic, print, write};
 pub use fetching::Fetching;
 pub use metrics::MetricsLog;
+pub use page::PageFile;
 pub use reading::ReadingBar;
+pub use record::RecordFile;
 pub use scores::Scores;
+pub use tensorboard::TensorBoard;
 pub use writing::WritingBar;

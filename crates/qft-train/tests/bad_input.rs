@@ -326,6 +326,14 @@ fn with_little_space(args: &[String], blocks: usize) -> Output {
         .unwrap()
 }
 
+/// Whether every process that runs a part of a run writes the file anew.
+#[cfg(unix)]
+fn is_of_a_session(path: &Path) -> bool {
+    ["metrics.jsonl", "run.json", "report.html", ".qft.lock"]
+        .iter()
+        .any(|name| path.ends_with(name))
+}
+
 #[cfg(unix)]
 #[test]
 fn a_full_disk_while_saving() {
@@ -335,8 +343,12 @@ fn a_full_disk_while_saving() {
     let output = with_little_space(&place.args(&[]), 200);
     check_refusal(&output, &words);
     let names: Vec<_> = tree(&place.out());
-    let names_of_a_run = ["metrics.jsonl", "checkpoints", ".qft.lock"];
-    let clean = |path: &PathBuf| names_of_a_run.iter().any(|name| path.ends_with(name));
+    let names_of_a_run =
+        ["metrics.jsonl", "run.json", "report.html", "tensorboard", "checkpoints", ".qft.lock"];
+    let clean = |path: &PathBuf| {
+        let below = path.strip_prefix(place.out()).unwrap();
+        names_of_a_run.iter().any(|name| below.starts_with(name))
+    };
     assert!(names.iter().all(clean), "{names:?}\n{}", said(&output));
 
     // The model fits, and a checkpoint does not: the result of the run is there.
@@ -355,7 +367,7 @@ fn a_full_disk_while_saving() {
     let before: Vec<_> = tree(&place.out())
         .into_iter()
         .filter(|path| path.is_file())
-        .filter(|path| !path.ends_with("metrics.jsonl") && !path.ends_with(".qft.lock"))
+        .filter(|path| !is_of_a_session(path))
         .map(|path| (std::fs::read(&path).unwrap(), path))
         .collect();
     assert!(before.len() >= 5, "a model and a checkpoint");

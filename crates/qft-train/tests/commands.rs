@@ -65,6 +65,16 @@ fn a_run_leaves_a_model_metrics_and_a_summary() {
         assert_eq!(std::fs::read(out.join(name)).unwrap(), original, "{name}");
     }
 
+    // Whoever watches it has a page, which is the one that `qft report` makes, and a file for TensorBoard.
+    let page = std::fs::read(out.join("report.html")).unwrap();
+    succeed(&["report", out.to_str().unwrap()]);
+    assert!(std::fs::read(out.join("report.html")).unwrap() == page, "the page differs");
+    let events = std::fs::read_dir(out.join("tensorboard")).unwrap().collect::<Vec<_>>();
+    assert_eq!(events.len(), 1, "{events:?}");
+    let record = json(&out.join("run.json"));
+    assert_eq!((&record["states"], &record["steps"]), (&"paper".into(), &3.into()));
+    assert_eq!(record["held_out"].as_array().unwrap().len(), 1);
+
     let lines = json_lines(&out.join("metrics.jsonl"));
     let (steps, evals): (Vec<_>, Vec<_>) = lines.iter().partition(|l| l.get("loss").is_some());
     assert_eq!(steps.len(), 3);

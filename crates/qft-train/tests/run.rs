@@ -38,6 +38,7 @@ fn name(event: &Event<'_>) -> String {
     match event {
         Event::DataRead { .. } => "data".into(),
         Event::Planned { .. } => "planned".into(),
+        Event::Decided { .. } => "decided".into(),
         Event::Loaded(_) => "loaded".into(),
         Event::Resumed { step, .. } => format!("resumed {step}"),
         Event::Rates(_) => "rates".into(),
@@ -207,6 +208,7 @@ fn everything_that_happens_is_told_in_order() {
     let expected = [
         "data",
         "planned",
+        "decided",
         "loaded",
         "rates",
         "started",

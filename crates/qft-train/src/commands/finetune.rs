@@ -4,7 +4,7 @@ use crate::error::{Context, Result};
 use crate::machine::processes::Connection;
 use crate::machine::signals::StopSignal;
 use crate::options::FinetuneOptions;
-use crate::report::{Bar, Console, MetricsLog, log, note};
+use crate::report::{Bar, Console, MetricsLog, PageFile, RecordFile, TensorBoard, log, note};
 use crate::run::{Event, Observer, finetune_in};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,9 +22,19 @@ pub fn run(options: &FinetuneOptions, quiet: bool) -> Result<ExitCode> {
     let mut signals = Signals { stop: Arc::clone(&stop), signal: None };
     let (mut console, mut bar, mut metrics) =
         (Console::default(), Bar::new(quiet), MetricsLog::default());
-    // The files first: what is said of a step is in them already.
-    let observers: &mut [&mut dyn Observer] =
-        &mut [&mut signals, &mut metrics, &mut bar, &mut console];
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let mut record = RecordFile::new(words.collect());
+    let (mut board, mut page) = (TensorBoard::default(), PageFile::default());
+    // The files first: what is said of a step is in them already. The last two of them are made from the others.
+    let observers: &mut [&mut dyn Observer] = &mut [
+        &mut signals,
+        &mut metrics,
+        &mut record,
+        &mut board,
+        &mut page,
+        &mut bar,
+        &mut console,
+    ];
     let connection = Connection::open(options.job).unwrap_or_else(|error| {
         log::end::<()>(&Err(error));
         Connection::leave()

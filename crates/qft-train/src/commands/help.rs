@@ -70,6 +70,14 @@ Examples:
   In a script, a line for each turn:
     printf 'Hello\\nWho are you?\\n' | qft chat --model tuned --temperature 0";
 
+/// Below the options of `report`.
+pub(super) const REPORT: &str = "\
+Examples:
+  The page about a run, wherever it stands:
+    qft report tuned
+  A run beside two others:
+    qft report tuned tried-first tried-next --out comparison.html";
+
 /// Below the options of `plan`.
 pub(super) const PLAN: &str = "\
 Examples:

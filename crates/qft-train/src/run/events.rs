@@ -1,5 +1,6 @@
 //! What happens in a run, for those who watch it.
 
+use super::recipe::Recipe;
 use super::summary::{AnswerMetrics, EvalMetrics, StepMetrics, Summary};
 use crate::data::{Documents, Progress};
 use crate::error::Result;
@@ -7,7 +8,10 @@ use crate::memory::Fit;
 use crate::options::States;
 use crate::step::flip_rate::FlipRates;
 use qft_hub::{Notice, Watch};
+use qft_llama::LlamaConfig;
 use qft_quant::EncodeReport;
+use qft_tensor::{DeviceKind, Host};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Something that happened in a run. They come in the order of the variants; those from [`Event::Sampled`] to
@@ -36,6 +40,17 @@ pub enum Event<'a> {
         sequences: usize,
         /// Steps of the whole run.
         steps: u64,
+    },
+    /// It is known what decides the result, and what computes it.
+    Decided {
+        /// What decides the result.
+        recipe: &'a Recipe,
+        /// The shape of the model.
+        model: &'a LlamaConfig,
+        /// Where it is computed.
+        device: DeviceKind,
+        /// The threads and the instruction set there, or beside a GPU.
+        host: &'a Host,
     },
     /// The model was loaded.
     Loaded(&'a Quantized),
@@ -147,7 +162,7 @@ impl Observers<'_, '_> {
 }
 
 /// What quantizing did to a model.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Quantized {
     /// Quantized matrices.
     pub matrices: usize,

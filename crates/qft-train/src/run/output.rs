@@ -22,11 +22,20 @@ pub const PREVIOUS_METRICS_FILE: &str = "metrics.previous.jsonl";
 /// Name of the file of the whole run, in the output folder.
 pub const SUMMARY_FILE: &str = "summary.json";
 
+/// Name of the file of what a run is, in the output folder.
+pub const RECORD_FILE: &str = "run.json";
+
+/// Name of the page about the run, in the output folder.
+pub const PAGE_FILE: &str = "report.html";
+
+/// Name of the folder for TensorBoard, in the output folder.
+pub const TENSORBOARD: &str = "tensorboard";
+
 /// Name of the folder of checkpoints, in the output folder.
 const CHECKPOINTS: &str = "checkpoints";
 
 /// Name of a folder for a run that another took the place of, before its number.
-const EARLIER: &str = "earlier-";
+pub const EARLIER: &str = "earlier-";
 
 /// An output folder that is this run's alone, as long as this value lives.
 #[derive(Debug)]
@@ -200,7 +209,15 @@ impl OutputFolder {
 }
 
 /// What a run leaves besides its model, the sign that it is done last.
-const OF_A_RUN: [&str; 4] = [CHECKPOINTS, METRICS_FILE, PREVIOUS_METRICS_FILE, SUMMARY_FILE];
+const OF_A_RUN: [&str; 7] = [
+    CHECKPOINTS,
+    TENSORBOARD,
+    PAGE_FILE,
+    METRICS_FILE,
+    PREVIOUS_METRICS_FILE,
+    RECORD_FILE,
+    SUMMARY_FILE,
+];
 
 /// Moves a run that is done to a folder of its own, which has its name when all is in it. After a crash in between,
 /// the next run goes on with the move.
@@ -243,14 +260,15 @@ fn is_own_card(out: &Path, name: &str) -> bool {
 /// Removes a run: the names of its checkpoints vanish before their contents.
 fn clear(out: &Path) -> Result<()> {
     checkpoint::remove_all(&checkpoints(out))?;
+    remove_event_files(&out.join(TENSORBOARD))?;
     for exported in RunExport::all() {
         export::remove_export(&out.join(exported.folder())).context("--overwrite")?;
     }
     let of_model = names(out)?
         .into_iter()
         .filter(|name| export::is_model_file(name) || is_own_card(out, name));
-    let files = OF_A_RUN.into_iter().filter(|&name| name != CHECKPOINTS).map(str::to_owned);
-    for name in of_model.chain(files) {
+    let files = OF_A_RUN.into_iter().filter(|name| ![CHECKPOINTS, TENSORBOARD].contains(name));
+    for name in of_model.chain(files.map(str::to_owned)) {
         let path = out.join(name);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != IoErrorKind::NotFound => {
@@ -261,4 +279,37 @@ fn clear(out: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes the files that runs wrote for TensorBoard, and the folder if nothing else is in it.
+fn remove_event_files(dir: &Path) -> Result<()> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    let mut others = false;
+    for name in names(dir)? {
+        let path = dir.join(&name);
+        if is_event_file(&name) {
+            let context = || format!("--overwrite: cannot remove {}", path.display());
+            std::fs::remove_file(&path).with_context(context)?;
+        } else {
+            others = true;
+        }
+    }
+    if others {
+        return Ok(());
+    }
+    std::fs::remove_dir(dir)
+        .with_context(|| format!("--overwrite: cannot remove {}", dir.display()))
+}
+
+/// Name of the file for TensorBoard of a session that began after `step` steps, `seconds` after 1970. It reads files in the
+/// order of their names.
+pub fn event_file(seconds: u64, step: u64) -> String {
+    format!("events.out.tfevents.{seconds:010}.{step:010}.qft")
+}
+
+/// Whether a file was named by [`event_file`].
+fn is_event_file(name: &str) -> bool {
+    name.starts_with("events.out.tfevents.") && name.ends_with(".qft")
 }

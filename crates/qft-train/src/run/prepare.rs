@@ -100,6 +100,9 @@ impl<'a> Run<'a> {
         let model = (self.folder.dir.as_path(), &self.origins);
         let recipe = Recipe::of(options, &self.schedule, self.seq_len, model, data)?;
         self.agree(&recipe)?;
+        let model = &self.folder.config;
+        let (device, host) = (ops.kind(), ops.host()?);
+        observers.tell(Event::Decided { recipe: &recipe, model, device, host })?;
         let (mut trainer, progress) = match &self.resumed {
             None => {
                 if self.job.leads() {

@@ -7,6 +7,7 @@ use qft_autograd::Weight;
 use qft_llama::model::Model;
 use qft_llama::params::Param;
 use qft_optim::WeightRounding;
+use serde::{Deserialize, Serialize};
 
 /// Stochastic rounding draws 16 bits; below this fraction of a step the probability of a move has fewer than
 /// three bits of its own.
@@ -20,7 +21,7 @@ const SMALLEST_NEAREST: f64 = 0.5;
 const LARGEST: f64 = 4.0;
 
 /// How far an update at some learning rate moves the weights of a model's hybrid matrices.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FlipRates {
     /// The learning rate.
     pub lr: f64,
