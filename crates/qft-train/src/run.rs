@@ -2,6 +2,7 @@
 
 mod answers;
 pub mod card;
+mod evaluation;
 pub mod events;
 pub mod exports;
 pub mod finetune;
@@ -13,8 +14,10 @@ pub mod output;
 mod prepare;
 pub mod questions;
 pub mod recipe;
+mod samples;
 mod saved;
 pub mod scores;
+mod steering;
 pub mod summary;
 
 pub use crate::machine::Job;
@@ -24,5 +27,5 @@ pub use folder::ModelFolder;
 pub use named::{NamedFiles, Origins};
 pub use recipe::Recipe;
 pub use summary::{
-    AnswerMetrics, EvalMetrics, LeftOut, Owners, SavedEval, StepMetrics, Stopped, Summary,
+    AnswerMetrics, EarlyEnd, EvalMetrics, LeftOut, Owners, SavedEval, StepMetrics, Stopped, Summary,
 };

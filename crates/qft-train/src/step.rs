@@ -3,6 +3,7 @@
 pub mod answers;
 pub mod checkpoint;
 pub mod diagnostics;
+pub mod evaluations;
 pub mod flip_rate;
 pub mod guard;
 pub mod ops;

@@ -1,9 +1,10 @@
 //! What a run reports and keeps along the way.
 
-use super::value::whole;
+use super::value::{number, whole};
 use crate::error::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a run reports and keeps along the way, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -12,6 +13,9 @@ pub struct ProgressArgs {
     /// Save a checkpoint every N steps [default: only at the end and when stopped]
     #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Progress")]
     pub checkpoint_every: Option<u64>,
+    /// Save a checkpoint once N minutes have gone since the last one; may be a fraction
+    #[arg(long, value_name = "N", value_parser = number::<f64>, allow_negative_numbers = true, help_heading = "Progress")]
+    pub checkpoint_minutes: Option<f64>,
     /// Number of checkpoints to keep [default: 1]
     #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Progress")]
     pub keep_checkpoints: Option<usize>,
@@ -27,6 +31,23 @@ pub struct ProgressArgs {
     /// Evaluate on held-out data every N steps [default: only before and after training]
     #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Progress")]
     pub eval_every: Option<u64>,
+    /// End training once N evaluations in a row have found no lower held-out loss; needs --eval-every
+    #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true, help_heading = "Progress")]
+    pub patience: Option<u32>,
+    /// Save the model of the evaluation with the lowest held-out loss instead of the last one, and keep its checkpoint; needs
+    /// --eval-every
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Progress"
+    )]
+    pub keep_best: Option<bool>,
+    /// End training after N minutes, as if the step that is done then were the last; may be a fraction
+    #[arg(long, value_name = "N", value_parser = number::<f64>, allow_negative_numbers = true, help_heading = "Progress")]
+    pub max_minutes: Option<f64>,
     /// Evaluate on at most this many batches [default: all]
     #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Progress")]
     pub eval_batches: Option<usize>,
@@ -64,12 +85,20 @@ pub struct ProgressArgs {
 pub struct ProgressOptions {
     /// Steps between checkpoints.
     pub checkpoint_every: Option<u64>,
+    /// Time between checkpoints.
+    pub checkpoint_minutes: Option<Minutes>,
     /// Checkpoints that are kept.
     pub keep_checkpoints: usize,
     /// The checkpoint to continue from.
     pub resume: Option<Resume>,
     /// Steps between evaluations.
     pub eval_every: Option<u64>,
+    /// Evaluations in a row without a lower loss, after which training ends.
+    pub patience: Option<u32>,
+    /// Whether the model of the lowest held-out loss is the one that is saved.
+    pub keep_best: bool,
+    /// Time after which training ends.
+    pub max_minutes: Option<Minutes>,
     /// Batches of an evaluation at most.
     pub eval_batches: Option<usize>,
     /// Whether to show where the time goes.
@@ -96,9 +125,16 @@ impl ProgressArgs {
             "--keep-checkpoints is 0; at least 1 checkpoint is kept"
         );
         ensure!(eval_batches != Some(0), "--eval-batches is 0; give at least 1");
+        ensure!(
+            self.patience != Some(0),
+            "--patience is 0; give a number of evaluations, or leave it out"
+        );
+        let keep_best = self.keep_best.unwrap_or(false);
         for (name, set) in [
             ("eval-every", eval_every.is_some()),
             ("eval-batches", eval_batches.is_some()),
+            ("patience", self.patience.is_some()),
+            ("keep-best", self.keep_best == Some(true)),
             ("answers", self.answers.is_some_and(|count| count > 0)),
         ] {
             ensure!(
@@ -106,8 +142,18 @@ impl ProgressArgs {
                 "--{name}: there is no held-out data; give --eval-data FILE or --val-split 0.05"
             );
         }
+        for (name, set) in [("patience", self.patience.is_some()), ("keep-best", keep_best)] {
+            ensure!(
+                eval_every.is_some() || !set,
+                "--{name} looks at evaluations during training; give --eval-every N as well"
+            );
+        }
         Ok(ProgressOptions {
             checkpoint_every,
+            checkpoint_minutes: Minutes::resolve("checkpoint-minutes", self.checkpoint_minutes)?,
+            patience: self.patience,
+            keep_best,
+            max_minutes: Minutes::resolve("max-minutes", self.max_minutes)?,
             keep_checkpoints: self.keep_checkpoints.unwrap_or(1),
             resume: self.resume.as_deref().map(Resume::from),
             eval_every,
@@ -117,6 +163,34 @@ impl ProgressArgs {
             sample_prompt: self.sample_prompt,
             answers: self.answers.unwrap_or(0),
         })
+    }
+}
+
+/// A time in minutes, above 0 and at most a hundred years.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Minutes(f64);
+
+impl Minutes {
+    const MOST: f64 = 100.0 * 365.25 * 24.0 * 60.0;
+
+    fn resolve(name: &str, given: Option<f64>) -> Result<Option<Self>> {
+        let Some(minutes) = given else { return Ok(None) };
+        ensure!(
+            minutes > 0.0 && minutes <= Self::MOST,
+            "--{name}: {minutes} is out of range; give a number of minutes above 0, such as 30 or 0.5"
+        );
+        Ok(Some(Self(minutes)))
+    }
+
+    /// The same as a duration.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs_f64(self.0 * 60.0)
+    }
+}
+
+impl From<Minutes> for f64 {
+    fn from(Minutes(minutes): Minutes) -> f64 {
+        minutes
     }
 }
 

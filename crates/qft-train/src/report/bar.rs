@@ -51,7 +51,7 @@ impl Observer for Bar {
                 let (step, steps) = (metrics.step, shown.steps);
                 shown.note(&format!("step {step}/{steps} held-out loss {:.4}", metrics.eval_loss));
             }
-            (Event::Stopped { .. }, Some(shown)) => shown.finish(),
+            (Event::Stopped { .. } | Event::EndedEarly { .. }, Some(shown)) => shown.finish(),
             _ => {}
         }
         Ok(())

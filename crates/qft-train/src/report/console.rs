@@ -2,8 +2,9 @@
 
 use crate::error::{Context, Result};
 use crate::memory::gb;
-use crate::run::{Event, LeftOut, Moment, Observer, Summary};
+use crate::run::{EarlyEnd, Event, LeftOut, Moment, Observer, Summary};
 use crate::step::answers::Answers;
+use crate::step::checkpoint::Progress;
 use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
 use qft_autograd::Compute;
 use std::fmt;
@@ -96,6 +97,11 @@ impl Observer for Console {
                     arithmetic(metrics.compute)
                 ));
             }
+            Event::EndedEarly { why, progress } => ended_early(*why, progress),
+            Event::TookBest(best) => print(format_args!(
+                "the model of step {} is saved, whose held-out loss of {:.4} was the lowest",
+                best.step, best.eval_loss
+            )),
             Event::Answered { moment, metrics } => answered(*moment, metrics.answers),
             Event::Stopped { step, checkpoint: Some(dir) } => print(format_args!(
                 "stopped after step {step}; saved {}\nto go on: the same command with --resume latest (and without --overwrite)",
@@ -165,6 +171,26 @@ pub fn arithmetic(compute: Compute) -> &'static str {
     match compute {
         Compute::Int8 => "INT8 compute",
         Compute::Float => "float compute",
+    }
+}
+
+/// Why training has ended, and how it goes on if that is wanted.
+fn ended_early(why: EarlyEnd, progress: &Progress) {
+    let (step, evaluations) = (progress.step, progress.evaluations);
+    match (why, evaluations.best()) {
+        (EarlyEnd::Patience, Some(best)) => print(format_args!(
+            "training ends after step {step}: the held-out loss of {:.4} after step {} was the lowest, and {} evaluations \
+             in a row were no better (--patience)",
+            best.eval_loss,
+            best.step,
+            evaluations.since_best()
+        )),
+        (EarlyEnd::Patience, None) => print(format_args!(
+            "training ends after step {step}: no evaluation has found a held-out loss (--patience)"
+        )),
+        (EarlyEnd::MaxMinutes, _) => print(format_args!(
+            "training ends after step {step}: its time is over (--max-minutes); --resume latest goes on from there"
+        )),
     }
 }
 

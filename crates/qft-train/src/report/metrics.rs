@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 #[derive(Deserialize)]
 struct Line {
     step: u64,
+    eval_loss: Option<f64>,
 }
 
 /// Writes `metrics.jsonl`, and `summary.json` at the end.
@@ -25,6 +26,8 @@ struct Open {
     out: PathBuf,
     path: PathBuf,
     file: File,
+    /// Steps that were done at the last evaluation that it has.
+    evaluated: Option<u64>,
 }
 
 impl Observer for MetricsLog {
@@ -32,7 +35,13 @@ impl Observer for MetricsLog {
         match (event, &mut self.0) {
             (Event::Started { out, step, .. }, open) => *open = Some(Open::after(out, *step)?),
             (Event::Stepped(metrics), Some(open)) => open.line(metrics)?,
-            (Event::Evaluated { metrics, .. }, Some(open)) => open.line(metrics)?,
+            // A run that was resumed, or has ended early, says again what is known.
+            (Event::Evaluated { metrics, .. }, Some(open))
+                if open.evaluated == Some(metrics.step) => {}
+            (Event::Evaluated { metrics, .. }, Some(open)) => {
+                open.line(metrics)?;
+                open.evaluated = Some(metrics.step);
+            }
             (Event::Answered { metrics, .. }, Some(open)) => open.line(metrics)?,
             (Event::Finished(summary), Some(open)) => open.summary(summary)?,
             (Event::SavedEvaluated(summary), Some(open)) => {
@@ -60,7 +69,7 @@ impl Open {
                 format!("{}: cannot be read; make it readable, or move it away", path.display())
             })?,
         };
-        let (mut kept, mut steps_lost) = (Vec::new(), false);
+        let (mut kept, mut steps_lost, mut evaluated) = (Vec::new(), false, None);
         for bytes in bytes.split_inclusive(|&byte| byte == b'\n') {
             let Ok(line) = serde_json::from_slice::<Line>(bytes) else { continue };
             // A run that has done nothing yet evaluates before its first step, again.
@@ -68,6 +77,7 @@ impl Open {
             steps_lost |= again;
             if !again && bytes.ends_with(b"\n") {
                 kept.extend_from_slice(bytes);
+                evaluated = line.eval_loss.map(|_| line.step).or(evaluated);
             }
         }
         if kept != bytes {
@@ -78,7 +88,7 @@ impl Open {
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.with_context(|| cannot_write(&path))?;
-        Ok(Self { out: out.to_path_buf(), path, file })
+        Ok(Self { out: out.to_path_buf(), path, file, evaluated })
     }
 
     /// Writes the file of the whole run, in place of the one that was there.

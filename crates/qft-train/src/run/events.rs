@@ -1,10 +1,12 @@
 //! What happens in a run, for those who watch it.
 
-use super::summary::{AnswerMetrics, EvalMetrics, StepMetrics, Summary};
+use super::summary::{AnswerMetrics, EarlyEnd, EvalMetrics, StepMetrics, Summary};
 use crate::data::{Documents, Progress};
 use crate::error::Result;
 use crate::memory::Fit;
 use crate::options::States;
+use crate::step::checkpoint::Progress as TrainerProgress;
+use crate::step::evaluations::Best;
 use crate::step::flip_rate::FlipRates;
 use qft_hub::{Notice, Watch};
 use qft_quant::EncodeReport;
@@ -89,6 +91,15 @@ pub enum Event<'a> {
         /// Steps that are done.
         step: u64,
     },
+    /// Training ends before its last step.
+    EndedEarly {
+        /// Why.
+        why: EarlyEnd,
+        /// Where the run stands.
+        progress: &'a TrainerProgress,
+    },
+    /// The best model of the run was loaded again, to be saved instead of the last; with `--keep-best`.
+    TookBest(Best),
     /// The run was asked to stop, and has.
     Stopped {
         /// Steps that are done.

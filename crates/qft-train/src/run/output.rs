@@ -4,7 +4,7 @@
 //! moved aside, within the folder.
 
 use super::recipe::Recipe;
-use super::summary::Summary;
+use super::summary::{EarlyEnd, Summary};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::options::{FileOptions, RunExport};
 use crate::step::checkpoint;
@@ -143,8 +143,11 @@ fn held(out: &Path) -> Result<Held> {
     let name = latest.file_name().unwrap_or_default().display();
     Ok(match (checkpoint::read_progress(&latest), done) {
         (Err(_), _) => Held::Unfinished(format!("{CHECKPOINTS}/{name}, which is damaged")),
-        // A run that was extended has a summary of its first part.
-        (Ok(progress), Some(done)) if u64::from(progress.step) <= done.steps => {
+        // A run that was extended has a summary of its first part; one whose time was over can go on.
+        (Ok(progress), Some(done))
+            if u64::from(progress.step) <= done.steps
+                && done.ended_early != Some(EarlyEnd::MaxMinutes) =>
+        {
             Held::Finished(Some(latest))
         }
         _ => Held::Unfinished(format!("{CHECKPOINTS}/{name}")),

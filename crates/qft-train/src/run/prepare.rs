@@ -9,6 +9,7 @@ use super::named::{self, NamedFiles, Origins};
 use super::output;
 use super::recipe::Recipe;
 use super::saved::SavedModel;
+use super::steering::Clocks;
 use crate::data::encoder::at_start;
 use crate::data::questions::{self, Question};
 use crate::data::{Cache, Dataset, Loader};
@@ -120,7 +121,8 @@ impl<'a> Run<'a> {
                 checkpoint::load(ops, &mut trainer, &progress, dir)?;
                 let step = u64::from(progress.step);
                 observers.tell(Event::Resumed { from: dir, step })?;
-                (trainer, Progress { recipe: recipe.to_json()?, ..progress })
+                let evaluations = self.evaluations_of(&progress)?;
+                (trainer, Progress { recipe: recipe.to_json()?, evaluations, ..progress })
             }
         };
         if options.progress.diagnostics {
@@ -134,6 +136,9 @@ impl<'a> Run<'a> {
             order: self.order_at(progress.step),
             trainer,
             progress,
+            clocks: Clocks::start(),
+            evaluated: None,
+            ended_early: None,
             final_loss: None,
             final_eval_loss: None,
             final_answers: None,

@@ -58,6 +58,10 @@ pub struct Recipe {
     /// Compared by what they mean for the steps that are done: see [`Recipe::continues`].
     steps: u64,
     sequences: u64,
+    /// What decides after which of its steps the run ends and which it saves; absent if that is the last. A resumed run may
+    /// have another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    steering: Option<Steering>,
     /// Not compared: by it a difference of the data is named.
     asked: Asked,
     /// Not compared: files are, by their contents. By it a difference of what is named in the hub is explained.
@@ -78,6 +82,22 @@ struct Asked {
     on_bad_record: OnBadRecord,
     #[serde(default)]
     too_long: Option<TooLong>,
+}
+
+/// How evaluations decide where a run ends, and which model it saves.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Steering {
+    eval_every: Option<u64>,
+    patience: Option<u32>,
+    keep_best: bool,
+}
+
+impl Steering {
+    fn of(options: &ProgressOptions) -> Option<Self> {
+        let ProgressOptions { eval_every, patience, keep_best, .. } = *options;
+        (patience.is_some() || keep_best).then_some(Self { eval_every, patience, keep_best })
+    }
 }
 
 /// A text, by its hash.
@@ -224,9 +244,15 @@ impl Recipe {
         let MachineOptions { device: _, threads: _, memory_limit: _ } = machine;
         let ProgressOptions {
             checkpoint_every: _,
+            checkpoint_minutes: _,
             keep_checkpoints: _,
             resume: _,
+            // By `Steering`.
             eval_every: _,
+            patience: _,
+            keep_best: _,
+            // A run whose time was over goes on.
+            max_minutes: _,
             // The losses before and after must be of the same data.
             eval_batches,
             profile: _,
@@ -266,6 +292,7 @@ impl Recipe {
             model: ModelIdentity::of(dir)?,
             steps: schedule.total,
             sequences: length.sequences(train.sequences_per_pass(), step.sequences_per_step()),
+            steering: Steering::of(progress),
             asked: Asked {
                 format: *format,
                 template: template.clone(),
@@ -337,7 +364,7 @@ impl Recipe {
 
     /// Whether a run of this recipe comes to the same bits as one of `other`.
     pub fn is_same(&self, other: &Self) -> bool {
-        let length = |recipe: &Self| (recipe.steps, recipe.sequences);
+        let length = |recipe: &Self| (recipe.steps, recipe.sequences, recipe.steering);
         length(self) == length(other) && self.difference(other).is_ok_and(|found| found.is_none())
     }
 
@@ -394,7 +421,8 @@ impl Recipe {
         let Value::Object(mut map) = serde_json::to_value(self)? else {
             return Ok(serde_json::Map::new());
         };
-        map.retain(|name, _| !matches!(name.as_str(), "steps" | "sequences" | "asked" | "origins"));
+        const APART: [&str; 5] = ["steps", "sequences", "steering", "asked", "origins"];
+        map.retain(|name, _| !APART.contains(&name.as_str()));
         Ok(map)
     }
 
@@ -496,6 +524,7 @@ mod tests {
             model: ModelIdentity(BTreeMap::from([("model.safetensors".into(), "ab".repeat(32))])),
             steps: 100,
             sequences: 400,
+            steering: None,
             asked: Asked {
                 format: DataFormat::Auto,
                 template: TemplateChoice::Auto,

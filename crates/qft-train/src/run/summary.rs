@@ -3,6 +3,7 @@
 use super::named::Origins;
 use crate::machine::profile::Profile;
 use crate::step::answers::Answers;
+use crate::step::evaluations::Best;
 use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
 use qft_autograd::Compute;
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,12 @@ pub struct Summary {
     pub initial_eval_loss: Option<f64>,
     /// Loss of the held-out data after training, in the arithmetic of training.
     pub final_eval_loss: Option<f64>,
+    /// The evaluation whose model was saved; with `--keep-best`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
+    /// Set if training ended before its last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_early: Option<EarlyEnd>,
     /// Loss of the held-out data under the saved model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saved_eval: Option<SavedEval>,
@@ -144,6 +151,16 @@ pub struct Owners {
     pub planned: BTreeMap<String, u64>,
     /// As measured.
     pub measured: BTreeMap<String, u64>,
+}
+
+/// Why training ended before its last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EarlyEnd {
+    /// As many evaluations in a row as `--patience` says found no lower held-out loss.
+    Patience,
+    /// The time of `--max-minutes` was over.
+    MaxMinutes,
 }
 
 /// How a run ended that was stopped.

@@ -6,6 +6,7 @@
 
 use super::TrainOps;
 use super::answers::Answers;
+use super::evaluations::Evaluations;
 use super::guard::LossGuard;
 use super::optimizer::ParamState;
 use super::trainer::Trainer;
@@ -48,6 +49,9 @@ pub struct Progress {
     /// What became of answers before the first step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_answers: Option<Answers>,
+    /// What evaluations have found.
+    #[serde(default)]
+    pub evaluations: Evaluations,
     /// Global norm of the last gradient: the clipping of the next step needs it.
     pub last_norm: Option<f64>,
     /// What is known of the loss.
@@ -68,6 +72,7 @@ impl Progress {
             seconds: 0.0,
             initial_eval_loss: None,
             initial_answers: None,
+            evaluations: Evaluations::default(),
             last_norm: None,
             guard: LossGuard::default(),
             recipe,
