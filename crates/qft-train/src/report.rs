@@ -6,7 +6,9 @@ pub mod fetching;
 pub mod log;
 pub mod metrics;
 mod reading;
+pub mod samples;
 pub mod scores;
+mod view;
 mod writing;
 
 pub use bar::{Bar, note};
@@ -14,5 +16,6 @@ pub use console::{Console, arithmetic, print, write};
 pub use fetching::Fetching;
 pub use metrics::MetricsLog;
 pub use reading::ReadingBar;
+pub use samples::SamplesFile;
 pub use scores::Scores;
 pub use writing::WritingBar;

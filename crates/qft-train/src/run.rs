@@ -13,9 +13,11 @@ pub mod named;
 pub mod output;
 mod prepare;
 pub mod questions;
+mod reading;
 pub mod recipe;
 mod samples;
 mod saved;
+mod saving;
 pub mod scores;
 mod steering;
 pub mod summary;
@@ -27,5 +29,6 @@ pub use folder::ModelFolder;
 pub use named::{NamedFiles, Origins};
 pub use recipe::Recipe;
 pub use summary::{
-    AnswerMetrics, EarlyEnd, EvalMetrics, LeftOut, Owners, SavedEval, StepMetrics, Stopped, Summary,
+    AnswerMetrics, EarlyEnd, EvalMetrics, LeftOut, Owners, SampleMetrics, SavedEval, SetMetrics,
+    StepMetrics, Stopped, Summary,
 };

@@ -4,7 +4,7 @@ use crate::error::{Context, Result};
 use crate::machine::processes::Connection;
 use crate::machine::signals::StopSignal;
 use crate::options::FinetuneOptions;
-use crate::report::{Bar, Console, MetricsLog, note};
+use crate::report::{Bar, Console, MetricsLog, SamplesFile, note};
 use crate::run::{Event, Observer, finetune_in};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ const LEADER_FIRST: Duration = Duration::from_millis(300);
 pub fn run(options: &FinetuneOptions, quiet: bool) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut signals = Signals { stop: Arc::clone(&stop), signal: None };
-    let (mut console, mut bar, mut metrics) =
-        (Console::default(), Bar::new(quiet), MetricsLog::default());
+    let (mut console, mut bar) = (Console::default(), Bar::new(quiet, &options.progress));
+    let (mut metrics, mut samples) = (MetricsLog::default(), SamplesFile::default());
     // The files first: what is said of a step is in them already.
     let observers: &mut [&mut dyn Observer] =
-        &mut [&mut signals, &mut metrics, &mut bar, &mut console];
+        &mut [&mut signals, &mut metrics, &mut samples, &mut bar, &mut console];
     let connection = Connection::open(options.job)?;
     let job = connection.job();
     // The others only listen for signals.

@@ -2,6 +2,7 @@
 
 use super::value::{number, whole};
 use crate::error::{Result, ensure};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,9 @@ pub struct ProgressArgs {
     /// Save a checkpoint once N minutes have gone since the last one; may be a fraction
     #[arg(long, value_name = "N", value_parser = number::<f64>, allow_negative_numbers = true, help_heading = "Progress")]
     pub checkpoint_minutes: Option<f64>,
+    /// Write checkpoints from a copy of the states while training goes on, instead of between steps [default: auto]
+    #[arg(long, value_enum, help_heading = "Progress")]
+    pub checkpoint_copy: Option<CheckpointCopy>,
     /// Number of checkpoints to keep [default: 1]
     #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Progress")]
     pub keep_checkpoints: Option<usize>,
@@ -28,7 +32,7 @@ pub struct ProgressArgs {
         help_heading = "Progress"
     )]
     pub resume: Option<String>,
-    /// Evaluate on held-out data every N steps [default: only before and after training]
+    /// Evaluate on held-out data, and continue sample prompts, every N steps [default: only before and after training]
     #[arg(long, value_name = "N", value_parser = whole::<u64>, allow_negative_numbers = true, help_heading = "Progress")]
     pub eval_every: Option<u64>,
     /// End training once N evaluations in a row have found no lower held-out loss; needs --eval-every
@@ -71,11 +75,11 @@ pub struct ProgressArgs {
         help_heading = "Progress"
     )]
     pub diagnostics: Option<bool>,
-    /// Show how the model continues this text, before and after training
+    /// Show how the model continues this text, before and after training and at each evaluation; may be given more than once
     #[arg(long, value_name = "TEXT", help_heading = "Progress")]
-    pub sample_prompt: Option<String>,
-    /// Let the model answer N held-out questions before and after training, and count the answers that end by
-    /// themselves instead of running on; 20 say enough [default: 0]
+    pub sample_prompt: Vec<String>,
+    /// Let the model answer N questions of the held-out data (of its first set) before and after training, and count the answers
+    /// that end by themselves instead of running on; 20 say enough [default: 0]
     #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Progress")]
     pub answers: Option<usize>,
 }
@@ -87,6 +91,8 @@ pub struct ProgressOptions {
     pub checkpoint_every: Option<u64>,
     /// Time between checkpoints.
     pub checkpoint_minutes: Option<Minutes>,
+    /// Whether they are written while training goes on.
+    pub checkpoint_copy: CheckpointCopy,
     /// Checkpoints that are kept.
     pub keep_checkpoints: usize,
     /// The checkpoint to continue from.
@@ -105,8 +111,8 @@ pub struct ProgressOptions {
     pub profile: bool,
     /// Whether to compare the updates of sampled rows with those of float momentum.
     pub diagnostics: bool,
-    /// Text to continue before and after.
-    pub sample_prompt: Option<String>,
+    /// Texts to continue before, during and after.
+    pub sample_prompts: Vec<String>,
     /// Held-out questions to answer before and after.
     pub answers: usize,
 }
@@ -131,7 +137,7 @@ impl ProgressArgs {
         );
         let keep_best = self.keep_best.unwrap_or(false);
         for (name, set) in [
-            ("eval-every", eval_every.is_some()),
+            ("eval-every", eval_every.is_some() && self.sample_prompt.is_empty()),
             ("eval-batches", eval_batches.is_some()),
             ("patience", self.patience.is_some()),
             ("keep-best", self.keep_best == Some(true)),
@@ -151,6 +157,7 @@ impl ProgressArgs {
         Ok(ProgressOptions {
             checkpoint_every,
             checkpoint_minutes: Minutes::resolve("checkpoint-minutes", self.checkpoint_minutes)?,
+            checkpoint_copy: self.checkpoint_copy.unwrap_or_default(),
             patience: self.patience,
             keep_best,
             max_minutes: Minutes::resolve("max-minutes", self.max_minutes)?,
@@ -160,9 +167,32 @@ impl ProgressArgs {
             eval_batches,
             profile: self.profile.unwrap_or(false),
             diagnostics: self.diagnostics.unwrap_or(false),
-            sample_prompt: self.sample_prompt,
+            sample_prompts: self.sample_prompt,
             answers: self.answers.unwrap_or(0),
         })
+    }
+}
+
+/// Whether checkpoints are written from a copy of the states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointCopy {
+    /// Where the copy fits into the memory and takes more than 64 MB.
+    #[default]
+    Auto,
+    /// Always; the memory for it is a part of what the run needs.
+    Always,
+    /// Never: training waits for the disk.
+    Never,
+}
+
+impl ProgressOptions {
+    /// Whether a run of `steps` steps saves checkpoints before its end.
+    pub fn saves_on_its_way(&self, steps: u64) -> bool {
+        let by_step = |every: Option<u64>| every.is_some_and(|every| every < steps);
+        by_step(self.checkpoint_every)
+            || self.checkpoint_minutes.is_some()
+            || (self.keep_best && by_step(self.eval_every))
     }
 }
 

@@ -45,9 +45,9 @@ impl Observer for Console {
         match event {
             Event::DataRead { train, held_out } => {
                 print(format_args!("training data: {train}"));
-                self.held_out = held_out.is_some();
-                if let Some(held_out) = held_out {
-                    print(format_args!("held-out data: {held_out}"));
+                self.held_out = !held_out.is_empty();
+                for set in *held_out {
+                    print(format_args!("held-out data: {set}"));
                 }
             }
             Event::Planned { fit, states, sequences, steps } => print(format_args!(
@@ -86,14 +86,25 @@ impl Observer for Console {
                     to.display()
                 ));
             }
-            Event::Sampled { moment, text } => {
-                print(format_args!("\n--- sample {} ---\n{text}\n---", when(*moment)));
+            Event::Sampled { moment, sample } if *moment != Moment::During => {
+                let (when, prompt, sample) = (when(*moment), &sample.prompt, &sample.sample);
+                print(format_args!("\n--- sample {when} ---\n{prompt}{sample}\n---"));
+            }
+            Event::SetEvaluated { moment, metrics } if *moment != Moment::During => {
+                print(format_args!(
+                    "held-out loss {} of {}: {:.4}, {} of tokens right",
+                    when(*moment),
+                    metrics.set,
+                    metrics.set_loss,
+                    percent(metrics.set_accuracy)
+                ));
             }
             Event::Evaluated { moment, metrics } if *moment != Moment::During => {
                 print(format_args!(
-                    "held-out loss {}: {:.4} in {}",
+                    "held-out loss {}: {:.4}, {} of tokens right, in {}",
                     when(*moment),
                     metrics.eval_loss,
+                    percent(metrics.eval_accuracy),
                     arithmetic(metrics.compute)
                 ));
             }
@@ -196,18 +207,17 @@ fn ended_early(why: EarlyEnd, progress: &Progress) {
 
 /// What the sampled rows say, and the matrix that loses the most.
 fn diagnostics(report: &DiagnosticsReport) {
-    let percent = |part: f64| format!("{} %", digits(part * 100.0));
-    let tenths = |part: f64| format!("{:.1} %", part * 100.0);
+    let exact = |part: f64| format!("{} %", digits(part * 100.0));
     let Diagnosis { sign_agreement, flip_rate, landed, saturated, grown_rows, gradient_snr } =
         report.all;
     print(format_args!(
         "of sampled updates {} have the sign of float momentum, and {} of their length lands; {} change the INT8 digit\n\
          of sampled weights {} are at the end of their range; of row updates {} enlarge the scale",
-        tenths(sign_agreement),
-        tenths(landed),
-        percent(flip_rate),
-        percent(saturated),
-        percent(grown_rows)
+        percent(sign_agreement),
+        percent(landed),
+        exact(flip_rate),
+        exact(saturated),
+        exact(grown_rows)
     ));
     if let Some(snr) = gradient_snr {
         print(format_args!(
@@ -220,7 +230,7 @@ fn diagnostics(report: &DiagnosticsReport) {
         .iter()
         .min_by(|(_, a), (_, b)| a.sign_agreement.total_cmp(&b.sign_agreement));
     if let Some((name, worst)) = worst {
-        print(format_args!("fewest signs: {} in {name}", tenths(worst.sign_agreement)));
+        print(format_args!("fewest signs: {} in {name}", percent(worst.sign_agreement)));
     }
 }
 
@@ -232,6 +242,11 @@ fn answered(moment: Moment, answers: Answers) {
         when(moment),
         asked - ended
     ));
+}
+
+/// A fraction with a tenth of a percent.
+pub(super) fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
 }
 
 fn when(moment: Moment) -> &'static str {

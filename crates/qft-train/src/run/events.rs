@@ -1,7 +1,9 @@
 //! What happens in a run, for those who watch it.
 
-use super::summary::{AnswerMetrics, EarlyEnd, EvalMetrics, StepMetrics, Summary};
-use crate::data::{Documents, Progress};
+use super::summary::{
+    AnswerMetrics, EarlyEnd, EvalMetrics, SampleMetrics, SetMetrics, StepMetrics, Summary,
+};
+use crate::data::{Documents, EvalSet, Progress};
 use crate::error::Result;
 use crate::memory::Fit;
 use crate::options::States;
@@ -25,8 +27,8 @@ pub enum Event<'a> {
     DataRead {
         /// What is trained on.
         train: &'a Documents,
-        /// What the loss is measured on.
-        held_out: Option<&'a Documents>,
+        /// What the loss is measured on, in sets.
+        held_out: &'a [EvalSet<Documents>],
     },
     /// The run fits into the memory there is.
     Planned {
@@ -61,14 +63,21 @@ pub enum Event<'a> {
         /// Steps of the whole run.
         steps: u64,
     },
-    /// The model has continued the sample prompt.
+    /// The model has continued a sample prompt.
     Sampled {
         /// When.
         moment: Moment,
         /// The prompt and what follows.
-        text: &'a str,
+        sample: &'a SampleMetrics,
     },
-    /// The loss of the held-out data was measured.
+    /// The loss of a set of held-out data that has a name was measured.
+    SetEvaluated {
+        /// When.
+        moment: Moment,
+        /// What was found.
+        metrics: &'a SetMetrics,
+    },
+    /// The loss of all held-out data was measured.
     Evaluated {
         /// When.
         moment: Moment,

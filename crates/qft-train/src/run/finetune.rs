@@ -5,12 +5,14 @@ use super::folder::ModelFolder;
 use super::named::Origins;
 use super::output::{self, OutputFolder};
 use super::recipe::Recipe;
+use super::samples::SamplePrompt;
 use super::saved::SavedModel;
+use super::saving::Background;
 use super::steering::Clocks;
 use super::summary::{EarlyEnd, EvalMetrics, Owners, StepMetrics, Stopped, Summary};
 use crate::TrainOps;
 use crate::data::questions::Question;
-use crate::data::{Dataset, Order};
+use crate::data::{Dataset, EvalSet, Order};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::machine::Job;
 use crate::machine::profile::StepClock;
@@ -63,7 +65,11 @@ pub fn finetune_in(
     match run.train(&mut state, &mut observers) {
         Ok(()) => run.finish(state, &mut observers),
         Err(error) if error.kind() == ErrorKind::Stopped => run.stopped(&mut state, &mut observers),
-        Err(error) => Err(error),
+        Err(error) => match run.settle(&mut state, &mut observers) {
+            // What was being written is whole: the last good checkpoint of a run that has diverged.
+            Ok(()) => Err(error),
+            Err(other) => Err(error.context(format!("{other:#}; and before"))),
+        },
     }
 }
 
@@ -82,17 +88,18 @@ pub(super) struct Run<'a> {
     /// Tokens of a sequence at most.
     pub(super) seq_len: usize,
     pub(super) train: Dataset,
-    pub(super) held_out: Option<Dataset>,
+    pub(super) held_out: Vec<EvalSet<Dataset>>,
     /// How the saved model is measured on the held-out data.
     pub(super) saved: Option<SavedModel>,
-    /// Ids of the sample prompt.
-    pub(super) prompt: Vec<u32>,
+    pub(super) prompts: Vec<SamplePrompt>,
     /// Held-out questions to answer.
     pub(super) questions: Vec<Question>,
     /// Sequences that the whole run takes.
     pub(super) sequences: u64,
     pub(super) schedule: Schedule,
     pub(super) fit: Fit,
+    /// Whether the plan has room for a copy of the states, from which checkpoints are written.
+    pub(super) copies: bool,
     pub(super) setup: Setup,
 }
 
@@ -101,8 +108,11 @@ pub(super) struct State {
     pub(super) recipe: Recipe,
     pub(super) trainer: Trainer,
     pub(super) progress: Progress,
-    /// The step of the newest checkpoint.
+    /// The step of the newest checkpoint, be it written or being written.
     pub(super) saved: u32,
+    /// Whether no step has shown yet that it is as good as those before it.
+    pub(super) unconfirmed: bool,
+    pub(super) background: Background,
     pub(super) order: Order,
     pub(super) clocks: Clocks,
     /// What was found last of the held-out data.
@@ -143,6 +153,7 @@ impl Run<'_> {
         while u64::from(state.progress.step) < self.schedule.total {
             self.check_stop("training")?;
             self.check_stop_of_all()?;
+            self.poll(state, observers)?;
             state.ended_early = self.ends_early(state)?;
             if let Some(why) = state.ended_early {
                 observers.tell(Event::EndedEarly { why, progress: &state.progress })?;
@@ -153,18 +164,18 @@ impl Run<'_> {
             if !self.options.training.insist {
                 state.progress.guard.check(metrics.step, metrics.loss)?;
             }
+            self.confirm(state)?;
             if metrics.step == self.schedule.total {
                 break;
             }
             // Saved first: what an evaluation is stopped in is not lost.
             if self.save_is_due(state)? {
-                self.save(state, observers)?;
+                self.save_on_the_way(state, observers)?;
             }
             self.look(state, observers)?;
         }
         // The model is exported even if there is no room for the last checkpoint.
-        let saved =
-            if state.saved < state.progress.step { self.save(state, observers) } else { Ok(()) };
+        let saved = self.save_at_the_end(state, observers);
         let exported = self.show_and_export(state, observers);
         match (saved, exported) {
             (Err(saved), Err(exported)) if exported.kind() != ErrorKind::Stopped => {
@@ -178,6 +189,7 @@ impl Run<'_> {
         state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
         self.note(state, state.final_eval_loss, observers)?;
         self.take_best(state, observers)?;
+        self.prune(state)?;
         self.sample(state, Moment::After, observers)?;
         state.final_answers = self.answer(state, Moment::After, observers)?;
         self.export(state, observers)
@@ -214,6 +226,7 @@ impl Run<'_> {
         Ok(StepMetrics {
             step: number,
             loss: loss.mean,
+            accuracy: loss.accuracy(),
             lr,
             tokens: progress.tokens,
             tokens_per_second: loss.target_tokens as f64 / seconds,
@@ -263,47 +276,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Saves a checkpoint, and removes those that it replaces.
-    pub(super) fn save(
-        &self,
-        state: &mut State,
-        observers: &mut Observers<'_, '_>,
-    ) -> Result<()> {
-        if !self.job.leads() {
-            state.saved = state.progress.step;
-            return checkpoint::serve(&*self.ops, &mut state.trainer);
-        }
-        let root = output::checkpoints(&self.options.files.out);
-        let State { trainer, progress, .. } = state;
-        let dir = checkpoint::save(&*self.ops, trainer, progress, &root)?;
-        state.saved = progress.step;
-        state.clocks.saved();
-        self.prune(state)?;
-        observers.tell(Event::Saved { checkpoint: &dir, step: u64::from(state.saved) })
-    }
-
-    /// Removes checkpoints of this run that newer ones replace; never the one that is to become the model.
-    pub(super) fn prune(&self, state: &State) -> Result<()> {
-        if !self.job.leads() {
-            return Ok(());
-        }
-        let root = output::checkpoints(&self.options.files.out);
-        let best = self.best(&state.progress.evaluations).map(|best| best.step);
-        let own = |older: &Progress| {
-            Recipe::from_json(&older.recipe, &root).is_ok_and(|then| {
-                let step = u64::from(older.step);
-                best != Some(older.step) && state.recipe.continues(&then, step, &root).is_ok()
-            })
-        };
-        let keep = self.options.progress.keep_checkpoints;
-        checkpoint::prune(&root, state.saved, keep, &own)
-    }
-
     /// Ends a run that was asked to stop: what was done since the last checkpoint is saved.
     fn stopped(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<Summary> {
-        if state.progress.step > state.saved {
-            self.save(state, observers)?;
-        }
+        self.save_at_the_end(state, observers)?;
         let root = output::checkpoints(&self.options.files.out);
         let dir = (state.saved > 0).then(|| checkpoint::folder(&root, state.saved));
         let checkpoint = dir.filter(|dir| dir.exists());

@@ -22,6 +22,9 @@ pub const PREVIOUS_METRICS_FILE: &str = "metrics.previous.jsonl";
 /// Name of the file of the whole run, in the output folder.
 pub const SUMMARY_FILE: &str = "summary.json";
 
+/// Name of the file of samples, in the output folder.
+pub const SAMPLES_FILE: &str = "samples.txt";
+
 /// Name of the folder of checkpoints, in the output folder.
 const CHECKPOINTS: &str = "checkpoints";
 
@@ -203,7 +206,8 @@ impl OutputFolder {
 }
 
 /// What a run leaves besides its model, the sign that it is done last.
-const OF_A_RUN: [&str; 4] = [CHECKPOINTS, METRICS_FILE, PREVIOUS_METRICS_FILE, SUMMARY_FILE];
+const OF_A_RUN: [&str; 5] =
+    [CHECKPOINTS, METRICS_FILE, PREVIOUS_METRICS_FILE, SAMPLES_FILE, SUMMARY_FILE];
 
 /// Moves a run that is done to a folder of its own, which has its name when all is in it. After a crash in between,
 /// the next run goes on with the move.

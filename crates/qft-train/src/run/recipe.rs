@@ -2,16 +2,17 @@
 
 use super::named::Origins;
 use crate::data::documents::Part;
-use crate::data::{Dataset, Weight};
+use crate::data::{Dataset, EvalSet, Weight};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::options::decimal;
 use crate::options::{
-    DataFormat, FieldName, FileOptions, FinetuneOptions, HeldOut, LayoutOptions, MachineOptions,
-    OnBadRecord, OptimizerKind, OptimizerOptions, ProgressOptions, ReadingOptions, StateOptions,
-    States, StepOptions, TemplateChoice, TooLong, TrainOn, TrainingOptions,
+    DataFormat, FieldName, FileOptions, FinetuneOptions, GroupRate, HeldOut, LayoutOptions,
+    MachineOptions, OnBadRecord, OptimizerKind, OptimizerOptions, ProgressOptions, ReadingOptions,
+    StateOptions, States, StepOptions, TemplateChoice, TooLong, TrainOn, TrainingOptions,
 };
 use crate::step::GradientMode;
 use qft_autograd::Products;
-use qft_files::sha256_of_file;
+use qft_files::{Sha256, sha256_of_file};
 use qft_hub::Origin;
 use qft_optim::{MomentumCode, Schedule, ScheduleKind, WeightRounding};
 use serde::{Deserialize, Serialize};
@@ -35,9 +36,13 @@ pub struct Recipe {
     rounding: WeightRounding,
     optimizer: OptimizerKind,
     lr: f64,
+    #[serde(default)]
+    group_lr: Vec<GroupRate>,
     schedule: ScheduleKind,
     min_lr_ratio: f64,
     warmup: u64,
+    #[serde(default)]
+    decay: u64,
     weight_decay: f64,
     beta1: f64,
     beta2: f64,
@@ -139,6 +144,25 @@ impl DataIdentity {
     }
 }
 
+impl DataIdentity {
+    /// Of sets of held-out data, if there is any. What they are called does not decide their losses.
+    fn of_sets(sets: &[EvalSet<Dataset>]) -> Option<Self> {
+        let mut all = sets.iter().map(|set| Self::of(&set.data));
+        let first = all.next()?;
+        Some(all.fold(first, |sum, next| {
+            let mut hash = Sha256::new();
+            hash.update(format!("{} {}", sum.sha256, next.sha256).as_bytes());
+            Self {
+                documents: sum.documents + next.documents,
+                tokens: sum.tokens + next.tokens,
+                learned: sum.learned + next.learned,
+                sha256: hash.hex(),
+                weights: [sum.weights, next.weights].concat(),
+            }
+        }))
+    }
+}
+
 /// A model, by the contents of its files: the configuration and the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelIdentity(BTreeMap<String, String>);
@@ -165,11 +189,6 @@ fn cannot_read(path: &Path) -> String {
     format!("cannot read {}; make it readable", path.display())
 }
 
-/// The number that an f32 is written as: 0.95, and not the f64 next to it.
-fn decimal(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
-}
-
 impl Recipe {
     /// Of a run with `options` on data that was read and a model in a folder, both of these origins, whose learning rate
     /// follows `schedule`.
@@ -183,7 +202,7 @@ impl Recipe {
         schedule: &Schedule,
         seq_len: usize,
         (dir, origins): (&Path, &Origins),
-        (train, held_out): (&Dataset, Option<&Dataset>),
+        (train, held_out): (&Dataset, &[EvalSet<Dataset>]),
     ) -> Result<Self> {
         let FinetuneOptions {
             files,
@@ -219,6 +238,7 @@ impl Recipe {
         let OptimizerOptions {
             kind,
             lr,
+            group_lr,
             weight_decay,
             beta1,
             beta2,
@@ -226,6 +246,7 @@ impl Recipe {
             min_lr_ratio,
             // In steps, as `schedule` has it.
             warmup: _,
+            decay: _,
             max_grad_norm,
         } = optimizer;
         let StateOptions {
@@ -245,6 +266,7 @@ impl Recipe {
         let ProgressOptions {
             checkpoint_every: _,
             checkpoint_minutes: _,
+            checkpoint_copy: _,
             keep_checkpoints: _,
             resume: _,
             // By `Steering`.
@@ -257,7 +279,7 @@ impl Recipe {
             eval_batches,
             profile: _,
             diagnostics: _,
-            sample_prompt: _,
+            sample_prompts: _,
             // Compared before and after only if they are as many.
             answers: _,
         } = progress;
@@ -271,9 +293,11 @@ impl Recipe {
             rounding: *rounding,
             optimizer: *kind,
             lr: *lr,
+            group_lr: group_lr.given(),
             schedule: *kind_of_schedule,
             min_lr_ratio: *min_lr_ratio,
             warmup: schedule.warmup,
+            decay: schedule.decay,
             weight_decay: decimal(*weight_decay),
             beta1: decimal(*beta1),
             beta2: decimal(*beta2),
@@ -288,7 +312,7 @@ impl Recipe {
             accumulate: *accumulate,
             eval_batches: *eval_batches,
             data: DataIdentity::of(train),
-            eval_data: held_out.map(DataIdentity::of),
+            eval_data: DataIdentity::of_sets(held_out),
             model: ModelIdentity::of(dir)?,
             steps: schedule.total,
             sequences: length.sequences(train.sequences_per_pass(), step.sequences_per_step()),
@@ -298,7 +322,7 @@ impl Recipe {
                 template: template.clone(),
                 val_split: match source {
                     HeldOut::Split(fraction) => Some(*fraction),
-                    HeldOut::None | HeldOut::Files(_) => None,
+                    HeldOut::None | HeldOut::Sets(_) => None,
                 },
                 field: fields.clone(),
                 on_bad_record: *on_bad_record,
@@ -350,8 +374,8 @@ impl Recipe {
         refuse(format!(
             "was written with --steps {}, this run has {}: the {done} steps already done would have been different, \
              since {}; give the same length. To continue from the result, start a new run from the saved model in \
-             another folder; a run that is to be extended needs --schedule constant, the same --warmup in steps, \
-             and whole steps",
+             another folder; a run that is to be extended needs --schedule constant, or wsd before its --decay, \
+             both with --warmup and --decay in steps, and whole steps",
             then.steps,
             self.steps,
             if same_rates {
@@ -391,9 +415,9 @@ impl Recipe {
         }
         let mut text = both(&name, &before, &now);
         text += &moved(&then.origins.of(&name), &self.origins.of(&name));
-        if name == "warmup" {
+        if ["warmup", "decay"].contains(&name.as_str()) {
             text += &format!(
-                " (in steps; a fraction depends on the length of the run): give --warmup {}",
+                " (in steps; a fraction depends on the length of the run): give --{name} {}",
                 shown(&before)
             );
         }
@@ -427,9 +451,8 @@ impl Recipe {
     }
 
     fn lr_at(&self, step: u64) -> f64 {
-        let Self { schedule: kind, lr: peak, min_lr_ratio: floor, warmup, steps: total, .. } =
-            *self;
-        Schedule { kind, peak, floor, warmup, total }.lr(step)
+        let Self { schedule: kind, lr: peak, min_lr_ratio: floor, warmup, decay, .. } = *self;
+        Schedule { kind, peak, floor, warmup, decay, total: self.steps }.lr(step)
     }
 
     fn sequences_after(&self, step: u64) -> u64 {
@@ -460,6 +483,8 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Null => "not given".into(),
         Value::String(text) => text.clone(),
+        Value::Array(all) if all.is_empty() => "not given".into(),
+        Value::Array(all) => all.iter().map(shown).collect::<Vec<_>>().join(", "),
         Value::Object(map) => match (map.get("sha256"), map.get("documents")) {
             (Some(hash), Some(documents)) => format!(
                 "of {documents} documents, {} tokens, {} learned (SHA-256 {}…)",
@@ -503,9 +528,11 @@ mod tests {
             rounding: WeightRounding::Stochastic,
             optimizer: OptimizerKind::Lion,
             lr: 1e-5,
+            group_lr: Vec::new(),
             schedule: ScheduleKind::Constant,
             min_lr_ratio: 0.0,
             warmup: 3,
+            decay: 0,
             weight_decay: 0.0,
             beta1: 0.95,
             beta2: 0.98,
@@ -560,6 +587,7 @@ mod tests {
                 ("optimizer", _) => "adamw".into(),
                 ("schedule", _) => "cosine".into(),
                 ("train-on", _) => "all".into(),
+                ("group-lr", _) => serde_json::json!(["norms=1e-4"]),
                 ("eval-data", _) => Value::Null,
                 (_, Value::Number(n)) => match n.as_u64() {
                     Some(n) => (n + 1).into(),

@@ -44,18 +44,16 @@ impl Run<'_> {
 
     /// Evaluates if that is due after the steps that are done, and keeps what is the best. A run that was resumed does what
     /// it was killed in.
-    pub(super) fn look(
-        &self,
-        state: &mut State,
-        observers: &mut Observers<'_, '_>,
-    ) -> Result<()> {
+    pub(super) fn look(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
         let step = state.progress.step;
-        let due = step > 0 && is_multiple(step, self.options.progress.eval_every);
+        let between = step > 0 && u64::from(step) < self.schedule.total;
+        let due = between && is_multiple(step, self.options.progress.eval_every);
         if !due || state.progress.evaluations.has(step) {
             return Ok(());
         }
         let loss = self.evaluate(state, Moment::During, observers)?;
-        self.note(state, loss, observers)
+        self.note(state, loss, observers)?;
+        self.sample(state, Moment::During, observers)
     }
 
     /// Remembers what an evaluation has found. With `--keep-best` the best has its checkpoint.
@@ -70,7 +68,9 @@ impl Run<'_> {
         if !better || !self.options.progress.keep_best {
             return Ok(());
         }
-        if state.saved < step { self.save(state, observers) } else { self.prune(state) }
+        // The one that was the best before is removed with the next that is confirmed.
+        state.unconfirmed = true;
+        if state.saved < step { self.save_on_the_way(state, observers) } else { Ok(()) }
     }
 
     /// Why training ends after the steps that are done, if it does.

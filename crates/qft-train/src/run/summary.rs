@@ -3,8 +3,8 @@
 use super::named::Origins;
 use crate::machine::profile::Profile;
 use crate::step::answers::Answers;
-use crate::step::evaluations::Best;
 use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
+use crate::step::evaluations::Best;
 use qft_autograd::Compute;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ pub struct StepMetrics {
     pub step: u64,
     /// Mean negative log-likelihood per target token, before the update.
     pub loss: f64,
+    /// Target tokens of this step that the model found the likeliest, as a fraction of all, before the update.
+    pub accuracy: f64,
     /// Learning rate.
     pub lr: f64,
     /// Target tokens of all steps that are done: those that count in the loss.
@@ -49,8 +51,34 @@ pub struct EvalMetrics {
     pub step: u64,
     /// Mean negative log-likelihood per target token of the held-out data.
     pub eval_loss: f64,
+    /// Target tokens of the held-out data that the model finds the likeliest, as a fraction of all.
+    pub eval_accuracy: f64,
     /// Arithmetic of the linear layers.
     pub compute: Compute,
+}
+
+/// What an evaluation found of a set of held-out data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SetMetrics {
+    /// Steps that were done.
+    pub step: u64,
+    /// The name of the set.
+    pub set: String,
+    /// Mean negative log-likelihood per target token.
+    pub set_loss: f64,
+    /// Target tokens that the model finds the likeliest, as a fraction of all.
+    pub set_accuracy: f64,
+}
+
+/// How the model continues a prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleMetrics {
+    /// Steps that were done.
+    pub step: u64,
+    /// The prompt.
+    pub prompt: String,
+    /// What the model wrote behind it, each token the likeliest one.
+    pub sample: String,
 }
 
 /// What was found of the saved model, read again from its folder.
