@@ -12,9 +12,9 @@ use crate::model::Model;
 use crate::params::{Param, Params};
 use crate::stream::{Stream, StreamFormat};
 use crate::tokens::Tokens;
-use head::{head_backward, head_inputs, head_loss};
+use head::{AtHead, head_backward, head_inputs, head_loss};
 pub use qft_autograd::layers::loss_head::TargetLosses;
-use qft_autograd::layers::loss_head::{TiedGradient, VocabularyCut};
+use qft_autograd::layers::loss_head::{HeadBatch, TiedGradient, VocabularyCut};
 use qft_autograd::layers::{embedding, linear, processes, scale};
 use qft_autograd::{
     Activations, Context, Error, GradientSink, LayerOps, Matrix, Outlet, Products, Stack, Vector,
@@ -227,6 +227,28 @@ fn through_blocks(
     Ok(xs)
 }
 
+/// What the head keeps of each micro-batch for its backward pass, and the losses.
+type AllHeads<'a> = (Vec<AtHead>, Vec<HeadBatch<'a>>, Vec<TargetLosses>);
+
+/// The head and the loss of each micro-batch, from its residual stream behind the last block.
+fn through_head<'a>(
+    ctxs: &[Context<'_>],
+    model: &Model,
+    tokens: &'a [Tokens],
+    xs: Vec<Buffer<f32>>,
+    cut: VocabularyCut,
+) -> Result<AllHeads<'a>, Error> {
+    let (mut at_head, mut heads, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+    for ((ctx, tokens), x) in ctxs.iter().zip(tokens).zip(xs) {
+        let (at, normed) = head_inputs(ctx, model, tokens, &x)?;
+        let (head, found) = head_loss(ctx, model, tokens, normed, cut)?;
+        at_head.push(at);
+        heads.push(head);
+        losses.push(found);
+    }
+    Ok((at_head, heads, losses))
+}
+
 /// Forward and backward pass over the micro-batches of one step; gradients go to `sink`.
 ///
 /// In a job of several processes all of them call this with all micro-batches; each computes a part of them, and every sink
@@ -254,20 +276,13 @@ pub fn train_step(
 
     // Head and loss.
     let cut = VocabularyCut::training(positions, model.head().rows());
-    let (mut at_head, mut heads) = (Vec::new(), Vec::new());
-    let (mut sums, mut correct) = (Vec::new(), Vec::new());
-    for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
-        let (at, normed) = head_inputs(ctx, model, tokens, &x)?;
-        let (head, losses) = head_loss(ctx, model, tokens, normed, cut)?;
-        at_head.push(at);
-        heads.push(head);
-        sums.push(losses.nll.iter().sum::<f64>());
-        correct.push(losses.correct as f64);
-    }
-    let total = |values: &[f64]| -> Result<f64, Error> {
-        Ok(processes::gather_values(ops.communicator(), values, batches.len())?.iter().sum())
+    let (at_head, heads, losses) = through_head(&ctxs, model, &tokens, xs, cut)?;
+    let total = |of: fn(&TargetLosses) -> f64| -> Result<f64, Error> {
+        let own: Vec<f64> = losses.iter().map(of).collect();
+        Ok(processes::gather_values(ops.communicator(), &own, batches.len())?.iter().sum())
     };
-    let (sum, correct) = (total(&sums)?, total(&correct)?);
+    let sum = total(|losses| losses.nll.iter().sum())?;
+    let correct = total(|losses| losses.correct as f64)?;
     if sum.is_nan() || sum == f64::INFINITY {
         // Before any gradient: with a sink that updates at once, nothing has changed yet.
         return Err(Error::LossNotFinite { sum });

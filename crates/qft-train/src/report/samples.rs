@@ -21,10 +21,10 @@ impl Observer for SamplesFile {
                 *self = Self { path: out.join(SAMPLES_FILE), samples: known(out) };
             }
             Event::Sampled { sample, .. } => {
-                let same = |known: &&SampleMetrics| {
+                let same = |known: &SampleMetrics| {
                     (known.step, &known.prompt) == (sample.step, &sample.prompt)
                 };
-                if self.samples.iter().find(same).is_none() {
+                if !self.samples.iter().any(same) {
                     self.samples.push((*sample).clone());
                 }
                 write_atomically(&self.path, text(&self.samples).as_bytes())?;
