@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seed: 0,
         step: 0,
     };
-    let nll = pass::evaluate(&cpu, &model, &options, &batch)?;
+    let nll = pass::evaluate(&cpu, &model, &options, &batch)?.nll;
     for (id, nll) in ids[1..].iter().zip(&nll) {
         println!("{:>12} {nll:.3}", tokenizer.decode(&[*id])?);
     }

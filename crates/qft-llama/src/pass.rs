@@ -12,8 +12,9 @@ use crate::model::Model;
 use crate::params::{Param, Params};
 use crate::stream::{Stream, StreamFormat};
 use crate::tokens::Tokens;
-use head::{head_backward, head_inputs, head_loss};
-use qft_autograd::layers::loss_head::{TiedGradient, VocabularyCut};
+use head::{AtHead, head_backward, head_inputs, head_loss};
+pub use qft_autograd::layers::loss_head::TargetLosses;
+use qft_autograd::layers::loss_head::{HeadBatch, TiedGradient, VocabularyCut};
 use qft_autograd::layers::{embedding, linear, processes, scale};
 use qft_autograd::{
     Activations, Context, Error, GradientSink, LayerOps, Matrix, Outlet, Products, Stack, Vector,
@@ -66,13 +67,38 @@ enum Kept {
     Input(Stream),
 }
 
-/// The loss of a step.
+/// The loss of some data.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepLoss {
+pub struct Loss {
     /// Mean negative log-likelihood per target token, in nats.
     pub mean: f64,
     /// Target tokens.
     pub target_tokens: usize,
+    /// Those of them that the model finds the likeliest.
+    pub correct_tokens: usize,
+}
+
+impl Loss {
+    /// From the sum of all negative log-likelihoods.
+    pub fn of_sum(sum: f64, target_tokens: usize, correct_tokens: usize) -> Self {
+        Self { mean: sum / target_tokens.max(1) as f64, target_tokens, correct_tokens }
+    }
+
+    /// Of several parts together.
+    pub fn of_parts(parts: &[Self]) -> Self {
+        // Of one part alone it is the same to the last bit.
+        if let [alone] = parts {
+            return *alone;
+        }
+        let sum = parts.iter().map(|part| part.mean * part.target_tokens as f64).sum();
+        let count = |of: fn(&Self) -> usize| parts.iter().map(of).sum();
+        Self::of_sum(sum, count(|part| part.target_tokens), count(|part| part.correct_tokens))
+    }
+
+    /// Target tokens that the model finds the likeliest, as a fraction of all.
+    pub fn accuracy(&self) -> f64 {
+        self.correct_tokens as f64 / self.target_tokens.max(1) as f64
+    }
 }
 
 /// The residual stream behind the last block, f32 `[T, C]`; nothing is kept.
@@ -92,13 +118,13 @@ fn infer<'a>(
     Ok((ctx, tokens, x))
 }
 
-/// Negative log-likelihood of each target of `batch`, in order, in nats.
+/// The losses of the targets of `batch`, in order.
 pub fn evaluate(
     ops: &dyn LayerOps,
     model: &Model,
     options: &PassOptions,
     batch: &Batch,
-) -> Result<Vec<f64>, Error> {
+) -> Result<TargetLosses, Error> {
     let (ctx, tokens, x) = infer(ops, model, options, batch)?;
     let (_, normed) = head_inputs(&ctx, model, &tokens, &x)?;
     let cut = VocabularyCut::forward(tokens.targets.len(), model.head().rows());
@@ -201,6 +227,28 @@ fn through_blocks(
     Ok(xs)
 }
 
+/// What the head keeps of each micro-batch for its backward pass, and the losses.
+type AllHeads<'a> = (Vec<AtHead>, Vec<HeadBatch<'a>>, Vec<TargetLosses>);
+
+/// The head and the loss of each micro-batch, from its residual stream behind the last block.
+fn through_head<'a>(
+    ctxs: &[Context<'_>],
+    model: &Model,
+    tokens: &'a [Tokens],
+    xs: Vec<Buffer<f32>>,
+    cut: VocabularyCut,
+) -> Result<AllHeads<'a>, Error> {
+    let (mut at_head, mut heads, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+    for ((ctx, tokens), x) in ctxs.iter().zip(tokens).zip(xs) {
+        let (at, normed) = head_inputs(ctx, model, tokens, &x)?;
+        let (head, found) = head_loss(ctx, model, tokens, normed, cut)?;
+        at_head.push(at);
+        heads.push(head);
+        losses.push(found);
+    }
+    Ok((at_head, heads, losses))
+}
+
 /// Forward and backward pass over the micro-batches of one step; gradients go to `sink`.
 ///
 /// In a job of several processes all of them call this with all micro-batches; each computes a part of them, and every sink
@@ -217,7 +265,7 @@ pub fn train_step(
     options: &PassOptions,
     batches: &[Batch],
     sink: &mut dyn GradientSink,
-) -> Result<StepLoss, Error> {
+) -> Result<Loss, Error> {
     let (ctxs, tokens) = own_micro_batches(ops, options, batches)?;
     let positions = batches.iter().map(Batch::target_tokens);
     let target_tokens: usize = positions.clone().sum();
@@ -228,16 +276,13 @@ pub fn train_step(
 
     // Head and loss.
     let cut = VocabularyCut::training(positions, model.head().rows());
-    let (mut at_head, mut heads, mut sums) = (Vec::new(), Vec::new(), Vec::new());
-    for ((ctx, tokens), x) in ctxs.iter().zip(&tokens).zip(xs) {
-        let (at, normed) = head_inputs(ctx, model, tokens, &x)?;
-        let (head, nll) = head_loss(ctx, model, tokens, normed, cut)?;
-        at_head.push(at);
-        heads.push(head);
-        sums.push(nll.iter().sum::<f64>());
-    }
-    let sums = processes::gather_values(ops.communicator(), &sums, batches.len())?;
-    let sum: f64 = sums.iter().sum();
+    let (at_head, heads, losses) = through_head(&ctxs, model, &tokens, xs, cut)?;
+    let total = |of: fn(&TargetLosses) -> f64| -> Result<f64, Error> {
+        let own: Vec<f64> = losses.iter().map(of).collect();
+        Ok(processes::gather_values(ops.communicator(), &own, batches.len())?.iter().sum())
+    };
+    let sum = total(|losses| losses.nll.iter().sum())?;
+    let correct = total(|losses| losses.correct as f64)?;
     if sum.is_nan() || sum == f64::INFINITY {
         // Before any gradient: with a sink that updates at once, nothing has changed yet.
         return Err(Error::LossNotFinite { sum });
@@ -259,7 +304,7 @@ pub fn train_step(
     backward_through_blocks(&ctxs, model, kept, &mut dxs, &mut outlet)?;
     update_embedding(&ctxs, model, batches, dxs, tied, &mut outlet)?;
     settle_all(ops, &mut model.params)?;
-    Ok(StepLoss { mean: sum / target_tokens.max(1) as f64, target_tokens })
+    Ok(Loss::of_sum(sum, target_tokens, correct as usize))
 }
 
 /// The backward pass through the blocks, from the last to the first; micro-batches in reverse, as they lie on the stack. `dxs`

@@ -91,7 +91,7 @@ fn gradient<'a>(config: &LlamaConfig, golden: &'a Golden, spec: &TensorSpec) -> 
 fn mean(cpu: &qft_tensor::Cpu, case: &Case, format: WeightFormat, ids: &[u32]) -> f64 {
     let model = load_for(cpu, &case.dir, format, ids.len() - 1);
     let options = if matches!(format, WeightFormat::Float) { FLOAT } else { INT8 };
-    let nll = pass::evaluate(cpu, &model, &options, &batch(ids)).unwrap();
+    let nll = pass::evaluate(cpu, &model, &options, &batch(ids)).unwrap().nll;
     nll.iter().sum::<f64>() / nll.len() as f64
 }
 

@@ -46,7 +46,7 @@ fn logits_and_losses_equal_torch() {
         }
         for text in ["story256", "shakespeare256"] {
             let batch = batch(&golden.ids(&format!("{text}_ids")));
-            let nll = pass::evaluate(&cpu, &model, &FLOAT, &batch).unwrap();
+            let nll = pass::evaluate(&cpu, &model, &FLOAT, &batch).unwrap().nll;
             let mean = nll.iter().sum::<f64>() / nll.len() as f64;
             let want = f64::from(golden.0[&format!("{text}_mean_nll")][0]);
             assert!((mean / want - 1.0).abs() < 1e-4, "{text}: {mean} {want}");
@@ -72,7 +72,7 @@ fn int8_loss_is_within_one_percent() {
                 let want = f64::from(golden.0[&format!("{text}_mean_nll")][0]);
                 for compute in [Products::INT8, Products::FLOAT] {
                     let options = PassOptions { compute, ..INT8 };
-                    let nll = pass::evaluate(&cpu, &model, &options, &batch).unwrap();
+                    let nll = pass::evaluate(&cpu, &model, &options, &batch).unwrap().nll;
                     let mean = nll.iter().sum::<f64>() / nll.len() as f64;
                     println!(
                         "{} {text} {residual:?} p={p} {compute:?}: {mean:.6} {want:.6}",

@@ -104,6 +104,11 @@ impl Machine {
         }
     }
 
+    /// Whether it computes on the CPU.
+    pub fn is_cpu(&self) -> bool {
+        matches!(self.kind, Kind::Cpu { .. })
+    }
+
     /// What [`Machine::free_bytes`] ends at, for people.
     pub fn memory_bound(&self) -> String {
         match &self.kind {

@@ -4,7 +4,7 @@ use clap::Parser;
 use qft_train::commands::data::DataCommand;
 use qft_train::commands::{self, Args, Command};
 use qft_train::options::terminal::Verbosity;
-use qft_train::report::log;
+use qft_train::report::{self, log};
 use qft_train::{ErrorKind, Result};
 use std::process::ExitCode;
 
@@ -25,7 +25,13 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<ExitCode> {
     let quiet = args.terminal.verbosity() == Verbosity::Quiet;
     match args.command {
-        Command::Finetune(args) => return commands::finetune::run(&args.resolve()?, quiet),
+        Command::Finetune(args) => {
+            let (print, options) = (args.print_config, args.resolve()?);
+            if !print {
+                return commands::finetune::run(&options, quiet);
+            }
+            report::write(options.to_toml()?.trim_end())?;
+        }
         Command::Eval(args) => commands::eval::run(&args.resolve()?, quiet)?,
         Command::Export(args) => commands::export::run(&args.resolve()?, quiet)?,
         Command::Generate(args) => commands::generate::run(&args.resolve()?, quiet)?,

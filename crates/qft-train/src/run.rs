@@ -2,6 +2,7 @@
 
 mod answers;
 pub mod card;
+mod evaluation;
 pub mod events;
 pub mod exports;
 pub mod finetune;
@@ -12,9 +13,13 @@ pub mod named;
 pub mod output;
 mod prepare;
 pub mod questions;
+mod reading;
 pub mod recipe;
+mod samples;
 mod saved;
+mod saving;
 pub mod scores;
+mod steering;
 pub mod summary;
 
 pub use crate::machine::Job;
@@ -24,5 +29,6 @@ pub use folder::ModelFolder;
 pub use named::{NamedFiles, Origins};
 pub use recipe::Recipe;
 pub use summary::{
-    AnswerMetrics, EvalMetrics, LeftOut, Owners, SavedEval, StepMetrics, Stopped, Summary,
+    AnswerMetrics, EarlyEnd, EvalMetrics, LeftOut, Owners, SampleMetrics, SavedEval, SetMetrics,
+    StepMetrics, Stopped, Summary,
 };

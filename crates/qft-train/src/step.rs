@@ -3,13 +3,16 @@
 pub mod answers;
 pub mod checkpoint;
 pub mod diagnostics;
+pub mod evaluations;
 pub mod flip_rate;
+pub mod groups;
 pub mod guard;
 pub mod ops;
 pub mod optimizer;
 pub mod rows;
 pub mod setup;
 pub mod sinks;
+pub mod snapshot;
 pub mod trainer;
 
 pub use ops::TrainOps;

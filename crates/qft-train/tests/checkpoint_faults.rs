@@ -5,10 +5,11 @@ mod common;
 
 use common::{Windows, cpu, progress, setup, trainer};
 use qft_files::Disk;
-use qft_tensor::Cpu;
+use qft_tensor::{Cpu, Device};
 use qft_train::options::States;
 use qft_train::step::Trainer;
 use qft_train::step::checkpoint::{self, Progress};
+use qft_train::step::snapshot::Snapshot;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,8 +28,15 @@ fn save(
     trainer: &mut Trainer,
     progress: &Progress,
     root: &Path,
+    copied: bool,
 ) -> qft_train::Result<()> {
-    checkpoint::save_on(disk, cpu, trainer, progress, root)?;
+    if copied {
+        let mut copy = Snapshot::alloc(cpu.ledger(), trainer)?;
+        copy.take(cpu, trainer)?;
+        copy.save_on(disk, progress, root)?;
+    } else {
+        checkpoint::save_on(disk, cpu, trainer, progress, root)?;
+    }
     checkpoint::prune_on(disk, root, progress.step, 1, &|_| true)
 }
 
@@ -52,7 +60,7 @@ fn stopped_anywhere_a_run_goes_on_from_the_old_or_the_new() {
         let old = whole(&mut first, &old_progress);
         let new = whole(&mut second, &new_progress);
         assert!(old.1 != new.1, "a step changes the states");
-        for crash in [false, true] {
+        for (crash, copied) in [(false, false), (true, false), (true, true)] {
             let mut found = [0, 0];
             for at in 0.. {
                 let dir = tempfile::tempdir().unwrap();
@@ -66,7 +74,7 @@ fn stopped_anywhere_a_run_goes_on_from_the_old_or_the_new() {
                     let stop = step == at || (crash && step > at);
                     if stop { Err(ErrorKind::Other.into()) } else { Ok(()) }
                 });
-                let result = save(&disk, &cpu, &mut second, &new_progress, root);
+                let result = save(&disk, &cpu, &mut second, &new_progress, root, copied);
                 if steps.load(Ordering::Relaxed) <= at {
                     result.unwrap();
                     break;
@@ -79,7 +87,7 @@ fn stopped_anywhere_a_run_goes_on_from_the_old_or_the_new() {
                 assert!(number == 1 || result.is_err(), "step {at}: the old one, and no error");
                 found[number] += 1;
                 // The next checkpoint goes through, and nothing is left of this.
-                save(&Disk::default(), &cpu, &mut second, &new_progress, root).unwrap();
+                save(&Disk::default(), &cpu, &mut second, &new_progress, root, copied).unwrap();
                 let names = std::fs::read_dir(root).unwrap();
                 let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
                 names.sort();

@@ -38,6 +38,7 @@ fn float() -> Setup {
         float: FloatRule::Lion(LION),
         momentum: MomentumCode::Sqrt,
         rounding: WeightRounding::Stochastic,
+        groups: Default::default(),
         max_grad_norm: f64::INFINITY,
     };
     let pass = PassOptions {

@@ -43,6 +43,7 @@ fn setup(float: FloatRule) -> Setup {
         float,
         momentum: MomentumCode::Sqrt,
         rounding: WeightRounding::Stochastic,
+        groups: Default::default(),
         max_grad_norm: f64::INFINITY,
     };
     Setup { format: WeightFormat::Float, optimizer, pass: PASS, gradients: GradientMode::Released }
@@ -51,7 +52,8 @@ fn setup(float: FloatRule) -> Setup {
 /// The mean loss over the first 64 windows.
 fn mean(ops: &Cpu, trainer: &Trainer, windows: &Windows) -> f64 {
     let batches = (0..WINDOWS / 8).map(|i| windows.batch(8 * i, 8));
-    let (mean, tokens) = trainer.evaluate(ops, batches.map(Ok)).unwrap();
+    let loss = trainer.evaluate(ops, batches.map(Ok)).unwrap();
+    let (mean, tokens) = (loss.mean, loss.target_tokens);
     assert_eq!(tokens, WINDOWS * SEQ_LEN);
     mean
 }

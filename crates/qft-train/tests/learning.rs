@@ -36,6 +36,7 @@ fn job(states: States) -> f64 {
         peak: 5e-4,
         floor: 0.0,
         warmup: 2,
+        decay: 0,
         total: steps as u64,
     };
     let mut trainer = trainer(&cpu, &setup(states));
@@ -46,7 +47,7 @@ fn job(states: States) -> f64 {
     let start = windows.count() * 9 / 10;
     assert!(start > steps * rows, "held-out windows are not trained on");
     let batches = (0..HELD_OUT / rows).map(|i| windows.batch(start + i * rows, rows));
-    trainer.evaluate(&cpu, batches.map(Ok)).unwrap().0
+    trainer.evaluate(&cpu, batches.map(Ok)).unwrap().mean
 }
 
 #[test]

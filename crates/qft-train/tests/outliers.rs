@@ -51,12 +51,12 @@ fn job(
     let start = windows.count() * 9 / 10;
     let held_out = |trainer: &Trainer| {
         let batches = (0..HELD_OUT / rows).map(|i| windows.batch(start + i * rows, rows));
-        trainer.evaluate(&cpu, batches.map(Ok)).unwrap().0
+        trainer.evaluate(&cpu, batches.map(Ok)).unwrap().mean
     };
     let before = held_out(&trainer);
     let total = steps as u64;
     let schedule =
-        Schedule { kind: ScheduleKind::Cosine, peak: 5e-4, floor: 0.0, warmup: 2, total };
+        Schedule { kind: ScheduleKind::Cosine, peak: 5e-4, floor: 0.0, warmup: 2, decay: 0, total };
     for step in 0..steps {
         let lr = schedule.lr(step as u64) as f32;
         trainer.step(&cpu, &[windows.batch((part * steps + step) * rows, rows)], lr).unwrap();
@@ -104,7 +104,7 @@ fn outlier_channels_leave_the_function_as_it_was() {
     let losses = [false, true].map(|outliers| {
         let options = state_options(States::F32);
         let trainer = trainer_of(&cpu, &dir, outliers, &options);
-        trainer.evaluate(&cpu, std::iter::once(Ok(windows.batch(0, 4)))).unwrap().0
+        trainer.evaluate(&cpu, std::iter::once(Ok(windows.batch(0, 4)))).unwrap().mean
     });
     assert!((losses[1] / losses[0] - 1.0).abs() < SAME, "{losses:?}");
 }

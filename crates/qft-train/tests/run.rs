@@ -28,7 +28,7 @@ fn options(out: &Path, resume: bool) -> FinetuneOptions {
     args.progress.checkpoint_every = Some(2);
     args.progress.eval_every = Some(2);
     args.progress.eval_batches = Some(2);
-    args.progress.sample_prompt = Some("Once".into());
+    args.progress.sample_prompt = vec!["Once".into()];
     args.progress.resume = resume.then(|| "latest".into());
     args.resolve().unwrap()
 }
@@ -218,6 +218,7 @@ fn everything_that_happens_is_told_in_order() {
         "step 2",
         "saved 2",
         "evaluated During 2",
+        "sampled During",
         "step 3",
         "step 4",
         "saved 4",

@@ -120,3 +120,48 @@ fn a_second_signal_ends_the_process_at_once() {
         assert_eq!(checkpoints(temp.path()), 0);
     }
 }
+
+/// Whether there is a checkpoint, and not only what is being written.
+fn any_whole(out: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(out.join("checkpoints")) else { return false };
+    entries.into_iter().any(|entry| {
+        let name = entry.unwrap().file_name();
+        name.to_str().unwrap().trim_start_matches("step-").parse::<u32>().is_ok()
+    })
+}
+
+#[test]
+fn killed_while_checkpoints_are_written_a_run_goes_on_to_the_same_bits() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = ["--steps=40", "--checkpoint-every=1", "--checkpoint-copy=always"];
+    let whole = temp.path().join("whole");
+    assert!(command(&finetune(&whole, &options)).output().unwrap().status.success());
+    let model = |out: &Path| std::fs::read(out.join("model.safetensors")).unwrap();
+    let out = temp.path().join("killed");
+    let mut kills = 0;
+    for delay in (0..12).map(|number| 3 + 5 * number) {
+        let resume = if any_whole(&out) { "--resume=latest" } else { "--overwrite" };
+        let mut child = start(":", &finetune(&out, &[&options[..], &[resume]].concat()));
+        wait_for_handlers(&child);
+        let began = Instant::now();
+        while !any_whole(&out) && began.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(delay));
+        if child.try_wait().unwrap().is_none() {
+            send(&child, &["KILL"]);
+            kills += 1;
+        }
+        child.wait().unwrap();
+        if out.join("summary.json").exists() {
+            break;
+        }
+    }
+    println!("killed {kills} times");
+    assert!(kills > 0);
+    let resumed = finetune(&out, &[&options[..], &["--resume=latest"]].concat());
+    let output = command(&resumed).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(model(&out) == model(&whole), "the bits differ");
+    assert_eq!(checkpoints(&out), 1, "nothing is left of what was killed");
+}

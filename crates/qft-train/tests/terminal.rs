@@ -177,3 +177,89 @@ fn verbose_says_more_and_colours_are_as_asked_for() {
     assert!(failed(&forced).starts_with('\u{1b}'));
     assert!(failed(&[forced[0], ("NO_COLOR", "1")]).starts_with("error: "));
 }
+
+/// What a terminal of so many columns gets, by util-linux's `script`; none where there is no such program.
+fn on_terminal(columns: usize, args: &[String]) -> Option<String> {
+    let program = command::<&str>(&[]);
+    let quoted = |word: &str| format!("'{word}'");
+    let words: Vec<_> = [program.get_program().to_str().unwrap()]
+        .into_iter()
+        .chain(args.iter().map(String::as_str))
+        .map(quoted)
+        .collect();
+    let line = format!("stty cols {columns} rows 50 && {}", words.join(" "));
+    let mut script = std::process::Command::new("script");
+    script.args(["-q", "-e", "-c", &line, "/dev/null"]).current_dir(material::repository());
+    match script.output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", said(&output));
+            Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+        Err(error) => {
+            println!("skipped: no `script`, which gives a program a terminal: {error}");
+            None
+        }
+    }
+}
+
+/// Text without the sequences that move the cursor and colour it.
+fn plain(text: &str) -> String {
+    let (mut plain, mut chars) = (String::new(), text.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => {
+                let end = |c: &char| c.is_ascii_alphabetic();
+                chars.next();
+                while chars.next().is_some_and(|c| !end(&c)) {}
+            }
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+#[test]
+fn the_live_view_fits_its_terminal_and_a_file_has_plain_lines() {
+    let temp = tempfile::tempdir().unwrap();
+    let args = |name: &str| {
+        let more = ["--steps=30", "--val-split=0.1", "--eval-every=10", "--eval-batches=2"];
+        finetune(&temp.path().join(name), &more)
+    };
+    for (columns, lines) in [(60, 3), (200, 2)] {
+        let Some(text) = on_terminal(columns, &args(&columns.to_string())) else { return };
+        let plain = plain(&text);
+        // Lines are filled with blanks to the width, and the terminal goes on in the next one.
+        let rows = |text: &str| -> Vec<String> {
+            let chars: Vec<char> = text.chars().collect();
+            chars.chunks(columns).map(|row| row.iter().collect()).collect()
+        };
+        let texts = plain.split(['\r', '\n']).map(rows);
+        let is_view = |rows: &Vec<String>| rows[..].first().is_some_and(|row| row.contains("ETA"));
+        let views: Vec<_> = texts.filter(is_view).collect();
+        assert!(views.len() >= 2, "{plain}");
+        let place = |view: &[String]| {
+            let text = view.concat();
+            text[..text.find("tok/s").unwrap()].chars().count()
+        };
+        for view in &views {
+            assert!(view.len() >= lines, "{view:#?}");
+            assert!(view[0].starts_with(['█', '░']), "{view:#?}");
+            assert!(view[1].starts_with("loss "), "{view:#?}");
+            assert!(view[..lines].iter().all(|row| row.ends_with(' ')), "{view:#?}");
+            assert_eq!(place(view), place(&views[0]), "{view:#?}");
+        }
+        // The last state of the view stays.
+        let view = &views[views.len() - 1][..lines];
+        assert!(view[0].contains("30/30  100 %   ETA      0s"), "{view:?}");
+        for part in ["loss ", "held-out ", "lr ", "tok/s", "MB", "checkpoint at the end"] {
+            assert!(view.concat().contains(part), "{part}: {view:?}");
+        }
+        for step in [10, 20] {
+            assert_eq!(plain.matches(&format!("step {step}/30 held-out loss ")).count(), 1);
+        }
+    }
+    let output = qft(&args("file"));
+    let text = stderr(&output);
+    assert!(text.contains("step 30/30 loss ") && !text.contains(['█', '\r', '\u{1b}']), "{text}");
+    assert!(text.lines().all(|line| line.starts_with("step ")), "{text}");
+}

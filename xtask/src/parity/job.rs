@@ -1,8 +1,8 @@
 //! What all rows of a campaign have in common: a model, its data, and how much of it is trained on.
 
 use anyhow::{Context, Result, ensure};
-use qft_train::data::Dataset;
-use qft_train::options::{FinetuneOptions, HeldOut};
+use qft_train::data::{Dataset, EvalSet};
+use qft_train::options::{EvalFiles, FinetuneOptions, HeldOut};
 use qft_train::run::{ModelFolder, Origins, Recipe};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,12 +26,17 @@ pub(super) struct Job {
     pub(super) schedule: String,
 }
 
+/// All files of sets of held-out data: they are measured together.
+fn files_of(sets: &[EvalFiles]) -> Vec<PathBuf> {
+    sets.iter().flat_map(|set| set.files.clone()).collect()
+}
+
 /// Data as every run of a job reads it.
 pub(super) struct JobData {
     model: PathBuf,
     seq_len: usize,
     train: Dataset,
-    held_out: Dataset,
+    held_out: EvalSet<Dataset>,
 }
 
 impl JobData {
@@ -44,7 +49,7 @@ impl JobData {
         let reader = folder.reader(&options.reading, seq_len);
         let data = &options.files.data;
         let (train, held_out) = match &options.files.held_out {
-            HeldOut::Files(files) => (reader.read(data)?, reader.read(files)?),
+            HeldOut::Sets(sets) => (reader.read(data)?, reader.read(&files_of(sets))?),
             HeldOut::Split(fraction) => reader.read_split(data, *fraction)?,
             HeldOut::None => anyhow::bail!("there is no held-out data; give --eval-data FILE"),
         };
@@ -53,7 +58,7 @@ impl JobData {
             model: folder.dir.clone(),
             seq_len,
             train: dataset(train)?,
-            held_out: dataset(held_out)?,
+            held_out: EvalSet { name: None, data: dataset(held_out)? },
         })
     }
 
@@ -63,7 +68,7 @@ impl JobData {
         options: &FinetuneOptions,
     ) -> impl Iterator<Item = qft_train::Result<qft_llama::Batch>> {
         let most = options.progress.eval_batches.unwrap_or(usize::MAX);
-        self.held_out.batches(options.step.batch_size).take(most)
+        self.held_out.data.batches(options.step.batch_size).take(most)
     }
 
     /// All that decides the result of a run with these options.
@@ -71,7 +76,7 @@ impl JobData {
         let steps = self.steps(options);
         let schedule = options.training.optimizer.schedule(steps)?;
         let model = (self.model.as_path(), &Origins::default());
-        let data = (&self.train, Some(&self.held_out));
+        let data = (&self.train, std::slice::from_ref(&self.held_out));
         Ok(serde_json::to_value(Recipe::of(options, &schedule, self.seq_len, model, data)?)?)
     }
 
@@ -90,7 +95,7 @@ impl Job {
         };
         let held_out = match &files.held_out {
             HeldOut::Split(fraction) => format!("the last {} % of it", fraction * 100.0),
-            HeldOut::Files(files) => names(files).join(", "),
+            HeldOut::Sets(sets) => names(&files_of(sets)).join(", "),
             HeldOut::None => String::new(),
         };
         let optimizer = &options.training.optimizer;

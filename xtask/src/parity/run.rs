@@ -137,7 +137,7 @@ pub(super) fn examine(
 ) -> Result<Exported> {
     let reading = Reading::open(dir, options.machine)?;
     let batches = data.held_out(options);
-    let (loss, _) = evaluate(&*reading.machine.ops, &reading.model, &reading.pass, batches)?;
+    let loss = evaluate(&*reading.machine.ops, &reading.model, &reading.pass, batches)?.mean;
     let scores = sets.iter().map(|set| reading.score(set)).collect::<Result<_>>()?;
     Ok(Exported { loss, questions: questions.cloned(), scores })
 }

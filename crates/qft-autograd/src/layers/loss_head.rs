@@ -68,8 +68,17 @@ pub struct HeadBatch<'a> {
     logits: VecDeque<Buffer<f32>>,
 }
 
+/// What a forward pass finds at the positions that have a target.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TargetLosses {
+    /// Negative log-likelihood of each target, in order, in nats.
+    pub nll: Vec<f64>,
+    /// How many targets have the largest logit of their position, or share it.
+    pub correct: usize,
+}
+
 impl<'a> HeadBatch<'a> {
-    /// Forward pass; also returns the negative log-likelihood of each position, in nats.
+    /// Forward pass; also returns the losses.
     ///
     /// Shapes: `x` `[M, C]`, `targets` u32 `[M]`, ids below the rows of `head`.
     pub fn forward(
@@ -78,7 +87,7 @@ impl<'a> HeadBatch<'a> {
         x: Arc<Activations>,
         targets: &'a Buffer<u32>,
         cut: VocabularyCut,
-    ) -> Result<(Self, Vec<f64>), Error> {
+    ) -> Result<(Self, TargetLosses), Error> {
         let (ops, m) = (ctx.ops, targets.len());
         let mut max = Buffer::alloc(ops, Owner::Loss, "logit maximum", m)?;
         let mut sum = Buffer::alloc(ops, Owner::Loss, "logit sum", m)?;
@@ -104,10 +113,12 @@ impl<'a> HeadBatch<'a> {
             }
         }
         let (maxima, sums) = (max.to_vec(ops)?, sum.to_vec(ops)?);
-        let nll = (maxima.iter().zip(&sums).zip(target_logit.to_vec(ops)?))
-            .map(|((&max, &sum), target)| f64::from(max) + f64::from(sum).ln() - f64::from(target))
-            .collect();
-        Ok((Self { x, targets, max, sum, cut, logits: kept }, nll))
+        let mut losses = TargetLosses::default();
+        for ((&max, &sum), target) in maxima.iter().zip(&sums).zip(target_logit.to_vec(ops)?) {
+            losses.nll.push(f64::from(max) + f64::from(sum).ln() - f64::from(target));
+            losses.correct += usize::from(target == max);
+        }
+        Ok((Self { x, targets, max, sum, cut, logits: kept }, losses))
     }
 
     /// The gradient of one block of `logits`, and with it one block's share of `dx`.

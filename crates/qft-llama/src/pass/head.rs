@@ -2,7 +2,9 @@
 
 use crate::model::Model;
 use crate::tokens::Tokens;
-use qft_autograd::layers::loss_head::{self, HeadBatch, HeadGradient, TiedGradient, VocabularyCut};
+use qft_autograd::layers::loss_head::{
+    self, HeadBatch, HeadGradient, TargetLosses, TiedGradient, VocabularyCut,
+};
 use qft_autograd::layers::pending::PendingVector;
 use qft_autograd::layers::{linear, rmsnorm, scale};
 use qft_autograd::ops::{GatherRows, ScatterRows};
@@ -40,7 +42,7 @@ pub(super) fn head_loss<'a>(
     tokens: &'a Tokens,
     normed: Activations,
     cut: VocabularyCut,
-) -> Result<(HeadBatch<'a>, Vec<f64>), Error> {
+) -> Result<(HeadBatch<'a>, TargetLosses), Error> {
     HeadBatch::forward(ctx, model.head(), Arc::new(normed), &tokens.targets, cut)
 }
 

@@ -4,7 +4,9 @@ use crate::error::{Context, Result};
 use crate::machine::processes::Connection;
 use crate::machine::signals::StopSignal;
 use crate::options::FinetuneOptions;
-use crate::report::{Bar, Console, MetricsLog, PageFile, RecordFile, TensorBoard, log, note};
+use crate::report::{
+    Bar, Console, MetricsLog, PageFile, RecordFile, SamplesFile, TensorBoard, log, note,
+};
 use crate::run::{Event, Observer, finetune_in};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,8 +22,8 @@ const LEADER_FIRST: Duration = Duration::from_millis(300);
 pub fn run(options: &FinetuneOptions, quiet: bool) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut signals = Signals { stop: Arc::clone(&stop), signal: None };
-    let (mut console, mut bar, mut metrics) =
-        (Console::default(), Bar::new(quiet), MetricsLog::default());
+    let (mut console, mut bar) = (Console::default(), Bar::new(quiet, &options.progress));
+    let (mut metrics, mut samples) = (MetricsLog::default(), SamplesFile::default());
     let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let mut record = RecordFile::new(words.collect());
     let (mut board, mut page) = (TensorBoard::default(), PageFile::default());
@@ -29,6 +31,7 @@ pub fn run(options: &FinetuneOptions, quiet: bool) -> Result<ExitCode> {
     let observers: &mut [&mut dyn Observer] = &mut [
         &mut signals,
         &mut metrics,
+        &mut samples,
         &mut record,
         &mut board,
         &mut page,

@@ -21,6 +21,8 @@ Examples:
     qft finetune --model HuggingFaceTB/SmolLM2-135M --data tatsu-lab/alpaca --out tuned
   With the options of a file, some of them changed:
     qft finetune --config run.toml --lr 2e-5
+  See what is asked for, all defaults included, as such a file:
+    qft finetune --config run.toml --lr 2e-5 --print-config
   Go on with a run that was stopped:
     qft finetune --config run.toml --resume latest";
 

@@ -3,7 +3,7 @@
 use super::{Args, Command};
 use crate::error::Result;
 use crate::options::{
-    DeviceChoice, FinetuneOptions, HeldOut, Length, Resume, Size, States, Warmup,
+    DeviceChoice, EvalFiles, FinetuneOptions, HeldOut, Length, Resume, Size, Span, States,
 };
 use crate::step::GradientMode;
 use clap::{CommandFactory, Parser};
@@ -47,7 +47,7 @@ fn defaults() {
     let options = finetune("").unwrap();
     assert_eq!(options.training.optimizer.lr, 1e-5);
     assert_eq!((options.training.optimizer.beta1, options.training.optimizer.beta2), (0.95, 0.98));
-    assert_eq!(options.training.optimizer.warmup, Warmup::Fraction(0.03));
+    assert_eq!(options.training.optimizer.warmup, Span::Fraction(0.03));
     assert_eq!(options.training.optimizer.schedule, ScheduleKind::Cosine);
     assert_eq!(options.training.length, Length::Epochs(1.0));
     assert_eq!(options.step.seq_len(&model(4096, None)).unwrap(), 512);
@@ -168,7 +168,8 @@ fn flags_go_before_the_settings_file() {
     let options = settings(file, "").unwrap();
     assert_eq!(options.training.optimizer.lr, 3e-5);
     assert_eq!(options.training.length, Length::Epochs(2.0));
-    assert_eq!(options.files.held_out, HeldOut::Files(vec!["a.txt".into(), "b.txt".into()]));
+    let all = EvalFiles { name: None, files: vec!["a.txt".into(), "b.txt".into()] };
+    assert_eq!(options.files.held_out, HeldOut::Sets(vec![all]));
     assert!(options.layout.pack && !options.layout.shuffle);
     assert_eq!(options.machine.device, DeviceChoice::Cuda(1));
     assert_eq!(options.progress.resume, Some(Resume::Latest));
@@ -178,7 +179,7 @@ fn flags_go_before_the_settings_file() {
     let options = settings(file, line).unwrap();
     assert_eq!(options.training.optimizer.lr, 1e-6);
     assert_eq!(options.training.length, Length::Steps(7));
-    assert_eq!(options.training.optimizer.warmup, Warmup::Steps(3));
+    assert_eq!(options.training.optimizer.warmup, Span::Steps(3));
     assert_eq!(options.files.held_out, HeldOut::Split(0.2));
     assert_eq!(options.step.seq_len, Some(128));
     assert_eq!(options.state.states, States::Compact);
@@ -196,7 +197,20 @@ fn a_wrong_settings_file_is_told_apart() {
         ("seqlen = 5", "did you mean seq-len"),
         ("xyzzy = 5", "--help"),
         ("config = 'other.toml'", "unknown option `config`"),
-        ("lr = 'fast'", "invalid type"),
+        ("lr = 'fast'", "`lr` is \"fast\": expected a finite number"),
+        ("steps = [1, 2]", "`steps` is [1, 2]: expected one value"),
+        ("steps = 1.5", "expected a whole number"),
+        ("schedule = 'wds'", "expected one of constant, linear, cosine, wsd"),
+        ("pack = 3", "expected one of true, false"),
+        ("no-cache = 'x'", "expected true or false"),
+        ("data = [['a']]", "not lists within lists"),
+        ("pateince = 3", "did you mean patience?"),
+        (
+            "[group-lr]\nnorm = 1e-4",
+            "`norm` is no group of parameters; give one of embeddings, head",
+        ),
+        ("decay = 0.1", "--schedule wsd"),
+        ("print-config = true", "unknown option"),
         ("lr = nan", "finite"),
         ("states = 'int4'", "balanced"),
         ("warmup = -3", "neither a fraction"),
@@ -234,4 +248,65 @@ fn the_other_commands() {
     };
     let options = args.resolve().unwrap();
     assert_eq!((options.model, options.state.protected), ("llama-2-7b".into(), Some(0.01)));
+}
+
+#[test]
+fn a_settings_file_may_have_lists_tables_and_flags() {
+    let file = r#"
+        eval-data = ["chats=a.jsonl", "b.txt"]
+        sample-prompt = ["Once", "Twice"]
+        no-cache = true
+        schedule = "wsd"
+        decay = 20
+        [group-lr]
+        embeddings = 5e-6
+        norms = 1e-4
+        [field]
+        prompt = "question"
+    "#;
+    let options = settings(file, "").unwrap();
+    assert_eq!(options.progress.sample_prompts, ["Once", "Twice"]);
+    assert_eq!(options.cache.folder, None);
+    assert_eq!(options.training.optimizer.decay, Some(Span::Steps(20)));
+    assert_eq!(options.reading.fields[0].column, "question");
+    let rates = options.training.optimizer.group_lr.given();
+    let rates: Vec<String> = rates.into_iter().map(String::from).collect();
+    assert_eq!(rates, ["embeddings=5e-6", "norms=1e-4"]);
+    let told: Vec<_> = match &options.files.held_out {
+        HeldOut::Sets(sets) => sets.iter().map(|set| set.name.as_deref()).collect(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told, [Some("chats"), None]);
+}
+
+#[test]
+fn printed_options_come_to_the_same_when_they_are_read() {
+    for line in [
+        "",
+        "--lr 3e-5 --epochs 2.5 --warmup 7 --schedule wsd --decay 0.1 --weight-decay 0.1 --beta1 0.9 --max-grad-norm 1",
+        "--states compact --steps 9 --seed 18446744073709551615 --memory-limit 24GB --threads 3 --device cuda:1 --no-shuffle",
+        "--states f32 --optimizer adamw --group-lr norms=1e-4 --group-lr embeddings=0 --cache /c --cache-limit 3.5",
+        "--val-split 0.05 --eval-every 5 --patience 3 --keep-best --max-minutes 0.1 --checkpoint-minutes 30 --answers 2",
+        "--eval-data a --eval-data x=b --sample-prompt A --sample-prompt B --export gguf:q8_0 --field prompt=q --no-cache",
+        "--resume latest --too-long cut --pack --compute forward --checkpoint-every 3 --template x.jinja --profile",
+    ] {
+        let options = settings("", line).unwrap();
+        let printed = options.to_toml().unwrap();
+        let again = settings(&printed, "").unwrap_or_else(|error| panic!("{error:#}\n{printed}"));
+        assert_eq!(again.to_toml().unwrap(), printed, "{line}");
+        // The fraction of protected weights is written out; all else is as it was.
+        let state =
+            crate::options::StateOptions { protected: options.state.protected, ..again.state };
+        assert_eq!(FinetuneOptions { state, ..again }, options, "{printed}");
+    }
+    let printed = settings("", "--lr 3e-5").unwrap().to_toml().unwrap();
+    for text in [
+        "# Files\n",
+        "lr = 3e-5\n",
+        "schedule = \"cosine\"\n",
+        "batch-size = 4\n",
+        "beta1 = 0.95\n",
+    ] {
+        assert!(printed.contains(text), "{text}: {printed}");
+    }
 }

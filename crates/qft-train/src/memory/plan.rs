@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::step::rows::WholeRows;
+use crate::step::snapshot::Snapshot;
 use crate::step::{GradientMode, Setup, checkpoint};
 use qft_llama::Batch;
 use qft_llama::config::LlamaConfig;
@@ -34,6 +35,8 @@ pub struct RunShape {
     pub sampled: Option<usize>,
     /// Whether rows are sampled for diagnostics.
     pub diagnosed: bool,
+    /// Whether checkpoints are written from a copy of the states, which is counted.
+    pub copied: bool,
     /// Type of the weights in the saved model.
     pub export_dtype: WeightType,
     /// Whether it is written in other formats as well.
@@ -50,6 +53,7 @@ impl From<StepShape> for RunShape {
             evaluated: None,
             sampled: None,
             diagnosed: false,
+            copied: false,
             export_dtype: WeightType::default(),
             exported: false,
             process: (0, 1),
@@ -118,6 +122,11 @@ impl MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// Bytes of all training states.
+    pub fn state_bytes(&self) -> u64 {
+        (self.bytes_per_parameter * self.parameters as f64) as u64
+    }
+
     /// This, and then something else once all of it is given back: of each owner the most that it has in either.
     pub fn then(&mut self, other: &MemoryReport) {
         for (owner, &(_, _, peak_bytes)) in self.owners.iter_mut().zip(&other.owners) {
@@ -144,14 +153,23 @@ fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
 
 /// The memory of a run that trains `config` with `setup`: loading, a step, an evaluation, a sample, and saving.
 pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> Result<MemoryPlan> {
-    let RunShape { step: shape, evaluated, sampled, diagnosed, export_dtype, exported, process } =
-        shape.into();
+    let RunShape {
+        step: shape,
+        evaluated,
+        sampled,
+        diagnosed,
+        copied,
+        export_dtype,
+        exported,
+        process,
+    } = shape.into();
     let planner = Planner::of_process(process.0, process.1);
     let model = Model::plan(&planner, config, setup.format)?;
     let mut trainer = setup.trainer(&planner, model)?;
     if diagnosed {
         trainer.diagnose(&planner)?;
     }
+    let copy = copied.then(|| Snapshot::plan(planner.ledger(), &mut trainer));
     if let Some(tokens) = sampled {
         let tokens = tokens.min(config.max_position_embeddings);
         let decoder = Decoder::new(&planner, &trainer.model, trainer.pass);
@@ -166,6 +184,7 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> 
     planner.trim();
     let batches = vec![full_batch(shape); shape.accumulate];
     trainer.step(&planner, &batches, 0.0)?;
+    drop(copy);
     checkpoint::plan(&planner, &mut trainer);
     let mut whole = WholeRows::of(&planner, &trainer.model);
     let rows: &mut FillRows<'_> = &mut |spec, range, out| whole.read(spec, range, out);

@@ -1,6 +1,5 @@
 //! How data is read and laid out.
 
-use super::value::one_or_many;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -23,7 +22,6 @@ pub struct ReadingArgs {
     pub train_on: Option<TrainOn>,
     /// Read a field from a column of another name, as prompt=question; may be given more than once
     #[arg(long, value_name = "FIELD=COLUMN", help_heading = "Data")]
-    #[serde(deserialize_with = "one_or_many")]
     pub field: Vec<FieldName>,
     /// What to do with a record that cannot be read [default: error]
     #[arg(long, value_enum, help_heading = "Data")]

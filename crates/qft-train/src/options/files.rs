@@ -1,7 +1,7 @@
 //! What a run reads and where it writes.
 
 use super::export::RunExport;
-use super::value::{number, one_or_many};
+use super::value::number;
 use crate::error::{Context, Result, bail, ensure};
 use clap::ValueHint;
 use qft_hub::ModelName;
@@ -21,11 +21,10 @@ pub struct FileArgs {
     /// in quotes, or a name in the Hugging Face hub: org/name, org/name/part:split; PATH=2 is taken twice in each pass,
     /// PATH=0.25 to a quarter; may be given more than once
     #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::AnyPath, help_heading = "Files")]
-    #[serde(deserialize_with = "one_or_many")]
     pub data: Vec<PathBuf>,
-    /// Held-out data; may be given more than once
-    #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::AnyPath, help_heading = "Files")]
-    #[serde(deserialize_with = "one_or_many")]
+    /// Held-out data; NAME=FILE makes a set of its own, with a line for each evaluation beside that of all; may be given more than
+    /// once
+    #[arg(long, value_name = "[NAME=]FILE|NAME", value_hint = ValueHint::AnyPath, help_heading = "Files")]
     pub eval_data: Vec<PathBuf>,
     /// Hold out the last part of the training data instead; 0.05 is 5 %
     #[arg(
@@ -45,7 +44,6 @@ pub struct FileArgs {
     /// Write the model for other programs as well, into OUT/FORMAT-TYPE: gguf, compressed-tensors or hf, with :bf16 (the
     /// default), :f16, :f32 or for gguf :q8_0; may be given more than once
     #[arg(long, value_name = "FORMAT[:TYPE]", help_heading = "Files")]
-    #[serde(deserialize_with = "one_or_many")]
     pub export: Vec<RunExport>,
     /// Remove the run in the output folder and start over
     #[arg(
@@ -59,13 +57,55 @@ pub struct FileArgs {
     pub overwrite: Option<bool>,
 }
 
+/// A set of held-out data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvalFiles {
+    /// What it is called; one at most has no name.
+    pub name: Option<String>,
+    /// Its files, and names in the hub.
+    pub files: Vec<PathBuf>,
+}
+
+impl EvalFiles {
+    /// The sets of what was given, in the order in which they were named first.
+    fn sets(given: Vec<PathBuf>) -> Vec<Self> {
+        let mut sets: Vec<Self> = Vec::new();
+        for path in given {
+            let (name, path) = named(&path).map_or((None, path.clone()), |(name, file)| {
+                (Some(name.to_owned()), PathBuf::from(file))
+            });
+            match sets.iter_mut().find(|set| set.name == name) {
+                Some(set) => set.files.push(path),
+                None => sets.push(Self { name, files: vec![path] }),
+            }
+        }
+        sets
+    }
+
+    /// As it would be given.
+    pub(super) fn given(&self) -> impl Iterator<Item = PathBuf> {
+        self.files.iter().map(|file| match &self.name {
+            Some(name) => format!("{name}={}", file.display()).into(),
+            None => file.clone(),
+        })
+    }
+}
+
+/// The name before a file, as in `chats=chats.jsonl`. A path that is there is a path, and `chats=2` a file that is taken twice.
+fn named(given: &Path) -> Option<(&str, &str)> {
+    let (name, file) = given.to_str().filter(|_| !given.exists())?.split_once('=')?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let names = !name.is_empty() && name.chars().all(plain);
+    (names && !file.is_empty() && file.parse::<f64>().is_err()).then_some((name, file))
+}
+
 /// Where held-out data comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HeldOut {
     /// There is none: no evaluation.
     None,
-    /// These files.
-    Files(Vec<PathBuf>),
+    /// These files, in sets; none of them without files.
+    Sets(Vec<EvalFiles>),
     /// The last fraction of the training data.
     Split(f64),
 }
@@ -125,7 +165,7 @@ impl FileArgs {
 fn held_out(files: Vec<PathBuf>, split: Option<f64>) -> Result<HeldOut> {
     match (files.is_empty(), split) {
         (true, None) => Ok(HeldOut::None),
-        (false, None) => Ok(HeldOut::Files(files)),
+        (false, None) => Ok(HeldOut::Sets(EvalFiles::sets(files))),
         (true, Some(fraction)) => {
             ensure!(
                 fraction > 0.0 && fraction < 1.0,
@@ -149,4 +189,29 @@ fn missing(name: &str, value: &str) -> String {
 /// Whether both paths lead to the same folder, however they are spelled.
 fn same_folder(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_out_data_is_in_sets_by_name() {
+        let given =
+            ["a.txt", "chats=b.jsonl", "b.jsonl=2", "chats=c.jsonl=2", "chats=2", "./x=y", "="];
+        let given: Vec<PathBuf> = given.map(PathBuf::from).into();
+        let sets = EvalFiles::sets(given.clone());
+        let files = |files: &[&str]| files.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let plain = files(&["a.txt", "b.jsonl=2", "chats=2", "./x=y", "="]);
+        let chats = files(&["b.jsonl", "c.jsonl=2"]);
+        assert_eq!(
+            sets,
+            [
+                EvalFiles { name: None, files: plain },
+                EvalFiles { name: Some("chats".into()), files: chats },
+            ]
+        );
+        let again: Vec<PathBuf> = sets.iter().flat_map(EvalFiles::given).collect();
+        assert_eq!(EvalFiles::sets(again), sets);
+    }
 }

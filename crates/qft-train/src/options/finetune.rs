@@ -22,6 +22,10 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// Print all options, with what is the default, as such a file, and do nothing else
+    #[arg(long)]
+    #[serde(skip)]
+    pub print_config: bool,
     /// What it reads and where it writes.
     #[command(flatten)]
     #[serde(flatten)]

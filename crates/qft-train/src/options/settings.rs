@@ -2,8 +2,8 @@
 
 use super::finetune::FinetuneArgs;
 use crate::error::{Context, Result, bail};
-use clap::Args;
-use serde::Deserialize;
+use clap::error::{ContextKind, ContextValue};
+use clap::{ArgAction, Args, FromArgMatches};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -12,7 +12,7 @@ const EXCLUSIVE: [(&str, &str); 3] =
     [("steps", "epochs"), ("eval-data", "val-split"), ("resume", "overwrite")];
 
 /// Words that a key of another tool's settings is likely to stand for.
-const SYNONYMS: [(&str, &str); 14] = [
+const SYNONYMS: [(&str, &str); 18] = [
     ("no-shuffle", "shuffle"),
     ("outliers", "protected"),
     ("learning-rate", "lr"),
@@ -27,6 +27,10 @@ const SYNONYMS: [(&str, &str); 14] = [
     ("cutoff-len", "seq-len"),
     ("output-dir", "out"),
     ("packing", "pack"),
+    ("early-stopping-patience", "patience"),
+    ("load-best-model-at-end", "keep-best"),
+    ("eval-steps", "eval-every"),
+    ("save-steps", "checkpoint-every"),
 ];
 
 /// `flags`, completed by what their settings file gives.
@@ -51,34 +55,114 @@ pub(super) fn merge(flags: FinetuneArgs) -> Result<FinetuneArgs> {
     Ok(merged)
 }
 
+/// The text of a settings file as options. A value is read as it would be on the command line, by the same rules.
 fn read(path: &Path, text: &str) -> Result<FinetuneArgs> {
     let place = path.display();
     let table: toml::Table =
         toml::from_str(text).with_context(|| format!("--config: {place} is not valid TOML"))?;
-    let known = known_keys();
+    let command = command();
+    let mut words = Vec::new();
     for (key, value) in &table {
-        if known.iter().any(|name| name == key) {
-            if value.as_float().is_some_and(|number| !number.is_finite()) {
-                bail!("--config: {place}: `{key}` is {value}; give a finite number");
-            }
-            // Alone, so that the message can name it.
-            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
-            FinetuneArgs::deserialize(alone)
-                .with_context(|| format!("--config: {place}: `{key}` has an invalid value"))?;
-            continue;
-        }
-        let near = near_names(key, &known);
-        let hint = match near.as_slice() {
-            [] => "`qft finetune --help` lists all options".to_string(),
-            near => format!("did you mean {}?", near.join(" or ")),
+        let Some(option) = command.get_arguments().find(|option| is_key(option, key)) else {
+            bail!("--config: {place}: unknown option `{key}`; {}", hint(key));
         };
-        bail!("--config: {place}: unknown option `{key}`; {hint}");
+        // Alone, so that the message can name it.
+        let own = words_of(option, key, value).and_then(|own| match parse(&own) {
+            Ok(_) => Ok(own),
+            Err(error) => Err(reason(&error)),
+        });
+        match own {
+            Ok(own) => words.extend(own),
+            Err(why) => bail!("--config: {place}: `{key}` is {}: {why}", shown(value)),
+        }
     }
-    FinetuneArgs::deserialize(table).with_context(|| format!("--config: {place}"))
+    match parse(&words) {
+        Ok(args) => Ok(args),
+        Err(error) => bail!("--config: {place}: {}", reason(&error)),
+    }
+}
+
+/// The options of `qft finetune`.
+pub(super) fn command() -> clap::Command {
+    FinetuneArgs::augment_args(clap::Command::new("finetune").no_binary_name(true))
+}
+
+/// Options as words of the command line.
+fn parse(words: &[String]) -> Result<FinetuneArgs, clap::Error> {
+    FinetuneArgs::from_arg_matches(&command().try_get_matches_from(words)?)
+}
+
+/// Whether a settings file may hold `option` as `key`.
+fn is_key(option: &clap::Arg, key: &str) -> bool {
+    option.get_long() == Some(key) && !["config", "print-config", "no-shuffle"].contains(&key)
+}
+
+/// A value as the command line would have it: a list is an option that is given again and again, and so is a table, of
+/// `name=value`.
+fn words_of(option: &clap::Arg, key: &str, value: &toml::Value) -> Result<Vec<String>, String> {
+    let plain = |value: &toml::Value| match value {
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Array(_) | toml::Value::Table(_) => {
+            Err("expected texts and numbers, not lists within lists".to_owned())
+        }
+        other => Ok(other.to_string()),
+    };
+    if matches!(option.get_action(), ArgAction::SetTrue) {
+        return match value {
+            toml::Value::Boolean(true) => Ok(vec![format!("--{key}")]),
+            toml::Value::Boolean(false) => Ok(Vec::new()),
+            _ => Err("expected true or false".into()),
+        };
+    }
+    let many = matches!(option.get_action(), ArgAction::Append);
+    let values: Vec<String> = match value {
+        toml::Value::Array(values) if many => values.iter().map(plain).collect::<Result<_, _>>()?,
+        toml::Value::Table(table) if many => (table.iter())
+            .map(|(name, value)| Ok(format!("{name}={}", plain(value)?)))
+            .collect::<Result<_, String>>()?,
+        toml::Value::Array(_) | toml::Value::Table(_) => return Err("expected one value".into()),
+        one => vec![plain(one)?],
+    };
+    Ok(values.into_iter().map(|value| format!("--{key}={value}")).collect())
+}
+
+/// What is wrong with a value, in the words of the option.
+fn reason(error: &clap::Error) -> String {
+    if let Some(source) = std::error::Error::source(error) {
+        return source.to_string();
+    }
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
+            format!("expected one of {}", valid.join(", "))
+        }
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            line.strip_prefix("error: ").unwrap_or(line).to_owned()
+        }
+    }
+}
+
+/// A value as it stands in the file, or its beginning.
+fn shown(value: &toml::Value) -> String {
+    const MOST: usize = 60;
+    let text = value.to_string();
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// What an unknown key may have meant.
+fn hint(key: &str) -> String {
+    match near_names(key, &known_keys()).as_slice() {
+        [] => "`qft finetune --help` lists all options".to_owned(),
+        near => format!("did you mean {}?", near.join(" or ")),
+    }
 }
 
 /// The options that are given, by name.
-fn options_of(args: &FinetuneArgs) -> Result<Map<String, Value>> {
+pub(super) fn options_of(args: &FinetuneArgs) -> Result<Map<String, Value>> {
     let Value::Object(mut map) = serde_json::to_value(args)? else { return Ok(Map::new()) };
     map.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()));
     Ok(map)
@@ -86,10 +170,12 @@ fn options_of(args: &FinetuneArgs) -> Result<Map<String, Value>> {
 
 /// Names of all options that a settings file may hold.
 fn known_keys() -> Vec<String> {
-    let command = FinetuneArgs::augment_args(clap::Command::new("finetune"));
-    let names = command.get_arguments().filter_map(clap::Arg::get_long);
-    let skip = ["config", "no-shuffle", "help", "version"];
-    names.filter(|name| !skip.contains(name)).map(str::to_string).collect()
+    let command = command();
+    let names = command.get_arguments().filter_map(|option| {
+        let name = option.get_long()?;
+        is_key(option, name).then(|| name.to_owned())
+    });
+    names.collect()
 }
 
 /// The known names that look most like `key`: at most three.

@@ -38,6 +38,7 @@ impl StateOptions {
                 float: optimizer.float_rule(),
                 momentum: self.momentum_code,
                 rounding: self.rounding,
+                groups: optimizer.group_lr.factors(optimizer.lr),
                 max_grad_norm: optimizer.max_grad_norm.unwrap_or(f64::INFINITY),
             },
             pass: self.pass(seed, recompute),

@@ -1,11 +1,15 @@
 //! How long a run is, and how its weights change.
 
+use super::group::{GroupRate, GroupRates};
 use super::value::{number, whole};
 use crate::error::{Result, bail, ensure};
 use clap::ValueEnum;
 use qft_optim::{FloatRule, LionConfig, Schedule, ScheduleKind};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
+
+/// The fall of a WSD schedule, as a fraction of the run.
+const DEFAULT_DECAY: f64 = 0.2;
 
 /// The rule of the optimizer, as given.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -45,6 +49,10 @@ pub struct TrainingArgs {
         help_heading = "Training"
     )]
     pub lr: Option<f64>,
+    /// Another largest learning rate for a group of parameters, as norms=1e-4: embeddings, head, norms or biases; it follows
+    /// the same schedule, and 0 leaves the group as it is; may be given more than once
+    #[arg(long, value_name = "GROUP=RATE", help_heading = "Training")]
+    pub group_lr: Vec<GroupRate>,
     /// Schedule of the learning rate [default: cosine]
     #[arg(long, value_enum, help_heading = "Training")]
     pub schedule: Option<ScheduleKind>,
@@ -64,7 +72,15 @@ pub struct TrainingArgs {
         allow_negative_numbers = true,
         help_heading = "Training"
     )]
-    pub warmup: Option<Warmup>,
+    pub warmup: Option<Span>,
+    /// The fall at the end of --schedule wsd, as a fraction of the run (0.2) or in steps (200) [default: 0.2]
+    #[arg(
+        long,
+        value_name = "FRACTION|STEPS",
+        allow_negative_numbers = true,
+        help_heading = "Training"
+    )]
+    pub decay: Option<Span>,
     /// Decoupled weight decay [default: 0]
     #[arg(
         long,
@@ -137,6 +153,8 @@ pub struct OptimizerOptions {
     pub kind: OptimizerKind,
     /// Largest learning rate.
     pub lr: f64,
+    /// Those of groups of parameters.
+    pub group_lr: GroupRates,
     /// Decoupled weight decay.
     pub weight_decay: f32,
     /// Weight of the momentum (first moment).
@@ -148,7 +166,9 @@ pub struct OptimizerOptions {
     /// Where the schedule ends, as a fraction of `lr`.
     pub min_lr_ratio: f64,
     /// Warm-up.
-    pub warmup: Warmup,
+    pub warmup: Span,
+    /// The fall at the end of a WSD schedule, if given.
+    pub decay: Option<Span>,
     /// Largest global norm of the gradient.
     pub max_grad_norm: Option<f64>,
 }
@@ -198,19 +218,26 @@ impl TrainingArgs {
                 "--max-grad-norm: {norm} is not above 0; leave it out to turn clipping off"
             );
         }
-        let warmup = self.warmup.unwrap_or(Warmup::Fraction(0.03));
+        let warmup = self.warmup.unwrap_or(Span::Fraction(0.03));
         if let Length::Steps(steps) = length {
-            warmup.check(steps)?;
+            warmup.check("warmup", steps)?;
         }
+        let schedule = self.schedule.unwrap_or_default();
+        ensure!(
+            self.decay.is_none() || schedule == ScheduleKind::Wsd,
+            "--decay is the fall at the end of --schedule wsd; give that schedule, or leave it out"
+        );
         Ok(OptimizerOptions {
             kind,
             lr,
+            group_lr: GroupRates::resolve(&self.group_lr)?,
             weight_decay: weight_decay as f32,
             beta1: beta1 as f32,
             beta2: beta2 as f32,
-            schedule: self.schedule.unwrap_or_default(),
+            schedule,
             min_lr_ratio,
             warmup,
+            decay: self.decay,
             max_grad_norm: self.max_grad_norm,
         })
     }
@@ -222,23 +249,32 @@ impl OptimizerOptions {
         Self {
             kind,
             lr: 0.0,
+            group_lr: GroupRates::default(),
             weight_decay: 0.0,
             beta1: 0.9,
             beta2: 0.99,
             schedule: ScheduleKind::Constant,
             min_lr_ratio: 1.0,
-            warmup: Warmup::Steps(0),
+            warmup: Span::Steps(0),
+            decay: None,
             max_grad_norm: None,
         }
     }
 
     /// The learning rate of each step of a run of `total` steps.
     ///
-    /// Errors: a warm-up that is longer than the run.
+    /// Errors: a warm-up or a decay that is longer than the run.
     pub fn schedule(&self, total: u64) -> Result<Schedule> {
-        self.warmup.check(total)?;
+        self.warmup.check("warmup", total)?;
         let warmup = self.warmup.steps(total);
-        Ok(Schedule { kind: self.schedule, peak: self.lr, floor: self.min_lr_ratio, warmup, total })
+        let decay = match (self.schedule, self.decay) {
+            (ScheduleKind::Wsd, decay) => decay.unwrap_or(Span::Fraction(DEFAULT_DECAY)),
+            _ => Span::Steps(0),
+        };
+        decay.check("decay", total)?;
+        let decay = decay.steps(total);
+        let (kind, peak, floor) = (self.schedule, self.lr, self.min_lr_ratio);
+        Ok(Schedule { kind, peak, floor, warmup, decay, total })
     }
 
     /// The update rule of float parameters.
@@ -273,18 +309,18 @@ pub enum OptimizerKind {
     AdamW,
 }
 
-/// How long the learning rate rises.
+/// A part of a run, as long as the learning rate rises or falls.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
-pub enum Warmup {
+pub enum Span {
     /// For this many steps.
     Steps(u64),
     /// For this fraction of all steps.
     Fraction(f64),
 }
 
-impl Warmup {
-    /// Steps of warm-up in a run of `total` steps.
+impl Span {
+    /// Its steps in a run of `total` steps.
     pub fn steps(self, total: u64) -> u64 {
         match self {
             Self::Steps(steps) => steps,
@@ -292,18 +328,18 @@ impl Warmup {
         }
     }
 
-    fn check(self, total: u64) -> Result<()> {
+    fn check(self, name: &str, total: u64) -> Result<()> {
         let steps = self.steps(total);
         ensure!(
             steps <= total,
-            "--warmup: {steps} steps are more than the run's {total}; \
+            "--{name}: {steps} steps are more than the run's {total}; \
              give fewer, or a fraction such as 0.03"
         );
         Ok(())
     }
 }
 
-impl TryFrom<f64> for Warmup {
+impl TryFrom<f64> for Span {
     type Error = String;
 
     fn try_from(value: f64) -> Result<Self, String> {
@@ -311,14 +347,14 @@ impl TryFrom<f64> for Warmup {
             v if (0.0..1.0).contains(&v) => Ok(Self::Fraction(v)),
             v if v >= 1.0 && v <= u32::MAX.into() && v.fract() == 0.0 => Ok(Self::Steps(v as u64)),
             v => Err(format!(
-                "warmup: {v} is neither a fraction of the run (from 0 to below 1) nor a number of steps; \
+                "{v} is neither a fraction of the run (from 0 to below 1) nor a number of steps; \
                  give 0.03 for 3 % of the run or 20 for 20 steps"
             )),
         }
     }
 }
 
-impl FromStr for Warmup {
+impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -327,11 +363,11 @@ impl FromStr for Warmup {
     }
 }
 
-impl From<Warmup> for f64 {
-    fn from(warmup: Warmup) -> f64 {
-        match warmup {
-            Warmup::Steps(steps) => steps as f64,
-            Warmup::Fraction(fraction) => fraction,
+impl From<Span> for f64 {
+    fn from(span: Span) -> f64 {
+        match span {
+            Span::Steps(steps) => steps as f64,
+            Span::Fraction(fraction) => fraction,
         }
     }
 }
@@ -395,12 +431,12 @@ mod tests {
 
     #[test]
     fn warmup_is_a_fraction_below_one_and_steps_from_one() {
-        assert_eq!("0.03".parse(), Ok(Warmup::Fraction(0.03)));
-        assert_eq!("20".parse(), Ok(Warmup::Steps(20)));
-        assert_eq!("0".parse::<Warmup>().map(|w| w.steps(100)), Ok(0));
-        assert_eq!(Warmup::Fraction(0.03).steps(1000), 30);
+        assert_eq!("0.03".parse(), Ok(Span::Fraction(0.03)));
+        assert_eq!("20".parse(), Ok(Span::Steps(20)));
+        assert_eq!("0".parse::<Span>().map(|span| span.steps(100)), Ok(0));
+        assert_eq!(Span::Fraction(0.03).steps(1000), 30);
         for bad in ["-1", "1.5", "nan", "inf", "x"] {
-            assert!(bad.parse::<Warmup>().is_err(), "{bad}");
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
         }
     }
 

@@ -1,6 +1,5 @@
 //! How values are read that the option parser does not know by itself.
 
-use serde::{Deserialize, Deserializer};
 use std::str::FromStr;
 
 /// A number that is neither infinite nor NaN.
@@ -16,23 +15,7 @@ pub(super) fn whole<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "expected a whole number that is not negative".into())
 }
 
-/// One value, or a list of them.
-pub(super) fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    #[derive(Deserialize)]
-    #[serde(
-        untagged,
-        expecting = "a text or a list of texts, each in the form that the option has"
-    )]
-    enum Values<T> {
-        One(T),
-        Many(Vec<T>),
-    }
-    Ok(match Values::deserialize(deserializer)? {
-        Values::One(value) => vec![value],
-        Values::Many(values) => values,
-    })
+/// The number that an f32 is written as: 0.95, and not the f64 next to it.
+pub(crate) fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }

@@ -2,8 +2,9 @@
 
 use crate::error::{Context, Result};
 use crate::memory::gb;
-use crate::run::{Event, LeftOut, Moment, Observer, Summary};
+use crate::run::{EarlyEnd, Event, LeftOut, Moment, Observer, Summary};
 use crate::step::answers::Answers;
+use crate::step::checkpoint::Progress;
 use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
 use qft_autograd::Compute;
 use std::fmt;
@@ -44,9 +45,9 @@ impl Observer for Console {
         match event {
             Event::DataRead { train, held_out } => {
                 print(format_args!("training data: {train}"));
-                self.held_out = held_out.is_some();
-                if let Some(held_out) = held_out {
-                    print(format_args!("held-out data: {held_out}"));
+                self.held_out = !held_out.is_empty();
+                for set in *held_out {
+                    print(format_args!("held-out data: {set}"));
                 }
             }
             Event::Planned { fit, states, sequences, steps } => print(format_args!(
@@ -85,17 +86,33 @@ impl Observer for Console {
                     to.display()
                 ));
             }
-            Event::Sampled { moment, text } => {
-                print(format_args!("\n--- sample {} ---\n{text}\n---", when(*moment)));
+            Event::Sampled { moment, sample } if *moment != Moment::During => {
+                let (when, prompt, sample) = (when(*moment), &sample.prompt, &sample.sample);
+                print(format_args!("\n--- sample {when} ---\n{prompt}{sample}\n---"));
+            }
+            Event::SetEvaluated { moment, metrics } if *moment != Moment::During => {
+                print(format_args!(
+                    "held-out loss {} of {}: {:.4}, {} of tokens right",
+                    when(*moment),
+                    metrics.set,
+                    metrics.set_loss,
+                    percent(metrics.set_accuracy)
+                ));
             }
             Event::Evaluated { moment, metrics } if *moment != Moment::During => {
                 print(format_args!(
-                    "held-out loss {}: {:.4} in {}",
+                    "held-out loss {}: {:.4}, {} of tokens right, in {}",
                     when(*moment),
                     metrics.eval_loss,
+                    percent(metrics.eval_accuracy),
                     arithmetic(metrics.compute)
                 ));
             }
+            Event::EndedEarly { why, progress } => ended_early(*why, progress),
+            Event::TookBest(best) => print(format_args!(
+                "the model of step {} is saved, whose held-out loss of {:.4} was the lowest",
+                best.step, best.eval_loss
+            )),
             Event::Answered { moment, metrics } => answered(*moment, metrics.answers),
             Event::Stopped { step, checkpoint: Some(dir) } => print(format_args!(
                 "stopped after step {step}; saved {}\nto go on: the same command with --resume latest (and without --overwrite)",
@@ -168,20 +185,39 @@ pub fn arithmetic(compute: Compute) -> &'static str {
     }
 }
 
+/// Why training has ended, and how it goes on if that is wanted.
+fn ended_early(why: EarlyEnd, progress: &Progress) {
+    let (step, evaluations) = (progress.step, progress.evaluations);
+    match (why, evaluations.best()) {
+        (EarlyEnd::Patience, Some(best)) => print(format_args!(
+            "training ends after step {step}: the held-out loss of {:.4} after step {} was the lowest, and {} evaluations \
+             in a row were no better (--patience)",
+            best.eval_loss,
+            best.step,
+            evaluations.since_best()
+        )),
+        (EarlyEnd::Patience, None) => print(format_args!(
+            "training ends after step {step}: no evaluation has found a held-out loss (--patience)"
+        )),
+        (EarlyEnd::MaxMinutes, _) => print(format_args!(
+            "training ends after step {step}: its time is over (--max-minutes); --resume latest goes on from there"
+        )),
+    }
+}
+
 /// What the sampled rows say, and the matrix that loses the most.
 fn diagnostics(report: &DiagnosticsReport) {
-    let percent = |part: f64| format!("{} %", digits(part * 100.0));
-    let tenths = |part: f64| format!("{:.1} %", part * 100.0);
+    let exact = |part: f64| format!("{} %", digits(part * 100.0));
     let Diagnosis { sign_agreement, flip_rate, landed, saturated, grown_rows, gradient_snr } =
         report.all;
     print(format_args!(
         "of sampled updates {} have the sign of float momentum, and {} of their length lands; {} change the INT8 digit\n\
          of sampled weights {} are at the end of their range; of row updates {} enlarge the scale",
-        tenths(sign_agreement),
-        tenths(landed),
-        percent(flip_rate),
-        percent(saturated),
-        percent(grown_rows)
+        percent(sign_agreement),
+        percent(landed),
+        exact(flip_rate),
+        exact(saturated),
+        exact(grown_rows)
     ));
     if let Some(snr) = gradient_snr {
         print(format_args!(
@@ -194,7 +230,7 @@ fn diagnostics(report: &DiagnosticsReport) {
         .iter()
         .min_by(|(_, a), (_, b)| a.sign_agreement.total_cmp(&b.sign_agreement));
     if let Some((name, worst)) = worst {
-        print(format_args!("fewest signs: {} in {name}", tenths(worst.sign_agreement)));
+        print(format_args!("fewest signs: {} in {name}", percent(worst.sign_agreement)));
     }
 }
 
@@ -206,6 +242,11 @@ fn answered(moment: Moment, answers: Answers) {
         when(moment),
         asked - ended
     ));
+}
+
+/// A fraction with a tenth of a percent.
+pub(super) fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
 }
 
 fn when(moment: Moment) -> &'static str {

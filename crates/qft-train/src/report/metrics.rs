@@ -2,9 +2,10 @@
 
 use crate::error::{Context, Result};
 use crate::run::output::{METRICS_FILE, PREVIOUS_METRICS_FILE, SUMMARY_FILE};
-use crate::run::{Event, Observer, Summary};
+use crate::run::{EvalMetrics, Event, Observer, SetMetrics, Summary};
 use qft_files::{AtomicFile, Disk};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ use std::path::{Path, PathBuf};
 #[derive(Deserialize)]
 struct Line {
     step: u64,
+    eval_loss: Option<f64>,
+    /// Of a sample.
+    prompt: Option<String>,
 }
 
 /// Writes `metrics.jsonl`, and `summary.json` at the end.
@@ -25,6 +29,10 @@ struct Open {
     out: PathBuf,
     path: PathBuf,
     file: File,
+    /// Steps that were done at the last evaluation that it has.
+    evaluated: Option<u64>,
+    /// The samples that it has, by step and prompt.
+    sampled: HashSet<(u64, String)>,
 }
 
 impl Observer for MetricsLog {
@@ -32,7 +40,20 @@ impl Observer for MetricsLog {
         match (event, &mut self.0) {
             (Event::Started { out, step, .. }, open) => *open = Some(Open::after(out, *step)?),
             (Event::Stepped(metrics), Some(open)) => open.line(metrics)?,
-            (Event::Evaluated { metrics, .. }, Some(open)) => open.line(metrics)?,
+            // A run that was resumed, or has ended early, says again what is known.
+            (Event::SetEvaluated { metrics: SetMetrics { step, .. }, .. }, Some(open))
+            | (Event::Evaluated { metrics: EvalMetrics { step, .. }, .. }, Some(open))
+                if open.evaluated == Some(*step) => {}
+            (Event::SetEvaluated { metrics, .. }, Some(open)) => open.line(metrics)?,
+            (Event::Evaluated { metrics, .. }, Some(open)) => {
+                open.line(metrics)?;
+                open.evaluated = Some(metrics.step);
+            }
+            (Event::Sampled { sample, .. }, Some(open)) => {
+                if open.sampled.insert((sample.step, sample.prompt.clone())) {
+                    open.line(sample)?;
+                }
+            }
             (Event::Answered { metrics, .. }, Some(open)) => open.line(metrics)?,
             (Event::Finished(summary), Some(open)) => open.summary(summary)?,
             (Event::SavedEvaluated(summary), Some(open)) => {
@@ -61,6 +82,7 @@ impl Open {
             })?,
         };
         let (mut kept, mut steps_lost) = (Vec::new(), false);
+        let (mut evaluated, mut sampled) = (None, HashSet::new());
         for bytes in bytes.split_inclusive(|&byte| byte == b'\n') {
             let Ok(line) = serde_json::from_slice::<Line>(bytes) else { continue };
             // A run that has done nothing yet evaluates before its first step, again.
@@ -68,6 +90,8 @@ impl Open {
             steps_lost |= again;
             if !again && bytes.ends_with(b"\n") {
                 kept.extend_from_slice(bytes);
+                evaluated = line.eval_loss.map(|_| line.step).or(evaluated);
+                sampled.extend(line.prompt.map(|prompt| (line.step, prompt)));
             }
         }
         if kept != bytes {
@@ -78,7 +102,7 @@ impl Open {
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.with_context(|| cannot_write(&path))?;
-        Ok(Self { out: out.to_path_buf(), path, file })
+        Ok(Self { out: out.to_path_buf(), path, file, evaluated, sampled })
     }
 
     /// Writes the file of the whole run, in place of the one that was there.
@@ -104,20 +128,21 @@ fn cannot_write(path: &Path) -> String {
 }
 
 /// Writes a whole file, or leaves what was there.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     AtomicFile::write_whole(&Disk::default(), path, bytes).with_context(|| cannot_write(path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::{EvalMetrics, Moment, StepMetrics};
+    use crate::run::{Moment, StepMetrics};
     use serde_json::{Value, json};
 
     fn step(step: u64) -> StepMetrics {
         StepMetrics {
             step,
             loss: 2.5,
+            accuracy: 0.5,
             lr: 1e-5,
             tokens: 10 * step,
             tokens_per_second: 100.0,
@@ -150,7 +175,12 @@ mod tests {
         let mut log = started(dir.path(), 0);
         let eval = |step, eval_loss| Event::Evaluated {
             moment: Moment::During,
-            metrics: EvalMetrics { step, eval_loss, compute: qft_autograd::Compute::Int8 },
+            metrics: EvalMetrics {
+                step,
+                eval_loss,
+                eval_accuracy: 0.5,
+                compute: qft_autograd::Compute::Int8,
+            },
         };
         log.on(&eval(0, 3.0)).unwrap();
         for done in 1..=5 {
@@ -168,7 +198,7 @@ mod tests {
         assert_eq!(steps, [0, 1, 2, 3, 4]);
         assert_eq!(
             lines[1],
-            json!({"step": 1, "loss": 2.5, "lr": 1e-5, "tokens": 10, "tokens_per_second": 100.0,
+            json!({"step": 1, "loss": 2.5, "accuracy": 0.5, "lr": 1e-5, "tokens": 10, "tokens_per_second": 100.0,
                    "positions": 20, "positions_per_second": 200.0, "peak_bytes": 7, "rescaled_rows": 0})
         );
         assert_eq!((&lines[4]["loss"], &lines[4]["grad_norm"]), (&Value::Null, &json!(0.5)));

@@ -1,7 +1,7 @@
 //! What a run is, as `run.json`: written when it begins, for those who read of it later.
 
 use crate::data::documents::Counts;
-use crate::data::{Documents, documents};
+use crate::data::{Documents, EvalSet, documents};
 use crate::error::{Context, Result};
 use crate::memory::{Fit, MemoryPlan};
 use crate::run::output::RECORD_FILE;
@@ -256,7 +256,11 @@ impl Observer for RecordFile {
         match event {
             Event::DataRead { train, held_out } => {
                 record.train = Some((*train).into());
-                record.held_out = held_out.into_iter().map(|&data| data.into()).collect();
+                let facts = |set: &EvalSet<Documents>| DataFacts {
+                    name: set.name.clone(),
+                    ..(&set.data).into()
+                };
+                record.held_out = held_out.iter().map(facts).collect();
             }
             Event::Planned { fit, states, steps, .. } => {
                 record.memory = Some((*fit).into());

@@ -128,7 +128,12 @@ mod tests {
         let metrics = out.join(METRICS_FILE);
         let some = Event::Evaluated {
             moment: Moment::During,
-            metrics: EvalMetrics { step: 0, eval_loss: 0.0, compute: qft_autograd::Compute::Int8 },
+            metrics: EvalMetrics {
+                step: 0,
+                eval_loss: 0.0,
+                eval_accuracy: 0.0,
+                compute: qft_autograd::Compute::Int8,
+            },
         };
         let mut board = TensorBoard::default();
         // Nobody writes metrics.

@@ -80,7 +80,8 @@ fn text(
         for origin in &named.data {
             row("`--data`", Some(at(origin)));
         }
-        row("steps", Some(summary.steps.to_string()));
+        let saved = summary.best.map_or(summary.steps, |best| u64::from(best.step));
+        row("steps", Some(saved.to_string()));
         row("tokens learned", Some(summary.tokens.to_string()));
     }
     if let Some(recipe) = recipe {

@@ -1,11 +1,15 @@
 //! What happens in a run, for those who watch it.
 
 use super::recipe::Recipe;
-use super::summary::{AnswerMetrics, EvalMetrics, StepMetrics, Summary};
-use crate::data::{Documents, Progress};
+use super::summary::{
+    AnswerMetrics, EarlyEnd, EvalMetrics, SampleMetrics, SetMetrics, StepMetrics, Summary,
+};
+use crate::data::{Documents, EvalSet, Progress};
 use crate::error::Result;
 use crate::memory::Fit;
 use crate::options::States;
+use crate::step::checkpoint::Progress as TrainerProgress;
+use crate::step::evaluations::Best;
 use crate::step::flip_rate::FlipRates;
 use qft_hub::{Notice, Watch};
 use qft_llama::LlamaConfig;
@@ -27,8 +31,8 @@ pub enum Event<'a> {
     DataRead {
         /// What is trained on.
         train: &'a Documents,
-        /// What the loss is measured on.
-        held_out: Option<&'a Documents>,
+        /// What the loss is measured on, in sets.
+        held_out: &'a [EvalSet<Documents>],
     },
     /// The run fits into the memory there is.
     Planned {
@@ -74,14 +78,21 @@ pub enum Event<'a> {
         /// Steps of the whole run.
         steps: u64,
     },
-    /// The model has continued the sample prompt.
+    /// The model has continued a sample prompt.
     Sampled {
         /// When.
         moment: Moment,
         /// The prompt and what follows.
-        text: &'a str,
+        sample: &'a SampleMetrics,
     },
-    /// The loss of the held-out data was measured.
+    /// The loss of a set of held-out data that has a name was measured.
+    SetEvaluated {
+        /// When.
+        moment: Moment,
+        /// What was found.
+        metrics: &'a SetMetrics,
+    },
+    /// The loss of all held-out data was measured.
     Evaluated {
         /// When.
         moment: Moment,
@@ -104,6 +115,15 @@ pub enum Event<'a> {
         /// Steps that are done.
         step: u64,
     },
+    /// Training ends before its last step.
+    EndedEarly {
+        /// Why.
+        why: EarlyEnd,
+        /// Where the run stands.
+        progress: &'a TrainerProgress,
+    },
+    /// The best model of the run was loaded again, to be saved instead of the last; with `--keep-best`.
+    TookBest(Best),
     /// The run was asked to stop, and has.
     Stopped {
         /// Steps that are done.

@@ -2,15 +2,17 @@
 
 use super::events::{Event, Moment, Observer, Observers};
 use super::folder::ModelFolder;
-use super::generation::{Ended, Generation, SAMPLE_TOKENS};
 use super::named::Origins;
 use super::output::{self, OutputFolder};
 use super::recipe::Recipe;
+use super::samples::SamplePrompt;
 use super::saved::SavedModel;
-use super::summary::{EvalMetrics, Owners, StepMetrics, Stopped, Summary};
+use super::saving::Background;
+use super::steering::Clocks;
+use super::summary::{EarlyEnd, EvalMetrics, Owners, StepMetrics, Stopped, Summary};
 use crate::TrainOps;
 use crate::data::questions::Question;
-use crate::data::{Dataset, Order};
+use crate::data::{Dataset, EvalSet, Order};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::machine::Job;
 use crate::machine::profile::StepClock;
@@ -22,10 +24,8 @@ use crate::step::diagnostics::Diagnostics;
 use crate::step::trainer::StepReport;
 use crate::step::{Setup, Trainer};
 use qft_llama::Batch;
-use qft_llama::sampling::TokenSampler;
 use qft_optim::Schedule;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,7 +65,11 @@ pub fn finetune_in(
     match run.train(&mut state, &mut observers) {
         Ok(()) => run.finish(state, &mut observers),
         Err(error) if error.kind() == ErrorKind::Stopped => run.stopped(&mut state, &mut observers),
-        Err(error) => Err(error),
+        Err(error) => match run.settle(&mut state, &mut observers) {
+            // What was being written is whole: the last good checkpoint of a run that has diverged.
+            Ok(()) => Err(error),
+            Err(other) => Err(error.context(format!("{other:#}; and before"))),
+        },
     }
 }
 
@@ -84,17 +88,18 @@ pub(super) struct Run<'a> {
     /// Tokens of a sequence at most.
     pub(super) seq_len: usize,
     pub(super) train: Dataset,
-    pub(super) held_out: Option<Dataset>,
+    pub(super) held_out: Vec<EvalSet<Dataset>>,
     /// How the saved model is measured on the held-out data.
     pub(super) saved: Option<SavedModel>,
-    /// Ids of the sample prompt.
-    pub(super) prompt: Vec<u32>,
+    pub(super) prompts: Vec<SamplePrompt>,
     /// Held-out questions to answer.
     pub(super) questions: Vec<Question>,
     /// Sequences that the whole run takes.
     pub(super) sequences: u64,
     pub(super) schedule: Schedule,
     pub(super) fit: Fit,
+    /// Whether the plan has room for a copy of the states, from which checkpoints are written.
+    pub(super) copies: bool,
     pub(super) setup: Setup,
 }
 
@@ -103,9 +108,16 @@ pub(super) struct State {
     pub(super) recipe: Recipe,
     pub(super) trainer: Trainer,
     pub(super) progress: Progress,
-    /// The step of the newest checkpoint.
+    /// The step of the newest checkpoint, be it written or being written.
     pub(super) saved: u32,
+    /// Whether no step has shown yet that it is as good as those before it.
+    pub(super) unconfirmed: bool,
+    pub(super) background: Background,
     pub(super) order: Order,
+    pub(super) clocks: Clocks,
+    /// What was found last of the held-out data.
+    pub(super) evaluated: Option<EvalMetrics>,
+    pub(super) ended_early: Option<EarlyEnd>,
     pub(super) final_loss: Option<f64>,
     pub(super) final_eval_loss: Option<f64>,
     pub(super) final_answers: Option<Answers>,
@@ -136,30 +148,34 @@ impl Run<'_> {
             state.progress.initial_eval_loss = self.evaluate(state, Moment::Before, observers)?;
         }
         self.answer_before(state, observers)?;
-        let progress = &self.options.progress;
+        state.clocks = Clocks::start();
+        self.look(state, observers)?;
         while u64::from(state.progress.step) < self.schedule.total {
             self.check_stop("training")?;
             self.check_stop_of_all()?;
+            self.poll(state, observers)?;
+            state.ended_early = self.ends_early(state)?;
+            if let Some(why) = state.ended_early {
+                observers.tell(Event::EndedEarly { why, progress: &state.progress })?;
+                break;
+            }
             let metrics = self.step(state)?;
             observers.tell(Event::Stepped(&metrics))?;
             if !self.options.training.insist {
                 state.progress.guard.check(metrics.step, metrics.loss)?;
             }
+            self.confirm(state)?;
             if metrics.step == self.schedule.total {
                 break;
             }
-            let due = |every: Option<u64>| every.is_some_and(|every| metrics.step % every == 0);
             // Saved first: what an evaluation is stopped in is not lost.
-            if due(progress.checkpoint_every) && !state.progress.guard.is_suspect() {
-                self.save(state, observers)?;
+            if self.save_is_due(state)? {
+                self.save_on_the_way(state, observers)?;
             }
-            if due(progress.eval_every) {
-                self.evaluate(state, Moment::During, observers)?;
-            }
+            self.look(state, observers)?;
         }
         // The model is exported even if there is no room for the last checkpoint.
-        let saved =
-            if state.saved < state.progress.step { self.save(state, observers) } else { Ok(()) };
+        let saved = self.save_at_the_end(state, observers);
         let exported = self.show_and_export(state, observers);
         match (saved, exported) {
             (Err(saved), Err(exported)) if exported.kind() != ErrorKind::Stopped => {
@@ -171,6 +187,9 @@ impl Run<'_> {
 
     fn show_and_export(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
         state.final_eval_loss = self.evaluate(state, Moment::After, observers)?;
+        self.note(state, state.final_eval_loss, observers)?;
+        self.take_best(state, observers)?;
+        self.prune(state)?;
         self.sample(state, Moment::After, observers)?;
         state.final_answers = self.answer(state, Moment::After, observers)?;
         self.export(state, observers)
@@ -207,6 +226,7 @@ impl Run<'_> {
         Ok(StepMetrics {
             step: number,
             loss: loss.mean,
+            accuracy: loss.accuracy(),
             lr,
             tokens: progress.tokens,
             tokens_per_second: loss.target_tokens as f64 / seconds,
@@ -258,87 +278,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Saves a checkpoint, and removes those that it replaces.
-    fn save(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<()> {
-        if !self.job.leads() {
-            state.saved = state.progress.step;
-            return checkpoint::serve(&*self.ops, &mut state.trainer);
-        }
-        let root = output::checkpoints(&self.options.files.out);
-        let State { trainer, progress, .. } = state;
-        let dir = checkpoint::save(&*self.ops, trainer, progress, &root)?;
-        state.saved = progress.step;
-        checkpoint::prune(
-            &root,
-            progress.step,
-            self.options.progress.keep_checkpoints,
-            &|older| {
-                Recipe::from_json(&older.recipe, &root).is_ok_and(|then| {
-                    let step = u64::from(older.step);
-                    state.recipe.continues(&then, step, &root).is_ok()
-                })
-            },
-        )?;
-        observers.tell(Event::Saved { checkpoint: &dir, step: u64::from(state.saved) })
-    }
-
-    /// The batches of an evaluation; none comes once the run was asked to stop.
-    pub(super) fn evaluated(&self, held_out: &Dataset) -> impl Iterator<Item = Result<Batch>> {
-        let most = self.options.progress.eval_batches.unwrap_or(usize::MAX);
-        let batches = held_out.batches(self.options.step.batch_size).take(most);
-        batches.map(|batch| self.check_stop("evaluating").and(batch))
-    }
-
-    /// The loss of the held-out data, if there is any.
-    fn evaluate(
-        &self,
-        state: &State,
-        moment: Moment,
-        observers: &mut Observers<'_, '_>,
-    ) -> Result<Option<f64>> {
-        let Some(held_out) = &self.held_out else { return Ok(None) };
-        let (eval_loss, _) = state.trainer.evaluate(&*self.ops, self.evaluated(held_out))?;
-        let compute = state.trainer.pass.compute.forward;
-        let metrics = EvalMetrics { step: u64::from(state.progress.step), eval_loss, compute };
-        observers.tell(Event::Evaluated { moment, metrics })?;
-        Ok(Some(eval_loss))
-    }
-
-    /// Lets the model continue the sample prompt, if there is one.
-    fn sample(
-        &self,
-        state: &State,
-        moment: Moment,
-        observers: &mut Observers<'_, '_>,
-    ) -> Result<()> {
-        let prompt = self.options.progress.sample_prompt.as_ref();
-        let Some(prompt) = prompt.filter(|_| self.job.leads()) else { return Ok(()) };
-        let generation = Generation {
-            ops: &*self.ops,
-            model: &state.trainer.model,
-            pass: state.trainer.pass,
-            tokenizer: &self.folder.tokenizer,
-        };
-        let mut text = prompt.clone();
-        let mut sampler = TokenSampler::new(0.0, 1.0, 0)?;
-        let generated = generation.run(&self.prompt, SAMPLE_TOKENS, &mut sampler, &mut |part| {
-            text.push_str(part);
-            if self.stop.load(Ordering::Relaxed) {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
-        if generated.ended == Ended::Stopped {
-            self.check_stop("sampling")?;
-        }
-        observers.tell(Event::Sampled { moment, text: &text })
-    }
-
     /// Ends a run that was asked to stop: what was done since the last checkpoint is saved.
     fn stopped(&self, state: &mut State, observers: &mut Observers<'_, '_>) -> Result<Summary> {
-        if state.progress.step > state.saved {
-            self.save(state, observers)?;
-        }
+        self.save_at_the_end(state, observers)?;
         let root = output::checkpoints(&self.options.files.out);
         let dir = (state.saved > 0).then(|| checkpoint::folder(&root, state.saved));
         let checkpoint = dir.filter(|dir| dir.exists());
@@ -356,7 +298,8 @@ impl Run<'_> {
         if !self.job.leads() {
             return Ok(summary);
         }
-        if let Some(found) = self.measure_saved(summary.steps)? {
+        let saved_step = summary.best.map_or(summary.steps, |best| u64::from(best.step));
+        if let Some(found) = self.measure_saved(saved_step)? {
             let measured = self.measured();
             summary.peak_bytes = measured.peak_bytes;
             summary.owners.measured = by_owner(&measured);
@@ -378,6 +321,8 @@ impl Run<'_> {
         Summary {
             initial_eval_loss: progress.initial_eval_loss,
             final_eval_loss: state.final_eval_loss,
+            best: self.best(&progress.evaluations),
+            ended_early: state.ended_early,
             saved_eval: None,
             initial_answers: progress.initial_answers,
             final_answers: state.final_answers,

@@ -63,9 +63,6 @@ pub enum Ended {
     Stopped,
 }
 
-/// Tokens of a sample that is shown before and after training.
-pub(super) const SAMPLE_TOKENS: usize = 64;
-
 /// What a generation reads from.
 #[derive(Debug, Clone, Copy)]
 pub struct Generation<'a> {

@@ -128,7 +128,8 @@ fn losses(
             rest = others;
         }
     };
-    let (nll, tokens) = evaluate_each(ops, model, pass, batches, &mut each)?;
+    let loss = evaluate_each(ops, model, pass, batches, &mut each)?;
+    let (nll, tokens) = (loss.mean, loss.target_tokens);
     ensure!(nll.is_finite(), "the loss is {nll}: the model's weights or the data are broken");
     Ok((nll, tokens, losses))
 }

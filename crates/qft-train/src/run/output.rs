@@ -4,7 +4,7 @@
 //! moved aside, within the folder.
 
 use super::recipe::Recipe;
-use super::summary::Summary;
+use super::summary::{EarlyEnd, Summary};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::options::{FileOptions, RunExport};
 use crate::step::checkpoint;
@@ -30,6 +30,9 @@ pub const PAGE_FILE: &str = "report.html";
 
 /// Name of the folder for TensorBoard, in the output folder.
 pub const TENSORBOARD: &str = "tensorboard";
+
+/// Name of the file of samples, in the output folder.
+pub const SAMPLES_FILE: &str = "samples.txt";
 
 /// Name of the folder of checkpoints, in the output folder.
 const CHECKPOINTS: &str = "checkpoints";
@@ -152,8 +155,11 @@ fn held(out: &Path) -> Result<Held> {
     let name = latest.file_name().unwrap_or_default().display();
     Ok(match (checkpoint::read_progress(&latest), done) {
         (Err(_), _) => Held::Unfinished(format!("{CHECKPOINTS}/{name}, which is damaged")),
-        // A run that was extended has a summary of its first part.
-        (Ok(progress), Some(done)) if u64::from(progress.step) <= done.steps => {
+        // A run that was extended has a summary of its first part; one whose time was over can go on.
+        (Ok(progress), Some(done))
+            if u64::from(progress.step) <= done.steps
+                && done.ended_early != Some(EarlyEnd::MaxMinutes) =>
+        {
             Held::Finished(Some(latest))
         }
         _ => Held::Unfinished(format!("{CHECKPOINTS}/{name}")),
@@ -209,13 +215,14 @@ impl OutputFolder {
 }
 
 /// What a run leaves besides its model, the sign that it is done last.
-const OF_A_RUN: [&str; 7] = [
+const OF_A_RUN: [&str; 8] = [
     CHECKPOINTS,
     TENSORBOARD,
     PAGE_FILE,
     METRICS_FILE,
     PREVIOUS_METRICS_FILE,
     RECORD_FILE,
+    SAMPLES_FILE,
     SUMMARY_FILE,
 ];
 

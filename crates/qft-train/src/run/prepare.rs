@@ -4,27 +4,28 @@ use super::events::{Event, Observers, Quantized};
 use super::exports;
 use super::finetune::{Run, State};
 use super::folder::ModelFolder;
-use super::generation::SAMPLE_TOKENS;
-use super::named::{self, NamedFiles, Origins};
+use super::named::Origins;
 use super::output;
+use super::reading::RunData;
 use super::recipe::Recipe;
+use super::samples::SamplePrompt;
 use super::saved::SavedModel;
-use crate::data::encoder::at_start;
+use super::saving::Background;
+use super::steering::Clocks;
 use crate::data::questions::{self, Question};
-use crate::data::{Cache, Dataset, Loader};
-use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
+use crate::data::{Dataset, EvalSet};
+use crate::error::{Error, ErrorKind, OfKind, Result, ensure};
 use crate::machine::{Job, Machine};
 use crate::memory::{Budget, Fit, Request, RunShape, StepShape, gb};
-use crate::options::{FinetuneOptions, HeldOut, Resume};
+use crate::options::{CheckpointCopy, FinetuneOptions, Resume};
 use crate::step::checkpoint::{self, Progress};
 use crate::step::flip_rate::FlipRates;
-use qft_hub::{Need, Watch};
+use qft_hub::Need;
 use qft_llama::LlamaConfig;
 use qft_llama::model::Model;
 use qft_quant::EncodeReport;
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 impl<'a> Run<'a> {
     /// Reads all but the weights, and finds out whether the run fits.
@@ -38,35 +39,34 @@ impl<'a> Run<'a> {
         let machine = Machine::open_in(job, options.machine)?;
         let (ops, clock) = machine.watched(options.progress.profile);
         // Data first: it is small, and its names may have to be given otherwise.
-        let (data, held_out) = observers.hear(|watch| named_data(options, watch))?;
+        let files = observers.hear(|watch| RunData::find(options, watch))?;
         let model = &options.files.model;
         let folder = observers.hear(|watch| ModelFolder::find(model, Need::All, watch))?;
         let origins = Origins {
             model: folder.origin.clone(),
-            data: data.origins.clone(),
-            eval_data: held_out.origins.clone(),
+            data: files.train.origins.clone(),
+            eval_data: files.held_out_origins(),
         };
         let seq_len = options.step.seq_len(&folder.config)?;
+        options.training.optimizer.group_lr.check(&folder.config).of_kind(ErrorKind::Options)?;
         let folder = folder.for_sequences(seq_len);
         exports::check(&options.files, &folder)?;
-        let files = (data.paths.as_slice(), held_out.paths.as_slice());
-        let (train, held_out) = read_data(options, files, &folder, seq_len, stop, observers)
-            .of_kind(ErrorKind::Data)?;
+        let read = files.read(options, &folder, seq_len, stop, observers);
+        let RunData { train, held_out } = read.of_kind(ErrorKind::Data)?;
         let per_step = options.step.sequences_per_step();
         let total = steps(options, &train)?;
         let schedule = options.training.optimizer.schedule(total)?;
-        let prompt = match &options.progress.sample_prompt {
-            Some(prompt) => at_start(&folder.tokenizer, prompt)?,
-            None => Vec::new(),
-        };
-        let questions = questions(options, &folder.config, held_out.as_ref())?;
-        let sampled = (!prompt.is_empty()).then_some(prompt.len() + SAMPLE_TOKENS).into_iter();
+        let prompts = SamplePrompt::all(&options.progress.sample_prompts, &folder.tokenizer)?;
+        let questions = questions(options, &folder.config, held_out.first())?;
+        let sampled = prompts.iter().map(SamplePrompt::longest);
         let answered = questions.iter().map(|question| question.ids.len() + question.most);
         let written = sampled.chain(answered).max();
-        let shape = shape(job, options, &train, held_out.as_ref(), written);
+        let shape = shape(job, options, &train, &held_out, written);
         let budget = Budget::of(&machine);
         let budget = Budget { free_bytes: job.least(budget.free_bytes)?, ..budget };
-        let mut fit = fit(options, &machine, budget, &folder.config, shape)?;
+        let copies = job.leads() && machine.is_cpu() && options.progress.saves_on_its_way(total);
+        let request = (options, &folder.config);
+        let (mut fit, shape) = fit(request, &machine, budget, shape, copies)?;
         let saved = SavedModel::planned(&folder.config, shape, &mut fit, budget)?;
         let (states, sequences) = (options.state.states, train.sequences());
         observers.tell(Event::Planned { fit: &fit, states, sequences, steps: total })?;
@@ -86,17 +86,18 @@ impl<'a> Run<'a> {
             train,
             held_out,
             saved,
-            prompt,
+            prompts,
             questions,
             schedule,
             fit,
+            copies: shape.copied,
         })
     }
 
     /// A trainer at its first step, or where the checkpoint is.
     pub(super) fn start(&self, observers: &mut Observers<'_, '_>) -> Result<State> {
         let (options, ops) = (self.options, &*self.ops);
-        let data = (&self.train, self.held_out.as_ref());
+        let data = (&self.train, self.held_out.as_slice());
         let model = (self.folder.dir.as_path(), &self.origins);
         let recipe = Recipe::of(options, &self.schedule, self.seq_len, model, data)?;
         self.agree(&recipe)?;
@@ -123,7 +124,8 @@ impl<'a> Run<'a> {
                 checkpoint::load(ops, &mut trainer, &progress, dir)?;
                 let step = u64::from(progress.step);
                 observers.tell(Event::Resumed { from: dir, step })?;
-                (trainer, Progress { recipe: recipe.to_json()?, ..progress })
+                let evaluations = self.evaluations_of(&progress)?;
+                (trainer, Progress { recipe: recipe.to_json()?, evaluations, ..progress })
             }
         };
         if options.progress.diagnostics {
@@ -137,6 +139,11 @@ impl<'a> Run<'a> {
             order: self.order_at(progress.step),
             trainer,
             progress,
+            unconfirmed: false,
+            background: Background::default(),
+            clocks: Clocks::start(),
+            evaluated: None,
+            ended_early: None,
             final_loss: None,
             final_eval_loss: None,
             final_answers: None,
@@ -191,7 +198,8 @@ impl<'a> Run<'a> {
 
     /// Whether the learning rate moves weights, and does not ruin them.
     fn check_rates(&self, model: &Model, observers: &mut Observers<'_, '_>) -> Result<()> {
-        let rates = FlipRates::of(&*self.ops, model, self.options.training.optimizer.lr)?;
+        let (lr, groups) = (self.options.training.optimizer.lr, &self.setup.optimizer.groups);
+        let rates = FlipRates::of(&*self.ops, model, lr, groups)?;
         observers.tell(Event::Rates(&rates))?;
         if self.options.training.insist {
             return Ok(());
@@ -219,7 +227,7 @@ fn shape(
     job: &Job,
     options: &FinetuneOptions,
     train: &Dataset,
-    held_out: Option<&Dataset>,
+    held_out: &[EvalSet<Dataset>],
     written: Option<usize>,
 ) -> RunShape {
     RunShape {
@@ -228,99 +236,67 @@ fn shape(
             batch_size: options.step.batch_size,
             accumulate: options.step.accumulate,
         },
-        evaluated: held_out.map(Dataset::longest),
+        evaluated: held_out.iter().map(|set| set.data.longest()).max(),
         sampled: written,
         diagnosed: options.progress.diagnostics,
+        copied: false,
         export_dtype: options.files.export_dtype,
         exported: !options.files.exports.is_empty(),
         process: (job.processes().rank(), job.size()),
     }
 }
 
-/// How the run fits into the memory of the machine.
+/// States that are smaller are written in no time.
+const LEAST_COPY: u64 = 64_000_000;
+
+/// How the run fits into the memory of the machine, and its shape: with a copy of the states for checkpoints, if that
+/// is of use and nothing else has to make room.
 ///
 /// Errors: it does not; with what would.
 fn fit(
-    options: &FinetuneOptions,
+    (options, config): (&FinetuneOptions, &LlamaConfig),
     machine: &Machine,
     budget: Budget,
-    config: &LlamaConfig,
     shape: RunShape,
-) -> Result<Fit> {
+    copies: bool,
+) -> Result<(Fit, RunShape)> {
     let optimizer = &options.training.optimizer;
-    let request = Request { config, state: options.state, optimizer, shape };
-    let fit = request.fit(budget)?;
-    let Some(missing) = fit.missing_bytes else { return Ok(fit) };
+    let request = |shape| Request { config, state: options.state, optimizer, shape };
+    let copied = RunShape { copied: true, ..shape };
+    let choice = options.progress.checkpoint_copy;
+    let shape = if copies && choice == CheckpointCopy::Always { copied } else { shape };
+    let fit = request(shape).fit(budget)?;
+    let Some(missing) = fit.missing_bytes else {
+        let large = fit.plan.state_bytes() >= LEAST_COPY;
+        if !(copies && large && choice == CheckpointCopy::Auto) {
+            return Ok((fit, shape));
+        }
+        let with = request(copied).fit(budget)?;
+        if with.fits() && with.recompute == fit.recompute {
+            return Ok((with, copied));
+        }
+        tracing::info!("checkpoints are written between steps: a copy of the states does not fit");
+        return Ok((fit, shape));
+    };
     let need = format!(
         "this run needs {}: {} more than are free ({})\n{}",
         gb(fit.need_bytes),
         gb(missing),
         machine.memory_bound(),
-        request.proposals(budget)?
+        request(shape).proposals(budget)?
     );
     Err(Error::new(ErrorKind::Memory, need))
 }
 
-/// The held-out questions that are asked for.
+/// The questions that are asked for, of the first set of held-out data.
 fn questions(
     options: &FinetuneOptions,
     config: &LlamaConfig,
-    held_out: Option<&Dataset>,
+    held_out: Option<&EvalSet<Dataset>>,
 ) -> Result<Vec<Question>> {
     let Some(held_out) = held_out else { return Ok(Vec::new()) };
     let (count, positions) = (options.progress.answers, config.longest_sequence());
-    questions::choose(held_out.documents(), count, positions).of_kind(ErrorKind::Data)
-}
-
-/// The files of training and held-out data; those that are named in the hub are fetched.
-fn named_data(
-    options: &FinetuneOptions,
-    watch: &mut Watch<'_>,
-) -> Result<(NamedFiles, NamedFiles)> {
-    let held_out = match &options.files.held_out {
-        HeldOut::Files(files) => named::data(files, watch)?,
-        HeldOut::None | HeldOut::Split(_) => NamedFiles::default(),
-    };
-    Ok((named::data(&options.files.data, watch)?, held_out))
-}
-
-/// Training and held-out data.
-fn read_data(
-    options: &FinetuneOptions,
-    (data, held_out): (&[PathBuf], &[PathBuf]),
-    folder: &ModelFolder,
-    seq_len: usize,
-    stop: &AtomicBool,
-    observers: &mut Observers<'_, '_>,
-) -> Result<(Dataset, Option<Dataset>)> {
-    let cache = Cache::of(&options.cache)?;
-    let (train, held_out) = {
-        let observers = RefCell::new(&mut *observers);
-        let told = |progress| {
-            if stop.load(Ordering::Relaxed) {
-                return Err(qft_llama::Error::Stopped { what: "reading the data" }.into());
-            }
-            observers.borrow_mut().tell(Event::Reading(progress))
-        };
-        let loader = Loader {
-            reader: folder.reader(&options.reading, seq_len),
-            model_sha256: &folder.text_sha256()?,
-            cache: cache.as_ref(),
-            told: &told,
-        };
-        match &options.files.held_out {
-            HeldOut::None => (loader.read(data)?, None),
-            HeldOut::Files(_) => (loader.read(data)?, Some(loader.read(held_out)?)),
-            HeldOut::Split(fraction) => {
-                let (train, held_out) = loader.read_split(data, *fraction)?;
-                (train, Some(held_out))
-            }
-        }
-    };
-    observers.tell(Event::DataRead { train: &train, held_out: held_out.as_ref() })?;
-    let dataset = |documents| Dataset::new(documents, seq_len, options.layout.pack);
-    let held_out = held_out.map(|documents| dataset(documents).context("held-out data"));
-    Ok((dataset(train)?, held_out.transpose()?))
+    questions::choose(held_out.data.documents(), count, positions).of_kind(ErrorKind::Data)
 }
 
 /// The checkpoint to go on from, if one was asked for, and if the output folder allows it. The process that leads finds it, and

@@ -196,7 +196,8 @@ impl Candidate<'_> {
     /// Of the part of each text that counts: the sum of its tokens' log-probabilities.
     fn sums(&self, texts: &[&Text]) -> Result<Vec<f64>> {
         let batch = batch(texts);
-        let mut losses = pass::evaluate(self.ops, self.model, &self.pass, &batch)?.into_iter();
+        let losses = pass::evaluate(self.ops, self.model, &self.pass, &batch)?;
+        let mut losses = losses.nll.into_iter();
         let sum = |text: &&Text| -losses.by_ref().take(text.ids.len() - text.given).sum::<f64>();
         Ok(texts.iter().map(sum).collect())
     }

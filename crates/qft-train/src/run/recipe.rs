@@ -2,16 +2,17 @@
 
 use super::named::Origins;
 use crate::data::documents::Part;
-use crate::data::{Dataset, Weight};
+use crate::data::{Dataset, EvalSet, Weight};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::options::decimal;
 use crate::options::{
-    DataFormat, FieldName, FileOptions, FinetuneOptions, HeldOut, LayoutOptions, MachineOptions,
-    OnBadRecord, OptimizerKind, OptimizerOptions, ProgressOptions, ReadingOptions, StateOptions,
-    States, StepOptions, TemplateChoice, TooLong, TrainOn, TrainingOptions,
+    DataFormat, FieldName, FileOptions, FinetuneOptions, GroupRate, HeldOut, LayoutOptions,
+    MachineOptions, OnBadRecord, OptimizerKind, OptimizerOptions, ProgressOptions, ReadingOptions,
+    StateOptions, States, StepOptions, TemplateChoice, TooLong, TrainOn, TrainingOptions,
 };
 use crate::step::GradientMode;
 use qft_autograd::Products;
-use qft_files::sha256_of_file;
+use qft_files::{Sha256, sha256_of_file};
 use qft_hub::Origin;
 use qft_optim::{MomentumCode, Schedule, ScheduleKind, WeightRounding};
 use serde::{Deserialize, Serialize};
@@ -35,9 +36,13 @@ pub struct Recipe {
     rounding: WeightRounding,
     optimizer: OptimizerKind,
     lr: f64,
+    #[serde(default)]
+    group_lr: Vec<GroupRate>,
     schedule: ScheduleKind,
     min_lr_ratio: f64,
     warmup: u64,
+    #[serde(default)]
+    decay: u64,
     weight_decay: f64,
     beta1: f64,
     beta2: f64,
@@ -58,6 +63,10 @@ pub struct Recipe {
     /// Compared by what they mean for the steps that are done: see [`Recipe::continues`].
     steps: u64,
     sequences: u64,
+    /// What decides after which of its steps the run ends and which it saves; absent if that is the last. A resumed run may
+    /// have another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    steering: Option<Steering>,
     /// Not compared: by it a difference of the data is named.
     asked: Asked,
     /// Not compared: files are, by their contents. By it a difference of what is named in the hub is explained.
@@ -78,6 +87,22 @@ struct Asked {
     on_bad_record: OnBadRecord,
     #[serde(default)]
     too_long: Option<TooLong>,
+}
+
+/// How evaluations decide where a run ends, and which model it saves.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Steering {
+    eval_every: Option<u64>,
+    patience: Option<u32>,
+    keep_best: bool,
+}
+
+impl Steering {
+    fn of(options: &ProgressOptions) -> Option<Self> {
+        let ProgressOptions { eval_every, patience, keep_best, .. } = *options;
+        (patience.is_some() || keep_best).then_some(Self { eval_every, patience, keep_best })
+    }
 }
 
 /// A text, by its hash.
@@ -119,6 +144,25 @@ impl DataIdentity {
     }
 }
 
+impl DataIdentity {
+    /// Of sets of held-out data, if there is any. What they are called does not decide their losses.
+    fn of_sets(sets: &[EvalSet<Dataset>]) -> Option<Self> {
+        let mut all = sets.iter().map(|set| Self::of(&set.data));
+        let first = all.next()?;
+        Some(all.fold(first, |sum, next| {
+            let mut hash = Sha256::new();
+            hash.update(format!("{} {}", sum.sha256, next.sha256).as_bytes());
+            Self {
+                documents: sum.documents + next.documents,
+                tokens: sum.tokens + next.tokens,
+                learned: sum.learned + next.learned,
+                sha256: hash.hex(),
+                weights: [sum.weights, next.weights].concat(),
+            }
+        }))
+    }
+}
+
 /// A model, by the contents of its files: the configuration and the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelIdentity(BTreeMap<String, String>);
@@ -145,11 +189,6 @@ fn cannot_read(path: &Path) -> String {
     format!("cannot read {}; make it readable", path.display())
 }
 
-/// The number that an f32 is written as: 0.95, and not the f64 next to it.
-fn decimal(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
-}
-
 impl Recipe {
     /// Of a run with `options` on data that was read and a model in a folder, both of these origins, whose learning rate
     /// follows `schedule`.
@@ -163,7 +202,7 @@ impl Recipe {
         schedule: &Schedule,
         seq_len: usize,
         (dir, origins): (&Path, &Origins),
-        (train, held_out): (&Dataset, Option<&Dataset>),
+        (train, held_out): (&Dataset, &[EvalSet<Dataset>]),
     ) -> Result<Self> {
         let FinetuneOptions {
             files,
@@ -199,6 +238,7 @@ impl Recipe {
         let OptimizerOptions {
             kind,
             lr,
+            group_lr,
             weight_decay,
             beta1,
             beta2,
@@ -206,6 +246,7 @@ impl Recipe {
             min_lr_ratio,
             // In steps, as `schedule` has it.
             warmup: _,
+            decay: _,
             max_grad_norm,
         } = optimizer;
         let StateOptions {
@@ -224,14 +265,21 @@ impl Recipe {
         let MachineOptions { device: _, threads: _, memory_limit: _ } = machine;
         let ProgressOptions {
             checkpoint_every: _,
+            checkpoint_minutes: _,
+            checkpoint_copy: _,
             keep_checkpoints: _,
             resume: _,
+            // By `Steering`.
             eval_every: _,
+            patience: _,
+            keep_best: _,
+            // A run whose time was over goes on.
+            max_minutes: _,
             // The losses before and after must be of the same data.
             eval_batches,
             profile: _,
             diagnostics: _,
-            sample_prompt: _,
+            sample_prompts: _,
             // Compared before and after only if they are as many.
             answers: _,
         } = progress;
@@ -245,9 +293,11 @@ impl Recipe {
             rounding: *rounding,
             optimizer: *kind,
             lr: *lr,
+            group_lr: group_lr.given(),
             schedule: *kind_of_schedule,
             min_lr_ratio: *min_lr_ratio,
             warmup: schedule.warmup,
+            decay: schedule.decay,
             weight_decay: decimal(*weight_decay),
             beta1: decimal(*beta1),
             beta2: decimal(*beta2),
@@ -262,16 +312,17 @@ impl Recipe {
             accumulate: *accumulate,
             eval_batches: *eval_batches,
             data: DataIdentity::of(train),
-            eval_data: held_out.map(DataIdentity::of),
+            eval_data: DataIdentity::of_sets(held_out),
             model: ModelIdentity::of(dir)?,
             steps: schedule.total,
             sequences: length.sequences(train.sequences_per_pass(), step.sequences_per_step()),
+            steering: Steering::of(progress),
             asked: Asked {
                 format: *format,
                 template: template.clone(),
                 val_split: match source {
                     HeldOut::Split(fraction) => Some(*fraction),
-                    HeldOut::None | HeldOut::Files(_) => None,
+                    HeldOut::None | HeldOut::Sets(_) => None,
                 },
                 field: fields.clone(),
                 on_bad_record: *on_bad_record,
@@ -323,8 +374,8 @@ impl Recipe {
         refuse(format!(
             "was written with --steps {}, this run has {}: the {done} steps already done would have been different, \
              since {}; give the same length. To continue from the result, start a new run from the saved model in \
-             another folder; a run that is to be extended needs --schedule constant, the same --warmup in steps, \
-             and whole steps",
+             another folder; a run that is to be extended needs --schedule constant, or wsd before its --decay, \
+             both with --warmup and --decay in steps, and whole steps",
             then.steps,
             self.steps,
             if same_rates {
@@ -337,7 +388,7 @@ impl Recipe {
 
     /// Whether a run of this recipe comes to the same bits as one of `other`.
     pub fn is_same(&self, other: &Self) -> bool {
-        let length = |recipe: &Self| (recipe.steps, recipe.sequences);
+        let length = |recipe: &Self| (recipe.steps, recipe.sequences, recipe.steering);
         length(self) == length(other) && self.difference(other).is_ok_and(|found| found.is_none())
     }
 
@@ -364,9 +415,9 @@ impl Recipe {
         }
         let mut text = both(&name, &before, &now);
         text += &moved(&then.origins.of(&name), &self.origins.of(&name));
-        if name == "warmup" {
+        if ["warmup", "decay"].contains(&name.as_str()) {
             text += &format!(
-                " (in steps; a fraction depends on the length of the run): give --warmup {}",
+                " (in steps; a fraction depends on the length of the run): give --{name} {}",
                 shown(&before)
             );
         }
@@ -394,14 +445,14 @@ impl Recipe {
         let Value::Object(mut map) = serde_json::to_value(self)? else {
             return Ok(serde_json::Map::new());
         };
-        map.retain(|name, _| !matches!(name.as_str(), "steps" | "sequences" | "asked" | "origins"));
+        const APART: [&str; 5] = ["steps", "sequences", "steering", "asked", "origins"];
+        map.retain(|name, _| !APART.contains(&name.as_str()));
         Ok(map)
     }
 
     fn lr_at(&self, step: u64) -> f64 {
-        let Self { schedule: kind, lr: peak, min_lr_ratio: floor, warmup, steps: total, .. } =
-            *self;
-        Schedule { kind, peak, floor, warmup, total }.lr(step)
+        let Self { schedule: kind, lr: peak, min_lr_ratio: floor, warmup, decay, .. } = *self;
+        Schedule { kind, peak, floor, warmup, decay, total: self.steps }.lr(step)
     }
 
     fn sequences_after(&self, step: u64) -> u64 {
@@ -432,6 +483,8 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Null => "not given".into(),
         Value::String(text) => text.clone(),
+        Value::Array(all) if all.is_empty() => "not given".into(),
+        Value::Array(all) => all.iter().map(shown).collect::<Vec<_>>().join(", "),
         Value::Object(map) => match (map.get("sha256"), map.get("documents")) {
             (Some(hash), Some(documents)) => format!(
                 "of {documents} documents, {} tokens, {} learned (SHA-256 {}…)",
@@ -475,9 +528,11 @@ mod tests {
             rounding: WeightRounding::Stochastic,
             optimizer: OptimizerKind::Lion,
             lr: 1e-5,
+            group_lr: Vec::new(),
             schedule: ScheduleKind::Constant,
             min_lr_ratio: 0.0,
             warmup: 3,
+            decay: 0,
             weight_decay: 0.0,
             beta1: 0.95,
             beta2: 0.98,
@@ -496,6 +551,7 @@ mod tests {
             model: ModelIdentity(BTreeMap::from([("model.safetensors".into(), "ab".repeat(32))])),
             steps: 100,
             sequences: 400,
+            steering: None,
             asked: Asked {
                 format: DataFormat::Auto,
                 template: TemplateChoice::Auto,
@@ -531,6 +587,7 @@ mod tests {
                 ("optimizer", _) => "adamw".into(),
                 ("schedule", _) => "cosine".into(),
                 ("train-on", _) => "all".into(),
+                ("group-lr", _) => serde_json::json!(["norms=1e-4"]),
                 ("eval-data", _) => Value::Null,
                 (_, Value::Number(n)) => match n.as_u64() {
                     Some(n) => (n + 1).into(),

@@ -58,7 +58,7 @@ impl Run<'_> {
     ///
     /// Errors: what was saved cannot be read again.
     pub(super) fn measure_saved(&self, step: u64) -> Result<Option<SavedEval>> {
-        let (Some(saved), Some(held_out)) = (self.saved, &self.held_out) else { return Ok(None) };
+        let Some(saved) = self.saved else { return Ok(None) };
         let compute = PASS.compute.forward;
         let found = SavedEval { step, saved_eval_loss: None, compute, left_out: None };
         if let Some(need) = saved.missing {
@@ -70,7 +70,8 @@ impl Run<'_> {
             let folder = ModelFolder::open(&self.options.files.out)?;
             let folder = folder.for_sequences(self.folder.config.sequence);
             let model = folder.load(ops, WeightFormat::Float, self.stop, &mut |_, _| ())?;
-            Ok(evaluate(ops, &model, &PASS, self.evaluated(held_out))?.0)
+            let batches = self.held_out.iter().flat_map(|set| self.evaluated(&set.data));
+            Ok(evaluate(ops, &model, &PASS, batches)?.mean)
         };
         match measure() {
             Ok(loss) => Ok(Some(SavedEval { saved_eval_loss: Some(loss), ..found })),

@@ -4,6 +4,7 @@ use super::named::Origins;
 use crate::machine::profile::Profile;
 use crate::step::answers::Answers;
 use crate::step::diagnostics::{Diagnosis, DiagnosticsReport};
+use crate::step::evaluations::Best;
 use qft_autograd::Compute;
 use qft_tensor::Traffic;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,8 @@ pub struct StepMetrics {
     pub step: u64,
     /// Mean negative log-likelihood per target token, before the update.
     pub loss: f64,
+    /// Target tokens of this step that the model found the likeliest, as a fraction of all, before the update.
+    pub accuracy: f64,
     /// Learning rate.
     pub lr: f64,
     /// Target tokens of all steps that are done: those that count in the loss.
@@ -76,8 +79,34 @@ pub struct EvalMetrics {
     pub step: u64,
     /// Mean negative log-likelihood per target token of the held-out data.
     pub eval_loss: f64,
+    /// Target tokens of the held-out data that the model finds the likeliest, as a fraction of all.
+    pub eval_accuracy: f64,
     /// Arithmetic of the linear layers.
     pub compute: Compute,
+}
+
+/// What an evaluation found of a set of held-out data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SetMetrics {
+    /// Steps that were done.
+    pub step: u64,
+    /// The name of the set.
+    pub set: String,
+    /// Mean negative log-likelihood per target token.
+    pub set_loss: f64,
+    /// Target tokens that the model finds the likeliest, as a fraction of all.
+    pub set_accuracy: f64,
+}
+
+/// How the model continues a prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleMetrics {
+    /// Steps that were done.
+    pub step: u64,
+    /// The prompt.
+    pub prompt: String,
+    /// What the model wrote behind it, each token the likeliest one.
+    pub sample: String,
 }
 
 /// What was found of the saved model, read again from its folder.
@@ -120,6 +149,12 @@ pub struct Summary {
     pub initial_eval_loss: Option<f64>,
     /// Loss of the held-out data after training, in the arithmetic of training.
     pub final_eval_loss: Option<f64>,
+    /// The evaluation whose model was saved; with `--keep-best`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
+    /// Set if training ended before its last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_early: Option<EarlyEnd>,
     /// Loss of the held-out data under the saved model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saved_eval: Option<SavedEval>,
@@ -172,6 +207,16 @@ pub struct Owners {
     pub planned: BTreeMap<String, u64>,
     /// As measured.
     pub measured: BTreeMap<String, u64>,
+}
+
+/// Why training ended before its last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EarlyEnd {
+    /// As many evaluations in a row as `--patience` says found no lower held-out loss.
+    Patience,
+    /// The time of `--max-minutes` was over.
+    MaxMinutes,
 }
 
 /// How a run ended that was stopped.

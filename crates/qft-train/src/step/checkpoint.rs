@@ -6,6 +6,7 @@
 
 use super::TrainOps;
 use super::answers::Answers;
+use super::evaluations::Evaluations;
 use super::guard::LossGuard;
 use super::optimizer::ParamState;
 use super::trainer::Trainer;
@@ -48,6 +49,9 @@ pub struct Progress {
     /// What became of answers before the first step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_answers: Option<Answers>,
+    /// What evaluations have found.
+    #[serde(default)]
+    pub evaluations: Evaluations,
     /// Global norm of the last gradient: the clipping of the next step needs it.
     pub last_norm: Option<f64>,
     /// What is known of the loss.
@@ -68,6 +72,7 @@ impl Progress {
             seconds: 0.0,
             initial_eval_loss: None,
             initial_answers: None,
+            evaluations: Evaluations::default(),
             last_norm: None,
             guard: LossGuard::default(),
             recipe,
@@ -84,11 +89,11 @@ impl Progress {
 /// The layout of checkpoints written here.
 pub const VERSION: u32 = 4;
 
-const STATE_FILE: &str = "state.safetensors";
+pub(super) const STATE_FILE: &str = "state.safetensors";
 const PROGRESS_FILE: &str = "trainer.json";
 
 /// Bytes that travel at a time between device and file.
-const CHUNK: usize = 4 << 20;
+pub(super) const CHUNK: usize = 4 << 20;
 
 /// The files of a checkpoint.
 const RULES: FileRules =
@@ -100,7 +105,7 @@ const ADVICE: Advice =
     Advice { missing: "is this a checkpoint folder?", damaged: "the file is damaged" };
 
 /// One buffer of the training state.
-struct StateTensor<'a> {
+pub(super) struct StateTensor<'a> {
     name: String,
     dtype: DType,
     len: usize,
@@ -110,7 +115,7 @@ struct StateTensor<'a> {
 }
 
 impl StateTensor<'_> {
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.len * self.dtype.size_bytes()
     }
 
@@ -123,8 +128,18 @@ impl StateTensor<'_> {
         self
     }
 
+    /// Whether this process has all of it.
+    pub(super) fn is_whole(&self) -> bool {
+        self.shard.is_none()
+    }
+
+    /// Copies bytes from `start` on, of what this process has.
+    pub(super) fn download(&self, ops: &dyn TrainOps, start: usize, part: &mut [u8]) -> Result<()> {
+        Ok(ops.download_raw(self.raw, start, part)?)
+    }
+
     /// Hands on all of its bytes, part by part, where the processes of a job come together; `take` fails in vain.
-    fn each_part(
+    pub(super) fn each_part(
         &self,
         ops: &dyn TrainOps,
         chunk: &mut [u8],
@@ -133,7 +148,7 @@ impl StateTensor<'_> {
         let Some((shard, width)) = self.shard else {
             for start in (0..self.bytes()).step_by(CHUNK) {
                 let part = &mut chunk[..CHUNK.min(self.bytes() - start)];
-                ops.download_raw(self.raw, start, part)?;
+                self.download(ops, start, part)?;
                 take(part);
             }
             return Ok(());
@@ -185,7 +200,7 @@ fn tensor<'a, T: Element>(param: &str, part: &str, buffer: &'a mut Buffer<T>) ->
 }
 
 /// Every buffer of the training state, in order of parameters.
-fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
+pub(super) fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
     let params = trainer.model.params.as_ref().list();
     let names: Vec<_> = params.iter().map(|param| param.name().to_owned()).collect();
     let mut all = Vec::new();
@@ -230,7 +245,7 @@ fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
 
 /// Where the bytes of a tensor lie on their way. What is kept for the next step is given back first, so that saving
 /// stays below the peak of training.
-fn chunk(ops: &dyn TrainOps, tensors: &[StateTensor<'_>]) -> Transfer<u8> {
+pub(super) fn chunk(ops: &dyn TrainOps, tensors: &[StateTensor<'_>]) -> Transfer<u8> {
     ops.trim();
     let most = tensors.iter().map(StateTensor::bytes).max().unwrap_or(0);
     let row = tensors.iter().filter_map(|tensor| Some(tensor.shard?.1)).max().unwrap_or(0);
@@ -290,22 +305,36 @@ pub fn save_on(
     progress: &Progress,
     root: &Path,
 ) -> Result<PathBuf> {
-    clean_folders(disk, root, is_checkpoint, RULES);
-    let target = folder(root, progress.step);
     let mut came_together = false;
-    let mut write = || -> Result<()> {
-        let mut folder = AtomicFolder::replacing(disk, &target, RULES)?;
-        write_state(ops, trainer, folder.create(STATE_FILE)?, &mut came_together)?;
-        folder.write_file(PROGRESS_FILE, serde_json::to_string_pretty(progress)?.as_bytes())?;
-        Ok(folder.commit()?)
-    };
-    let hint = "is the disk full, or the folder read-only? Older checkpoints are untouched";
-    let written = write();
+    let written = write_folder(disk, progress, root, &mut |folder| {
+        write_state(ops, trainer, folder.create(STATE_FILE)?, &mut came_together)
+    });
     if !came_together {
         // The others are there, whatever is wrong here.
         serve(ops, trainer)?;
     }
-    written.with_context(|| format!("cannot write {}: {hint}", target.display()))?;
+    written
+}
+
+/// Writes the folder of a checkpoint, in which `states` makes the file of that name.
+///
+/// Errors: as [`save`].
+pub(super) fn write_folder(
+    disk: &Disk,
+    progress: &Progress,
+    root: &Path,
+    states: &mut dyn FnMut(&mut AtomicFolder) -> Result<()>,
+) -> Result<PathBuf> {
+    clean_folders(disk, root, is_checkpoint, RULES);
+    let target = folder(root, progress.step);
+    let mut write = || -> Result<()> {
+        let mut folder = AtomicFolder::replacing(disk, &target, RULES)?;
+        states(&mut folder)?;
+        folder.write_file(PROGRESS_FILE, serde_json::to_string_pretty(progress)?.as_bytes())?;
+        Ok(folder.commit()?)
+    };
+    let hint = "is the disk full, or the folder read-only? Older checkpoints are untouched";
+    write().with_context(|| format!("cannot write {}: {hint}", target.display()))?;
     Ok(target)
 }
 
@@ -322,6 +351,15 @@ pub fn serve(ops: &dyn TrainOps, trainer: &mut Trainer) -> Result<()> {
     tensors.iter().try_for_each(|tensor| tensor.each_part(ops, &mut chunk, &mut |_| ()))
 }
 
+/// What a file has of the tensors.
+pub(super) fn infos(tensors: &[StateTensor<'_>]) -> Result<Vec<TensorInfo>> {
+    let info = |t: &StateTensor<'_>| {
+        let (name, dtype) = (t.name.clone(), file_type(t.dtype)?);
+        Ok(TensorInfo { name, dtype, shape: vec![t.len] })
+    };
+    tensors.iter().map(info).collect()
+}
+
 /// Writes all states; `came_together` is set once processes of a job exchange rows, which they do to the end.
 fn write_state(
     ops: &dyn TrainOps,
@@ -330,12 +368,7 @@ fn write_state(
     came_together: &mut bool,
 ) -> Result<()> {
     let tensors = state_tensors(trainer);
-    let mut infos = Vec::with_capacity(tensors.len());
-    for t in &tensors {
-        let (name, dtype) = (t.name.clone(), file_type(t.dtype)?);
-        infos.push(TensorInfo { name, dtype, shape: vec![t.len] });
-    }
-    let mut writer = TensorWriter::begin(file, &[], &infos)?;
+    let mut writer = TensorWriter::begin(file, &[], &infos(&tensors)?)?;
     let mut chunk = chunk(ops, &tensors);
     *came_together = true;
     let mut failed = None;

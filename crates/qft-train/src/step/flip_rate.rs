@@ -1,6 +1,7 @@
 //! How far an update moves a weight, in steps of its grid: whether it can land at all, and whether anything is left of
 //! the weight after some updates.
 
+use super::groups::GroupFactors;
 use crate::TrainOps;
 use crate::error::{Result, ensure};
 use qft_autograd::Weight;
@@ -34,27 +35,30 @@ pub struct FlipRates {
 }
 
 impl FlipRates {
-    /// At learning rate `lr`.
-    pub fn of(ops: &dyn TrainOps, model: &Model, lr: f64) -> Result<Self> {
+    /// At learning rate `lr`, multiplied for groups. Matrices that are not to move are left out.
+    pub fn of(ops: &dyn TrainOps, model: &Model, lr: f64, groups: &GroupFactors) -> Result<Self> {
         let (mut rates, mut rows, mut range) = (Vec::new(), Vec::new(), (f64::INFINITY, 0.0));
-        for param in model.params.as_ref().list() {
+        let params = model.params.as_ref().list().into_iter().zip(groups.by_tensor(&model.params));
+        for (param, factor) in params.filter(|(_, factor)| *factor > 0.0) {
             let Param::Matrix(matrix) = param else { continue };
             let Weight::Hybrid(weight) = &matrix.weight else { continue };
             let scales = weight.scale.to_vec(ops)?;
             let sum: f64 = scales.iter().map(|&s| f64::from(s)).sum();
             let mean = sum / scales.len().max(1) as f64;
-            let int8_steps = lr / mean.max(f64::MIN_POSITIVE);
+            let factor = f64::from(factor);
+            let int8_steps = lr * factor / mean.max(f64::MIN_POSITIVE);
             range = (int8_steps.min(range.0), int8_steps.max(range.1));
             let steps = f64::from(weight.format().residual.steps());
             rates.push((matrix.name.clone(), int8_steps * steps));
-            rows.extend(scales);
+            // A row that moves twice as far is as one of half the scale.
+            rows.extend(scales.into_iter().map(|scale| f64::from(scale) / factor));
         }
         rates.sort_by(|a, b| a.1.total_cmp(&b.1));
         let middle = rows.len() / 2;
         let median_row = match rows.get(middle) {
             Some(_) => {
-                let (_, scale, _) = rows.select_nth_unstable_by(middle, f32::total_cmp);
-                lr / f64::from(*scale).max(f64::MIN_POSITIVE)
+                let (_, scale, _) = rows.select_nth_unstable_by(middle, f64::total_cmp);
+                lr / scale.max(f64::MIN_POSITIVE)
             }
             None => 0.0,
         };

@@ -2,8 +2,9 @@
 
 use super::TrainOps;
 use super::diagnostics::Diagnostics;
+use super::groups::GroupFactors;
 use qft_autograd::layers::processes::{Before, settle, share_rows};
-use qft_autograd::{Error as AutogradError, Matrix, Vector, Weight};
+use qft_autograd::{Error as AutogradError, Matrix, TensorId, Vector, Weight};
 use qft_llama::model::Model;
 use qft_llama::params::Param;
 use qft_optim::{
@@ -25,6 +26,8 @@ pub struct OptimizerConfig {
     pub momentum: MomentumCode,
     /// Rounding of updated weights.
     pub rounding: WeightRounding,
+    /// Learning rates of groups of parameters.
+    pub groups: GroupFactors,
     /// Largest global norm of the gradient; infinite for no clipping.
     pub max_grad_norm: f64,
 }
@@ -50,6 +53,8 @@ pub struct Optimizer {
     /// Sampled rows beside a float shadow, if that was asked for.
     pub diagnostics: Option<Diagnostics>,
     pub(super) stats: UpdateStats,
+    /// By what the learning rate is multiplied, per tensor.
+    factors: Vec<f32>,
 }
 
 /// What a step did.
@@ -68,7 +73,7 @@ pub struct StepNumbers {
     pub seed: u64,
     /// Steps done before this one.
     pub step: u32,
-    /// Learning rate.
+    /// Learning rate of the matrices of blocks.
     pub lr: f32,
 }
 
@@ -99,7 +104,8 @@ impl Optimizer {
             });
         }
         let stats = UpdateStats::with_rows(ops, &rows)?;
-        Ok(Self { config, states, last_norm: None, diagnostics: None, stats })
+        let factors = config.groups.by_tensor(&model.params);
+        Ok(Self { config, states, last_norm: None, diagnostics: None, stats, factors })
     }
 
     /// Starts a step: clears the sums.
@@ -195,7 +201,8 @@ impl Optimizer {
     ) -> Result<(), AutogradError> {
         let own = rows.start - all.start..rows.end - all.start;
         let (id, cols) = (matrix.id, matrix.cols());
-        let StepNumbers { seed, step, lr } = numbers;
+        let StepNumbers { seed, step, .. } = numbers;
+        let lr = self.lr(id, numbers);
         let state = &mut self.states[id.0 as usize];
         let before = match (&self.diagnostics, &matrix.weight, &*state) {
             (Some(diagnostics), Weight::Hybrid(weight), ParamState::Int8(momentum)) => {
@@ -244,6 +251,11 @@ impl Optimizer {
         Ok(())
     }
 
+    /// The learning rate of a tensor in a step.
+    fn lr(&self, id: TensorId, numbers: StepNumbers) -> f32 {
+        numbers.lr * self.factors[id.0 as usize]
+    }
+
     pub(super) fn update_vector(
         &mut self,
         ops: &dyn TrainOps,
@@ -252,6 +264,7 @@ impl Optimizer {
         vector: &mut Vector,
         grad: &Buffer<f32>,
     ) -> Result<(), AutogradError> {
+        let lr = self.lr(vector.id, numbers);
         let ParamState::Float(state) = &mut self.states[vector.id.0 as usize] else {
             return Err(AutogradError::WrongSaved {
                 layer: "optimizer",
@@ -264,7 +277,7 @@ impl Optimizer {
             start: 0,
             grad: grad.all(),
             grad_scale,
-            lr: numbers.lr,
+            lr,
             rule: self.config.float.without_decay(),
             step: numbers.step,
             tensor: vector.id.0,

@@ -8,7 +8,7 @@ use crate::error::Result;
 use clap::ValueEnum;
 use qft_llama::Batch;
 use qft_llama::model::Model;
-use qft_llama::pass::{self, PassOptions, StepLoss};
+use qft_llama::pass::{self, Loss, PassOptions};
 use qft_tensor::Communicator;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -49,7 +49,7 @@ fn shape(batch: &Batch) -> BatchShape {
 #[derive(Debug, Clone, Copy)]
 pub struct StepReport {
     /// The loss before the update.
-    pub loss: StepLoss,
+    pub loss: Loss,
     /// What the update did.
     pub update: UpdateReport,
 }
@@ -103,32 +103,36 @@ impl Trainer {
         Ok(())
     }
 
-    /// Mean negative log-likelihood per target token over `batches`, and the number of targets. Processes of a job go round:
-    /// each evaluates some of the batches, and all hear of all.
+    /// The loss of `batches`. Processes of a job go round: each evaluates some of the batches, and all hear of all.
     ///
     /// Errors: the first that `batches` has.
     pub fn evaluate(
         &self,
         ops: &dyn TrainOps,
         batches: impl Iterator<Item = Result<Batch>>,
-    ) -> Result<(f64, usize)> {
+    ) -> Result<Loss> {
         let processes = ops.communicator();
         let (rank, size) = (processes.rank(), processes.size());
         if size == 1 {
             return evaluate(ops, &self.model, &self.pass, batches);
         }
-        let (mut sums, mut all, mut count) = (Vec::new(), 0, 0);
+        let (mut sums, mut correct) = (Vec::new(), Vec::new());
+        let (mut all, mut count) = (0, 0);
         for (number, batch) in batches.enumerate() {
             let batch = batch?;
             (all, count) = (number + 1, count + batch.target_tokens());
             if number % size == rank {
                 ops.trim();
-                sums.push(pass::evaluate(ops, &self.model, &self.pass, &batch)?.iter().sum());
+                let losses = pass::evaluate(ops, &self.model, &self.pass, &batch)?;
+                sums.push(losses.nll.iter().sum());
+                correct.push(losses.correct as f64);
             }
         }
         ops.trim();
-        let sum: f64 = gather_round(processes, &sums, all)?.iter().sum();
-        Ok((sum / count.max(1) as f64, count))
+        let total = |values: &[f64]| -> Result<f64> {
+            Ok(gather_round(processes, values, all)?.iter().sum())
+        };
+        Ok(Loss::of_sum(total(&sums)?, count, total(&correct)? as usize))
     }
 }
 
@@ -153,13 +157,13 @@ fn gather_round(processes: &dyn Communicator, own: &[f64], count: usize) -> Resu
     Ok((0..count).map(value).collect())
 }
 
-/// Mean negative log-likelihood per target token over `batches`, and the number of targets.
+/// The loss of `batches`.
 pub fn evaluate(
     ops: &dyn TrainOps,
     model: &Model,
     options: &PassOptions,
     batches: impl Iterator<Item = Result<Batch>>,
-) -> Result<(f64, usize)> {
+) -> Result<Loss> {
     evaluate_each(ops, model, options, batches, &mut |_, _| ())
 }
 
@@ -170,19 +174,19 @@ pub fn evaluate_each(
     options: &PassOptions,
     batches: impl Iterator<Item = Result<Batch>>,
     each: &mut dyn FnMut(&Batch, &[f64]),
-) -> Result<(f64, usize)> {
-    let (mut sum, mut count, mut last) = (0.0, 0, None);
+) -> Result<Loss> {
+    let (mut sum, mut count, mut correct, mut last) = (0.0, 0, 0, None);
     for batch in batches {
         let batch = batch?;
         if last != Some(shape(&batch)) {
             ops.trim();
             last = Some(shape(&batch));
         }
-        let nll = pass::evaluate(ops, model, options, &batch)?;
-        sum += nll.iter().sum::<f64>();
-        count += nll.len();
-        each(&batch, &nll);
+        let losses = pass::evaluate(ops, model, options, &batch)?;
+        sum += losses.nll.iter().sum::<f64>();
+        (count, correct) = (count + losses.nll.len(), correct + losses.correct);
+        each(&batch, &losses.nll);
     }
     ops.trim();
-    Ok((sum / count.max(1) as f64, count))
+    Ok(Loss::of_sum(sum, count, correct))
 }

@@ -12,6 +12,7 @@ fn step(step: u64) -> StepMetrics {
     StepMetrics {
         step,
         loss: 2.0 + 1.0 / step as f64,
+        accuracy: 0.5,
         lr: 1e-5,
         tokens: 10 * step,
         tokens_per_second: 100.0,
@@ -22,11 +23,12 @@ fn step(step: u64) -> StepMetrics {
         rescaled_rows: 0,
         speed_of_light: None,
         diagnostics: None,
+        exchange: None,
     }
 }
 
 fn evaluated(step: u64) -> Event<'static> {
-    let metrics = EvalMetrics { step, eval_loss: 2.5, compute: Compute::Int8 };
+    let metrics = EvalMetrics { step, eval_loss: 2.5, eval_accuracy: 0.5, compute: Compute::Int8 };
     Event::Evaluated { moment: Moment::During, metrics }
 }
 
