@@ -148,6 +148,7 @@ impl Run<'_> {
             state.progress.initial_eval_loss = self.evaluate(state, Moment::Before, observers)?;
         }
         self.answer_before(state, observers)?;
+        self.make_room(state)?;
         state.clocks = Clocks::start();
         self.look(state, observers)?;
         while u64::from(state.progress.step) < self.schedule.total {

@@ -68,6 +68,18 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Makes room for copies of the states before the first step, if checkpoints will be written from them.
+    pub(super) fn make_room(&self, state: &mut State) -> Result<()> {
+        if !self.job.leads() || !self.options.progress.saves_on_its_way(self.schedule.total) {
+            return Ok(());
+        }
+        if let Some(mut snapshot) = self.room(state)? {
+            snapshot.touch(&*self.ops)?;
+            state.background.spare = Some(snapshot);
+        }
+        Ok(())
+    }
+
     /// Room for a copy of the states; none if training is to wait for the disk. On a GPU's machine it is beside the plan, which
     /// is that of the GPU.
     fn room(&self, state: &mut State) -> Result<Option<Snapshot>> {

@@ -32,6 +32,19 @@ impl Snapshot {
         Ok(Self { infos, bytes: Transfer::zeroed(ledger, NAME, bytes) })
     }
 
+    /// Has its memory found by the system, on all threads of the host: otherwise the first copy waits for each page.
+    ///
+    /// Errors: a device without a host.
+    pub fn touch(&mut self, ops: &dyn TrainOps) -> Result<()> {
+        let share = self.bytes.len().div_ceil(ops.host()?.threads()).max(1);
+        thread::scope(|scope| {
+            for part in self.bytes.chunks_mut(share) {
+                scope.spawn(|| part.fill(0));
+            }
+        });
+        Ok(())
+    }
+
     /// Bytes of the states of `trainer`.
     pub fn bytes_of(trainer: &mut Trainer) -> u64 {
         let tensors = checkpoint::state_tensors(trainer);
