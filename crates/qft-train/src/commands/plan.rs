@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::machine::Machine;
-use crate::memory::{Budget, MemoryPlan, Request, RunShape, StepShape, StepTraffic, gb};
+use crate::memory::{Budget, Fit, MemoryPlan, Request, RunShape, StepShape, StepTraffic, gb};
 use crate::options::{OptimizerOptions, PlanOptions};
 use crate::report::{Fetching, write};
 use crate::run::named;
@@ -38,23 +38,7 @@ pub fn run(options: &PlanOptions, quiet: bool) -> Result<()> {
     let fit = request.fit(budget)?;
     let traffic = StepTraffic::of(fit.plan.parameters as u64, options.ranks);
     if options.json {
-        let owners: serde_json::Map<_, _> = (fit.plan.owners.iter())
-            .map(|o| (o.owner.to_owned(), serde_json::json!(o.bytes)))
-            .collect();
-        let json = serde_json::json!({
-            "parameters": fit.plan.parameters,
-            "bytes_per_parameter": fit.plan.bytes_per_parameter,
-            "owners": owners,
-            "peak_bytes": fit.plan.peak_bytes,
-            "reserved_bytes": fit.plan.reserved_bytes,
-            "exchanged_bytes": traffic.typical_bytes,
-            "exchanged_bytes_at_most": traffic.most_bytes,
-            "recompute": fit.recompute,
-            "need_bytes": fit.need_bytes,
-            "available_bytes": budget.free_bytes,
-            "fits": fit.fits(),
-        });
-        return write(serde_json::to_string_pretty(&json)?);
+        return write(json(&fit, traffic, budget)?);
     }
     table(&fit.plan)?;
     let tokens = shape.seq_len * shape.batch_size * shape.accumulate;
@@ -88,6 +72,27 @@ pub fn run(options: &PlanOptions, quiet: bool) -> Result<()> {
             request.proposals(budget)?.trim_end()
         )),
     }
+}
+
+/// The plan as one JSON object.
+fn json(fit: &Fit, traffic: StepTraffic, budget: Budget) -> Result<String> {
+    let owners: serde_json::Map<_, _> = (fit.plan.owners.iter())
+        .map(|o| (o.owner.to_owned(), serde_json::json!(o.bytes)))
+        .collect();
+    let json = serde_json::json!({
+        "parameters": fit.plan.parameters,
+        "bytes_per_parameter": fit.plan.bytes_per_parameter,
+        "owners": owners,
+        "peak_bytes": fit.plan.peak_bytes,
+        "reserved_bytes": fit.plan.reserved_bytes,
+        "exchanged_bytes": traffic.typical_bytes,
+        "exchanged_bytes_at_most": traffic.most_bytes,
+        "recompute": fit.recompute,
+        "need_bytes": fit.need_bytes,
+        "available_bytes": budget.free_bytes,
+        "fits": fit.fits(),
+    });
+    Ok(serde_json::to_string_pretty(&json)?)
 }
 
 /// Prints the table of a plan.
