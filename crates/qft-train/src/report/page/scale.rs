@@ -161,6 +161,7 @@ pub(super) fn text(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Number | Unit::Count => number(value),
         Unit::Part if value == 0.0 || value.abs() >= 0.001 => format!("{:.1} %", 100.0 * value),
+        Unit::Part if value.abs() >= 1e-5 => format!("{:.3} %", 100.0 * value),
         Unit::Part => format!("{} %", short_exponent(100.0 * value)),
         Unit::Bytes => gb(value as u64),
     }
@@ -225,6 +226,7 @@ mod tests {
             assert_eq!(number(value), expected);
         }
         assert_eq!(text(0.4567, Unit::Part), "45.7 %");
-        assert_eq!(text(0.000_012, Unit::Part), "1.2e-3 %");
+        assert_eq!(text(0.000_45, Unit::Part), "0.045 %");
+        assert_eq!(text(0.000_001_2, Unit::Part), "1.2e-4 %");
     }
 }
