@@ -302,7 +302,7 @@ fn printed_options_come_to_the_same_when_they_are_read() {
     let printed = settings("", "--lr 3e-5").unwrap().to_toml().unwrap();
     for text in [
         "# Files\n",
-        "lr = 3e-5\n",
+        "lr = 0.00003\n",
         "schedule = \"cosine\"\n",
         "batch-size = 4\n",
         "beta1 = 0.95\n",

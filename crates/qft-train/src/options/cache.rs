@@ -17,6 +17,7 @@ pub struct CacheArgs {
     pub cache: Option<PathBuf>,
     /// Keep encoded data in memory only
     #[arg(long, conflicts_with = "cache", help_heading = "Data")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_cache: bool,
     /// Gigabytes of encoded data to keep; what was used longest ago goes first [default: 20]
     #[arg(long, value_name = "GB", help_heading = "Data")]

@@ -8,8 +8,12 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Options of which only one may be given: a flag for one of them overrides the other in the file.
-const EXCLUSIVE: [(&str, &str); 3] =
-    [("steps", "epochs"), ("eval-data", "val-split"), ("resume", "overwrite")];
+const EXCLUSIVE: [(&str, &str); 4] = [
+    ("steps", "epochs"),
+    ("eval-data", "val-split"),
+    ("resume", "overwrite"),
+    ("cache", "no-cache"),
+];
 
 /// Words that a key of another tool's settings is likely to stand for.
 const SYNONYMS: [(&str, &str); 18] = [
