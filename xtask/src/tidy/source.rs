@@ -16,8 +16,8 @@ const LONG_FUNCTIONS: [(&str, &str, &str); 4] = [
         "one compiler with all of its flags, then the list of kernels",
     ),
     (
-        "crates/qft-optim/src/cpu/lion.rs",
-        "lion_update",
+        "crates/qft-optim/src/cpu/update.rs",
+        "matrix_update",
         "cuts every plane into the same tasks; the update itself is elsewhere",
     ),
     (
