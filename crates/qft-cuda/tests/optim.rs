@@ -423,6 +423,10 @@ impl qft_tensor::Communicator for OneOf {
         unreachable!("an update is of one process")
     }
 
+    fn background(&self) -> Option<&qft_tensor::Background> {
+        None
+    }
+
     fn abort(&self) -> ! {
         unreachable!("nothing fails")
     }
