@@ -1,7 +1,10 @@
 //! Constants that kernels and the CPU backend must share: each is written once in Rust and once in CUDA.
 
-use qft_optim::lion::{GROWN_MAX, MAX_STEP};
-use qft_quant::fixed_point::{BLOCK, MAX_Q};
+use qft_optim::adamw::MAX_DIRECTION;
+use qft_optim::moment::BLOCK;
+use qft_optim::moment::dither::{COLUMN, ROW};
+use qft_optim::weight::{GROWN_MAX, MAX_STEP};
+use qft_quant::fixed_point::MAX_Q;
 use qft_tensor::numeric::{LANES, MAGIC, TINY};
 use qft_tensor::purpose::RESCALING;
 use qft_tensor::rng::BLOCK_WORDS;
@@ -31,12 +34,20 @@ fn kernels_have_the_constants_of_the_cpu() {
         ),
         ("include/random.cuh", &[("BLOCK_WORDS", BLOCK_WORDS as f64)]),
         (
-            "lion.cu",
+            "include/moments.cuh",
             &[
                 ("BLOCK", BLOCK as f64),
+                ("DITHER_COLUMN", COLUMN.into()),
+                ("DITHER_ROW", ROW.into()),
+            ],
+        ),
+        (
+            "update.cu",
+            &[
                 ("MAX_Q", MAX_Q.into()),
                 ("GROWN_MAX", GROWN_MAX.into()),
                 ("MAX_STEP", MAX_STEP.into()),
+                ("MAX_DIRECTION", MAX_DIRECTION.into()),
                 ("RESCALING", RESCALING.into()),
             ],
         ),

@@ -9,8 +9,8 @@ use common::{bits, cpu, devices_under_test, host, upload};
 use qft_cuda::{Arg, Cuda, Driver, Error as DriverError, Launch, Properties};
 use qft_emulator::Emulator;
 use qft_optim::{
-    FloatRule, FloatState, FloatUpdate, LionConfig, LionUpdate, Momentum, MomentumCode, OptimOps,
-    SquareSum, UpdateStats, WeightRounding,
+    AdamWConfig, FloatState, FloatUpdate, LionConfig, MatrixState, MatrixUpdate, MomentCode,
+    OptimOps, Rule, SquareSum, UpdateStats, WeightRounding,
 };
 use qft_quant::{Error, HybridFormat, HybridMatrix, Residual};
 use qft_tensor::{Purpose, RngKey};
@@ -21,12 +21,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const RESIDUALS: [Residual; 3] = [Residual::None, Residual::Bits4, Residual::Bits8];
-const CODES: [MomentumCode; 2] = [MomentumCode::Sqrt, MomentumCode::Linear];
+const LION: Rule = Rule::Lion(LionConfig { beta1: 0.95, beta2: 0.98, weight_decay: 0.1 });
+const ADAMW: Rule =
+    Rule::AdamW(AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 });
+
+/// Rules, and codes of their first moment.
+const RULES: [(Rule, MomentCode); 4] = [
+    (LION, MomentCode::Sqrt),
+    (LION, MomentCode::Linear),
+    (LION, MomentCode::Sqrt4),
+    (ADAMW, MomentCode::Sqrt),
+];
 
 /// All that updates change.
 struct Trained {
     weight: HybridMatrix,
-    momentum: Momentum,
+    state: MatrixState,
+    rule: Rule,
     stats: UpdateStats,
 }
 
@@ -37,8 +48,8 @@ struct Planes {
     r: Vec<i8>,
     scale: Vec<u32>,
     values: Vec<u16>,
-    m: Vec<i8>,
-    m_scale: Vec<u16>,
+    /// Codes and scales of each moment.
+    moments: Vec<(Vec<i8>, Vec<u16>)>,
 }
 
 /// One update of some rows.
@@ -57,7 +68,7 @@ impl Trained {
         (rows, cols): (usize, usize),
         w: &[f32],
         format: HybridFormat,
-        code: MomentumCode,
+        (rule, code): (Rule, MomentCode),
     ) -> Self {
         let read = &mut |range: Range<usize>, out: &mut [f32]| {
             out.copy_from_slice(&w[range.start * cols..range.end * cols]);
@@ -65,7 +76,8 @@ impl Trained {
         };
         Self {
             weight: HybridMatrix::encode(on, (rows, cols), format, read).unwrap().0,
-            momentum: Momentum::zeros(on, (rows, cols), code).unwrap(),
+            state: MatrixState::zeros(on, (rows, cols), rule, code).unwrap(),
+            rule,
             stats: UpdateStats::zeros(on, 2).unwrap(),
         }
     }
@@ -79,14 +91,14 @@ impl Trained {
         }
         let mut grad = upload(on, &wide);
         let grad = grad.mat_mut(rows, cols + gap).unwrap().col_range(gap..cols + gap).unwrap();
-        on.lion_update(LionUpdate {
+        on.matrix_update(MatrixUpdate {
             weight: &mut self.weight,
-            momentum: &mut self.momentum,
+            state: &mut self.state,
+            rule: self.rule,
             rows: step.rows.clone(),
             grad,
             grad_scale: step.grad_scale,
             lr: step.lr,
-            config: LionConfig { weight_decay: 0.1, ..LionConfig::default() },
             rounding: step.rounding,
             key: step.key,
             stats: &mut self.stats,
@@ -95,7 +107,7 @@ impl Trained {
     }
 
     fn planes(&self, on: &dyn OptimOps) -> Planes {
-        let Self { weight, momentum, .. } = self;
+        let Self { weight, state, .. } = self;
         let halves = |b: &qft_tensor::Buffer<half::bf16>| {
             b.to_vec(on).unwrap().into_iter().map(half::bf16::to_bits).collect()
         };
@@ -104,8 +116,10 @@ impl Trained {
             r: weight.residual.as_ref().map_or(vec![], |r| r.to_vec(on).unwrap()),
             scale: bits(&weight.scale.to_vec(on).unwrap()),
             values: weight.protected.as_ref().map_or(vec![], |o| halves(&o.values)),
-            m: momentum.q.to_vec(on).unwrap(),
-            m_scale: halves(&momentum.scale),
+            moments: std::iter::once(&state.first)
+                .chain(&state.second)
+                .map(|moment| (moment.q.to_vec(on).unwrap(), halves(&moment.scale)))
+                .collect(),
         }
     }
 }
@@ -117,8 +131,7 @@ impl Planes {
             ("q", self.q == other.q),
             ("residual", self.r == other.r),
             ("values", self.values == other.values),
-            ("momentum", self.m == other.m),
-            ("momentum scale", self.m_scale == other.m_scale),
+            ("moments", self.moments == other.moments),
         ] {
             assert!(same, "{name}: {what}");
         }
@@ -177,13 +190,14 @@ fn compare_on(
     w[0] = 0.3;
     for (name, device) in devices {
         for residual in RESIDUALS {
-            for code in CODES {
+            for (which, rule) in RULES.into_iter().enumerate() {
                 for rounding in [WeightRounding::Stochastic, WeightRounding::Nearest] {
                     // Rows of both kinds in every combination would take long.
-                    let rotated = (rounding == WeightRounding::Stochastic) == (code == CODES[0]);
+                    let rotated =
+                        (rounding == WeightRounding::Stochastic) == which.is_multiple_of(2);
                     let format = HybridFormat { residual, protected_fraction: fraction, rotated };
-                    let mut want = Trained::new(&cpu, shape, &w, format, code);
-                    let mut got = Trained::new(&device, shape, &w, format, code);
+                    let mut want = Trained::new(&cpu, shape, &w, format, rule);
+                    let mut got = Trained::new(&device, shape, &w, format, rule);
                     for t in seeds.clone() {
                         let kind = t as usize;
                         let grad = gradient(&mut rng, rows, cols, kind % 4);
@@ -201,7 +215,7 @@ fn compare_on(
                             got.update(&device, &step, gap);
                         }
                         let what = format!(
-                            "{name}: [{rows}, {cols}] {format:?} {code:?} {rounding:?} step {t}"
+                            "{name}: [{rows}, {cols}] {format:?} {rule:?} {rounding:?} step {t}"
                         );
                         got.planes(&device).assert_equals(&want.planes(&cpu), &what);
                         let sums = got.stats.sums.to_vec(&device).unwrap();
@@ -218,7 +232,7 @@ fn compare_on(
 }
 
 #[test]
-fn lion_equals_the_cpu() {
+fn updates_equal_the_cpu() {
     for cols in [1, 7, 127, 128, 129, 172, 257] {
         for (fraction, gap) in [(0.0, 0), (0.05, 3)] {
             compare((3, cols), gap, fraction, 0..4);
@@ -228,17 +242,17 @@ fn lion_equals_the_cpu() {
 
 /// More columns than a warp takes at once, more warps than one.
 #[test]
-fn lion_equals_the_cpu_on_wide_rows() {
+fn updates_equal_the_cpu_on_wide_rows() {
     compare((2, 2600), 4, 0.02, 0..3);
 }
 
 /// Rows that do not fit shared memory wait in the scratch block.
 #[test]
-fn lion_equals_the_cpu_on_rows_beyond_shared_memory() {
+fn updates_equal_the_cpu_on_rows_beyond_shared_memory() {
     compare((2, 16_500), 0, 0.01, 1..2);
 }
 
-/// An emulator that runs Lion with two blocks, as if there were no scratch for more rows, and counts how often.
+/// An emulator that runs updates with two blocks, as if there were no scratch for more rows, and counts how often.
 #[derive(Debug)]
 struct TwoBlocks(Emulator, AtomicU32);
 
@@ -259,7 +273,7 @@ impl Driver for TwoBlocks {
         mut launch: Launch,
         args: &[Arg],
     ) -> Result<(), DriverError> {
-        if kernel.starts_with("lion_update_f32_i8_") {
+        if kernel.contains("_update_f32_i8_") {
             launch.grid[0] = launch.grid[0].min(2);
             self.1.fetch_add(1, Ordering::Relaxed);
         }
@@ -268,25 +282,20 @@ impl Driver for TwoBlocks {
 }
 
 #[test]
-fn lion_equals_the_cpu_where_blocks_take_several_rows() {
+fn updates_equal_the_cpu_where_blocks_take_several_rows() {
     for fraction in [0.0, 0.01] {
         let driver = Arc::new(TwoBlocks(Emulator::new(1 << 30, 1), AtomicU32::new(0)));
         let device = Cuda::new(Arc::clone(&driver) as Arc<dyn Driver>, host()).unwrap();
         compare_on(vec![("two blocks".to_owned(), device)], (5, 16_500), 0, fraction, 1..2);
-        assert_ne!(driver.1.load(Ordering::Relaxed), 0, "no kernel of Lion was started");
+        assert_ne!(driver.1.load(Ordering::Relaxed), 0, "no update was started");
     }
 }
-
-const RULES: [FloatRule; 2] = [
-    FloatRule::Lion(LionConfig { beta1: 0.95, beta2: 0.98, weight_decay: 0.1 }),
-    FloatRule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 },
-];
 
 #[test]
 fn float_updates_equal_the_cpu() {
     let cpu = cpu();
     for (name, device) in devices_under_test() {
-        for rule in RULES {
+        for rule in [LION, ADAMW] {
             for len in [1usize, 7, 127, 128, 1023, 1024, 5000] {
                 for (start, end) in [(0, len), (len / 3, len), (0, 0)] {
                     let mut rng = TestRng::new(len as u64);
@@ -371,7 +380,7 @@ fn sums_are_deterministic() {
     let sums = |(_, device): (String, qft_cuda::Cuda)| {
         let residual = Residual::Bits8;
         let format = HybridFormat { residual, protected_fraction: 0.0, rotated: true };
-        let mut trained = Trained::new(&device, (5, 600), &w, format, MomentumCode::Sqrt);
+        let mut trained = Trained::new(&device, (5, 600), &w, format, RULES[0]);
         let key = RngKey::new(1, 1, 0, Purpose::Update);
         let rounding = WeightRounding::Stochastic;
         let step =
@@ -414,6 +423,10 @@ impl qft_tensor::Communicator for OneOf {
         unreachable!("an update is of one process")
     }
 
+    fn background(&self) -> Option<&qft_tensor::Background> {
+        None
+    }
+
     fn abort(&self) -> ! {
         unreachable!("nothing fails")
     }
@@ -422,6 +435,12 @@ impl qft_tensor::Communicator for OneOf {
 /// A process that keeps its own rows alone makes of them what one makes that keeps all.
 #[test]
 fn owned_rows_are_updated_as_all_are() {
+    for rule in RULES {
+        owned_rows_are_updated(rule);
+    }
+}
+
+fn owned_rows_are_updated(rule: (Rule, MomentCode)) {
     let (rows, cols) = (300, 70);
     let w = TestRng::new(1).normals(rows * cols, 0.02);
     let grad = TestRng::new(2).normals(rows * cols, 1e-3);
@@ -434,7 +453,7 @@ fn owned_rows_are_updated_as_all_are() {
     };
     let with_rows = |on: &dyn OptimOps| UpdateStats::with_rows(on, &[rows]).unwrap();
     let cpu = cpu();
-    let mut whole = Trained::new(&cpu, (rows, cols), &w, format, MomentumCode::Sqrt);
+    let mut whole = Trained::new(&cpu, (rows, cols), &w, format, rule);
     whole.stats = with_rows(&cpu);
     update(&cpu, &mut whole, 0..rows);
     let all = whole.planes(&cpu);
@@ -458,11 +477,13 @@ fn owned_rows_are_updated_as_all_are() {
             let kept = qft_quant::Kept::Own;
             let mut own = Trained {
                 weight: HybridMatrix::encode_kept(on, shape, format, kept, read).unwrap().0,
-                momentum: Momentum::zeros(on, shape, MomentumCode::Sqrt).unwrap(),
+                state: MatrixState::zeros(on, shape, rule.0, rule.1).unwrap(),
+                rule: rule.0,
                 stats: with_rows(on),
             };
-            let shard = own.momentum.shard();
-            assert_eq!(own.momentum.q.len(), shard.len() * cols, "it keeps no more");
+            let shard = own.state.first.shard();
+            let widths = [rule.1, MomentCode::Quartic].map(|code| code.row_bytes(cols));
+            assert_eq!(own.state.first.q.len(), shard.len() * widths[0], "it keeps no more");
             for piece in shard.pieces(0..rows) {
                 update(on, &mut own, piece);
             }
@@ -474,7 +495,11 @@ fn owned_rows_are_updated_as_all_are() {
                 let there = place..place + cols;
                 assert!(found.q[at.clone()] == all.q[at.clone()], "{what}: q");
                 assert!(found.r[there.clone()] == all.r[at.clone()], "{what}: residual");
-                assert!(found.m[there] == all.m[at], "{what}: momentum");
+                for (moment, width) in widths[..found.moments.len()].iter().enumerate() {
+                    let here = &found.moments[moment].0[shard.place(row) * width..][..*width];
+                    let whole = &all.moments[moment].0[row * width..][..*width];
+                    assert!(here == whole, "{what}: moment {moment}");
+                }
                 assert_eq!(found.scale[row], all.scale[row], "{what}: scale");
                 assert_sum(found_squares[row], squares[row], cols, &what);
             }

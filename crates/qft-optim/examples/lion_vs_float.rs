@@ -6,7 +6,7 @@
 //! ```
 
 use qft_optim::{
-    FloatRule, FloatState, FloatUpdate, LionConfig, LionUpdate, Momentum, MomentumCode, OptimOps,
+    FloatState, FloatUpdate, LionConfig, MatrixState, MatrixUpdate, MomentCode, OptimOps, Rule,
     UpdateStats, WeightRounding,
 };
 use qft_quant::{DecodeRows, HybridFormat, HybridMatrix, HybridOps, Precision, Residual};
@@ -65,7 +65,7 @@ fn rate(peak: f32, step: u32) -> f32 {
 }
 
 fn float(cpu: &Cpu, problem: &Problem, start: &[f32], lr: f32) -> Result<f64, Box<dyn Error>> {
-    let rule = FloatRule::Lion(LionConfig::default());
+    let rule = Rule::Lion(LionConfig::default());
     let mut weight = Buffer::from_host(cpu, Owner::Weights, "weight", start)?;
     let mut state = FloatState::zeros(cpu, start.len(), rule)?;
     let mut stats = UpdateStats::zeros(cpu, 1)?;
@@ -102,7 +102,8 @@ fn quantized(
         Ok::<(), qft_quant::Error>(())
     };
     let (mut weight, _) = HybridMatrix::encode(cpu, shape, format, read)?;
-    let mut momentum = Momentum::zeros(cpu, shape, MomentumCode::Sqrt)?;
+    let rule = Rule::Lion(LionConfig::default());
+    let mut state = MatrixState::zeros(cpu, shape, rule, MomentCode::Sqrt)?;
     let mut stats = UpdateStats::zeros(cpu, 1)?;
     let mut decoded = Buffer::alloc(cpu, Owner::Workspace, "decoded", start.len())?;
     let mut loss = 0.0;
@@ -116,14 +117,14 @@ fn quantized(
             break;
         }
         let mut grad = Buffer::from_host(cpu, Owner::Gradients, "gradient", &grad)?;
-        cpu.lion_update(LionUpdate {
+        cpu.matrix_update(MatrixUpdate {
             weight: &mut weight,
-            momentum: &mut momentum,
+            state: &mut state,
+            rule,
             rows: 0..OUTPUTS,
             grad: grad.mat_mut(OUTPUTS, INPUTS)?,
             grad_scale: 1.0,
             lr: rate(lr, step),
-            config: LionConfig::default(),
             rounding,
             key: RngKey::new(1, step, 0, Purpose::Update),
             stats: &mut stats,

@@ -1,16 +1,19 @@
 //! Updates on the CPU.
 
 mod float;
-mod lion;
+mod moments;
+mod protected;
+mod update;
+mod weights;
 
-use crate::{Error, FloatUpdate, LionUpdate, OptimOps, SquareSum};
+use crate::{Error, FloatUpdate, MatrixUpdate, OptimOps, SquareSum};
 use qft_tensor::numeric::LANES;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 
 impl OptimOps for Cpu {
-    fn lion_update(&self, op: LionUpdate<'_>) -> Result<(), Error> {
-        lion::lion_update(self, op)
+    fn matrix_update(&self, op: MatrixUpdate<'_>) -> Result<(), Error> {
+        update::matrix_update(self, op)
     }
 
     fn float_update(&self, op: FloatUpdate<'_>) -> Result<(), Error> {
@@ -74,14 +77,9 @@ fn add_squares(x: &[f32], factor: f32, lanes: &mut [f32; LANES]) {
     }
 }
 
-/// `1.0`, `-1.0`, or `0.0` for zero and NaN.
-#[inline(always)]
-fn sign(x: f32) -> f32 {
-    if x > 0.0 {
-        1.0
-    } else if x < 0.0 {
-        -1.0
-    } else {
-        0.0
-    }
+/// Splits off the first `count` elements.
+fn take<'a, T>(slice: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+    let (here, behind) = std::mem::take(slice).split_at_mut(count);
+    *slice = behind;
+    here
 }

@@ -1,10 +1,10 @@
 //! Updates that only check their shapes.
 
-use crate::{Error, FloatUpdate, LionUpdate, OptimOps, SquareSum};
+use crate::{Error, FloatUpdate, MatrixUpdate, OptimOps, SquareSum};
 use qft_tensor::Planner;
 
 impl OptimOps for Planner {
-    fn lion_update(&self, op: LionUpdate<'_>) -> Result<(), Error> {
+    fn matrix_update(&self, op: MatrixUpdate<'_>) -> Result<(), Error> {
         op.check()
     }
 

@@ -4,8 +4,10 @@
 
 mod common;
 
-use common::cpu;
-use qft_optim::{FloatRule, FloatState, FloatUpdate, LionConfig, OptimOps, SquareSum, UpdateStats};
+use common::{ADAMW, cpu};
+use qft_optim::{
+    AdamWConfig, FloatState, FloatUpdate, LionConfig, OptimOps, Rule, SquareSum, UpdateStats,
+};
 use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner};
 use qft_testing::rng::TestRng;
 
@@ -14,11 +16,8 @@ const STEPS: u32 = 20;
 const LR: f32 = 1e-3;
 const GRAD_SCALE: f32 = 0.5;
 
-fn rules() -> [FloatRule; 2] {
-    [
-        FloatRule::Lion(LionConfig { weight_decay: 0.1, ..LionConfig::default() }),
-        FloatRule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 },
-    ]
+fn rules() -> [Rule; 2] {
+    [Rule::Lion(LionConfig { weight_decay: 0.1, ..LionConfig::default() }), Rule::AdamW(ADAMW)]
 }
 
 fn gradients() -> Vec<Vec<f32>> {
@@ -27,7 +26,7 @@ fn gradients() -> Vec<Vec<f32>> {
 }
 
 /// Weights after all steps, each done in the given parts, and the sums of squares.
-fn run(cpu: &Cpu, rule: FloatRule, start: &[f32], cuts: &[usize]) -> (Vec<f32>, Vec<f32>) {
+fn run(cpu: &Cpu, rule: Rule, start: &[f32], cuts: &[usize]) -> (Vec<f32>, Vec<f32>) {
     let mut weight = Buffer::from_host(cpu, Owner::Weights, "w", start).unwrap();
     let mut state = FloatState::zeros(cpu, LEN, rule).unwrap();
     let mut stats = UpdateStats::zeros(cpu, 2).unwrap();
@@ -52,20 +51,20 @@ fn run(cpu: &Cpu, rule: FloatRule, start: &[f32], cuts: &[usize]) -> (Vec<f32>, 
     (weight.to_vec(cpu).unwrap(), stats.sums.to_vec(cpu).unwrap())
 }
 
-fn reference(rule: FloatRule, start: &[f32]) -> Vec<f64> {
+fn reference(rule: Rule, start: &[f32]) -> Vec<f64> {
     let mut w: Vec<f64> = start.iter().copied().map(f64::from).collect();
     let (mut m, mut v, lr) = (vec![0.0; LEN], vec![0.0; LEN], f64::from(LR));
     for (step, grad) in gradients().iter().enumerate() {
         for i in 0..LEN {
             let g = f64::from(grad[i]) * f64::from(GRAD_SCALE);
             match rule {
-                FloatRule::Lion(config) => {
+                Rule::Lion(config) => {
                     let (b1, b2) = (f64::from(config.beta1), f64::from(config.beta2));
                     let c: f64 = b1 * m[i] + (1.0 - b1) * g;
                     w[i] -= lr * (c.signum() + f64::from(config.weight_decay) * w[i]);
                     m[i] = b2 * m[i] + (1.0 - b2) * g;
                 }
-                FloatRule::AdamW { beta1, beta2, eps, weight_decay } => {
+                Rule::AdamW(AdamWConfig { beta1, beta2, eps, weight_decay }) => {
                     let (b1, b2, t) = (f64::from(beta1), f64::from(beta2), step as i32 + 1);
                     w[i] *= 1.0 - lr * f64::from(weight_decay);
                     m[i] = b1 * m[i] + (1.0 - b1) * g;

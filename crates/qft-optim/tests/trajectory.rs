@@ -4,9 +4,9 @@
 
 mod common;
 
-use common::{RESIDUALS, Step, Trained, cpu, key};
-use qft_optim::{LionConfig, Momentum, MomentumCode, UpdateStats, WeightRounding};
-use qft_quant::{Precision, Residual};
+use common::{ADAMW, RESIDUALS, Step, Trained, cpu, key, rules};
+use qft_optim::{LionConfig, MatrixState, MomentCode, Rule, UpdateStats, WeightRounding};
+use qft_quant::{HybridFormat, Precision, Residual};
 use qft_testing::rng::TestRng;
 
 /// Lion in f64.
@@ -52,7 +52,7 @@ fn trained_weights_follow_float_lion() {
         for fraction in [0.0, 0.01] {
             let mut rng = TestRng::new(1);
             let start = rng.normals(LEN, 0.02);
-            let code = MomentumCode::Sqrt;
+            let code = MomentCode::Sqrt;
             let mut trained = Trained::new(&cpu, SHAPE, &start, residual, fraction, code);
             let before = trained.weights(&cpu, Precision::Full);
             let mut float = Lion::new(&before);
@@ -62,7 +62,8 @@ fn trained_weights_follow_float_lion() {
             let config = LionConfig { weight_decay: 0.1, ..LionConfig::default() };
             for t in 0..steps {
                 let grad = steady_gradient(&mut rng, LEN);
-                trained.step(&cpu, &grad, Step { config, ..Step::new(lr, key(9, t as u32)) });
+                let rule = Rule::Lion(config);
+                trained.step(&cpu, &grad, Step { rule, ..Step::new(lr, key(9, t as u32)) });
                 float.step(&grad, f64::from(lr), config);
             }
             let what = format!("{residual:?} {fraction}");
@@ -115,8 +116,7 @@ fn nearest_rounding_learns_nothing_at_a_fine_tuning_rate() {
     let start = TestRng::new(2).normals(LEN, 0.02);
     let grad = vec![1.0; LEN];
     let run = |rounding| {
-        let mut trained =
-            Trained::new(&cpu, SHAPE, &start, Residual::None, 0.0, MomentumCode::Sqrt);
+        let mut trained = Trained::new(&cpu, SHAPE, &start, Residual::None, 0.0, MomentCode::Sqrt);
         let before = trained.weights(&cpu, Precision::Full);
         let scale = trained.weight.scale.host().unwrap();
         let lr = 0.01 * scale.iter().copied().fold(f32::MAX, f32::min);
@@ -145,7 +145,7 @@ fn a_weight_out_of_range_grows_its_row_and_leaves_the_others_in_place() {
         let shape = (3, 2000);
         let mut w = TestRng::new(4).normals(6000, 0.002);
         w[2000 + 77] = 0.0127;
-        let mut trained = Trained::new(&cpu, shape, &w, residual, 0.0, MomentumCode::Linear);
+        let mut trained = Trained::new(&cpu, shape, &w, residual, 0.0, MomentCode::Linear);
         let before = trained.weights(&cpu, Precision::Full);
         let old = trained.weight.scale.host().unwrap().to_vec();
         let mut grad = vec![0.0; 6000];
@@ -190,54 +190,58 @@ fn rows_may_be_cut_anywhere() {
     let shape = (50, 333);
     let len = shape.0 * shape.1;
     for residual in RESIDUALS {
-        let mut rng = TestRng::new(6);
-        let w = rng.normals(len, 0.02);
-        let new = || Trained::new(&cpu, shape, &w, residual, 0.01, MomentumCode::Sqrt);
-        let (mut whole, mut cut) = (new(), new());
-        for t in 0..3 {
-            let grad = rng.normals(len, 1e-3);
-            let step = Step::new(1e-4 * 30f32.powi(t), key(5, t as u32));
-            whole.step(&cpu, &grad, step);
-            for rows in [0..1, 1..1, 1..20, 20..21, 21..50] {
-                let part = &grad[rows.start * shape.1..rows.end * shape.1];
-                cut.update(&cpu, rows, part, step);
+        for (rule, code) in rules() {
+            let mut rng = TestRng::new(6);
+            let w = rng.normals(len, 0.02);
+            let format = HybridFormat { residual, protected_fraction: 0.01, rotated: false };
+            let new = || Trained::in_format(&cpu, shape, &w, format, (rule, code));
+            let (mut whole, mut cut) = (new(), new());
+            for t in 0..3 {
+                let grad = rng.normals(len, 1e-3);
+                let step = Step { rule, ..Step::new(1e-4 * 30f32.powi(t), key(5, t as u32)) };
+                whole.step(&cpu, &grad, step);
+                for rows in [0..1, 1..1, 1..20, 20..21, 21..50] {
+                    let part = &grad[rows.start * shape.1..rows.end * shape.1];
+                    cut.update(&cpu, rows, part, step);
+                }
             }
+            assert!(whole.planes() == cut.planes(), "{residual:?} {rule:?} {code:?}");
+            let (a, b) = (whole.stats.sums.host().unwrap(), cut.stats.sums.host().unwrap());
+            // Only the sum of squares is rounded once more per cut.
+            assert!((a[0] - b[0]).abs() < 1e-6 * a[0] && a[1] == b[1], "{a:?} {b:?}");
         }
-        assert!(whole.planes() == cut.planes(), "{residual:?}");
-        let (a, b) = (whole.stats.sums.host().unwrap(), cut.stats.sums.host().unwrap());
-        // Only the sum of squares is rounded once more per cut.
-        assert!((a[0] - b[0]).abs() < 1e-6 * a[0] && a[1] == b[1], "{a:?} {b:?}");
     }
 }
 
 #[test]
 fn what_is_out_of_range_is_refused() {
     let cpu = cpu();
-    let mut trained =
-        Trained::new(&cpu, (2, 8), &[0.1; 16], Residual::None, 0.0, MomentumCode::Sqrt);
+    let mut trained = Trained::new(&cpu, (2, 8), &[0.1; 16], Residual::None, 0.0, MomentCode::Sqrt);
     let mut grad = qft_tensor::Buffer::zeros(&cpu, qft_tensor::Owner::Gradients, "g", 16).unwrap();
-    let mut update = |config, cols, tensor| {
-        let op = qft_optim::LionUpdate {
+    let mut update = |rule, cols, tensor| {
+        let op = qft_optim::MatrixUpdate {
             weight: &mut trained.weight,
-            momentum: &mut trained.momentum,
+            state: &mut trained.state,
+            rule,
             rows: 0..2,
             grad: grad.mat_mut(2, cols).unwrap(),
             grad_scale: 1.0,
             lr: 0.1,
-            config,
             rounding: WeightRounding::Nearest,
             key: qft_tensor::RngKey::new(0, 0, tensor, qft_tensor::Purpose::Update),
             stats: &mut trained.stats,
         };
-        qft_optim::OptimOps::lion_update(&cpu, op)
+        qft_optim::OptimOps::matrix_update(&cpu, op)
     };
-    let good = LionConfig::default();
+    let good = Rule::Lion(LionConfig::default());
     assert!(update(good, 8, 0).is_ok());
-    assert!(update(LionConfig { beta1: 1.0, ..good }, 8, 0).is_err());
+    let bad = LionConfig { beta1: 1.0, ..LionConfig::default() };
+    assert!(update(Rule::Lion(bad), 8, 0).is_err());
+    assert!(update(Rule::AdamW(ADAMW), 8, 0).is_err(), "it has one moment");
     assert!(update(good, 7, 0).is_err());
     assert!(update(good, 8, 1).is_err());
-    let _: (Momentum, UpdateStats) = (
-        Momentum::zeros(&cpu, (0, 5), MomentumCode::Sqrt).unwrap(),
+    let _: (MatrixState, UpdateStats) = (
+        MatrixState::zeros(&cpu, (0, 5), good, MomentCode::Sqrt).unwrap(),
         UpdateStats::zeros(&cpu, 0).unwrap(),
     );
 }
@@ -246,15 +250,21 @@ fn what_is_out_of_range_is_refused() {
 fn gradients_that_are_not_finite_spoil_nothing_but_the_sum() {
     let cpu = cpu();
     let w = TestRng::new(8).normals(256, 0.02);
-    for bad in [f32::NAN, f32::INFINITY] {
-        let mut trained =
-            Trained::new(&cpu, (1, 256), &w, Residual::Bits8, 0.0, MomentumCode::Sqrt);
-        let mut grad = vec![1e-3; 256];
-        grad[5] = bad;
-        trained.step(&cpu, &grad, Step::new(1e-4, key(0, 0)));
-        assert!(!trained.stats.sums.host().unwrap()[0].is_finite(), "the caller can see it");
-        assert!(trained.weights(&cpu, Precision::Full).iter().all(|w| w.abs() < 0.1));
-        assert!(trained.planes().m_scale.iter().all(|scale| scale.to_f32().is_finite()));
-        assert!(trained.planes().m[128..].iter().all(|&m| m > 0), "other blocks are as ever");
+    let format =
+        HybridFormat { residual: Residual::Bits8, protected_fraction: 0.0, rotated: false };
+    for (rule, code) in rules() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut trained = Trained::in_format(&cpu, (1, 256), &w, format, (rule, code));
+            let mut grad = vec![1e-3; 256];
+            grad[5] = bad;
+            trained.step(&cpu, &grad, Step { rule, ..Step::new(1e-4, key(0, 0)) });
+            assert!(!trained.stats.sums.host().unwrap()[0].is_finite(), "the caller can see it");
+            assert!(trained.weights(&cpu, Precision::Full).iter().all(|w| w.abs() < 0.1));
+            for (codes, scales) in trained.planes().moments {
+                assert!(scales.iter().all(|scale| scale.to_f32().is_finite()));
+                let other = &codes[codes.len() / 2..];
+                assert!(other.iter().all(|&code| code != 0), "other blocks are as ever");
+            }
+        }
     }
 }

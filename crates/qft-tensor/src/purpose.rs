@@ -25,6 +25,8 @@ pub enum Purpose {
     WeightGradient = 3 << 24,
     /// A gradient that is kept on the gradient stack.
     StoredGradient = 4 << 24,
+    /// Numbers that decide between the codes of a moment.
+    MomentDither = 5 << 24,
     /// The order of training data in a pass.
     DataOrder = u32::from_be_bytes(*b"data"),
     /// Weights of an untrained model.
@@ -42,12 +44,13 @@ pub const RESCALING: u32 = 1 << 31;
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Update,
         Self::Rescale,
         Self::InputGradient,
         Self::WeightGradient,
         Self::StoredGradient,
+        Self::MomentDither,
         Self::DataOrder,
         Self::InitialWeights,
         Self::NextToken,
@@ -93,6 +96,7 @@ mod tests {
             0x0200_0000,
             0x0300_0000,
             0x0400_0000,
+            0x0500_0000,
             0x6461_7461,
             0x696E_6974,
             0x7069_636B,

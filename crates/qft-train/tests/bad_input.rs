@@ -247,7 +247,8 @@ fn options_that_exclude_each_other() {
     for (options, words) in [
         (&["--epochs=1"][..], &["--steps and --epochs cannot be used together"][..]),
         (&[&data, "--val-split=0.1"], &["--eval-data and --val-split cannot be used together"]),
-        (&["--optimizer=adamw"], &["--optimizer adamw", "--states f32"]),
+        (&["--optimizer=adamw", "--states=tiny"], &["--optimizer adamw", "--states compact"]),
+        (&["--optimizer=adamw", "--momentum-code=linear"], &["--optimizer adamw", "leave out"]),
         (&["--states=f32", "--rounding=nearest"], &["--rounding", "--states f32"]),
         (&["--states=f32", "--compute=int8"], &["--compute", "--states f32"]),
         (&["--states=f32", "--gradients=stored"], &["--gradients stored"]),

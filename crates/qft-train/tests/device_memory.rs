@@ -21,8 +21,8 @@ use qft_train::step::trainer::Trainer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const ALL_STATES: [States; 5] =
-    [States::Full, States::Balanced, States::Compact, States::Paper, States::F32];
+const ALL_STATES: [States; 6] =
+    [States::Full, States::Balanced, States::Compact, States::Tiny, States::Paper, States::F32];
 
 /// Memory of the emulated device.
 const BYTES: u64 = 1 << 30;

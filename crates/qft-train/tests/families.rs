@@ -11,7 +11,7 @@ use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::{PassOptions, Recompute};
 use qft_llama::stream::StreamFormat;
 use qft_llama::{Batch, LlamaConfig, WeightSource};
-use qft_optim::{FloatRule, LionConfig, MomentumCode, WeightRounding};
+use qft_optim::{LionConfig, MomentCode, Rule, WeightRounding};
 use qft_tensor::Owner;
 use qft_testing::material;
 use qft_train::TrainOps;
@@ -34,9 +34,8 @@ const LR: f32 = 1e-3;
 /// The float reference, as the golden figures have it.
 fn float() -> Setup {
     let optimizer = OptimizerConfig {
-        lion: LION,
-        float: FloatRule::Lion(LION),
-        momentum: MomentumCode::Sqrt,
+        rule: Rule::Lion(LION),
+        momentum: MomentCode::Sqrt,
         rounding: WeightRounding::Stochastic,
         groups: Default::default(),
         max_grad_norm: f64::INFINITY,

@@ -8,7 +8,7 @@ use qft_autograd::Products;
 use qft_llama::model::WeightFormat;
 use qft_llama::pass::{PassOptions, Recompute};
 use qft_llama::stream::StreamFormat;
-use qft_optim::{FloatRule, LionConfig, MomentumCode, WeightRounding};
+use qft_optim::{AdamWConfig, LionConfig, MomentCode, Rule, WeightRounding};
 use qft_tensor::{Cpu, CpuConfig};
 use qft_testing::material;
 use qft_train::step::Setup;
@@ -37,11 +37,10 @@ const PASS: PassOptions = PassOptions {
     step: 0,
 };
 
-fn setup(float: FloatRule) -> Setup {
+fn setup(rule: Rule) -> Setup {
     let optimizer = OptimizerConfig {
-        lion: LionConfig::default(),
-        float,
-        momentum: MomentumCode::Sqrt,
+        rule,
+        momentum: MomentCode::Sqrt,
         rounding: WeightRounding::Stochastic,
         groups: Default::default(),
         max_grad_norm: f64::INFINITY,
@@ -66,8 +65,8 @@ fn run(dir: &Path, golden: &Path, name: &str) {
     let beta = |i: usize| want["betas"][i].as_f64().unwrap() as f32;
     let (beta1, beta2, weight_decay) = (beta(0), beta(1), 0.0);
     let rule = match name {
-        "lion" => FloatRule::Lion(LionConfig { beta1, beta2, weight_decay }),
-        _ => FloatRule::AdamW { beta1, beta2, eps: 1e-8, weight_decay },
+        "lion" => Rule::Lion(LionConfig { beta1, beta2, weight_decay }),
+        _ => Rule::AdamW(AdamWConfig { beta1, beta2, eps: 1e-8, weight_decay }),
     };
     let text = std::fs::read_to_string(material::tinyshakespeare()).unwrap();
     let windows = Windows::of(dir, &text, SEQ_LEN);

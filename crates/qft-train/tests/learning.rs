@@ -89,7 +89,7 @@ fn parts(cpu: &Cpu, trainer: &Trainer) -> Vec<(String, Vec<u8>)> {
     let names = trainer.model.config.tensors().map(|spec| spec.name);
     for (name, state) in names.zip(&trainer.optimizer.states) {
         let momentum = match state {
-            ParamState::Int8(momentum) => bytes(&momentum.q.to_vec(cpu).unwrap()),
+            ParamState::Matrix(state) => bytes(&state.first.q.to_vec(cpu).unwrap()),
             ParamState::Float(state) => bytes(&state.m.to_vec(cpu).unwrap()),
         };
         all.push((format!("{name}/momentum"), momentum));
@@ -201,8 +201,8 @@ fn momentum_maxima(cpu: &Cpu, trainer: &Trainer) -> Vec<f32> {
     let mut all = Vec::new();
     for state in &trainer.optimizer.states {
         match state {
-            ParamState::Int8(m) => {
-                all.extend(m.scale.to_vec(cpu).unwrap().iter().map(|s| s.to_f32()));
+            ParamState::Matrix(state) => {
+                all.extend(state.first.scale.to_vec(cpu).unwrap().iter().map(|s| s.to_f32()));
             }
             ParamState::Float(state) => all.extend(state.m.to_vec(cpu).unwrap()),
         }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::team::team;
-use common::{Windows, lion, progress, setup, state_options, trainer_of};
+use common::{RUNS, Windows, lion, progress, setup, setup_of, state_options, trainer_of};
 use qft_llama::Batch;
 use qft_llama::pass::Recompute;
 use qft_tensor::{Alone, Communicator, Cpu, CpuConfig};
@@ -16,9 +16,6 @@ use qft_train::step::trainer::Trainer;
 use qft_train::step::{GradientMode, Setup};
 use std::path::Path;
 use std::sync::Arc;
-
-const ALL_STATES: [States; 5] =
-    [States::Full, States::Balanced, States::Compact, States::Paper, States::F32];
 
 fn cpu(processes: Arc<dyn Communicator>) -> Cpu {
     let config = CpuConfig { threads: 1, ..CpuConfig::detect().unwrap() };
@@ -101,8 +98,8 @@ fn one_process_alone_needs_the_checkpoint() {
 #[test]
 fn any_number_of_processes_comes_to_the_same_bits() {
     let stories = material::stories260k();
-    for states in ALL_STATES {
-        same(&format!("{states:?}"), &stories, &setup(states), 4);
+    for run_of in RUNS {
+        same(&format!("{run_of:?}"), &stories, &setup_of(run_of), 4);
     }
     let clipped = OptimizerOptions { max_grad_norm: Some(0.1), ..lion() };
     let options = state_options(States::Full);

@@ -5,11 +5,11 @@
 mod common;
 
 use common::{
-    INT8_STATES, Windows, copy_dir, finetune, json_lines, lion, progress, setup, state_options,
-    succeed, trainer,
+    INT8_STATES, RUNS, Windows, copy_dir, finetune, json_lines, lion, optimizer, progress, setup,
+    setup_of, state_options, succeed, trainer,
 };
 use qft_llama::model::Model;
-use qft_llama::pass::Recompute;
+use qft_llama::pass::{PassOptions, Recompute};
 use qft_tensor::{Cpu, CpuConfig, Isa};
 use qft_testing::material;
 use qft_train::options::OptimizerOptions;
@@ -18,9 +18,6 @@ use qft_train::step::Setup;
 use qft_train::step::checkpoint::{self, Progress};
 use qft_train::step::trainer::Trainer;
 use std::path::Path;
-
-const ALL_STATES: [States; 5] =
-    [States::Full, States::Balanced, States::Compact, States::Paper, States::F32];
 
 fn cpu(threads: usize, isa: Isa) -> Cpu {
     Cpu::new(CpuConfig { threads, isa }).unwrap()
@@ -52,21 +49,21 @@ fn states_after(cpu: &Cpu, setup: &Setup, seq_len: usize, steps: usize) -> (Vec<
 #[test]
 fn threads_do_not_matter() {
     let isa = Isa::detect().unwrap();
-    for states in ALL_STATES {
-        let run = |threads| states_after(&cpu(threads, isa), &setup(states), 64, 2);
+    for run_of in RUNS {
+        let run = |threads| states_after(&cpu(threads, isa), &setup_of(run_of), 64, 2);
         let one = run(1);
-        assert!(one == run(2), "{states:?}: 1 and 2 threads differ");
-        assert!(one == run(3), "{states:?}: 1 and 3 threads differ");
+        assert!(one == run(2), "{run_of:?}: 1 and 2 threads differ");
+        assert!(one == run(3), "{run_of:?}: 1 and 3 threads differ");
     }
 }
 
 #[test]
 fn instruction_sets_do_not_matter() {
-    for states in ALL_STATES {
-        let run = |isa| states_after(&cpu(2, isa), &setup(states), 40, 2);
+    for run_of in RUNS {
+        let run = |isa| states_after(&cpu(2, isa), &setup_of(run_of), 40, 2);
         let scalar = run(Isa::SCALAR);
         for isa in Isa::available() {
-            assert!(scalar == run(isa), "{states:?}: scalar and {isa} differ");
+            assert!(scalar == run(isa), "{run_of:?}: scalar and {isa} differ");
         }
     }
     println!("instruction sets that ran: {:?}", Isa::available());
@@ -75,12 +72,13 @@ fn instruction_sets_do_not_matter() {
 #[test]
 fn recomputation_does_not_matter() {
     let cpu = cpu(2, Isa::detect().unwrap());
-    for states in ALL_STATES {
+    for run_of in RUNS {
         let run = |recompute| {
-            let setup = state_options(states).setup(&lion(), 0, recompute);
+            let setup = setup_of(run_of);
+            let setup = Setup { pass: PassOptions { recompute, ..setup.pass }, ..setup };
             states_after(&cpu, &setup, 64, 2)
         };
-        assert!(run(Recompute::None) == run(Recompute::Block), "{states:?}");
+        assert!(run(Recompute::None) == run(Recompute::Block), "{run_of:?}");
     }
 }
 
@@ -101,9 +99,10 @@ fn another_seed_is_another_run() {
 fn a_resumed_trainer_goes_on_bit_for_bit() {
     let cpu = cpu(2, Isa::detect().unwrap());
     let windows = Windows::shakespeare(64);
-    for states in ALL_STATES {
+    for run_of in RUNS {
         // Clipping of released gradients needs the norm of the step before the checkpoint.
-        let options = OptimizerOptions { max_grad_norm: Some(0.5), ..lion() };
+        let (states, kind) = run_of;
+        let options = OptimizerOptions { max_grad_norm: Some(0.5), ..optimizer(kind) };
         let setup = state_options(states).setup(&options, 0, Recompute::None);
         let mut whole = trainer(&cpu, &setup);
         train(&cpu, &mut whole, &windows, 0..4);
@@ -123,7 +122,7 @@ fn a_resumed_trainer_goes_on_bit_for_bit() {
         checkpoint::load(&cpu, &mut second, &progress, &dir).unwrap();
         assert_eq!(second.pass.step, 2);
         train(&cpu, &mut second, &windows, 2..4);
-        assert!(saved(&cpu, &mut whole) == saved(&cpu, &mut second), "{states:?}");
+        assert!(saved(&cpu, &mut whole) == saved(&cpu, &mut second), "{run_of:?}");
     }
 }
 

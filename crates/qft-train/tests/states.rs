@@ -234,6 +234,7 @@ fn bytes_per_parameter_of_llama_2_7b() {
         (States::Full, 3.15),
         (States::Balanced, 2.65),
         (States::Compact, 2.15),
+        (States::Tiny, 1.56),
         (States::Paper, 3.4),
     ] {
         let plan = planned(&config, states, SHAPE);

@@ -32,7 +32,7 @@ pub(super) const ADAMW: &str = "f32-adamw";
 pub(super) const UNTRAINED: &str = "untrained";
 
 /// All ways to train. In tables they stand in this order.
-pub(super) const ROWS: [Row; 28] = [
+pub(super) const ROWS: [Row; 34] = [
     Row { name: ADAMW, flags: "--states f32 --optimizer adamw" },
     Row { name: LION, flags: "--states f32" },
     Row { name: "full", flags: "--states full" },
@@ -41,6 +41,10 @@ pub(super) const ROWS: [Row; 28] = [
     Row { name: "balanced-float", flags: "--states balanced --compute float" },
     Row { name: "compact", flags: "--states compact" },
     Row { name: "compact-float", flags: "--states compact --compute float" },
+    Row { name: "tiny", flags: "--states tiny" },
+    Row { name: "full-adamw", flags: "--states full --optimizer adamw" },
+    Row { name: "balanced-adamw", flags: "--states balanced --optimizer adamw" },
+    Row { name: "compact-adamw", flags: "--states compact --optimizer adamw" },
     Row { name: "paper", flags: "--states paper" },
     Row { name: "paper-float", flags: "--states paper --compute float" },
     Row { name: "paper-nearest", flags: "--states paper --rounding nearest" },
@@ -68,6 +72,8 @@ pub(super) const ROWS: [Row; 28] = [
     Row { name: "compact-unrotated", flags: "--states compact --rotation=false" },
     Row { name: "full-unrotated-float", flags: "--states full --rotation=false --compute float" },
     Row { name: "full-linear", flags: "--states full --momentum-code linear" },
+    Row { name: "full-sqrt4", flags: "--states full --momentum-code sqrt4" },
+    Row { name: "balanced-sqrt4", flags: "--states balanced --momentum-code sqrt4" },
     Row { name: "full-nearest", flags: "--states full --rounding nearest" },
     Row { name: "compact-nearest", flags: "--states compact --rounding nearest" },
 ];
@@ -84,6 +90,7 @@ pub(super) const MAIN: Table = Table {
         "balanced-float",
         "compact",
         "compact-float",
+        "tiny",
         "paper",
         "paper-float",
         "paper-nearest",
@@ -92,7 +99,7 @@ pub(super) const MAIN: Table = Table {
 };
 
 /// One thing at a time, on and off.
-pub(super) const ABLATIONS: [Table; 7] = [
+pub(super) const ABLATIONS: [Table; 8] = [
     Table {
         title: "Protected weights: none, 0.1 % and 1 %",
         rows: &[
@@ -119,7 +126,22 @@ pub(super) const ABLATIONS: [Table; 7] = [
             "compact-unrotated",
         ],
     },
-    Table { title: "Code of the momentum: square root and linear", rows: &["full", "full-linear"] },
+    Table {
+        title: "Code of the momentum: square root, linear, and square root in 4 bits",
+        rows: &[
+            "full",
+            "full-linear",
+            "full-sqrt4",
+            "balanced",
+            "balanced-sqrt4",
+            "compact",
+            "tiny",
+        ],
+    },
+    Table {
+        title: "Rule: Lion and AdamW",
+        rows: &["full", "full-adamw", "balanced", "balanced-adamw", "compact", "compact-adamw"],
+    },
     Table {
         title: "Rounding of updated weights: stochastic and to nearest",
         rows: &["full", "full-nearest", "compact", "compact-nearest", "paper", "paper-nearest"],

@@ -30,7 +30,7 @@ const LOSS_HEAD: &str = "crates/qft-autograd/src/layers/loss_head.rs";
 const BLOCKS: &str = "crates/qft-tensor/src/simd/gemm_i8/blocks.rs";
 const GEMM: &str = "crates/qft-tensor/src/gemm.rs";
 const PURPOSE: &str = "crates/qft-tensor/src/purpose.rs";
-const MOMENTUM: &str = "crates/qft-optim/src/momentum.rs";
+const MOMENT: &str = "crates/qft-optim/src/moment.rs";
 const PROTECTED: &str = "crates/qft-quant/src/protected.rs";
 const ENCODE: &str = "crates/qft-quant/src/encode.rs";
 const SCRATCH: &str = "crates/qft-cuda/src/scratch.rs";
@@ -52,8 +52,8 @@ const FACTS: [Fact; 20] = [
     Fact(TENSOR_README, "`MAX_K` = {} terms", Written::Spaces, GEMM, "MAX_K"),
     Fact(ALGORITHM, "at most {} micro-batches", Written::Plain, PURPOSE, "MAX_MICRO_BATCHES"),
     Fact(ARCHITECTURE, "at most {} of them", Written::Plain, PURPOSE, "MAX_MICRO_BATCHES"),
-    Fact(ALGORITHM, "maximum per block of {}.", Written::Plain, MOMENTUM, "BLOCK"),
-    Fact("crates/qft-optim/README.md", "scale per block of {} |", Written::Plain, MOMENTUM, "BLOCK"),
+    Fact(ALGORITHM, "maximum per block of {}. A value", Written::Plain, MOMENT, "BLOCK"),
+    Fact("crates/qft-optim/README.md", "scale per block of {} |", Written::Plain, MOMENT, "BLOCK"),
     Fact("crates/qft-quant/README.md", "1 per {} columns of a row", Written::Plain, PROTECTED, "BLOCK_COLS"),
     Fact("crates/qft-quant/README.md", "in blocks of {} MiB", Written::FloatsMib, ENCODE, "BLOCK_FLOATS"),
     Fact(ARCHITECTURE, "`max_scratch_bytes`: {} MiB", Written::Mib, BLOCKS, "SHARED_BYTES"),

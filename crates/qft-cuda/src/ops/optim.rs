@@ -1,12 +1,13 @@
-//! Updates on the GPU: `kernels/lion.cu`, `kernels/float_update.cu`.
+//! Updates on the GPU: `kernels/update.cu`, `kernels/float_update.cu`.
 
 use super::dims::index;
 use crate::scratch::SCRATCH_BYTES;
 use crate::{Arg, Cuda, Launch};
-use qft_optim::float::AdamWFactors;
+use qft_optim::adamw::AdamWFactors;
+use qft_optim::moment::{self, Dither};
 use qft_optim::{
-    Error, FloatRule, FloatUpdate, LionUpdate, Momentum, MomentumCode, OptimOps, SquareSum,
-    UpdateStats, WeightRounding, momentum,
+    AdamWConfig, Error, FloatUpdate, LionConfig, MatrixState, MatrixUpdate, Moment, MomentCode,
+    OptimOps, Rule, SquareSum, UpdateStats, WeightRounding,
 };
 use qft_quant::{HybridMatrix, Residual};
 use qft_tensor::{QuantizeOps, RotateRows, RowShard};
@@ -27,13 +28,13 @@ const MOST_BLOCKS: u32 = 2048;
 /// Random words of a warp, WARP_WORDS in `stochastic.cuh`.
 const WARP_WORDS: usize = 144;
 
-/// The most warps of a row of `lion_update`.
+/// The most warps of a row of an update.
 const MAX_WARPS: usize = 8;
 
-/// Columns of a row that can wait in shared memory for the row's scale.
-const SHARED_COLS: usize = 16_384;
+/// Words of a row that can wait in shared memory for the row's scale.
+const SHARED_WORDS: usize = 16_384;
 
-/// Rows of one launch of `lion_update`: their statistics take a third of the scratch block.
+/// Rows of one launch of an update: their statistics take a third of the scratch block.
 const MOST_ROWS: usize = 1 << 20;
 
 /// The line of a tensor in the statistics.
@@ -75,43 +76,67 @@ const fn most_groups(cols: usize) -> usize {
     cols / 64 + 9
 }
 
-/// The kernel of `lion_update` for a format.
-fn lion_kernel(residual: Residual, code: MomentumCode) -> &'static str {
-    match (residual, code) {
-        (Residual::None, MomentumCode::Sqrt) => "lion_update_f32_i8_r0_sqrt",
-        (Residual::None, MomentumCode::Linear) => "lion_update_f32_i8_r0_linear",
-        (Residual::Bits4, MomentumCode::Sqrt) => "lion_update_f32_i8_r4_sqrt",
-        (Residual::Bits4, MomentumCode::Linear) => "lion_update_f32_i8_r4_linear",
-        (Residual::Bits8, MomentumCode::Sqrt) => "lion_update_f32_i8_r8_sqrt",
-        (Residual::Bits8, MomentumCode::Linear) => "lion_update_f32_i8_r8_linear",
+/// The kernel of an update; the check of the operation lets no other code through.
+fn update_kernel(residual: Residual, rule: Rule, code: MomentCode) -> &'static str {
+    use MomentCode::{Linear, Quartic, Sqrt, Sqrt4};
+    match (rule, residual, code) {
+        (Rule::Lion(_), Residual::None, Sqrt | Quartic) => "lion_update_f32_i8_r0_sqrt",
+        (Rule::Lion(_), Residual::None, Linear) => "lion_update_f32_i8_r0_linear",
+        (Rule::Lion(_), Residual::None, Sqrt4) => "lion_update_f32_i8_r0_sqrt4",
+        (Rule::Lion(_), Residual::Bits4, Sqrt | Quartic) => "lion_update_f32_i8_r4_sqrt",
+        (Rule::Lion(_), Residual::Bits4, Linear) => "lion_update_f32_i8_r4_linear",
+        (Rule::Lion(_), Residual::Bits4, Sqrt4) => "lion_update_f32_i8_r4_sqrt4",
+        (Rule::Lion(_), Residual::Bits8, Sqrt | Quartic) => "lion_update_f32_i8_r8_sqrt",
+        (Rule::Lion(_), Residual::Bits8, Linear) => "lion_update_f32_i8_r8_linear",
+        (Rule::Lion(_), Residual::Bits8, Sqrt4) => "lion_update_f32_i8_r8_sqrt4",
+        (Rule::AdamW(_), Residual::None, _) => "adamw_update_f32_i8_r0",
+        (Rule::AdamW(_), Residual::Bits4, _) => "adamw_update_f32_i8_r4",
+        (Rule::AdamW(_), Residual::Bits8, _) => "adamw_update_f32_i8_r8",
     }
 }
 
-/// The threads of a row of `lion_update`, and where its weights wait for their scale.
-struct LionRow {
+/// What a kernel is told of a rule in one step: beta1, beta2, weight decay, and of AdamW eps and both factors of the bias.
+fn rule_args(rule: Rule, step: u32) -> [Arg; 6] {
+    let (betas, adamw) = match rule {
+        Rule::Lion(LionConfig { beta1, beta2, .. }) => ([beta1, beta2], [0.0; 3]),
+        Rule::AdamW(config) => {
+            let [first, second] = config.at(step).unbias;
+            ([config.beta1, config.beta2], [config.eps, first, second])
+        }
+    };
+    let ([beta1, beta2], [eps, first, second]) = (betas, adamw);
+    [beta1, beta2, rule.weight_decay(), eps, first, second].map(Arg::F32)
+}
+
+/// The threads of a row of an update, and where its weights wait for their scale.
+struct UpdateRow {
     warps: u32,
     shared_bytes: usize,
-    /// Bytes of the row's new weights outside of shared memory; 0 if they fit there.
+    /// Bytes of the row's new weights outside of shared memory, and of directions that are floats; 0 if they fit there.
     waiting_bytes: usize,
 }
 
-impl LionRow {
-    fn of(weight: &HybridMatrix) -> Self {
+impl UpdateRow {
+    fn of(weight: &HybridMatrix, rule: Rule) -> Self {
         let cols = weight.cols();
-        let blocks = cols.div_ceil(momentum::BLOCK);
+        let blocks = cols.div_ceil(moment::BLOCK);
         let warps = blocks.div_ceil(4).min(MAX_WARPS);
-        let padded = blocks * momentum::BLOCK;
-        let bytes = padded * size_of::<i32>();
-        let (waiting_bytes, shared) = if padded > SHARED_COLS { (bytes, 0) } else { (0, bytes) };
+        let padded = blocks * moment::BLOCK;
+        // The directions of Lion are signs, of two bits each.
+        let (words, signs) = match rule {
+            Rule::Lion(_) => (padded, 2 * (2 * most_groups(cols)).next_multiple_of(4)),
+            Rule::AdamW(_) => (2 * padded, 0),
+        };
+        let bytes = words * size_of::<u32>();
+        let (waiting_bytes, shared) = if words > SHARED_WORDS { (bytes, 0) } else { (0, bytes) };
         let marks = if weight.protected.is_some() { padded / 8 } else { 0 };
-        let signs = 2 * (2 * most_groups(cols)).next_multiple_of(4) * size_of::<u32>();
-        let shared_bytes = warps * WARP_WORDS * size_of::<u32>() + signs + marks + shared;
+        let shared_bytes = (warps * WARP_WORDS + signs) * size_of::<u32>() + marks + shared;
         Self { warps: warps as u32, shared_bytes, waiting_bytes }
     }
 }
 
-/// Where `lion_update` keeps what the rows of one launch need in the scratch block.
-struct LionScratch {
+/// Where an update keeps what the rows of one launch need in the scratch block.
+struct UpdateScratch {
     grown: usize,
     long_rows: usize,
     bytes: usize,
@@ -119,7 +144,7 @@ struct LionScratch {
     blocks: usize,
 }
 
-impl LionScratch {
+impl UpdateScratch {
     /// For `rows` rows of `row_bytes` bytes, 0 if a row waits in shared memory.
     fn new(rows: usize, row_bytes: usize) -> Self {
         let grown = rows * size_of::<f64>();
@@ -133,47 +158,59 @@ impl LionScratch {
 }
 
 impl Cuda {
-    /// The planes of a matrix and its momentum, as `lion_update` gets them for `rows`: kernels count rows of the matrix, and where
+    /// The planes of a matrix and its moments, as a kernel gets them for `rows`: it counts rows of the matrix, and where
     /// rows of others are left out, the first is before the plane.
-    fn lion_planes(
+    fn update_planes(
         &self,
         weight: &mut HybridMatrix,
-        momentum: &mut Momentum,
+        state: &mut MatrixState,
         rows: &Range<usize>,
     ) -> Result<Vec<Arg>, qft_tensor::Error> {
-        const OP: &str = "lion_update";
-        let (cols, kept, own) = (weight.cols(), weight.residual_shard(), momentum.shard());
-        let residual_bytes = weight.format().residual.row_bytes(cols);
+        let residual_bytes = weight.format().residual.row_bytes(weight.cols());
+        let kept = weight.residual_shard();
         let residual = match &mut weight.residual {
             Some(plane) => shifted(self.write(OP, plane)?, kept, rows, residual_bytes),
             None => Arg::NULL,
         };
-        let scale_bytes = cols.div_ceil(momentum::BLOCK) * size_of::<u16>();
-        let mut planes = vec![
-            self.write(OP, &mut weight.q)?,
-            residual,
-            self.write(OP, &mut weight.scale)?,
-            shifted(self.write(OP, &mut momentum.q)?, own, rows, cols),
-            shifted(self.write(OP, &mut momentum.scale)?, own, rows, scale_bytes),
-        ];
+        let mut planes =
+            vec![self.write(OP, &mut weight.q)?, residual, self.write(OP, &mut weight.scale)?];
+        planes.extend(self.moment_planes(&mut state.first, rows)?);
+        planes.extend(match &mut state.second {
+            Some(second) => self.moment_planes(second, rows)?,
+            None => [Arg::NULL, Arg::NULL],
+        });
         planes.extend(self.updated_protected_args(OP, weight.protected.as_mut())?);
         Ok(planes)
     }
+
+    fn moment_planes(
+        &self,
+        moment: &mut Moment,
+        rows: &Range<usize>,
+    ) -> Result<[Arg; 2], qft_tensor::Error> {
+        let (own, cols) = (moment.shard(), moment.cols());
+        let scale_bytes = cols.div_ceil(moment::BLOCK) * size_of::<u16>();
+        let code_bytes = moment.code.row_bytes(cols);
+        Ok([
+            shifted(self.write(OP, &mut moment.q)?, own, rows, code_bytes),
+            shifted(self.write(OP, &mut moment.scale)?, own, rows, scale_bytes),
+        ])
+    }
 }
 
+const OP: &str = "matrix_update";
+
 impl OptimOps for Cuda {
-    fn lion_update(&self, op: LionUpdate<'_>) -> Result<(), Error> {
-        const OP: &str = "lion_update";
+    fn matrix_update(&self, op: MatrixUpdate<'_>) -> Result<(), Error> {
         op.check()?;
-        op.config.check()?;
-        let LionUpdate {
+        let MatrixUpdate {
             weight,
-            momentum,
+            state,
+            rule,
             rows,
             mut grad,
             grad_scale,
             lr,
-            config,
             rounding,
             key,
             stats,
@@ -186,16 +223,16 @@ impl OptimOps for Cuda {
         if rotated {
             self.rotate_rows(RotateRows { x: grad.reborrow() })?;
         }
-        let LionRow { warps, shared_bytes, waiting_bytes } = LionRow::of(weight);
+        let UpdateRow { warps, shared_bytes, waiting_bytes } = UpdateRow::of(weight, rule);
         let shared = index(OP, shared_bytes)?;
-        let kernel = lion_kernel(weight.format().residual, momentum.code);
-        let planes = self.lion_planes(weight, momentum, &rows)?;
+        let kernel = update_kernel(weight.format().residual, rule, state.first.code);
+        let planes = self.update_planes(weight, state, &rows)?;
         let line = line(self, OP, stats, key.tensor())?;
         for first in (0..rows.len()).step_by(MOST_ROWS) {
             let count = MOST_ROWS.min(rows.len() - first);
             let stride = Arg::size(grad.stride());
             let grad = self.write_mat(OP, &mut grad.reborrow().row_range(first..first + count)?)?;
-            let places = LionScratch::new(count, waiting_bytes);
+            let places = UpdateScratch::new(count, waiting_bytes);
             let scratch = self.scratch(OP, places.bytes)?;
             let (squares, grown) = (scratch.at(0), scratch.at(places.grown));
             let long = if waiting_bytes == 0 { Arg::NULL } else { scratch.at(places.long_rows) };
@@ -207,10 +244,11 @@ impl OptimOps for Cuda {
                 Arg::U32(index(OP, cols)?),
                 Arg::F32(grad_scale),
                 Arg::F32(lr),
-                Arg::F32(config.beta1),
-                Arg::F32(config.beta2),
-                Arg::F32(config.weight_decay),
+            ]);
+            args.extend(rule_args(rule, key.step()));
+            args.extend([
                 Arg::F32(if rounding == WeightRounding::Stochastic { 1.0 } else { 0.0 }),
+                Arg::U32(Dither::new(key).start),
                 Arg::U32(rotated.into()),
                 Arg::U64(key.seed()),
                 Arg::U32(key.step()),
@@ -252,13 +290,13 @@ impl OptimOps for Cuda {
         }
         args.extend([self.read_span(OP, grad)?, squares, Arg::size(count), Arg::F32(grad_scale)]);
         let kernel = match rule {
-            FloatRule::Lion(config) => {
+            Rule::Lion(config) => {
                 args.extend([lr, config.beta1, config.beta2, config.weight_decay].map(Arg::F32));
                 "lion_update_f32"
             }
-            FloatRule::AdamW { beta1, beta2, eps, weight_decay } => {
-                let AdamWFactors { keep, rate, root } =
-                    AdamWFactors::new((beta1, beta2), weight_decay, lr, step);
+            Rule::AdamW(config) => {
+                let AdamWFactors { keep, rate, root } = AdamWFactors::new(&config, lr, step);
+                let AdamWConfig { beta1, beta2, eps, .. } = config;
                 args.extend([beta1, beta2, eps, keep, rate, root].map(Arg::F32));
                 "adamw_update_f32"
             }

@@ -1,35 +1,36 @@
 //! Lion and AdamW on float parameters.
 
-use super::{TASK, add_squares, sign};
-use crate::float::AdamWFactors;
-use crate::{Error, FloatRule, FloatUpdate};
+use super::{TASK, add_squares};
+use crate::adamw::AdamWFactors;
+use crate::lion::sign;
+use crate::{Error, FloatUpdate, Rule};
 use qft_tensor::numeric::LANES;
 use qft_tensor::{Cpu, Kernel};
 use rayon::prelude::*;
 
 /// A rule with everything computed that does not depend on the element.
 #[derive(Clone, Copy)]
-enum Rule {
+enum RuleStep {
     Lion { beta1: f32, beta2: f32, decay: f32 },
     AdamW { beta1: f32, beta2: f32, eps: f32, factors: AdamWFactors },
 }
 
-impl Rule {
-    fn new(rule: FloatRule, lr: f32, step: u32) -> Self {
+impl RuleStep {
+    fn new(rule: Rule, lr: f32, step: u32) -> Self {
         match rule {
-            FloatRule::Lion(config) => {
+            Rule::Lion(config) => {
                 Self::Lion { beta1: config.beta1, beta2: config.beta2, decay: config.weight_decay }
             }
-            FloatRule::AdamW { beta1, beta2, eps, weight_decay } => {
-                let factors = AdamWFactors::new((beta1, beta2), weight_decay, lr, step);
-                Self::AdamW { beta1, beta2, eps, factors }
+            Rule::AdamW(config) => {
+                let factors = AdamWFactors::new(&config, lr, step);
+                Self::AdamW { beta1: config.beta1, beta2: config.beta2, eps: config.eps, factors }
             }
         }
     }
 }
 
 struct Task<'a> {
-    rule: Rule,
+    rule: RuleStep,
     lr: f32,
     grad_scale: f32,
     w: &'a mut [f32],
@@ -57,7 +58,7 @@ impl Kernel for Task<'_> {
         }
         *self.square = lanes.iter().copied().map(f64::from).sum();
         match self.rule {
-            Rule::Lion { beta1, beta2, decay } => {
+            RuleStep::Lion { beta1, beta2, decay } => {
                 for ((w, m), g) in w.iter_mut().zip(m).zip(grad) {
                     let g = scale(g);
                     let c = beta1 * *m + (1.0 - beta1) * g;
@@ -65,7 +66,7 @@ impl Kernel for Task<'_> {
                     *m = beta2 * *m + (1.0 - beta2) * g;
                 }
             }
-            Rule::AdamW { beta1, beta2, eps, factors } => {
+            RuleStep::AdamW { beta1, beta2, eps, factors } => {
                 let AdamWFactors { keep, rate, root } = factors;
                 for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(grad) {
                     let g = scale(g);
@@ -81,7 +82,7 @@ impl Kernel for Task<'_> {
 pub(super) fn float_update(cpu: &Cpu, op: FloatUpdate<'_>) -> Result<(), Error> {
     op.check()?;
     let FloatUpdate { weight, state, start, grad, grad_scale, lr, rule, step, tensor, stats } = op;
-    let (rule, isa, grad) = (Rule::new(rule, lr, step), cpu.isa(), grad.host()?);
+    let (rule, isa, grad) = (RuleStep::new(rule, lr, step), cpu.isa(), grad.host()?);
     let range = start..start + grad.len();
     let mut squares = vec![0.0; grad.len().div_ceil(TASK)];
     let w = &mut weight.host_mut()?[range.clone()];

@@ -4,14 +4,14 @@
 
 use half::bf16;
 use qft_optim::{
-    LionConfig, LionUpdate, Momentum, MomentumCode, OptimOps, UpdateStats, WeightRounding,
+    AdamWConfig, LionConfig, MatrixState, MatrixUpdate, MomentCode, OptimOps, Rule, UpdateStats,
+    WeightRounding,
 };
 use qft_quant::{DecodeRows, Error, HybridFormat, HybridMatrix, HybridOps, Precision, Residual};
-use qft_tensor::{Buffer, Cpu, CpuConfig, Isa, Owner, Purpose, RngKey};
+use qft_tensor::{Buffer, Cpu, CpuConfig, Element, Isa, Owner, Purpose, RngKey};
 use std::ops::Range;
 
 pub const RESIDUALS: [Residual; 3] = [Residual::None, Residual::Bits4, Residual::Bits8];
-pub const CODES: [MomentumCode; 2] = [MomentumCode::Sqrt, MomentumCode::Linear];
 
 pub fn cpu() -> Cpu {
     Cpu::new(CpuConfig { threads: 2, isa: Isa::detect().unwrap() }).unwrap()
@@ -24,8 +24,18 @@ pub fn key(seed: u64, step: u32) -> RngKey {
 /// All that one update changes.
 pub struct Trained {
     pub weight: HybridMatrix,
-    pub momentum: Momentum,
+    pub state: MatrixState,
     pub stats: UpdateStats,
+}
+
+pub const ADAMW: AdamWConfig =
+    AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
+
+/// Rules with weight decay, and the codes of the first moment that they may have.
+pub fn rules() -> Vec<(Rule, MomentCode)> {
+    let lion = Rule::Lion(LionConfig { weight_decay: 0.1, ..LionConfig::default() });
+    let all = [lion, Rule::AdamW(ADAMW)].into_iter();
+    all.flat_map(|rule| rule.codes().iter().map(move |&code| (rule, code))).collect()
 }
 
 /// What a step of a test needs beside the gradient.
@@ -33,15 +43,15 @@ pub struct Trained {
 pub struct Step {
     pub lr: f32,
     pub grad_scale: f32,
-    pub config: LionConfig,
+    pub rule: Rule,
     pub rounding: WeightRounding,
     pub key: RngKey,
 }
 
 impl Step {
     pub fn new(lr: f32, key: RngKey) -> Self {
-        let config = LionConfig::default();
-        Self { lr, grad_scale: 1.0, config, rounding: WeightRounding::Stochastic, key }
+        let rule = Rule::Lion(LionConfig::default());
+        Self { lr, grad_scale: 1.0, rule, rounding: WeightRounding::Stochastic, key }
     }
 }
 
@@ -52,8 +62,8 @@ pub struct Planes {
     pub r: Vec<i8>,
     pub scale: Vec<f32>,
     pub values: Vec<bf16>,
-    pub m: Vec<i8>,
-    pub m_scale: Vec<bf16>,
+    /// Codes and scales of each moment.
+    pub moments: Vec<(Vec<i8>, Vec<bf16>)>,
 }
 
 impl Trained {
@@ -63,10 +73,11 @@ impl Trained {
         w: &[f32],
         residual: Residual,
         protected_fraction: f64,
-        code: MomentumCode,
+        code: MomentCode,
     ) -> Self {
         let format = HybridFormat { residual, protected_fraction, rotated: false };
-        Self::in_format(cpu, (rows, cols), w, format, code)
+        let rule = Rule::Lion(LionConfig::default());
+        Self::in_format(cpu, (rows, cols), w, format, (rule, code))
     }
 
     pub fn in_format(
@@ -74,7 +85,7 @@ impl Trained {
         (rows, cols): (usize, usize),
         w: &[f32],
         format: HybridFormat,
-        code: MomentumCode,
+        (rule, code): (Rule, MomentCode),
     ) -> Self {
         let read = &mut |range: Range<usize>, out: &mut [f32]| {
             out.copy_from_slice(&w[range.start * cols..range.end * cols]);
@@ -82,7 +93,7 @@ impl Trained {
         };
         Self {
             weight: HybridMatrix::encode(cpu, (rows, cols), format, read).unwrap().0,
-            momentum: Momentum::zeros(cpu, (rows, cols), code).unwrap(),
+            state: MatrixState::zeros(cpu, (rows, cols), rule, code).unwrap(),
             stats: UpdateStats::zeros(cpu, 1).unwrap(),
         }
     }
@@ -90,14 +101,14 @@ impl Trained {
     pub fn update(&mut self, cpu: &Cpu, rows: Range<usize>, grad: &[f32], step: Step) {
         let mut grad = Buffer::from_host(cpu, Owner::Gradients, "gradient", grad).unwrap();
         let grad = grad.mat_mut(rows.len(), self.weight.cols()).unwrap();
-        cpu.lion_update(LionUpdate {
+        cpu.matrix_update(MatrixUpdate {
             weight: &mut self.weight,
-            momentum: &mut self.momentum,
+            state: &mut self.state,
+            rule: step.rule,
             rows,
             grad,
             grad_scale: step.grad_scale,
             lr: step.lr,
-            config: step.config,
             rounding: step.rounding,
             key: step.key,
             stats: &mut self.stats,
@@ -125,13 +136,13 @@ impl Trained {
 
     pub fn planes(&self) -> Planes {
         let weight = &self.weight;
+        let moments = std::iter::once(&self.state.first).chain(&self.state.second);
         Planes {
             q: weight.q.host().unwrap().to_vec(),
             r: weight.residual.as_ref().map_or(vec![], |r| r.host().unwrap().to_vec()),
             scale: weight.scale.host().unwrap().to_vec(),
             values: weight.protected.as_ref().map_or(vec![], |o| o.values.host().unwrap().to_vec()),
-            m: self.momentum.q.host().unwrap().to_vec(),
-            m_scale: self.momentum.scale.host().unwrap().to_vec(),
+            moments: moments.map(|m| (host(&m.q), host(&m.scale))).collect(),
         }
     }
 
@@ -147,4 +158,8 @@ impl Trained {
         }
         out
     }
+}
+
+fn host<T: Element>(buffer: &Buffer<T>) -> Vec<T> {
+    buffer.host().unwrap().to_vec()
 }

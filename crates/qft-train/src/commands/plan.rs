@@ -36,7 +36,7 @@ pub fn run(options: &PlanOptions, quiet: bool) -> Result<()> {
     let machine = Machine::open(options.machine)?;
     let budget = Budget::of(&machine);
     let fit = request.fit(budget)?;
-    let traffic = StepTraffic::of(fit.plan.parameters as u64, options.ranks);
+    let traffic = StepTraffic::of(fit.plan.parameters, options.ranks);
     if options.json {
         return write(json(&fit, traffic, budget)?);
     }

@@ -73,7 +73,7 @@ fn what_excludes_each_other_or_is_out_of_range_is_refused() {
         ("--states f32 --gradients stored", "--gradients stored"),
         ("--states f32 --compute int8", "--compute is about INT8"),
         ("--states f32 --rounding nearest", "--rounding"),
-        ("--optimizer adamw", "--states f32"),
+        ("--optimizer adamw --states tiny", "--states compact"),
         ("--protected 0.06", "0 to 0.05"),
         ("--protected=-0.1", "0 to 0.05"),
         ("--seq-len 0", "--seq-len"),

@@ -6,7 +6,7 @@ pub use report::{PhaseTotal, Profile, StepClock};
 
 use crate::TrainOps;
 use qft_autograd::ops::*;
-use qft_optim::{FloatUpdate, LionUpdate, OptimOps, SquareSum};
+use qft_optim::{FloatUpdate, MatrixUpdate, OptimOps, SquareSum};
 use qft_quant::{DecodeRows, HybridOps, SparseBackward, SparseForward};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{
@@ -52,7 +52,7 @@ pub enum Phase {
     Embedding,
     /// Rounding of the residual stream, biases, and sums.
     Stream,
-    /// Updates of weights and momentum.
+    /// Updates of weights and moments.
     Update,
     /// Copies and zeroing.
     Memory,
@@ -305,7 +305,7 @@ timed! { LayerOps, qft_autograd::Error:
 }
 
 timed! { OptimOps, qft_optim::Error:
-    lion_update(LionUpdate) => Update,
+    matrix_update(MatrixUpdate) => Update,
     float_update(FloatUpdate) => Update,
     square_sum(SquareSum) => Update,
 }

@@ -4,7 +4,7 @@ use super::bytes::gb;
 use super::plan::{MemoryPlan, RunShape, StepShape, plan};
 use crate::error::{Result, bail, ensure};
 use crate::machine::Machine;
-use crate::options::{OptimizerOptions, RecomputeChoice, StateOptions, States};
+use crate::options::{OptimizerKind, OptimizerOptions, RecomputeChoice, StateOptions, States};
 use qft_autograd::Products;
 use qft_llama::LlamaConfig;
 use qft_llama::pass::Recompute;
@@ -144,6 +144,9 @@ impl Request<'_> {
     fn proposals_of(&self, seq_len: usize, budget: Budget) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for &states in std::iter::once(&self.state.states).chain(&States::SMALLER) {
+            if states == States::Tiny && self.optimizer.kind != OptimizerKind::Lion {
+                continue;
+            }
             // The float reference has no INT8 options of its own to keep.
             let compute = match self.state.states {
                 States::F32 if states.is_int8() => Products::INT8,
@@ -195,7 +198,6 @@ impl Request<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::OptimizerKind;
     use crate::step::GradientMode;
 
     fn proposals(recompute: RecomputeChoice, shape: StepShape, free: u64) -> (Fit, String) {
@@ -208,7 +210,7 @@ mod tests {
             rotation: true,
             recompute,
             gradients: GradientMode::Released,
-            momentum_code: Default::default(),
+            momentum_code: None,
             rounding: Default::default(),
         };
         let budget = Budget { free_bytes: Some(free), overhead_bytes: 50_000_000 };

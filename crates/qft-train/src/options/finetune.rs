@@ -135,7 +135,7 @@ impl FinetuneArgs {
         ensure!(
             state.states.is_int8() || !progress.diagnostics,
             "--diagnostics is about INT8 states, and --states f32 has none; leave it out, or choose --states full, \
-             balanced, compact or paper"
+             balanced, compact, tiny or paper"
         );
         Ok(FinetuneOptions {
             reading: self.reading.resolve(),

@@ -187,10 +187,10 @@ fn states(options: &StateOptions) -> (WeightArgs, BackwardArgs, UpdateArgs) {
         compute,
         // As the states have it, if nothing else was asked for.
         protected: _,
+        momentum_code: _,
         rotation,
         recompute,
         gradients,
-        momentum_code,
         rounding,
     } = *options;
     let int8 = states.is_int8();
@@ -203,7 +203,7 @@ fn states(options: &StateOptions) -> (WeightArgs, BackwardArgs, UpdateArgs) {
         },
         BackwardArgs { recompute: Some(recompute), gradients: Some(gradients) },
         UpdateArgs {
-            momentum_code: int8.then_some(momentum_code),
+            momentum_code: int8.then_some(options.momentum_code()),
             rounding: int8.then_some(rounding),
         },
     )

@@ -25,8 +25,14 @@ pub struct MachineArgs {
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct MemoryArgs {
-    /// Memory to use at most, such as 24GB or 16GiB [default: what is free]
-    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Machine")]
+    /// Memory to use at most, such as 24GB or 16GiB; `--memory` for short [default: what is free]
+    #[arg(
+        long,
+        alias = "memory",
+        value_name = "SIZE",
+        allow_negative_numbers = true,
+        help_heading = "Machine"
+    )]
     pub memory_limit: Option<Size>,
 }
 

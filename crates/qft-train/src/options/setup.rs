@@ -6,11 +6,17 @@ use crate::step::optimizer::OptimizerConfig;
 use crate::step::setup::Setup;
 use qft_llama::model::WeightFormat;
 use qft_llama::pass::{PassOptions, Recompute};
+use qft_optim::MomentCode;
 
 impl StateOptions {
     /// The fraction of protected weights: as asked, or the default.
     pub fn protected_fraction(&self) -> f64 {
         self.protected.unwrap_or(self.states.protected_fraction())
+    }
+
+    /// The code of the first moment: as asked, or the default.
+    pub fn momentum_code(&self) -> MomentCode {
+        self.momentum_code.unwrap_or(self.states.momentum_code())
     }
 
     /// How matrices are stored.
@@ -34,9 +40,8 @@ impl StateOptions {
         Setup {
             format: self.format(),
             optimizer: OptimizerConfig {
-                lion: optimizer.lion(),
-                float: optimizer.float_rule(),
-                momentum: self.momentum_code,
+                rule: optimizer.rule(),
+                momentum: self.momentum_code(),
                 rounding: self.rounding,
                 groups: optimizer.group_lr.factors(optimizer.lr),
                 max_grad_norm: optimizer.max_grad_norm.unwrap_or(f64::INFINITY),

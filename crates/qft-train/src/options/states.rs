@@ -9,7 +9,7 @@ use qft_autograd::Products;
 use qft_llama::model::WeightFormat;
 use qft_llama::pass::Recompute;
 use qft_llama::stream::StreamFormat;
-use qft_optim::{MomentumCode, WeightRounding};
+use qft_optim::{MomentCode, WeightRounding};
 use qft_quant::{HybridFormat, Residual};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -67,9 +67,9 @@ pub struct BackwardArgs {
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct UpdateArgs {
-    /// Encoding of the INT8 momentum [default: sqrt]
+    /// Encoding of the momentum, in 8 bits or in 4 [default: sqrt, or sqrt4 with --states tiny]
     #[arg(long, value_enum, help_heading = "States")]
-    pub momentum_code: Option<MomentumCode>,
+    pub momentum_code: Option<MomentCode>,
     /// Rounding of updated weights; nearest is for experiments [default: stochastic]
     #[arg(long, value_enum, help_heading = "States")]
     pub rounding: Option<WeightRounding>,
@@ -101,8 +101,8 @@ pub struct StateOptions {
     pub recompute: RecomputeChoice,
     /// What happens to gradients.
     pub gradients: GradientMode,
-    /// Code of the momentum.
-    pub momentum_code: MomentumCode,
+    /// Code of the momentum, or of adamw's first moment; absent: as `states` has it.
+    pub momentum_code: Option<MomentCode>,
     /// Rounding of updated weights.
     pub rounding: WeightRounding,
 }
@@ -116,11 +116,6 @@ impl StateArgs {
         let BackwardArgs { recompute, gradients } = self.backward;
         let UpdateArgs { momentum_code, rounding } = self.update;
         let states = states.unwrap_or_default();
-        ensure!(
-            optimizer == OptimizerKind::Lion || !states.is_int8(),
-            "--optimizer adamw: INT8 states can only be trained with lion; \
-             give --optimizer lion, or --states f32 for the float reference"
-        );
         if let Some(protected) = protected {
             ensure!(
                 (0.0..=MAX_PROTECTED).contains(&protected),
@@ -139,10 +134,16 @@ impl StateArgs {
                 ensure!(
                     !set,
                     "{what} is about INT8 states, and --states f32 has none; leave it out, or choose \
-                     --states full, balanced, compact or paper"
+                     --states full, balanced, compact, tiny or paper"
                 );
             }
         }
+        let code = momentum_code.unwrap_or(states.momentum_code());
+        ensure!(
+            optimizer == OptimizerKind::Lion || code == MomentCode::Sqrt,
+            "--optimizer adamw: its moments are stored in 8 bits, in codes of their own; leave out --momentum-code{}",
+            if states == States::Tiny { ", and choose --states compact" } else { "" }
+        );
         Ok(StateOptions {
             states,
             compute: compute.unwrap_or(states.compute()),
@@ -150,7 +151,7 @@ impl StateArgs {
             rotation: rotation.unwrap_or(states.is_int8()),
             recompute: recompute.unwrap_or_default(),
             gradients: gradients.unwrap_or(states.gradients()),
-            momentum_code: momentum_code.unwrap_or_default(),
+            momentum_code,
             rounding: rounding.unwrap_or_default(),
         })
     }
@@ -190,6 +191,8 @@ pub enum States {
     Balanced,
     /// INT8 weights, INT8 momentum: at most 2.15 bytes per parameter.
     Compact,
+    /// INT8 weights, 4-bit momentum: at most 1.6 bytes per parameter.
+    Tiny,
     /// INT8 weights, some of them protected, INT8 momentum, INT8 gradients on a stack: at most 3.4 bytes.
     Paper,
     /// Float weights and states: the reference.
@@ -198,7 +201,7 @@ pub enum States {
 
 impl States {
     /// What is proposed where a run does not fit, from the most bytes to the fewest.
-    pub const SMALLER: [Self; 3] = [Self::Full, Self::Balanced, Self::Compact];
+    pub const SMALLER: [Self; 4] = [Self::Full, Self::Balanced, Self::Compact, Self::Tiny];
 
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
@@ -206,6 +209,7 @@ impl States {
             Self::Full => "full",
             Self::Balanced => "balanced",
             Self::Compact => "compact",
+            Self::Tiny => "tiny",
             Self::Paper => "paper",
             Self::F32 => "f32",
         }
@@ -220,7 +224,7 @@ impl States {
     pub const fn protected_fraction(self) -> f64 {
         match self {
             Self::Full | Self::Balanced | Self::F32 => 0.0,
-            Self::Compact | Self::Paper => 0.01,
+            Self::Compact | Self::Tiny | Self::Paper => 0.01,
         }
     }
 
@@ -229,10 +233,20 @@ impl States {
         let residual = match self {
             Self::Full => Residual::Bits8,
             Self::Balanced => Residual::Bits4,
-            Self::Compact | Self::Paper => Residual::None,
+            Self::Compact | Self::Tiny | Self::Paper => Residual::None,
             Self::F32 => return WeightFormat::Float,
         };
         WeightFormat::Hybrid(HybridFormat { residual, protected_fraction, rotated })
+    }
+
+    /// The code of the momentum unless the user says otherwise.
+    pub const fn momentum_code(self) -> MomentCode {
+        match self {
+            Self::Tiny => MomentCode::Sqrt4,
+            Self::Full | Self::Balanced | Self::Compact | Self::Paper | Self::F32 => {
+                MomentCode::Sqrt
+            }
+        }
     }
 
     /// The format of the residual stream: bf16 beside INT8, f32 in the reference.

@@ -4,7 +4,7 @@ use super::group::{GroupRate, GroupRates};
 use super::value::{number, whole};
 use crate::error::{Result, bail, ensure};
 use clap::ValueEnum;
-use qft_optim::{FloatRule, LionConfig, Schedule, ScheduleKind};
+use qft_optim::{AdamWConfig, LionConfig, Rule, Schedule, ScheduleKind};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
@@ -15,7 +15,7 @@ const DEFAULT_DECAY: f64 = 0.2;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct RuleArgs {
-    /// Optimizer; adamw needs --states f32 [default: lion]
+    /// Optimizer; adamw takes one byte more for each parameter than lion [default: lion]
     #[arg(long, value_enum, help_heading = "Training")]
     pub optimizer: Option<OptimizerKind>,
 }
@@ -277,22 +277,15 @@ impl OptimizerOptions {
         Ok(Schedule { kind, peak, floor, warmup, decay, total })
     }
 
-    /// The update rule of float parameters.
-    pub(super) fn float_rule(&self) -> FloatRule {
+    /// The update rule.
+    pub(super) fn rule(&self) -> Rule {
+        let Self { beta1, beta2, weight_decay, .. } = *self;
         match self.kind {
-            OptimizerKind::Lion => FloatRule::Lion(self.lion()),
-            OptimizerKind::AdamW => FloatRule::AdamW {
-                beta1: self.beta1,
-                beta2: self.beta2,
-                eps: 1e-8,
-                weight_decay: self.weight_decay,
-            },
+            OptimizerKind::Lion => Rule::Lion(LionConfig { beta1, beta2, weight_decay }),
+            OptimizerKind::AdamW => {
+                Rule::AdamW(AdamWConfig { beta1, beta2, weight_decay, ..AdamWConfig::default() })
+            }
         }
-    }
-
-    /// The update rule of INT8 matrices.
-    pub(super) fn lion(&self) -> LionConfig {
-        LionConfig { beta1: self.beta1, beta2: self.beta2, weight_decay: self.weight_decay }
     }
 }
 
@@ -303,7 +296,7 @@ pub enum OptimizerKind {
     /// Lion.
     #[default]
     Lion,
-    /// AdamW; only with float states.
+    /// AdamW, with two moments.
     #[value(name = "adamw")]
     #[serde(rename = "adamw")]
     AdamW,

@@ -2,7 +2,7 @@
 
 use crate::error::{Context, Result};
 use crate::run::output::{METRICS_FILE, PREVIOUS_METRICS_FILE, SUMMARY_FILE};
-use crate::run::{EvalMetrics, Event, Observer, SetMetrics, Summary};
+use crate::run::{EvalMetrics, Event, Observer, SampleMetrics, SetMetrics, Summary};
 use qft_files::{AtomicFile, Disk};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -49,11 +49,7 @@ impl Observer for MetricsLog {
                 open.line(metrics)?;
                 open.evaluated = Some(metrics.step);
             }
-            (Event::Sampled { sample, .. }, Some(open)) => {
-                if open.sampled.insert((sample.step, sample.prompt.clone())) {
-                    open.line(sample)?;
-                }
-            }
+            (Event::Sampled { sample, .. }, Some(open)) => open.sample(sample)?,
             (Event::Answered { metrics, .. }, Some(open)) => open.line(metrics)?,
             (Event::Finished(summary), Some(open)) => open.summary(summary)?,
             (Event::SavedEvaluated(summary), Some(open)) => {
@@ -103,6 +99,14 @@ impl Open {
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.with_context(|| cannot_write(&path))?;
         Ok(Self { out: out.to_path_buf(), path, file, evaluated, sampled })
+    }
+
+    /// A line of a sample that is not there yet.
+    fn sample(&mut self, sample: &SampleMetrics) -> Result<()> {
+        match self.sampled.insert((sample.step, sample.prompt.clone())) {
+            true => self.line(sample),
+            false => Ok(()),
+        }
     }
 
     /// Writes the file of the whole run, in place of the one that was there.

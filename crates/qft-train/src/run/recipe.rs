@@ -14,7 +14,7 @@ use crate::step::GradientMode;
 use qft_autograd::Products;
 use qft_files::{Sha256, sha256_of_file};
 use qft_hub::Origin;
-use qft_optim::{MomentumCode, Schedule, ScheduleKind, WeightRounding};
+use qft_optim::{MomentCode, Schedule, ScheduleKind, WeightRounding};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub struct Recipe {
     protected: f64,
     rotation: bool,
     gradients: GradientMode,
-    momentum_code: MomentumCode,
+    momentum_code: MomentCode,
     rounding: WeightRounding,
     optimizer: OptimizerKind,
     lr: f64,
@@ -258,7 +258,8 @@ impl Recipe {
             // The same bits, whatever is recomputed.
             recompute: _,
             gradients,
-            momentum_code,
+            // With the default of the states, below.
+            momentum_code: _,
             rounding,
         } = state;
         // The same bits on every machine.
@@ -289,7 +290,7 @@ impl Recipe {
             protected: state.protected_fraction(),
             rotation: *rotation,
             gradients: *gradients,
-            momentum_code: *momentum_code,
+            momentum_code: state.momentum_code(),
             rounding: *rounding,
             optimizer: *kind,
             lr: *lr,
@@ -524,7 +525,7 @@ mod tests {
             protected: 0.0,
             rotation: true,
             gradients: GradientMode::Released,
-            momentum_code: MomentumCode::Sqrt,
+            momentum_code: MomentCode::Sqrt,
             rounding: WeightRounding::Stochastic,
             optimizer: OptimizerKind::Lion,
             lr: 1e-5,

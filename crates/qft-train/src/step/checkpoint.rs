@@ -1,14 +1,13 @@
 //! Native checkpoints: every plane of every state, and where the run stands: enough to continue it bit for bit.
 //!
 //! A checkpoint is a folder `step-NNNNNN` with `state.safetensors` (all INT8 planes, scales, protected weights
-//! and momenta, under the parameter's name and a suffix) and `trainer.json`. A folder of that name
+//! and moments, under the parameter's name and a suffix) and `trainer.json`. A folder of that name
 //! is always whole, on the disk, and read with suspicion: `qft-files` knows how.
 
 use super::TrainOps;
 use super::answers::Answers;
 use super::evaluations::Evaluations;
 use super::guard::LossGuard;
-use super::optimizer::ParamState;
 use super::trainer::Trainer;
 use crate::error::{Context, Result, bail, ensure};
 use qft_autograd::layers::processes;
@@ -19,6 +18,7 @@ use qft_files::{
     TensorWriter,
 };
 use qft_llama::params::Param;
+use qft_optim::StatePart;
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::communicator::bytes_of_first;
 use qft_tensor::{Buffer, DType, Element, RowShard, Transfer};
@@ -227,17 +227,13 @@ pub(super) fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
         }
     }
     for (state, name) in trainer.optimizer.states.iter_mut().zip(&names) {
-        match state {
-            ParamState::Int8(momentum) => {
-                let (shard, rows) = (momentum.shard(), momentum.rows());
-                all.push(tensor(name, "momentum", &mut momentum.q).of_rows(shard, rows));
-                let scale = tensor(name, "momentum_scale", &mut momentum.scale);
-                all.push(scale.of_rows(shard, rows));
-            }
-            ParamState::Float(state) => {
-                all.push(tensor(name, "m", &mut state.m));
-                all.extend(state.v.iter_mut().map(|v| tensor(name, "v", v)));
-            }
+        for StatePart { name: part, dtype, len, raw, rows } in state.parts_mut() {
+            let name = format!("{name}/{part}");
+            let tensor = StateTensor { name, dtype, len, raw, shard: None };
+            all.push(match rows {
+                Some((shard, rows)) => tensor.of_rows(shard, rows),
+                None => tensor,
+            });
         }
     }
     all

@@ -1,15 +1,16 @@
-//! What INT8 states do to updates: some rows of each matrix beside a float shadow of their momentum.
+//! What INT8 states do to updates: some rows of each matrix beside a float shadow of their moments.
 //!
-//! The shadow is Lion's momentum in f32, from the same gradients, beginning with the INT8 momentum at the first update
+//! The shadow is what the rule keeps, in f32, from the same gradients, beginning with the stored moments at the first update
 //! that it sees. It knows the direction that each weight would take; what the weight did is read from its planes.
 
 use super::TrainOps;
+use super::optimizer::{StepNumbers, sink_error};
 use crate::error::Result;
 use qft_autograd::{Error as AutogradError, TensorId, Weight};
 use qft_llama::model::Model;
 use qft_llama::params::Param;
-use qft_optim::momentum::{BLOCK, block_scale};
-use qft_optim::{LionConfig, Momentum, MomentumCode};
+use qft_optim::rule::RuleStep;
+use qft_optim::{MatrixState, Moment, Rule};
 use qft_quant::{DecodeRows, HybridMatrix, Precision};
 use qft_tensor::{Buffer, Owner, RotateRows};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,12 @@ use std::ops::Range;
 /// Rows of a matrix that are sampled.
 const ROWS: usize = 4;
 
+/// What is kept of each weight of a sampled row.
+const PLANES: usize = 4;
+
+/// How much of a moving mean over gradients one step keeps.
+const MEMORY: f32 = 0.98;
+
 /// Numbers of the sampled rows, of a step or of many.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Diagnosis {
@@ -26,7 +33,7 @@ pub struct Diagnosis {
     pub sign_agreement: f64,
     /// Fraction of the updates that changed the INT8 digit of their weight, in rows whose scale stayed.
     pub flip_rate: f64,
-    /// How far weights moved in the shadow's direction, as a fraction of the learning rate: 1 on average if nothing is
+    /// How far weights moved in the shadow's direction, as a fraction of what it asked for: 1 on average if nothing is
     /// lost.
     pub landed: f64,
     /// Fraction of the weights whose INT8 digit is -127 or 127, after the last update.
@@ -51,7 +58,7 @@ pub struct DiagnosticsReport {
 /// The sampled rows of a model.
 #[derive(Debug)]
 pub struct Diagnostics {
-    config: LionConfig,
+    rule: Rule,
     /// By tensor id; absent for what is not a hybrid matrix.
     matrices: Vec<Option<Sampled>>,
 }
@@ -61,7 +68,7 @@ pub struct Diagnostics {
 struct Sampled {
     name: String,
     rows: Vec<usize>,
-    /// f32 `[rows, 3, K]`: momentum, and the moving means of the gradient and of its square.
+    /// f32 `[rows, 4, K]`: both moments, and the moving means of the gradient and of its square.
     shadow: Buffer<f32>,
     /// Whether the shadow has seen an update of the row.
     started: Vec<bool>,
@@ -81,6 +88,8 @@ struct Counts {
     directions: u64,
     agreed: u64,
     moved: f64,
+    /// How far they were to move.
+    wanted: f64,
     kept: u64,
     flipped: u64,
     rows: u64,
@@ -95,7 +104,7 @@ struct Counts {
 pub(super) struct RowBefore {
     index: usize,
     state: RowState,
-    momentum: Vec<f32>,
+    moments: [Vec<f32>; 2],
 }
 
 #[derive(Debug)]
@@ -108,13 +117,13 @@ struct RowState {
 
 impl Diagnostics {
     /// Samples rows of all hybrid matrices of `model`, by `seed`.
-    pub fn new(ops: &dyn TrainOps, model: &Model, config: LionConfig, seed: u64) -> Result<Self> {
+    pub fn new(ops: &dyn TrainOps, model: &Model, rule: Rule, seed: u64) -> Result<Self> {
         let mut matrices = Vec::new();
         for param in model.params.as_ref().list() {
             matrices.push(match param {
                 Param::Matrix(matrix) if matches!(matrix.weight, Weight::Hybrid(_)) => {
                     let rows = sample(seed, u64::from(matrix.id.0), matrix.rows());
-                    let len = rows.len() * 3 * matrix.cols();
+                    let len = rows.len() * PLANES * matrix.cols();
                     Some(Sampled {
                         name: matrix.name.clone(),
                         shadow: Buffer::zeros(ops, Owner::Workspace, "diagnostics", len)?,
@@ -130,7 +139,7 @@ impl Diagnostics {
                 _ => None,
             });
         }
-        Ok(Self { config, matrices })
+        Ok(Self { rule, matrices })
     }
 
     /// The sampled rows of a matrix that are among `rows`, as they are before their update.
@@ -138,19 +147,19 @@ impl Diagnostics {
         &self,
         ops: &dyn TrainOps,
         id: TensorId,
-        (weight, momentum): (&HybridMatrix, &Momentum),
+        (weight, moments): (&HybridMatrix, &MatrixState),
         rows: &Range<usize>,
     ) -> Result<Vec<RowBefore>, AutogradError> {
         let Some(sampled) = &self.matrices[id.0 as usize] else { return Ok(Vec::new()) };
         let within = sampled.rows.iter().enumerate().filter(|(_, row)| rows.contains(row));
         let before = |(index, &row)| {
-            let (state, momentum) = (row_of(ops, weight, row)?, momentum_of(ops, momentum, row)?);
-            Ok(RowBefore { index, state, momentum })
+            let (state, moments) = (row_of(ops, weight, row)?, moments_of(ops, moments, row)?);
+            Ok(RowBefore { index, state, moments })
         };
         within.map(before).collect()
     }
 
-    /// Compares the rows with what they have become by an update of learning rate `lr` from `grad`, the gradient of
+    /// Compares the rows with what they have become by the update of a step from `grad`, the gradient of
     /// `rows` as the update has left it, that of the plain weights, times `grad_scale`.
     pub(super) fn after(
         &mut self,
@@ -158,7 +167,7 @@ impl Diagnostics {
         (id, weight): (TensorId, &HybridMatrix),
         before: Vec<RowBefore>,
         (rows, grad): (Range<usize>, &Buffer<f32>),
-        (grad_scale, lr): (f32, f32),
+        (grad_scale, numbers): (f32, StepNumbers),
     ) -> Result<(), AutogradError> {
         let Some(sampled) = &mut self.matrices[id.0 as usize] else { return Ok(()) };
         let cols = weight.cols();
@@ -167,23 +176,27 @@ impl Diagnostics {
             let mut g = vec![0.0; cols];
             grad.download(ops, (row - rows.start) * cols, &mut g)?;
             g.iter_mut().for_each(|g| *g *= grad_scale);
-            let mut shadow = vec![0.0; 3 * cols];
-            sampled.shadow.download(ops, index * 3 * cols, &mut shadow)?;
+            let mut shadow = vec![0.0; PLANES * cols];
+            sampled.shadow.download(ops, index * PLANES * cols, &mut shadow)?;
             if !sampled.started[index] {
-                shadow[..cols].copy_from_slice(&before.momentum);
+                shadow[..cols].copy_from_slice(&before.moments[0]);
+                shadow[cols..2 * cols].copy_from_slice(&before.moments[1]);
                 sampled.started[index] = true;
             }
             if sampled.seen.is_multiple_of(sampled.rows.len()) {
-                sampled.begin_step(self.config.beta2);
+                sampled.begin_step(MEMORY);
             }
             sampled.seen += 1;
             let after = row_of(ops, weight, row)?;
-            sampled.step.compare(&self.config, lr, (&before, &after), &g, &shadow);
-            let (square, mean_square) = advance(&mut shadow, &g, self.config.beta2);
+            let (moments, means) = shadow.split_at_mut(2 * cols);
+            let rule = self.rule.at(numbers.step);
+            let step = (numbers.lr, self.rule.weight_decay());
+            sampled.step.compare(rule, step, (&before, &after), &g, moments);
+            let (square, mean_square) = advance(means, &g, MEMORY);
             let total = sampled.weights.0;
             sampled.moments.0 += square / (total * total);
             sampled.moments.1 += mean_square / total;
-            sampled.shadow.upload(ops, index * 3 * cols, &shadow)?;
+            sampled.shadow.upload(ops, index * PLANES * cols, &shadow)?;
         }
         Ok(())
     }
@@ -238,34 +251,29 @@ impl Sampled {
 }
 
 impl Counts {
+    /// Counts a row; `moments` are those of the shadow, which move.
     fn compare(
         &mut self,
-        config: &LionConfig,
-        lr: f32,
+        rule: RuleStep,
+        (lr, weight_decay): (f32, f32),
         (before, after): (&RowBefore, &RowState),
         g: &[f32],
-        shadow: &[f32],
+        moments: &mut [f32],
     ) {
-        let direction = |m: f32, g: f32| {
-            let c = config.beta1 * m + (1.0 - config.beta1) * g;
-            if c > 0.0 {
-                1.0
-            } else if c < 0.0 {
-                -1.0
-            } else {
-                0.0
-            }
-        };
+        let (m, v) = moments.split_at_mut(g.len());
         for (i, &g) in g.iter().enumerate() {
-            let wanted: f32 = direction(shadow[i], g);
+            let [mut stored_m, mut stored_v] = before.moments.each_ref().map(|moment| moment[i]);
+            let stored = rule.advance([&mut stored_m, &mut stored_v], g);
+            let wanted = rule.advance([&mut m[i], &mut v[i]], g);
             if wanted == 0.0 {
                 continue;
             }
             self.directions += 1;
-            self.agreed += u64::from(direction(before.momentum[i], g) == wanted);
-            let decay = config.weight_decay * before.state.values[i];
+            self.agreed += u64::from(stored != 0.0 && (stored > 0.0) == (wanted > 0.0));
+            let decay = weight_decay * before.state.values[i];
             let moved = before.state.values[i] - after.values[i] - lr * decay;
             self.moved += if lr > 0.0 { f64::from(moved * wanted / lr) } else { 0.0 };
+            self.wanted += f64::from(wanted * wanted);
         }
         let grown = after.scale > before.state.scale;
         self.rows += 1;
@@ -283,6 +291,7 @@ impl Counts {
         self.directions += other.directions;
         self.agreed += other.agreed;
         self.moved += other.moved;
+        self.wanted += other.wanted;
         self.kept += other.kept;
         self.flipped += other.flipped;
         self.rows += other.rows;
@@ -296,7 +305,7 @@ impl Counts {
         Diagnosis {
             sign_agreement: part(self.agreed as f64, self.directions),
             flip_rate: part(self.flipped as f64, self.kept),
-            landed: part(self.moved, self.directions),
+            landed: if self.wanted > 0.0 { self.moved / self.wanted } else { 0.0 },
             saturated: part(self.saturated as f64, self.weights),
             grown_rows: part(self.grown as f64, self.rows),
             gradient_snr,
@@ -304,14 +313,12 @@ impl Counts {
     }
 }
 
-/// Adds a gradient to the momentum and the moving means; sums of the squared mean and of the mean square.
-fn advance(shadow: &mut [f32], g: &[f32], decay: f32) -> (f64, f64) {
-    let (momentum, means) = shadow.split_at_mut(g.len());
+/// Adds a gradient to the moving means; sums of the squared mean and of the mean square.
+fn advance(means: &mut [f32], g: &[f32], decay: f32) -> (f64, f64) {
     let (means, squares) = means.split_at_mut(g.len());
     let mut sums = (0.0, 0.0);
     for (i, &g) in g.iter().enumerate() {
         let next = |old: f32, new: f32| decay * old + (1.0 - decay) * new;
-        momentum[i] = next(momentum[i], g);
         means[i] = next(means[i], g);
         squares[i] = next(squares[i], g * g);
         sums.0 += f64::from(means[i]).powi(2);
@@ -352,23 +359,15 @@ fn row_of(
     Ok(RowState { q, scale: scale[0], values: decoded.to_vec(ops)? })
 }
 
-fn momentum_of(
+/// Both moments of a row; the second one is zero where there is none.
+fn moments_of(
     ops: &dyn TrainOps,
-    momentum: &Momentum,
+    state: &MatrixState,
     row: usize,
-) -> Result<Vec<f32>, AutogradError> {
-    let (cols, blocks) = (momentum.cols(), momentum.cols().div_ceil(BLOCK));
-    let (mut codes, mut scales) = (vec![0; cols], vec![block_scale(0.0); blocks]);
-    momentum.q.download(ops, row * cols, &mut codes)?;
-    momentum.scale.download(ops, row * blocks, &mut scales)?;
-    let value = |(i, &code): (usize, &i8)| {
-        let (code, max) = (f32::from(code), scales[i / BLOCK].to_f32());
-        match momentum.code {
-            MomentumCode::Sqrt => code * code.abs() * (max / (127.0 * 127.0)),
-            MomentumCode::Linear => code * (max / 127.0),
-        }
-    };
-    Ok(codes.iter().enumerate().map(value).collect())
+) -> Result<[Vec<f32>; 2], AutogradError> {
+    let value = |moment: &Moment| moment.row(ops, row).map_err(sink_error);
+    let second = state.second.as_ref().map(value).transpose()?;
+    Ok([value(&state.first)?, second.unwrap_or_else(|| vec![0.0; state.first.cols()])])
 }
 
 #[cfg(test)]
@@ -392,7 +391,7 @@ mod tests {
                 step: Counts::default(),
                 run: Counts::default(),
             };
-            let mut shadow = vec![0.0; 3 * len];
+            let mut shadow = vec![0.0; 2 * len];
             let mut state = 1u64;
             for _ in 0..30 {
                 let mut coin = || {

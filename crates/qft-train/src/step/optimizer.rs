@@ -8,7 +8,7 @@ use qft_autograd::{Error as AutogradError, Matrix, TensorId, Vector, Weight};
 use qft_llama::model::Model;
 use qft_llama::params::Param;
 use qft_optim::{
-    Error, FloatRule, FloatState, FloatUpdate, LionConfig, LionUpdate, Momentum, MomentumCode,
+    Error, FloatState, FloatUpdate, MatrixState, MatrixUpdate, MomentCode, Rule, StatePart,
     UpdateStats, WeightRounding,
 };
 use qft_tensor::{Buffer, Communicator, DeviceKind, Purpose, RngKey};
@@ -18,12 +18,10 @@ use std::ops::Range;
 /// What an optimizer does, whatever the model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerConfig {
-    /// Lion on INT8 matrices.
-    pub lion: LionConfig,
-    /// The rule for float parameters: all of them in the float reference, norm gains otherwise.
-    pub float: FloatRule,
-    /// Meaning of momentum codes.
-    pub momentum: MomentumCode,
+    /// The rule.
+    pub rule: Rule,
+    /// The code of the first moment, of matrices that are not float.
+    pub momentum: MomentCode,
     /// Rounding of updated weights.
     pub rounding: WeightRounding,
     /// Learning rates of groups of parameters.
@@ -36,9 +34,19 @@ pub struct OptimizerConfig {
 #[derive(Debug)]
 pub enum ParamState {
     /// Of a hybrid matrix.
-    Int8(Momentum),
+    Matrix(Box<MatrixState>),
     /// Of a float parameter.
     Float(FloatState),
+}
+
+impl ParamState {
+    /// Every buffer, with its name in checkpoints.
+    pub fn parts_mut(&mut self) -> Vec<StatePart<'_>> {
+        match self {
+            Self::Matrix(state) => state.parts_mut(),
+            Self::Float(state) => state.parts_mut(),
+        }
+    }
 }
 
 /// The state of every tensor, by id.
@@ -80,7 +88,7 @@ pub struct StepNumbers {
 impl Optimizer {
     /// States of zero for every parameter of `model`.
     pub fn new(ops: &dyn TrainOps, model: &Model, config: OptimizerConfig) -> Result<Self, Error> {
-        config.lion.check()?;
+        config.rule.check()?;
         let (mut states, mut rows) = (Vec::new(), Vec::new());
         for param in model.params.as_ref().list() {
             rows.push(match param {
@@ -89,17 +97,18 @@ impl Optimizer {
             });
             states.push(match param {
                 Param::Matrix(m) => match &m.weight {
-                    Weight::Hybrid(w) => ParamState::Int8(Momentum::zeros(
+                    Weight::Hybrid(w) => ParamState::Matrix(Box::new(MatrixState::zeros(
                         ops,
                         (w.rows(), w.cols()),
+                        config.rule,
                         config.momentum,
-                    )?),
+                    )?)),
                     Weight::Float(w) => {
-                        ParamState::Float(FloatState::zeros(ops, w.len(), config.float)?)
+                        ParamState::Float(FloatState::zeros(ops, w.len(), config.rule)?)
                     }
                 },
                 Param::Vector(v) => {
-                    ParamState::Float(FloatState::zeros(ops, v.data.len(), config.float)?)
+                    ParamState::Float(FloatState::zeros(ops, v.data.len(), config.rule)?)
                 }
             });
         }
@@ -205,25 +214,27 @@ impl Optimizer {
         let lr = self.lr(id, numbers);
         let state = &mut self.states[id.0 as usize];
         let before = match (&self.diagnostics, &matrix.weight, &*state) {
-            (Some(diagnostics), Weight::Hybrid(weight), ParamState::Int8(momentum)) => {
-                diagnostics.before(ops, id, (weight, momentum), &rows)?
+            (Some(diagnostics), Weight::Hybrid(weight), ParamState::Matrix(state)) => {
+                diagnostics.before(ops, id, (weight, state.as_ref()), &rows)?
             }
             _ => Vec::new(),
         };
         let updated = rows.clone();
         let update = match (&mut matrix.weight, state) {
-            (Weight::Hybrid(weight), ParamState::Int8(momentum)) => ops.lion_update(LionUpdate {
-                weight,
-                momentum,
-                grad: grad.mat_mut(all.len(), cols)?.row_range(own)?,
-                rows,
-                grad_scale,
-                lr,
-                config: self.config.lion,
-                rounding: self.config.rounding,
-                key: RngKey::new(seed, step, id.0, Purpose::Update),
-                stats: &mut self.stats,
-            }),
+            (Weight::Hybrid(weight), ParamState::Matrix(state)) => {
+                ops.matrix_update(MatrixUpdate {
+                    weight,
+                    state,
+                    rule: self.config.rule,
+                    grad: grad.mat_mut(all.len(), cols)?.row_range(own)?,
+                    rows,
+                    grad_scale,
+                    lr,
+                    rounding: self.config.rounding,
+                    key: RngKey::new(seed, step, id.0, Purpose::Update),
+                    stats: &mut self.stats,
+                })
+            }
             (Weight::Float(weight), ParamState::Float(state)) => ops.float_update(FloatUpdate {
                 weight,
                 state,
@@ -231,7 +242,7 @@ impl Optimizer {
                 grad: grad.span(0..rows.len() * cols)?,
                 grad_scale,
                 lr,
-                rule: self.config.float,
+                rule: self.config.rule,
                 step,
                 tensor: id.0,
                 stats: &mut self.stats,
@@ -246,7 +257,8 @@ impl Optimizer {
         update.map_err(sink_error)?;
         if let (Some(diagnostics), Weight::Hybrid(weight)) = (&mut self.diagnostics, &matrix.weight)
         {
-            diagnostics.after(ops, (id, weight), before, (updated, grad), (grad_scale, lr))?;
+            let numbers = StepNumbers { seed, step, lr };
+            diagnostics.after(ops, (id, weight), before, (updated, grad), (grad_scale, numbers))?;
         }
         Ok(())
     }
@@ -268,7 +280,7 @@ impl Optimizer {
         let ParamState::Float(state) = &mut self.states[vector.id.0 as usize] else {
             return Err(AutogradError::WrongSaved {
                 layer: "optimizer",
-                what: "a vector has an INT8 state",
+                what: "a vector has the state of a matrix",
             });
         };
         ops.float_update(FloatUpdate {
@@ -278,7 +290,7 @@ impl Optimizer {
             grad: grad.all(),
             grad_scale,
             lr,
-            rule: self.config.float.without_decay(),
+            rule: self.config.rule.without_decay(),
             step: numbers.step,
             tensor: vector.id.0,
             stats: &mut self.stats,

@@ -98,8 +98,8 @@ impl Trainer {
 
     /// Samples rows from now on, for [`Optimizer::diagnostics`].
     pub fn diagnose(&mut self, ops: &dyn TrainOps) -> Result<()> {
-        let (lion, seed) = (self.optimizer.config.lion, self.pass.seed);
-        self.optimizer.diagnostics = Some(Diagnostics::new(ops, &self.model, lion, seed)?);
+        let (rule, seed) = (self.optimizer.config.rule, self.pass.seed);
+        self.optimizer.diagnostics = Some(Diagnostics::new(ops, &self.model, rule, seed)?);
         Ok(())
     }
 

@@ -23,8 +23,8 @@ use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
 
 /// All modes whose matrices are INT8.
-pub(crate) const INT8_STATES: [States; 4] =
-    [States::Full, States::Balanced, States::Compact, States::Paper];
+pub(crate) const INT8_STATES: [States; 5] =
+    [States::Full, States::Balanced, States::Compact, States::Tiny, States::Paper];
 
 /// The processor with two threads, so that a machine of any size does the same work.
 pub(crate) fn cpu() -> Cpu {
@@ -41,6 +41,30 @@ pub(crate) fn lion() -> OptimizerOptions {
     OptimizerOptions { beta1: 0.95, beta2: 0.98, ..OptimizerOptions::for_plan(OptimizerKind::Lion) }
 }
 
+/// States and rules that train them: all states, and AdamW with the most bytes and the fewest.
+pub(crate) const RUNS: [(States, OptimizerKind); 8] = [
+    (States::Full, OptimizerKind::Lion),
+    (States::Balanced, OptimizerKind::Lion),
+    (States::Compact, OptimizerKind::Lion),
+    (States::Tiny, OptimizerKind::Lion),
+    (States::Paper, OptimizerKind::Lion),
+    (States::F32, OptimizerKind::Lion),
+    (States::Full, OptimizerKind::AdamW),
+    (States::Compact, OptimizerKind::AdamW),
+];
+
+/// A rule without warm-up, decay or clipping.
+pub(crate) fn optimizer(kind: OptimizerKind) -> OptimizerOptions {
+    match kind {
+        OptimizerKind::Lion => lion(),
+        OptimizerKind::AdamW => OptimizerOptions {
+            beta1: 0.9,
+            beta2: 0.999,
+            ..OptimizerOptions::for_plan(OptimizerKind::AdamW)
+        },
+    }
+}
+
 /// The options that `--states` stands for.
 pub(crate) fn state_options(states: States) -> StateOptions {
     let float = states == States::F32;
@@ -54,14 +78,19 @@ pub(crate) fn state_options(states: States) -> StateOptions {
             States::Paper => GradientMode::Stored,
             _ => GradientMode::Released,
         },
-        momentum_code: Default::default(),
+        momentum_code: None,
         rounding: WeightRounding::Stochastic,
     }
 }
 
 /// The setup that `--states` stands for, with Lion.
 pub(crate) fn setup(states: States) -> Setup {
-    state_options(states).setup(&lion(), 0, Recompute::None)
+    setup_of((states, OptimizerKind::Lion))
+}
+
+/// The setup that `--states` stands for, with a rule.
+pub(crate) fn setup_of((states, kind): (States, OptimizerKind)) -> Setup {
+    state_options(states).setup(&optimizer(kind), 0, Recompute::None)
 }
 
 /// A model from its folder.

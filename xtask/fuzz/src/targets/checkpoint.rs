@@ -45,7 +45,7 @@ fn trainer() -> (Cpu, Trainer) {
         rotation: true,
         recompute: RecomputeChoice::None,
         gradients: GradientMode::Released,
-        momentum_code: Default::default(),
+        momentum_code: None,
         rounding: WeightRounding::Stochastic,
     };
     let optimizer = OptimizerOptions::for_plan(OptimizerKind::Lion);

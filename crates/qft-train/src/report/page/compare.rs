@@ -33,9 +33,12 @@ impl Comparison {
     }
 }
 
+/// What a cell says of a run, if it can be told.
+type Cell<'a> = &'a dyn Fn(&History) -> Option<String>;
+
 fn results(runs: &[History]) -> Vec<Row> {
     let last = |key: &'static str| move |run: &History| Some(number(run.of(key)?.last));
-    let cells: [(&str, &dyn Fn(&History) -> Option<String>); 9] = [
+    let cells: [(&str, Cell<'_>); 9] = [
         ("steps", &|run| Some(run.step.to_string())),
         ("held-out loss before", &|run| Some(number(run.of(EVAL_LOSS)?.first))),
         ("held-out loss", &last(EVAL_LOSS)),
@@ -46,7 +49,7 @@ fn results(runs: &[History]) -> Vec<Row> {
         ("tokens per second", &|run| Some(number(middle(run.of("positions_per_second")?)))),
         ("memory", &|run| Some(gb(run.of("peak_bytes")?.last as u64))),
     ];
-    let row = |(name, cell): (&str, &dyn Fn(&History) -> Option<String>)| {
+    let row = |(name, cell): (&str, Cell<'_>)| {
         let cells: Vec<_> = runs.iter().map(|run| cell(run).unwrap_or_default()).collect();
         let told = cells.iter().any(|cell| !cell.is_empty());
         told.then(|| Row { name: name.into(), cells })
