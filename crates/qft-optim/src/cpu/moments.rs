@@ -58,19 +58,20 @@ pub(super) fn update_moments(
         let cols = grad.len();
         let grad = scaled(grad, step.grad_scale);
         let (codes, scale) = first.block(b, step.code);
+        // Behind the row's end is no weight, though a code may stand for one.
         let mut m = step.code.decode(codes, *scale);
+        m[cols..].fill(0.0);
         row.direction[b] = match step.rule {
             RuleStep::Lion(rule) => lion(&rule, &grad, &mut m),
             RuleStep::AdamW(rule) => {
                 let (codes, scale) = second.block(b, MomentCode::Quartic);
                 let mut v = MomentCode::Quartic.decode(codes, *scale);
+                v[cols..].fill(0.0);
                 let direction = adamw(&rule, &grad, &mut m, &mut v);
                 *scale = MomentCode::Quartic.encode(&v, &step.dither.block(n, b), (codes, cols));
                 direction
             }
         };
-        // Behind the row's end is no weight, though a code may stand for one.
-        row.direction[b][cols..].fill(0.0);
         let random = if step.code.is_dithered() { step.dither.block(n, b) } else { words };
         *scale = step.code.encode(&m, &random, (codes, cols));
     }

@@ -125,8 +125,8 @@ impl MomentCode {
         }
     }
 
-    /// Codes the `cols` values of a block, behind which are zeros, or what is as small, and returns the scale. The upper halves of
-    /// `random` decide between neighbours.
+    /// Codes the `cols` values of a block, behind which are zeros, and returns the scale. The upper halves of `random` decide between
+    /// neighbours.
     #[inline(always)]
     pub fn encode(
         self,
@@ -260,10 +260,8 @@ fn encode_nibbles(
     random: &[u32; BLOCK],
     (codes, cols): (&mut [i8], usize),
 ) -> bf16 {
-    let mut values = *values;
-    values[cols..].fill(0.0);
-    let scale = block_scale(limited(largest(&values), square_sum(&values), cols));
-    let mut k = encode_halves(&values, random, scale.to_f32());
+    let scale = block_scale(limited(largest(values), square_sum(values), cols));
+    let mut k = encode_halves(values, random, scale.to_f32());
     k[cols..].fill(0);
     for (byte, pair) in codes.iter_mut().zip(k.as_chunks::<2>().0) {
         *byte = ((pair[0] & 15) | pair[1] << 4) as i8;
