@@ -336,8 +336,11 @@ fn sets_and_samples_have_lines_of_their_own() {
     assert!((summary.final_eval_loss.unwrap() - both).abs() < 1e-12);
 }
 
-/// The tensors of a saved model, in f32, by name.
-fn tensors(dir: &Path) -> Vec<(String, Vec<f32>)> {
+/// A name, and values.
+type Tensor = (String, Vec<f32>);
+
+/// The tensors of a saved model, in f32.
+fn tensors(dir: &Path) -> Vec<Tensor> {
     let config = qft_llama::LlamaConfig::from_dir(dir).unwrap();
     let source = qft_llama::WeightSource::open(dir, &config).unwrap();
     let read = |t: qft_llama::TensorSpec| {
@@ -360,7 +363,7 @@ fn groups_have_learning_rates_of_their_own() {
         args.weights.states = Some(qft_train::options::States::F32);
         run(args);
         let after = tensors(&temp.path().join(out));
-        let most = |(before, after): (&(String, Vec<f32>), &(String, Vec<f32>))| {
+        let most = |(before, after): (&Tensor, &Tensor)| {
             let change = before.1.iter().zip(&after.1).map(|(a, b)| (a - b).abs());
             (before.0.clone(), change.fold(0.0, f32::max))
         };
