@@ -294,9 +294,9 @@ fn printed_options_come_to_the_same_when_they_are_read() {
         let printed = options.to_toml().unwrap();
         let again = settings(&printed, "").unwrap_or_else(|error| panic!("{error:#}\n{printed}"));
         assert_eq!(again.to_toml().unwrap(), printed, "{line}");
-        // The fraction of protected weights is written out; all else is as it was.
-        let state =
-            crate::options::StateOptions { protected: options.state.protected, ..again.state };
+        // What the states have by themselves is written out; all else is as it was.
+        let crate::options::StateOptions { protected, momentum_code, .. } = options.state;
+        let state = crate::options::StateOptions { protected, momentum_code, ..again.state };
         assert_eq!(FinetuneOptions { state, ..again }, options, "{printed}");
     }
     let printed = settings("", "--lr 3e-5").unwrap().to_toml().unwrap();

@@ -241,7 +241,9 @@ mod tests {
 
         let long = StepShape { batch_size: 1, ..shape };
         let (_, text) = proposals(RecomputeChoice::Auto, long, 2_500_000_000);
-        assert!(text.contains("--states compact") && text.contains("--seq-len"), "{text}");
+        assert!(text.contains("--states tiny") && !text.contains("--seq-len"), "{text}");
+        let (_, text) = proposals(RecomputeChoice::Auto, long, 2_200_000_000);
+        assert!(text.contains("--states tiny") && text.contains("--seq-len"), "{text}");
         let (_, text) = proposals(RecomputeChoice::Auto, long, 1_000_000_000);
         assert!(text.contains("a smaller one"), "{text}");
     }

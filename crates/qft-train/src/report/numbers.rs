@@ -12,9 +12,12 @@ pub(super) fn numbers(line: &Value, take: &mut dyn FnMut(&str, f64)) {
     });
 }
 
+/// Where a value is, or what it is of; a text, even if a file has a number there.
+const NOT_NUMBERS: [&str; 4] = ["step", "set", "prompt", "sample"];
+
 fn each(object: &Value, take: &mut dyn FnMut(&str, f64)) {
     let entries = object.as_object().into_iter().flatten();
-    for (key, value) in entries.filter(|(key, _)| *key != "step") {
+    for (key, value) in entries.filter(|(key, _)| !NOT_NUMBERS.contains(&key.as_str())) {
         match value {
             Value::Number(number) => {
                 if let Some(number) = number.as_f64() {

@@ -162,7 +162,9 @@ fn about(run: &History) -> String {
 
 /// By how much a loss fell or rose.
 fn change(from: f64, to: f64) -> String {
-    format!("{:+.1} % from {}", 100.0 * (to / from - 1.0), number(from)).replace('-', "−")
+    let percent = 100.0 * (to / from - 1.0);
+    let change = if percent.is_finite() { format!("{percent:+.1} % ") } else { String::new() };
+    format!("{change}from {}", number(from)).replace('-', "−")
 }
 
 fn tiles(run: &History) -> Vec<Tile> {

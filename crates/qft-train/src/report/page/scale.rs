@@ -133,9 +133,9 @@ fn short_exponent(value: f64) -> String {
     if value == 0.0 {
         return "0".into();
     }
-    let power = value.abs().log10().floor() as i32;
-    let digits = (value / 10f64.powi(power) * 100.0).round() / 100.0;
-    format!("{digits}e{power}")
+    let text = format!("{value:.2e}");
+    let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+    format!("{}e{power}", digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// A number for people: as many digits as say something, thousands as `12.3k`, millions as `4.5M`.
