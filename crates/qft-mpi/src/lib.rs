@@ -19,7 +19,7 @@
 //!         eprintln!("error: {error}");
 //!         mpi.abort();
 //!     }
-//!     mpi.finish()?;
+//!     mpi.finish();
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -42,6 +42,17 @@ fn wait_for_handlers(child: &Child) {
     }
 }
 
+/// Waits until the run is in its first step, or behind it: the page is the last that is written before.
+fn wait_for_step(child: &Child, out: &Path) {
+    wait_for_handlers(child);
+    let start = Instant::now();
+    while !out.join("report.html").exists() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the run does not begin");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+}
+
 /// Whether this process ignores SIGINT, and with it all that it starts: shells that start it in the background see to that.
 fn interrupts_are_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -76,7 +87,7 @@ fn a_signal_saves_a_checkpoint_and_tells_its_number() {
     for (signal, code) in [("HUP", 129), ("TERM", 143)] {
         let temp = tempfile::tempdir().unwrap();
         let child = start(":", &finetune(temp.path(), &["--steps=2000"]));
-        wait_for_handlers(&child);
+        wait_for_step(&child, temp.path());
         send(&child, &[signal]);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", said(&output));
@@ -90,7 +101,7 @@ fn signals_that_come_together_are_one_and_nobody_need_read_the_warning() {
     let options = ["--steps=2", "--states=f32", "--accumulate=80"];
     let mut child = start(":", &finetune(temp.path(), &options));
     drop(child.stderr.take());
-    wait_for_handlers(&child);
+    wait_for_step(&child, temp.path());
     let start = Instant::now();
     send(&child, &["TERM", "TERM", "TERM"]);
     let output = child.wait_with_output().unwrap();
@@ -108,7 +119,7 @@ fn a_second_signal_ends_the_process_at_once() {
         }
         let temp = tempfile::tempdir().unwrap();
         let mut child = start(":", &finetune(temp.path(), &LONG_STEP));
-        wait_for_handlers(&child);
+        wait_for_step(&child, temp.path());
         send(&child, &["TERM"]);
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         assert!(lines.any(|line| line.contains("again to stop at once")));
