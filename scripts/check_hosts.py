@@ -12,6 +12,7 @@ process comes to those bits. Needs root, Linux, `ip`, and `tc` for --rate.
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,7 @@ HOSTS = ("qft-host0", "qft-host1")
 DEADLINE = 8
 # From a fault to the end: the deadline, the launcher's own, and a busy machine.
 ENDS_WITHIN = 3 * DEADLINE
-STEPS = 300
+STEPS = 60
 
 
 def run(*command):
@@ -69,7 +70,7 @@ class Job:
     def __init__(self, args, scratch, out, options=(), processes=2):
         command = [args.qft, "finetune", "--config", "examples/shakespeare.toml", "--out", str(out), "--quiet"]
         command += ["--batch-size", "2", "--accumulate", "4", "--steps", str(STEPS), "--threads", "1"]
-        command += ["--checkpoint-every", "20", "--comm-timeout", str(DEADLINE), *options]
+        command += ["--checkpoint-every", "10", "--comm-timeout", str(DEADLINE), *options]
         environment = dict(os.environ)
         if processes == 2:
             mpi = Path(args.environment).resolve()
@@ -85,7 +86,7 @@ class Job:
         self.out = out
         self.log = open(scratch / "log", "w+")
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, start_new_session=True
+            command, cwd=ROOT, env=environment, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, start_new_session=False
         )
 
     @staticmethod
@@ -103,7 +104,8 @@ class Job:
 
     def wait_for_checkpoint(self):
         began = time.time()
-        while not (self.out / "checkpoints" / "latest").exists() and not list(self.out.glob("checkpoints/step-*")):
+        # One that is being written has a longer name.
+        while not any(re.fullmatch(r"step-\d+", path.name) for path in self.out.glob("checkpoints/*")):
             if self.process.poll() is not None or time.time() - began > 120:
                 raise SystemExit(f"the job has come to no checkpoint:\n{self.output()}")
             time.sleep(0.05)
@@ -144,7 +146,8 @@ def sha256(path):
 
 def said(output):
     """The line that says why a job has ended."""
-    lines = [line for line in output.splitlines() if "error" in line or "gives up" in line or "signal" in line.lower()]
+    words = ("error: ", "gives up", "signal ")
+    lines = [line for line in output.splitlines() if any(word in line.lower() for word in words)]
     return lines[0].strip()[:150] if lines else None
 
 
