@@ -160,7 +160,8 @@ mod tests {
         let noisy = of((0..500).map(|i| if i % 2 == 0 { 1.0 } else { 3.0 }));
         let smooth = noisy.smooth(0.02);
         assert_eq!(smooth.len(), 500);
-        assert!(smooth[50..450].iter().all(|(_, value)| (value - 2.0).abs() < 0.01));
+        // The bell is cut at three standard deviations: of alternating values 3.8e-4 are left.
+        assert!(smooth[50..450].iter().all(|(_, value)| (value - 2.0).abs() < 4e-4));
         assert_eq!(of([5.0]).smooth(0.02), [(0.0, 5.0)]);
     }
 }
