@@ -80,6 +80,14 @@ impl RunData<NamedFiles> {
             let (train, data) = loader.read_split(data, *fraction)?;
             return Ok(RunData { train, held_out: vec![EvalSet { name: None, data }] });
         }
+        for set in &self.held_out {
+            if let Some(path) = Loader::learned(&set.data.paths, data)? {
+                let path = path.display();
+                tracing::warn!(
+                    "--eval-data: {path} is trained on as well; its loss will say little of other data"
+                );
+            }
+        }
         let train = loader.read(data)?;
         let read = |set: &EvalSet<NamedFiles>| {
             Ok(EvalSet { name: set.name.clone(), data: loader.read(&set.data.paths)? })

@@ -3,6 +3,7 @@
 use super::input::PACKED;
 use crate::data::weight::Weight;
 use crate::error::{Context, Result, bail, ensure};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Endings of the files that are taken from a folder.
@@ -20,14 +21,38 @@ pub(in super::super) struct DataFile {
 
 /// The files that are named, folders and patterns resolved.
 ///
-/// Errors: a folder without data files; a pattern that finds nothing; a weight that is none.
+/// Errors: a folder without data files; a pattern that finds nothing; a weight that is none; a file that is named twice.
 pub(in super::super) fn expanded(given: &[PathBuf]) -> Result<Vec<DataFile>> {
     let mut files = Vec::new();
+    let mut known = HashMap::new();
     for given in given {
-        let (given, weight) = weighted(given)?;
-        files.extend(expand(&given)?.into_iter().map(|path| DataFile { path, weight }));
+        let (named, weight) = weighted(given)?;
+        for path in expand(&named)? {
+            // What cannot be found is said when it is opened.
+            let place = path.canonicalize().unwrap_or_else(|_| path.clone());
+            if let Some(before) = known.insert(place, given) {
+                bail!(
+                    "--data: {} is named twice, by {} and by {}; name it once, with how often it is to be taken behind it, as \
+                     in chats.jsonl=2",
+                    path.display(),
+                    before.display(),
+                    given.display()
+                );
+            }
+            files.push(DataFile { path, weight });
+        }
     }
     Ok(files)
+}
+
+/// A file that both lists name.
+///
+/// Errors: those of [`expanded`].
+pub(in super::super) fn common(some: &[PathBuf], others: &[PathBuf]) -> Result<Option<PathBuf>> {
+    let place = |file: &DataFile| file.path.canonicalize().ok();
+    let others: HashSet<_> = expanded(others)?.iter().filter_map(place).collect();
+    let both = |file: &DataFile| place(file).is_some_and(|place| others.contains(&place));
+    Ok(expanded(some)?.into_iter().find(both).map(|file| file.path))
 }
 
 /// A path, and how often what it holds is taken in each pass: `chats.jsonl=2` is taken twice.

@@ -224,6 +224,16 @@ fn folders_and_patterns_name_files() {
         let error = expanded(&[dir.path().join(wrong)]).unwrap_err().to_string();
         assert!(error.contains("from 0.001 to 1000"), "{error}");
     }
+    let [twice, once] = [dir.path().join("b.jsonl=2"), dir.path().join("a.csv.gz")];
+    let error = expanded(&[twice.clone(), dir.path().to_path_buf()]).unwrap_err().to_string();
+    assert!(
+        error.contains("b.jsonl is named twice, by ") && error.contains("b.jsonl=2"),
+        "{error}"
+    );
+    let both = |some: &Path, others: &Path| {
+        common(&[some.to_path_buf()], &[others.to_path_buf()]).unwrap().is_some()
+    };
+    assert!(both(&twice, dir.path()) && both(dir.path(), &once) && !both(&twice, &once));
     let empty = tempfile::tempdir().unwrap();
     assert!(
         expanded(&[empty.path().to_path_buf()]).unwrap_err().to_string().contains("no data files")
