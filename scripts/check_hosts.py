@@ -72,7 +72,7 @@ class Job:
     def __init__(self, args, scratch, out, options=(), processes=2):
         command = [args.qft, "finetune", "--config", "examples/shakespeare.toml", "--out", str(out), "--quiet"]
         command += ["--batch-size", "2", "--accumulate", "4", "--steps", str(STEPS), "--threads", "1"]
-        command += ["--checkpoint-every", "5", "--comm-timeout", str(DEADLINE), *options]
+        command += ["--checkpoint-every", "5", "--comm-timeout", str(DEADLINE), "--log-file", str(scratch / "run.log"), *options]
         environment = dict(os.environ)
         if processes == 2:
             mpi = Path(args.environment).resolve()
@@ -88,6 +88,9 @@ class Job:
             environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
             environment |= {"LD_LIBRARY_PATH": f"{mpi}/lib", "PATH": f"{mpi}/bin:{environment['PATH']}"}
         self.out = out
+        self.logs = [scratch / "run.log", scratch / "run.log.1"]
+        for log in self.logs:
+            log.unlink(missing_ok=True)
         self.log = open(scratch / "log", "w+")
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, start_new_session=False
@@ -114,34 +117,41 @@ class Job:
                 raise SystemExit(f"the job has come to no checkpoint:\n{self.output()}")
             time.sleep(0.05)
 
+    @staticmethod
+    def inside(host):
+        """All processes on a host."""
+        return [int(pid) for pid in subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True).stdout.split()]
+
     def process_on(self, host):
-        """The training process on a host."""
-        inside = subprocess.run(["ip", "netns", "pids", HOSTS[host]], capture_output=True, text=True).stdout.split()
-        for pid in inside:
+        """The training process on a host, if there is one."""
+        for pid in self.inside(host):
             try:
                 program = os.readlink(f"/proc/{pid}/exe")
             except OSError:
                 continue
             if Path(program).name == "qft":
-                return int(pid)
-        raise SystemExit(f"no process on {HOSTS[host]}")
+                return pid
+        return None
 
     def end(self, within):
-        """How long it took, and whether it succeeded."""
+        """How long it took until no process was left, the launcher's included, and whether it succeeded."""
         began = time.time()
-        try:
-            code = self.process.wait(within)
-        except subprocess.TimeoutExpired:
-            code = None
-            for host in (0, 1):
-                for pid in subprocess.run(["ip", "netns", "pids", HOSTS[host]], capture_output=True, text=True).stdout.split():
-                    os.kill(int(pid), signal.SIGKILL)
-            self.process.wait()
-        return time.time() - began, code
+        code = None
+        while time.time() - began < within:
+            code = self.process.poll()
+            if code is not None and not any(self.process_on(host) for host in HOSTS):
+                return time.time() - began, code
+            time.sleep(0.05)
+        for host in HOSTS:
+            for pid in self.inside(host):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        return time.time() - began, None
 
     def output(self):
+        """What it said; where the launcher has gone before its processes, what they said is in their log files alone."""
         self.log.seek(0)
-        return self.log.read()
+        return self.log.read() + "".join(log.read_text() for log in self.logs if log.exists())
 
 
 def sha256(path):
@@ -150,8 +160,10 @@ def sha256(path):
 
 def said(output):
     """The line that says why a job has ended."""
-    words = ("error: ", "gives up", "signal ")
-    lines = [line for line in output.splitlines() if any(word in line.lower() for word in words)]
+    words = ("error: ", " error ", "gives up", "signal ")
+    quantizer = re.compile("L2 error")
+    lines = [quantizer.sub("", line) for line in output.splitlines()]
+    lines = [line for line in lines if any(word in line.lower() for word in words)]
     return lines[0].strip()[:150] if lines else None
 
 
@@ -168,10 +180,10 @@ def main():
     faults = []
 
     def kill(job, network):
-        os.kill(job.process_on(1), signal.SIGKILL)
+        os.kill(job.process_on(HOSTS[1]), signal.SIGKILL)
 
     def stop(job, network):
-        os.kill(job.process_on(1), signal.SIGSTOP)
+        os.kill(job.process_on(HOSTS[1]), signal.SIGSTOP)
 
     def unplug(job, network):
         network.plug("down")
@@ -216,16 +228,17 @@ def main():
                 took, code = job.end(ENDS_WITHIN)
                 network.plug("up")
                 (small / "filler").unlink(missing_ok=True)
-                why = said(job.output())
+                output = job.output()
+                why = said(output)
                 resumed = Job(args, scratch, out, ["--resume", "latest"], processes=1)
                 _, resumed_code = resumed.end(600)
                 same = resumed_code == 0 and sha256(out / "model.safetensors") == wanted
                 good = code not in (None, 0) and why and same
-                after = "the bits of one process" if same else f"NOT RESUMED: {resumed.output()[-500:]}"
+                after = "the bits of one process" if same else f"NOT RESUMED: {resumed.output()[-300:]}"
                 print(f"| {name} | {took:.1f} s | {why or 'NO REASON'} | {after} |", flush=True)
                 if not good:
                     faults.append(name)
-                    print(job.output()[-2000:])
+                    print(f"exit code {code}\n{output[-2000:]}")
     finally:
         subprocess.run(["umount", str(small)], stderr=subprocess.DEVNULL)
         shutil.rmtree(scratch, ignore_errors=True)

@@ -40,6 +40,19 @@ pub struct Disk {
     watcher: Option<Arc<Watcher>>,
 }
 
+/// Looks whether files can be made in a folder, or if it does not exist, in the one that it would be made in. Leaves nothing.
+///
+/// Errors: [`Error::Io`].
+pub fn check_writable(dir: &Path) -> Result<(), Error> {
+    // A relative path begins where the process is.
+    let named = |place: &Path| !place.as_os_str().is_empty();
+    let mut places = dir.ancestors().map(|place| if named(place) { place } else { Path::new(".") });
+    let Some(there) = places.find(|place| place.is_dir()) else { return Ok(()) };
+    let remedy = "choose another folder, or change its permissions";
+    tempfile::tempfile_in(there).map_err(Error::io("make a file in", there, remedy))?;
+    Ok(())
+}
+
 impl Disk {
     /// The real disk, where `watcher` is asked before every step; an error of its takes the place of the step.
     ///

@@ -16,7 +16,7 @@ pub mod panics;
 pub mod safetensors;
 
 pub use atomic::{AtomicFile, AtomicFolder, FileRules};
-pub use disk::{Disk, DiskFile, Step};
+pub use disk::{Disk, DiskFile, Step, check_writable};
 pub use error::Error;
 pub use gguf::{GgufTensor, GgufType, GgufValue, GgufWriter};
 pub use hash::{Sha256, sha256_of_file};

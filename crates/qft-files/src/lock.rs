@@ -55,18 +55,10 @@ impl FolderLock {
         Ok(Self { dir: dir.to_path_buf(), _file: file })
     }
 
-    /// Looks whether another has the folder, and whether files can be made in it; leaves nothing. A folder that does not exist is
-    /// free, and what counts is the one that it would be made in.
+    /// Looks whether another has the folder, and changes nothing. A folder that does not exist is free.
     ///
-    /// Errors: [`Error::InUse`]; [`Error::Io`].
+    /// Errors: [`Error::InUse`].
     pub fn probe(dir: &Path) -> Result<(), Error> {
-        let named = |path: &Path| !path.as_os_str().is_empty();
-        let mut places =
-            dir.ancestors().map(|place| if named(place) { place } else { Path::new(".") });
-        if let Some(there) = places.find(|place| place.is_dir()) {
-            let remedy = "choose another folder, or change its permissions";
-            tempfile::tempfile_in(there).map_err(Error::io("make a file in", there, remedy))?;
-        }
         let Ok(mut file) = File::open(dir.join(LOCK_FILE)) else { return Ok(()) };
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => {
@@ -149,15 +141,6 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join(LOCK_FILE)).unwrap();
         assert!(text.starts_with("process ") && text.lines().count() == 1, "{text}");
         assert!(FolderLock::acquire(&dir.path().join("absent")).is_err());
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn where_no_files_can_be_made_is_found_out_at_once() {
-        let error = FolderLock::probe(Path::new("/proc/self/out/tuned")).unwrap_err();
-        assert!(error.to_string().starts_with("cannot make a file in: /proc/self"), "{error}");
-        FolderLock::probe(Path::new("not-there/tuned")).unwrap();
-        assert!(!Path::new("not-there").exists());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::calls::Operation;
 use crate::exchange::Exchange;
-use crate::library::end_process;
+use crate::library::{end_process, say};
 use crate::line::{Deadlines, Line, Spare};
 use crate::packed::{ROUND_VALUES, piece_bytes, piece_of, rounds};
 use crate::worker::{self, Channels, Ready, Request};
@@ -307,7 +307,7 @@ impl Drop for Mpi {
         };
         let Ready { rank, size, host, .. } = &*self.line.ready;
         let lost = lost.unwrap_or_default();
-        eprintln!("process {rank} of {size} on {host} gives up, and ends the others{lost}");
+        say(&format!("process {rank} of {size} on {host} gives up, and ends the others{lost}"));
         self.abort()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::calls::{AnyCalls, Calls, LINES, Operation, Pending};
 use crate::interface::Handle;
-use crate::library::{Library, candidates};
+use crate::library::{Library, candidates, say};
 use crate::{Error, Launch};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -93,11 +93,11 @@ fn begin<H: Handle>(calls: &Calls<H>, launch: &Launch) -> Result<(Ready, [H; LIN
     let about = calls.about();
     if !launch.launcher.may_belong_to(about) {
         // Some libraries end the process where they do not find their own launcher.
-        eprintln!(
+        say(&format!(
             "note: {} started this process, but {about} was loaded; if MPI does not begin, set {LIBRARY_VARIABLE} to the \
-                 libmpi of the launcher",
+             libmpi of the launcher",
             launch.launcher
-        );
+        ));
     }
     calls.init()?;
     let (rank, size) = calls.rank_and_size()?;

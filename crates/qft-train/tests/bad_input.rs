@@ -488,6 +488,12 @@ fn folders_that_hold_something_are_not_written_over() {
         let out = format!("--out={}", link.display());
         check_refusal(&qft(&place.args(&[&out])), &["--out", "a link to what does not exist"]);
     }
+    // Where nothing can be written is found out before anything is read.
+    #[cfg(target_os = "linux")]
+    {
+        let args = place.args(&["--out=/proc/self/tuned", "--data=/no/such/data"]);
+        check_refusal(&qft(&args), &["cannot make a file in: /proc/self", "another folder"]);
+    }
 }
 
 #[test]

@@ -273,7 +273,12 @@ fn a_run_can_be_stopped_anywhere_and_goes_on_to_the_same_bits() {
         let expected_dir = saved.map(|step| out.join(format!("checkpoints/step-{step:06}")));
         assert_eq!(dir, expected_dir, "{at}");
         assert!(!out.join("model.safetensors").exists(), "{at}");
-        let (_, seen) = run(&out, saved.is_some());
+        // Whether there is a checkpoint or not.
+        let mut again = options(&out, false);
+        again.progress.resume = Some(Resume::Auto);
+        let mut watcher = Watcher::default();
+        finetune(&again, &AtomicBool::new(false), &mut [&mut watcher]).unwrap();
+        let seen = watcher.seen;
         assert_eq!(seen.contains(&format!("resumed {step}")), saved.is_some(), "{at}: {seen:?}");
         assert!(result(&out) == expected, "{at}: the bits differ");
     }

@@ -5,7 +5,7 @@ use crate::machine::processes::Connection;
 use crate::machine::signals::StopSignal;
 use crate::options::FinetuneOptions;
 use crate::report::{
-    Bar, Console, MetricsLog, PageFile, RecordFile, SamplesFile, TensorBoard, log, note,
+    Bar, Console, MetricsLog, PageFile, RecordFile, SamplesFile, TensorBoard, log,
 };
 use crate::run::{Event, Observer, finetune_in};
 use std::process::ExitCode;
@@ -51,7 +51,7 @@ pub fn run(options: &FinetuneOptions, quiet: bool) -> Result<ExitCode> {
             if !job.leads() {
                 std::thread::sleep(LEADER_FIRST);
             }
-            note(&format!("{job}: error: {error:#}"));
+            log::end_of_job(&job, &error);
             job.processes().abort()
         }
         summary => summary?,

@@ -60,7 +60,7 @@ mod unix {
     use std::io::{self, Read, Write};
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
 
     /// Signals within this time are the same.
@@ -70,9 +70,11 @@ mod unix {
         let ignored = std::fs::read_to_string("/proc/self/status").map_or(0, |s| ignored(&s));
         let armed = Arc::new(AtomicBool::new(false));
         let (come, wake) = UnixStream::pair()?;
-        let arm = Arc::clone(&armed);
+        let (arm, number) = (Arc::clone(&armed), Arc::clone(&stop.number));
         // Before there is a handler: without the thread, no second signal would end the process.
-        std::thread::Builder::new().name("signals".into()).spawn(move || warn(come, &arm))?;
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || warn(come, &number, &arm))?;
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             if ignored & (1 << (signal - 1)) != 0 {
                 continue;
@@ -89,11 +91,12 @@ mod unix {
     }
 
     /// Waits for a signal, lets the next one end the process, and says so.
-    fn warn(mut come: UnixStream, armed: &AtomicBool) {
+    fn warn(mut come: UnixStream, number: &AtomicUsize, armed: &AtomicBool) {
         // Nobody writes only if no signal is caught.
         if come.read_exact(&mut [0]).is_err() {
             return;
         }
+        tracing::info!("asked to stop by signal {}", number.load(Ordering::SeqCst));
         std::thread::sleep(TOGETHER);
         armed.store(true, Ordering::SeqCst);
         // If nobody listens, nothing is lost.

@@ -228,6 +228,7 @@ fn progress_args(options: &ProgressOptions) -> ProgressArgs {
     } = options;
     let resume = resume.as_ref().map(|resume| match resume {
         Resume::Latest => "latest".into(),
+        Resume::Auto => "auto".into(),
         Resume::Checkpoint(dir) => dir.to_string_lossy().into_owned(),
     });
     ProgressArgs {

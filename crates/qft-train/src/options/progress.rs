@@ -23,10 +23,10 @@ pub struct ProgressArgs {
     /// Number of checkpoints to keep [default: 1]
     #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Progress")]
     pub keep_checkpoints: Option<usize>,
-    /// Continue from the latest checkpoint, or from the one in this folder
+    /// Continue from the latest checkpoint, or from the one in this folder; with `auto`, begin if there is none
     #[arg(
         long,
-        value_name = "DIR|latest",
+        value_name = "DIR|latest|auto",
         num_args = 0..=1,
         default_missing_value = "latest",
         help_heading = "Progress"
@@ -229,6 +229,8 @@ impl From<Minutes> for f64 {
 pub enum Resume {
     /// The newest one below the output folder.
     Latest,
+    /// The same, or none if there is none: the run begins.
+    Auto,
     /// This one.
     Checkpoint(PathBuf),
 }
@@ -237,6 +239,7 @@ impl From<&str> for Resume {
     fn from(text: &str) -> Self {
         match text {
             "latest" => Self::Latest,
+            "auto" => Self::Auto,
             dir => Self::Checkpoint(dir.into()),
         }
     }

@@ -1,6 +1,8 @@
 //! What the program says of itself while it works: on standard error, and in the file of `--log-file`.
 
-use crate::error::{Context, ErrorKind, OfKind, Result};
+use super::note;
+use crate::error::{Context, Error, ErrorKind, OfKind, Result};
+use crate::machine::Job;
 use crate::options::terminal::{TerminalArgs, Verbosity};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -95,6 +97,12 @@ fn filter(verbosity: Verbosity, variable: bool, command: &str) -> EnvFilter {
 /// Whether colours may go to `stream`: it is a terminal, and NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM allow it.
 pub fn colours(stream: &impl anstream::stream::RawStream) -> bool {
     anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
+}
+
+/// Says the error that ends a process of `job`, as [`end`] would: nothing comes after it, since the others are ended at once.
+pub fn end_of_job(job: &Job, error: &Error) {
+    note(&format!("{job}: error: {error:#}"));
+    tracing::error!(target: COMMAND, "{job}: {error:#}");
 }
 
 /// Says how the command ended: an error on standard error, either in the file.

@@ -8,7 +8,7 @@ use super::summary::{EarlyEnd, Summary};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::options::{FileOptions, RunExport};
 use crate::step::checkpoint;
-use qft_files::FolderLock;
+use qft_files::{FolderLock, check_writable};
 use qft_llama::export;
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
@@ -66,10 +66,11 @@ pub fn checkpoints(out: &Path) -> PathBuf {
 
 /// Looks whether a run may begin, or go on, in the output folder. Changes nothing.
 ///
-/// Errors: another run is at work there; a run that begins would write over one that is not done, or over a model that
-/// no run wrote.
+/// Errors: another run is at work there; nothing can be written there; a run that begins would write over one that is not
+/// done, or over a model that no run wrote.
 pub(super) fn check(files: &FileOptions, resumed: Option<&Path>) -> Result<()> {
-    FolderLock::probe(&files.out).map_err(|error| of_output(error.into()))?;
+    let free = FolderLock::probe(&files.out).and_then(|()| check_writable(&files.out));
+    free.map_err(|error| of_output(error.into()))?;
     check_contents(files, resumed)
 }
 

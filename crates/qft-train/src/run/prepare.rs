@@ -318,11 +318,11 @@ fn resumed_from(options: &FinetuneOptions) -> Result<Option<PathBuf>> {
     match &options.progress.resume {
         None => Ok(None),
         Some(Resume::Checkpoint(dir)) => Ok(Some(dir.clone())),
-        Some(Resume::Latest) => {
+        Some(which @ (Resume::Latest | Resume::Auto)) => {
             let root = output::checkpoints(&options.files.out);
             let found = checkpoint::latest(&root)?;
             ensure!(
-                found.is_some(),
+                found.is_some() || *which == Resume::Auto,
                 "--resume latest: there is no checkpoint in {}; start without --resume",
                 root.display()
             );

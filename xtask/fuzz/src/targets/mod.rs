@@ -7,6 +7,7 @@ mod conversation;
 mod encoder;
 mod metrics;
 mod records;
+mod report;
 mod safetensors;
 mod scratch;
 mod settings;
@@ -18,6 +19,7 @@ pub use config::CONFIG;
 pub use conversation::CONVERSATION;
 pub use metrics::METRICS;
 pub use records::RECORDS;
+pub use report::REPORT;
 pub use safetensors::{INDEX, SAFETENSORS};
 pub use settings::SETTINGS;
 pub use template::TEMPLATE;
@@ -43,7 +45,7 @@ const SMALL: usize = 16 << 20;
 const RENDERING: usize = 192 << 20;
 
 /// All of them.
-pub const ALL: [&Target; 12] = [
+pub const ALL: [&Target; 13] = [
     &SAFETENSORS,
     &INDEX,
     &CONFIG,
@@ -56,6 +58,7 @@ pub const ALL: [&Target; 12] = [
     &PROGRESS,
     &STATE,
     &METRICS,
+    &REPORT,
 ];
 
 impl Target {
