@@ -77,6 +77,7 @@ LOOK = """(() => {
 # Where the first chart is, scrolled to; and what it says under a pointer.
 CHART = """(() => {
   const plot = document.querySelector(".plot");
+  if (!plot) return null;    // the page of a run that has just begun
   plot.scrollIntoView({ block: "center" });
   const { left, top, width, height } = plot.getBoundingClientRect();
   return { x: left + 0.6 * width, y: top + height / 2 };
@@ -152,10 +153,10 @@ def look(browser, page, width, scheme, shots):
         image = browser.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
         name = f"{page.parent.name}-{page.stem}-{width}-{scheme}.png"
         (shots / name).write_bytes(base64.b64decode(image))
-    place = browser.value(CHART)
-    browser.call("Input.dispatchMouseEvent", type="mouseMoved", **place)
-    if not browser.value(READOUT).startswith("step "):
-        wrong.append("no value under the pointer")
+    if place := browser.value(CHART):
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", **place)
+        if not browser.value(READOUT).startswith("step "):
+            wrong.append("no value under the pointer")
     asked = [event["request"]["url"] for event in browser.heard("Network.requestWillBeSent")]
     wrong += [f"asks for {other[:80]}" for other in asked if other != url and not other.startswith("data:")]
     wrong += [f"console: {event['entry']['text']}" for event in browser.heard("Log.entryAdded")]
