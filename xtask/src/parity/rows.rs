@@ -140,7 +140,16 @@ pub(super) const ABLATIONS: [Table; 8] = [
     },
     Table {
         title: "Rule: Lion and AdamW",
-        rows: &["full", "full-adamw", "balanced", "balanced-adamw", "compact", "compact-adamw"],
+        rows: &[
+            LION,
+            "full",
+            "balanced",
+            "compact",
+            ADAMW,
+            "full-adamw",
+            "balanced-adamw",
+            "compact-adamw",
+        ],
     },
     Table {
         title: "Rounding of updated weights: stochastic and to nearest",

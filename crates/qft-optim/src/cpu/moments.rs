@@ -52,28 +52,33 @@ pub(super) fn update_moments(
     let blocks = step.cols.div_ceil(BLOCK);
     let mut squares = [0.0; LANES];
     for (b, grad) in grad.chunks(BLOCK).enumerate() {
-        let words = draw(&step.philox, n * blocks + b);
-        row.words[b] = words;
+        draw(&step.philox, n * blocks + b, &mut row.words[b]);
         add_squares(grad, step.grad_scale, &mut squares);
-        let cols = grad.len();
-        let grad = scaled(grad, step.grad_scale);
+        let (cols, mut room) = (grad.len(), [0.0; BLOCK]);
+        let grad = (padded(grad, &mut room), step.grad_scale);
         let (codes, scale) = first.block(b, step.code);
         // Behind the row's end is no weight, though a code may stand for one.
         let mut m = step.code.decode(codes, *scale);
         m[cols..].fill(0.0);
         row.direction[b] = match step.rule {
-            RuleStep::Lion(rule) => lion(&rule, &grad, &mut m),
+            RuleStep::Lion(rule) => lion(&rule, grad, &mut m),
             RuleStep::AdamW(rule) => {
                 let (codes, scale) = second.block(b, MomentCode::Quartic);
                 let mut v = MomentCode::Quartic.decode(codes, *scale);
                 v[cols..].fill(0.0);
-                let direction = adamw(&rule, &grad, &mut m, &mut v);
+                let direction = adamw(&rule, grad, &mut m, &mut v);
                 *scale = MomentCode::Quartic.encode(&v, &step.dither.block(n, b), (codes, cols));
                 direction
             }
         };
-        let random = if step.code.is_dithered() { step.dither.block(n, b) } else { words };
-        *scale = step.code.encode(&m, &random, (codes, cols));
+        let dither;
+        let random = if step.code.is_dithered() {
+            dither = step.dither.block(n, b);
+            &dither
+        } else {
+            &row.words[b]
+        };
+        *scale = step.code.encode(&m, random, (codes, cols));
     }
     if step.rotated {
         rotate(&mut row.direction.as_flattened_mut()[..step.cols]);
@@ -83,31 +88,33 @@ pub(super) fn update_moments(
 
 /// The random words of a block of weights.
 #[inline(always)]
-fn draw(philox: &Philox, block: usize) -> [u32; BLOCK] {
+fn draw(philox: &Philox, block: usize, words: &mut [u32; BLOCK]) {
     const { assert!(2 * BLOCK_WORDS == BLOCK) };
-    let mut words = [0; BLOCK];
     for (half, index) in words.as_chunks_mut().0.iter_mut().zip(2 * block as u32..) {
         *half = philox.block(index);
     }
-    words
 }
 
-/// Up to 128 numbers times a factor, and zeros behind them.
+/// Up to 128 numbers where they lie, or in `room`, with zeros behind them.
 #[inline(always)]
-fn scaled(x: &[f32], factor: f32) -> [f32; BLOCK] {
-    let mut out = [0.0; BLOCK];
-    match x.first_chunk::<BLOCK>() {
-        Some(x) => out.iter_mut().zip(x).for_each(|(out, x)| *out = x * factor),
-        None => out.iter_mut().zip(x).for_each(|(out, x)| *out = x * factor),
+fn padded<'a>(x: &'a [f32], room: &'a mut [f32; BLOCK]) -> &'a [f32; BLOCK] {
+    match x.first_chunk() {
+        Some(x) => x,
+        None => {
+            room[..x.len()].copy_from_slice(x);
+            room
+        }
     }
-    out
 }
 
+/// A block of a gradient, and what it is to be multiplied by.
+type Scaled<'a> = (&'a [f32; BLOCK], f32);
+
 #[inline(always)]
-fn lion(rule: &LionConfig, grad: &[f32; BLOCK], m: &mut [f32; BLOCK]) -> [f32; BLOCK] {
+fn lion(rule: &LionConfig, (grad, factor): Scaled<'_>, m: &mut [f32; BLOCK]) -> [f32; BLOCK] {
     let mut direction = [0.0; BLOCK];
     for e in 0..BLOCK {
-        direction[e] = rule.advance(&mut m[e], grad[e]);
+        direction[e] = rule.advance(&mut m[e], grad[e] * factor);
     }
     direction
 }
@@ -115,13 +122,13 @@ fn lion(rule: &LionConfig, grad: &[f32; BLOCK], m: &mut [f32; BLOCK]) -> [f32; B
 #[inline(always)]
 fn adamw(
     rule: &AdamWStep,
-    grad: &[f32; BLOCK],
+    (grad, factor): Scaled<'_>,
     m: &mut [f32; BLOCK],
     v: &mut [f32; BLOCK],
 ) -> [f32; BLOCK] {
     let mut direction = [0.0; BLOCK];
     for e in 0..BLOCK {
-        direction[e] = rule.advance(&mut m[e], &mut v[e], grad[e]);
+        direction[e] = rule.advance(&mut m[e], &mut v[e], grad[e] * factor);
     }
     direction
 }
