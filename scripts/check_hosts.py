@@ -160,10 +160,8 @@ def sha256(path):
 
 def said(output):
     """The line that says why a job has ended."""
-    words = ("error: ", " error ", "gives up", "signal ")
-    quantizer = re.compile("L2 error")
-    lines = [quantizer.sub("", line) for line in output.splitlines()]
-    lines = [line for line in lines if any(word in line.lower() for word in words)]
+    words = ("error: ", " ERROR ", "gives up", "signal ")
+    lines = [line for line in output.splitlines() if any(word in line for word in words)]
     return lines[0].strip()[:150] if lines else None
 
 

@@ -40,6 +40,7 @@ pub use prompts::Prompt;
 pub use question_set::QuestionSet;
 pub use reader::Reader;
 pub use records::Record;
+pub use source::common;
 pub use template::{ModelTemplates, Template};
 pub use weight::Weight;
 pub use windows::windows;

@@ -4,7 +4,7 @@ use super::cache::Cache;
 use super::documents::{DocumentWriter, Documents};
 use super::progress::Progress;
 use super::reader::{HeldOut, Parts, Reader};
-use super::source::{DataFile, common, expanded};
+use super::source::{DataFile, expanded};
 use crate::error::{Context, Result};
 use crate::options::TemplateChoice;
 use qft_files::{Sha256, sha256_of_file};
@@ -60,13 +60,6 @@ impl Loader<'_> {
         let read = (parts.train.finish()?, held_out.documents.finish()?);
         self.trim();
         Ok(read)
-    }
-
-    /// A file of `held_out` that is among those of `train` as well, so that its loss says nothing of what is new to a model.
-    ///
-    /// Errors: a name that stands for no file.
-    pub fn learned(held_out: &[PathBuf], train: &[PathBuf]) -> Result<Option<PathBuf>> {
-        common(held_out, train)
     }
 
     fn cached(&self, key: Option<&str>, part: &str) -> Option<Documents> {

@@ -5,7 +5,8 @@ mod files;
 mod input;
 mod rows;
 
-pub(super) use files::{DataFile, common, expanded};
+pub use files::common;
+pub(super) use files::{DataFile, expanded};
 pub(super) use rows::Row;
 
 use super::progress::Tally;

@@ -3,7 +3,7 @@
 use super::events::{Event, Observers};
 use super::folder::ModelFolder;
 use super::named::{self, NamedFiles};
-use crate::data::{Cache, Dataset, Documents, EvalSet, Loader};
+use crate::data::{Cache, Dataset, Documents, EvalSet, Loader, common};
 use crate::error::{Context, Result};
 use crate::options::{FinetuneOptions, HeldOut};
 use qft_hub::{Origin, Watch};
@@ -81,7 +81,7 @@ impl RunData<NamedFiles> {
             return Ok(RunData { train, held_out: vec![EvalSet { name: None, data }] });
         }
         for set in &self.held_out {
-            if let Some(path) = Loader::learned(&set.data.paths, data)? {
+            if let Some(path) = common(&set.data.paths, data)? {
                 let path = path.display();
                 tracing::warn!(
                     "--eval-data: {path} is trained on as well; its loss will say little of other data"

@@ -32,7 +32,7 @@ pub(in super::super) fn expanded(given: &[PathBuf]) -> Result<Vec<DataFile>> {
             let place = path.canonicalize().unwrap_or_else(|_| path.clone());
             if let Some(before) = known.insert(place, given) {
                 bail!(
-                    "--data: {} is named twice, by {} and by {}; name it once, with how often it is to be taken behind it, as \
+                    "{} is named twice, by {} and by {}; name it once, with how often it is to be taken behind it, as \
                      in chats.jsonl=2",
                     path.display(),
                     before.display(),
@@ -45,10 +45,10 @@ pub(in super::super) fn expanded(given: &[PathBuf]) -> Result<Vec<DataFile>> {
     Ok(files)
 }
 
-/// A file that both lists name.
+/// A file that is among those of both lists, each of paths, folders and patterns.
 ///
-/// Errors: those of [`expanded`].
-pub(in super::super) fn common(some: &[PathBuf], others: &[PathBuf]) -> Result<Option<PathBuf>> {
+/// Errors: a name that stands for no file; a file that a list names twice.
+pub fn common(some: &[PathBuf], others: &[PathBuf]) -> Result<Option<PathBuf>> {
     let place = |file: &DataFile| file.path.canonicalize().ok();
     let others: HashSet<_> = expanded(others)?.iter().filter_map(place).collect();
     let both = |file: &DataFile| place(file).is_some_and(|place| others.contains(&place));
