@@ -88,6 +88,8 @@ pub struct FolderExport<'a> {
     /// The folder that the model came from: its configuration (with the type of the weights changed), tokenizer, templates
     /// and licences are taken over. Without it, `config` alone is written.
     pub source: Option<&'a Path>,
+    /// A chat template to write in place of the source's.
+    pub template: Option<&'a str>,
     /// The model.
     pub config: &'a LlamaConfig,
     /// How weights are written.
@@ -121,6 +123,7 @@ pub fn export_folder(
     let export = FolderExport {
         out,
         source,
+        template: None,
         config,
         saved,
         int8: None,
@@ -151,7 +154,7 @@ pub fn export_folder_on(
     ledger: &Arc<Ledger>,
     fill: &mut FillRows<'_>,
 ) -> Result<(), Error> {
-    let FolderExport { out, source, config, saved, int8, max_shard_bytes, ends, card, existing } =
+    let FolderExport { out, source, config, saved, int8, max_shard_bytes, card, existing, .. } =
         *export;
     if let Some(source) = source {
         refuse_same(out, source)?;
@@ -175,7 +178,7 @@ pub fn export_folder_on(
         folder.write_file("model.safetensors.index.json", text.as_bytes())?;
     }
     if let Some(source) = source {
-        copy_companions(&mut folder, source, ends)?;
+        copy_companions(&mut folder, source, export.template, export.ends)?;
         copy_licences(&mut folder, source, joined)?;
     }
     let path = source.map(|source| source.join(CONFIG));

@@ -33,6 +33,7 @@ fn folder<'a>(out: &'a Path, config: &'a LlamaConfig) -> FolderExport<'a> {
     FolderExport {
         out,
         source: None,
+        template: None,
         config,
         saved: SavedWeights::default(),
         int8: None,

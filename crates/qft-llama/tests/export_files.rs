@@ -65,6 +65,7 @@ impl Case {
         let export = FolderExport {
             out: &self.out(),
             source: Some(&self.source()),
+            template: with.template,
             config: &self.config,
             saved: SavedWeights::default(),
             int8: None,
@@ -87,6 +88,7 @@ impl Case {
 /// What is written besides the source's files.
 #[derive(Clone, Copy, Default)]
 struct With<'a> {
+    template: Option<&'a str>,
     ends: &'a [u32],
     card: Option<&'a str>,
     existing: Existing,
@@ -160,6 +162,32 @@ fn several_templates_become_a_list_that_every_version_reads() {
     let entry = |name: &str, template: &str| json!({"name": name, "template": template});
     let list = [entry("default", "plain"), entry("rag", "documents"), entry("tool_use", "tools")];
     assert_eq!(settings, json!({"model_max_length": 5, "chat_template": list}));
+}
+
+/// The model was trained with another template than the source's, whatever that is.
+#[test]
+fn another_template_leaves_none_of_the_source() {
+    let list =
+        r#"{"chat_template": [{"name": "default", "template": "old"}], "model_max_length": 5}"#;
+    for files in [
+        &[][..],
+        &[("tokenizer_config.json", r#"{"model_max_length": 5}"#)],
+        &[("chat_template.jinja", "old"), ("tokenizer_config.json", r#"{"model_max_length": 5}"#)],
+        &[("tokenizer_config.json", r#"{"chat_template": "old", "model_max_length": 5}"#)],
+        &[("tokenizer_config.json", list)],
+        &[("chat_template.jinja", "old"), ("additional_chat_templates/tool_use.jinja", "old")],
+    ] {
+        let case = Case::new(files);
+        case.exported(With { template: Some("new"), ..With::default() });
+        let expected = ["config.json", "model.safetensors", "tokenizer_config.json"];
+        assert_eq!(names(&case.out()), expected, "{files:?}");
+        let mut settings = json_of(&case.out().join("tokenizer_config.json"));
+        assert_eq!(settings["chat_template"], "new", "{files:?}");
+        settings.as_object_mut().unwrap().remove("chat_template");
+        let kept = files.iter().any(|(_, text)| text.contains("model_max_length"));
+        let expected = if kept { json!({"model_max_length": 5}) } else { json!({}) };
+        assert_eq!(settings, expected, "{files:?}");
+    }
 }
 
 #[test]

@@ -25,6 +25,7 @@ struct Case {
     dir: PathBuf,
     config: LlamaConfig,
     tokenizer: Tokenizer,
+    template: Option<&'static str>,
 }
 
 impl Case {
@@ -44,7 +45,7 @@ impl Case {
         }
         let large = LlamaConfig { vocab_size: config.vocab_size.max(512), ..config.clone() };
         let tokenizer = Tokenizer::from_dir(&material::stories260k(), &large).unwrap();
-        Some(Self { dir: dir.to_path_buf(), config, tokenizer })
+        Some(Self { dir: dir.to_path_buf(), config, tokenizer, template: None })
     }
 
     fn export(
@@ -58,13 +59,14 @@ impl Case {
         let mut fill = |spec: &TensorSpec, rows: Range<usize>, out: &mut [f32]| {
             source.as_ref().unwrap().read_rows(&spec.name, rows, out)
         };
-        let Self { dir, config, tokenizer } = self;
+        let Self { dir, config, tokenizer, template } = self;
         let export = GgufExport {
             name: None,
             out,
             source: dir,
             config,
             tokenizer,
+            template: *template,
             weights,
             rounding: SavedRounding::Nearest,
             replace,
@@ -397,6 +399,10 @@ fn pieces_have_types_scores_and_marks() {
     let written = case.written(GgufWeights::F32);
     let Value::Texts(tokens) = &written.metadata["tokenizer.ggml.tokens"] else { panic!() };
     assert_eq!(&tokens[512..], ["[PAD512]", "[PAD513]"]);
+    // Another template than the model's own.
+    let case = Case { template: Some("{{ messages }}"), ..case };
+    let written = case.written(GgufWeights::F32);
+    assert_eq!(written.metadata["tokenizer.chat_template"], Value::Text("{{ messages }}".into()));
 }
 
 /// Tokenizers of bytes, and all that is outside the repository.
@@ -484,7 +490,7 @@ fn what_llama_cpp_does_not_compute_is_refused() {
     }
     let config = LlamaConfig::from_dir(root.path()).unwrap();
     let tokenizer = Tokenizer::from_dir(root.path(), &config).unwrap();
-    let case = Case { dir: root.path().to_path_buf(), config, tokenizer };
+    let case = Case { dir: root.path().to_path_buf(), config, tokenizer, template: None };
     let error = case.export(&Disk::default(), &root.path().join("out"), GgufWeights::F16, false);
     let error = error.unwrap_err().to_string();
     assert!(error.contains("byte_fallback"), "{error}");

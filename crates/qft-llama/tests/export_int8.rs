@@ -37,6 +37,7 @@ fn export_from(
     let export = FolderExport {
         out,
         source: None,
+        template: None,
         config,
         saved: SavedWeights::default(),
         int8: Some(int8),

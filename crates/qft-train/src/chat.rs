@@ -26,6 +26,8 @@ pub const TRAINING_DATE: u64 = 1_721_952_000;
 /// The texts of special tokens that templates may write.
 #[derive(Debug, Clone, Default)]
 pub struct SpecialTexts {
+    /// What the tokenizer puts before a text, which is up to templates here; empty if that is nothing.
+    pub before: String,
     /// Begins a sequence; empty if the model has none.
     pub bos: String,
     /// End a turn or a sequence; templates get the first.
@@ -81,6 +83,7 @@ pub struct ChatTemplate {
 struct Template {
     program: Program,
     name: String,
+    source: String,
     special: SpecialTexts,
     /// Whether it marks what the assistant says.
     marked: bool,
@@ -106,9 +109,9 @@ impl ChatTemplate {
             "chat template {name}: has {} bytes, at most {MAX_SOURCE_BYTES} are read; choose another with --template",
             source.len()
         );
-        let (source, marked) = marks::with_marks(&lines(source));
+        let (with_marks, marked) = marks::with_marks(&lines(source));
         let calls_tools = source.contains("tool_calls");
-        let job = (name.to_string(), source);
+        let job = (name.to_string(), with_marks);
         // Each character may be a level of the parser's recursion.
         let stack = job.1.len() * STACK_PER_SOURCE_BYTE;
         let program = fuel::run(name, stack, move || {
@@ -116,8 +119,8 @@ impl ChatTemplate {
             Program::compile(&job.1, now).with_context(what)
         })?;
         let read = program.read();
-        let name = name.to_string();
-        let template = Template { program, name, special, marked, read, calls_tools };
+        let (name, source) = (name.to_string(), source.to_string());
+        let template = Template { program, name, source, special, marked, read, calls_tools };
         Ok(Self { template: Arc::new(template), built_in: false })
     }
 
@@ -125,9 +128,14 @@ impl ChatTemplate {
     ///
     /// Errors: none that a built-in template should cause.
     pub fn built_in(template: BuiltIn, special: SpecialTexts) -> Result<Self> {
-        let source = builtin::source(template);
-        let template = Self::new(template.name(), source, special, TRAINING_DATE)?;
+        let source = builtin::source(template, &special);
+        let template = Self::new(template.name(), &source, special, TRAINING_DATE)?;
         Ok(Self { built_in: true, ..template })
+    }
+
+    /// The Jinja source.
+    pub fn source(&self) -> &str {
+        &self.template.source
     }
 
     /// Whether the template knows of calls to tools.

@@ -107,7 +107,11 @@ fn golden_chat_template() {
     let golden: Value = serde_json::from_slice(&golden).unwrap();
     let tokenizer = tokenizer(&data.join("tokenizers/minimind-6400-bpe"));
     let source = tokenizer.chat_template().unwrap();
-    let special = SpecialTexts { bos: "<|im_start|>".into(), ends: vec!["<|im_end|>".into()] };
+    let special = SpecialTexts {
+        bos: "<|im_start|>".into(),
+        ends: vec!["<|im_end|>".into()],
+        ..SpecialTexts::default()
+    };
     let template = ChatTemplate::new("minimind", source, special, TRAINING_DATE).unwrap();
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 7);

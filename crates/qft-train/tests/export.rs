@@ -275,3 +275,70 @@ fn exports_belong_to_their_run() {
     succeed(&finetune(&out, &["--steps=1", "--overwrite"]));
     assert!(!out.join("gguf-q8_0").exists());
 }
+
+/// The template that a model was trained with is the one that it is talked to with: here, and by every program that reads its
+/// files.
+#[test]
+fn the_template_of_training_goes_with_the_model() {
+    let temp = tempfile::tempdir().unwrap();
+    let place = |name: &str| temp.path().join(name);
+    let option = |key: &str, path: &Path| format!("--{key}={}", path.display());
+    fs::write(
+        place("alpaca.jsonl"),
+        r#"{"instruction": "Name a colour.", "input": "", "output": "Blue."}"#,
+    )
+    .unwrap();
+    let talk = r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Blue."}]}"#;
+    fs::write(place("talk.jsonl"), talk).unwrap();
+    fs::write(place("file.jinja"), "{% for m in messages %}{{ m.role + m.content }}{% endfor %}")
+        .unwrap();
+    // One without a template, and one with its own.
+    let (plain, own) = (material::stories260k(), copy_dir(&material::stories260k(), &place("own")));
+    fs::write(
+        own.join("chat_template.jinja"),
+        "{% for m in messages %}[{{ m.content }}]{% endfor %}",
+    )
+    .unwrap();
+    let file = place("file.jinja").display().to_string();
+    for (number, (model, data, template, taken)) in [
+        (&plain, "alpaca.jsonl", None, "alpaca"),
+        (&plain, "talk.jsonl", Some("chatml"), "chatml"),
+        (&plain, "talk.jsonl", Some("llama2"), "llama2"),
+        (&plain, "talk.jsonl", Some(file.as_str()), file.as_str()),
+        (&own, "talk.jsonl", Some("llama3"), "llama3"),
+        (&own, "talk.jsonl", None, "model"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = place(&number.to_string());
+        let template = template.map(|template| format!("--template={template}"));
+        let options = ["--steps=1", "--seq-len=200", "--threads=1", "--lr=1e-4", "--export=gguf"];
+        let files = [
+            "finetune".into(),
+            option("model", model),
+            option("data", &place(data)),
+            option("out", &out),
+        ];
+        let args = files.into_iter().chain(options.map(String::from)).chain(template);
+        succeed(&args.collect::<Vec<_>>());
+        // The model's files alone, and no option, give the tokens that were trained on.
+        let tokens = |model: &Path, more: &[String]| {
+            let args = ["data", "show", "--ids", "--no-cache", "--seq-len=200"].map(String::from);
+            let files = [option("model", model), option("data", &place("talk.jsonl"))];
+            succeed(&args.into_iter().chain(files).chain(more.to_vec()).collect::<Vec<_>>())
+        };
+        assert_eq!(tokens(&out, &[]), tokens(model, &[format!("--template={taken}")]), "{taken}");
+        // What other programs read.
+        let contents = gguf::read(&out.join("gguf-bf16/model-bf16.gguf"));
+        let written = match fs::read_to_string(out.join("tokenizer_config.json")) {
+            Ok(text) if taken != "model" => {
+                let settings: serde_json::Value = serde_json::from_str(&text).unwrap();
+                settings["chat_template"].as_str().unwrap().to_owned()
+            }
+            _ => fs::read_to_string(out.join("chat_template.jinja")).unwrap(),
+        };
+        assert_eq!(contents.metadata["tokenizer.chat_template"], gguf::Value::Text(written));
+        assert_eq!(out.join("chat_template.jinja").exists(), taken == "model", "{taken}");
+    }
+}

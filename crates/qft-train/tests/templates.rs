@@ -43,7 +43,11 @@ struct Comparison {
 fn compare(file: &Path) -> Comparison {
     let golden: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let text = |key: &str| golden[key].as_str().unwrap().to_string();
-    let special = SpecialTexts { bos: text("bos_token"), ends: vec![text("eos_token")] };
+    let special = SpecialTexts {
+        bos: text("bos_token"),
+        ends: vec![text("eos_token")],
+        ..SpecialTexts::default()
+    };
     let mut found = Comparison::default();
     for template in golden["templates"].as_array().unwrap() {
         let (name, source) =
@@ -127,7 +131,8 @@ fn compare_expressions(file: &Path) -> Expressions {
     let golden: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let talk =
         Conversation { messages: golden["messages"].as_array().unwrap().clone(), tools: None };
-    let special = SpecialTexts { bos: "<s>".into(), ends: vec!["</s>".into()] };
+    let special =
+        SpecialTexts { bos: "<s>".into(), ends: vec!["</s>".into()], ..SpecialTexts::default() };
     let mut found = Expressions::default();
     for case in golden["expressions"].as_array().unwrap() {
         let expression = case[0].as_str().unwrap().to_string();

@@ -23,6 +23,8 @@ const GENERATION: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer_config.json";
 /// The chat template.
 const TEMPLATE: &str = "chat_template.jinja";
+/// The setting of the tokenizer with the chat template, or a list of them.
+const TEMPLATE_SETTING: &str = "chat_template";
 /// Where transformers keeps other templates.
 const OTHER_TEMPLATES: &str = "additional_chat_templates";
 
@@ -37,25 +39,29 @@ pub fn is_licence(name: &str) -> bool {
     ["LICENSE", "LICENCE", "NOTICE", "USE_POLICY"].iter().any(|start| name.starts_with(start))
 }
 
-/// Takes over what `source` has. `ends` are tokens that end a text, which the settings of generation must name: programs
-/// that serve a model stop at no others.
+/// Takes over what `source` has, with another chat `template` if one is given. `ends` are tokens that end a text, which the
+/// settings of generation must name: programs that serve a model stop at no others.
 ///
 /// Errors: [`Error::Io`], [`Error::Json`] for a file of `source`; [`Error::Files`].
 pub(super) fn copy_companions(
     folder: &mut AtomicFolder,
     source: &Path,
+    template: Option<&str>,
     ends: &[u32],
 ) -> Result<(), Error> {
-    let others = other_templates(source)?;
+    let template = match template {
+        Some(text) => Some(text.into()),
+        None => list_of_templates(source)?,
+    };
     for name in FILES {
-        if name == TEMPLATE && !others.is_empty() {
+        if name == TEMPLATE && template.is_some() {
             continue;
         }
         if let Some(bytes) = read(&source.join(name))? {
             folder.write_file(name, &bytes)?;
         }
     }
-    if let Some(bytes) = tokenizer_settings(source, others)? {
+    if let Some(bytes) = tokenizer_settings(source, template)? {
         folder.write_file(TOKENIZER, &bytes)?;
     }
     if let Some(bytes) = generation_settings(&source.join(GENERATION), ends)? {
@@ -137,25 +143,32 @@ fn other_templates(source: &Path) -> Result<Vec<(String, String)>, Error> {
     Ok(found)
 }
 
-/// The settings of the tokenizer. Several templates become the list that every version of transformers reads: only the
-/// later ones know a folder of them, and then the file of the default template would hide the list.
-fn tokenizer_settings(
-    source: &Path,
-    others: Vec<(String, String)>,
-) -> Result<Option<Vec<u8>>, Error> {
-    let settings = read_object(&source.join(TOKENIZER))?;
+/// Several templates of a source as the list that every version of transformers reads: only the later ones know a folder of
+/// them, and then the file of the default template would hide the list.
+fn list_of_templates(source: &Path) -> Result<Option<Value>, Error> {
+    let others = other_templates(source)?;
     if others.is_empty() {
-        return Ok(settings.map(|(bytes, _)| bytes));
+        return Ok(None);
     }
-    let mut settings = settings.map(|(_, map)| map).unwrap_or_default();
     let entry = |name: &str, template: &str| json!({"name": name, "template": template});
     let default = match read(&source.join(TEMPLATE))? {
         Some(bytes) => Some(entry("default", &String::from_utf8_lossy(&bytes))),
-        None => settings.get("chat_template").and_then(Value::as_str).map(|t| entry("default", t)),
+        None => read_object(&source.join(TOKENIZER))?.and_then(|(_, settings)| {
+            Some(entry("default", settings.get(TEMPLATE_SETTING)?.as_str()?))
+        }),
     };
     let others = others.iter().map(|(name, template)| entry(name, template));
-    let list: Vec<_> = default.into_iter().chain(others).collect();
-    settings.insert("chat_template".into(), list.into());
+    Ok(Some(default.into_iter().chain(others).collect()))
+}
+
+/// The settings of the tokenizer: as they are, or with other chat templates, which every version of transformers reads there.
+fn tokenizer_settings(source: &Path, template: Option<Value>) -> Result<Option<Vec<u8>>, Error> {
+    let settings = read_object(&source.join(TOKENIZER))?;
+    let Some(template) = template else {
+        return Ok(settings.map(|(bytes, _)| bytes));
+    };
+    let mut settings = settings.map(|(_, settings)| settings).unwrap_or_default();
+    settings.insert(TEMPLATE_SETTING.into(), template);
     Ok(Some(pretty(settings)))
 }
 

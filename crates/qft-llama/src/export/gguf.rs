@@ -97,6 +97,8 @@ pub struct GgufExport<'a> {
     pub config: &'a LlamaConfig,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
+    /// A chat template to write in place of the tokenizer's.
+    pub template: Option<&'a str>,
     /// The type of its matrices.
     pub weights: GgufWeights,
     /// How these are rounded to F16 and BF16: with the same seed, to the bits of a folder in that type.
@@ -173,7 +175,7 @@ impl GgufExport<'_> {
 ///
 /// Errors: [`Error::Export`] for what llama.cpp would read as another model.
 fn describe(export: &GgufExport<'_>) -> Result<(Architecture, Metadata), Error> {
-    let GgufExport { name, source, config, tokenizer, weights, .. } = *export;
+    let GgufExport { name, source, config, tokenizer, template, weights, .. } = *export;
     let architecture = Architecture::of(config, source)?;
     let mut metadata = Metadata::default();
     let text = |value: &str| GgufValue::Text(value.into());
@@ -187,7 +189,7 @@ fn describe(export: &GgufExport<'_>) -> Result<(Architecture, Metadata), Error> 
     metadata.add("general.quantization_version", GgufValue::U32(QUANTIZATION_VERSION));
     architecture.metadata(config, &mut metadata);
     rope::metadata(architecture, config, &mut metadata);
-    vocabulary::metadata(tokenizer, &mut metadata)?;
+    vocabulary::metadata(tokenizer, template, &mut metadata)?;
     Ok((architecture, metadata))
 }
 

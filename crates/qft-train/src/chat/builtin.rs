@@ -1,16 +1,30 @@
-//! Chat templates for models that bring none. The token that begins a sequence is put before them by the reader.
+//! Chat templates for models that bring none.
 
+use super::SpecialTexts;
 use crate::options::BuiltIn;
+use serde_json::json;
 
-/// The Jinja source of a built-in template.
-pub(super) fn source(template: BuiltIn) -> &'static str {
-    match template {
+/// The Jinja source of a built-in template, which names the model's special tokens itself: programs that read it beside the
+/// saved model may know them by other settings, or not at all.
+pub(super) fn source(template: BuiltIn, special: &SpecialTexts) -> String {
+    let body = match template {
         BuiltIn::Alpaca => ALPACA,
         BuiltIn::Chatml => CHATML,
         BuiltIn::Llama2 => LLAMA2,
         BuiltIn::Llama3 => LLAMA3,
         BuiltIn::None => NONE,
+    };
+    let mut source = String::new();
+    let end = special.ends.first().map_or("", String::as_str);
+    for (name, text) in [("bos_token", special.bos.as_str()), ("eos_token", end)] {
+        if body.contains(name) {
+            source += &format!("{{%- set {name} = {} %}}\n", json!(text));
+        }
     }
+    if !special.before.is_empty() {
+        source += &format!("{{{{- {} }}}}", json!(special.before));
+    }
+    source + body
 }
 
 /// The prompt of Stanford Alpaca; further turns follow under the same headings. A message may hold `instruction` and

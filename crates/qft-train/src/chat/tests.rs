@@ -4,7 +4,7 @@ use super::*;
 use serde_json::json;
 
 fn special() -> SpecialTexts {
-    SpecialTexts { bos: "<s>".into(), ends: vec!["</s>".into()] }
+    SpecialTexts { bos: "<s>".into(), ends: vec!["</s>".into()], ..SpecialTexts::default() }
 }
 
 fn talk() -> Conversation {
@@ -373,6 +373,28 @@ fn arguments_are_what_the_template_expects() {
         "c.function.arguments if c.function.arguments is string else c.function.arguments | tojson";
     assert_eq!(render(both, &json!("{\"a\":1}")), "{\"a\":1}");
     assert_eq!(render("c.function.arguments", &json!("no JSON")), "no JSON");
+}
+
+/// Whoever reads the source of a built-in template need not know the special tokens.
+#[test]
+fn built_in_templates_bring_their_special_tokens() {
+    let special = SpecialTexts {
+        before: "<s \"quoted\">".into(),
+        bos: "<s>".into(),
+        ends: vec!["<\\/s>".into(), "<end>".into()],
+    };
+    let turns = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Who?")];
+    let messages =
+        turns.map(|(role, content)| serde_json::json!({"role": role, "content": content})).to_vec();
+    let talk = Conversation { messages, tools: None };
+    for built_in in BuiltIn::ALL {
+        let template = ChatTemplate::built_in(built_in, special.clone()).unwrap();
+        let text = template.render(&talk, true).unwrap();
+        assert!(text.starts_with(&special.before) && !text.contains("<end>"), "{text}");
+        let source = template.source();
+        let read = ChatTemplate::new("read", source, SpecialTexts::default(), 0).unwrap();
+        assert_eq!(read.render(&talk, true).unwrap(), text);
+    }
 }
 
 #[test]

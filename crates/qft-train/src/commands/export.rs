@@ -33,6 +33,7 @@ pub fn run(options: &ExportOptions, quiet: bool) -> Result<()> {
         out,
         name: hub.and_then(|id| id.rsplit('/').next()),
         source: &folder,
+        template: None,
         rounding: SavedRounding::Nearest,
         card: Some(&card),
         codes: None,

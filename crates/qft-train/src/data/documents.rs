@@ -85,7 +85,7 @@ pub struct Documents {
 struct About {
     counts: Counts,
     left_out: Vec<LeftOut>,
-    template: Option<String>,
+    templates: Vec<String>,
     learned: usize,
     sha256: String,
     seq_len: usize,
@@ -198,9 +198,9 @@ impl Documents {
         &self.about.parts
     }
 
-    /// A SHA-256 of the chat template that they were written with, as hexadecimal digits; absent if there was none.
-    pub fn template(&self) -> Option<&str> {
-        self.about.template.as_deref()
+    /// The sources of the chat templates that they were written with, each once.
+    pub fn templates(&self) -> &[String] {
+        &self.about.templates
     }
 
     /// A SHA-256 of all that training sees of the documents, as hexadecimal digits: ids, which of them are learned, and

@@ -4,7 +4,7 @@ mod records;
 mod texts;
 
 use super::documents::{DocumentWriter, Documents, Reason};
-use super::encoder::{TextEncoder, at_start};
+use super::encoder::TextEncoder;
 use super::progress::{Progress, Tally};
 use super::records::Record;
 use super::sample::Sample;
@@ -164,16 +164,13 @@ impl Reader<'_> {
     ///
     /// Errors: the template refuses the conversation; the text cannot be tokenized.
     pub fn prompt(&self, template: &Template, talk: &Conversation) -> Result<Vec<u32>> {
-        let text = template.prompt(talk)?;
-        if template.needs_begin {
-            return at_start(self.encoder, &text);
-        }
-        self.encoder.encode(&text)
+        self.encoder.encode(&template.prompt(talk)?)
     }
 
     fn special_texts(&self) -> SpecialTexts {
         let text = |id: u32| self.encoder.token(id);
         SpecialTexts {
+            before: self.encoder.before_text().iter().filter_map(|&id| text(id)).collect(),
             bos: self.encoder.bos().and_then(text).unwrap_or_default(),
             ends: self.encoder.eos().iter().filter_map(|&id| text(id)).collect(),
         }
@@ -253,7 +250,9 @@ impl Reader<'_> {
                 let all = self.options.train_on == TrainOn::All;
                 let start = if all { 0 } else { prompt.len() };
                 let learned = Vec::from_iter(std::iter::once(start..text.len()));
-                Ok(vec![self.sample(&Rendered { text, learned }, true)?])
+                let mut sample = self.sample(&Rendered { text, learned })?;
+                sample.begin(self.encoder);
+                Ok(vec![sample])
             }
             (Record::Completion { prompt, completion }, Some(template)) => {
                 let mut talk = Conversation::ask(prompt);
@@ -270,19 +269,16 @@ impl Reader<'_> {
 
     fn chat_samples(&self, talk: &Conversation, template: &Template) -> Result<Vec<Sample>> {
         let rendered = template.samples(talk, self.options.train_on)?;
-        rendered.iter().map(|rendered| self.sample(rendered, template.needs_begin)).collect()
+        rendered.iter().map(|rendered| self.sample(rendered)).collect()
     }
 
     /// A rendered record as tokens. The last word that is learned is followed by an end, which generation stops at.
-    fn sample(&self, rendered: &Rendered, needs_begin: bool) -> Result<Sample> {
+    fn sample(&self, rendered: &Rendered) -> Result<Sample> {
         let Rendered { text, learned } = rendered;
         let mut sample = Sample::of_spans(self.encoder, text, learned)?;
         let open = sample.learned.last() == Some(&true) && !self.has_ended(text);
         if let Some(&eos) = self.encoder.eos().first().filter(|_| open) {
             sample.end(eos);
-        }
-        if needs_begin {
-            sample.begin(self.encoder);
         }
         Ok(sample)
     }

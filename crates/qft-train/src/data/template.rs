@@ -8,17 +8,13 @@ use crate::options::{BuiltIn, DataFormat, TemplateChoice, TrainOn};
 /// The token by which a vocabulary shows that it knows ChatML.
 const CHATML_MARK: &str = "<|im_end|>";
 
-/// A chat template, and whether the reader puts the tokens that begin a text before it.
+/// A chat template, and what belongs to it.
 #[derive(Debug)]
 pub struct Template {
     /// The template.
     chat: ChatTemplate,
     /// Another one for conversations with tools.
     with_tools: Option<ChatTemplate>,
-    /// Its text, or the name of one that is built in.
-    pub source: String,
-    /// Built-in templates leave the first token to the reader; others write it themselves.
-    pub needs_begin: bool,
 }
 
 /// A model's own templates.
@@ -75,8 +71,7 @@ impl Template {
             TemplateChoice::Auto => BuiltIn::Alpaca,
         };
         let chat = ChatTemplate::built_in(built_in, special)?;
-        let source = built_in.name().to_owned();
-        Ok(Some(Self { chat, with_tools: None, source, needs_begin: true }))
+        Ok(Some(Self { chat, with_tools: None }))
     }
 
     fn written(name: &str, own: ModelTemplates<'_>, special: SpecialTexts) -> Result<Option<Self>> {
@@ -87,9 +82,12 @@ impl Template {
         Ok(Some(Self {
             with_tools: with_tools.transpose()?,
             chat: ChatTemplate::new(name, source, special, TRAINING_DATE)?,
-            source: source.to_owned(),
-            needs_begin: false,
         }))
+    }
+
+    /// Its Jinja source.
+    pub fn source(&self) -> &str {
+        self.chat.source()
     }
 
     /// The samples that a conversation becomes.

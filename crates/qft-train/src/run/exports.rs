@@ -4,8 +4,9 @@ use super::card;
 use super::events::{Event, Observers};
 use super::finetune::{Run, State};
 use super::folder::ModelFolder;
+use crate::data::Documents;
 use crate::error::{Context, ErrorKind, OfKind, Result};
-use crate::options::{ExportFormat, FileOptions, RunExport};
+use crate::options::{DataFormat, ExportFormat, FileOptions, ReadingOptions, RunExport};
 use crate::step::rows::{self, WholeRows};
 use qft_files::Disk;
 use qft_llama::TensorSpec;
@@ -30,6 +31,8 @@ pub struct Export<'a> {
     pub name: Option<&'a str>,
     /// The folder that it came from.
     pub source: &'a ModelFolder,
+    /// A chat template to write in place of the one there.
+    pub template: Option<&'a str>,
     /// How weights are rounded to float types.
     pub rounding: SavedRounding,
     /// The card, where the format has one.
@@ -74,6 +77,7 @@ impl Export<'_> {
         FolderExport {
             out: self.out,
             source: Some(&self.source.dir),
+            template: self.template,
             config: &self.source.config,
             saved: SavedWeights { dtype, rounding: self.rounding },
             int8: int8.then_some(self.codes.map_or(Int8::Rounded, Int8::Stored)),
@@ -91,6 +95,7 @@ impl Export<'_> {
             source: &self.source.dir,
             config: &self.source.config,
             tokenizer: &self.source.tokenizer,
+            template: self.template,
             weights,
             rounding: self.rounding,
             replace: self.existing == Existing::Replaced,
@@ -108,6 +113,7 @@ pub(super) fn check(files: &FileOptions, source: &ModelFolder) -> Result<()> {
             out: &files.out.join(choice.folder()),
             name: None,
             source,
+            template: None,
             rounding: SavedRounding::Nearest,
             card: None,
             codes: None,
@@ -116,6 +122,36 @@ pub(super) fn check(files: &FileOptions, source: &ModelFolder) -> Result<()> {
         let context = || format!("--export {choice}: the model cannot be written so");
         export.check().with_context(context).of_kind(ErrorKind::Options)
     })
+}
+
+/// The chat template that programs are to use with what is trained on `data`; absent if it is the one that the model brings,
+/// or if no data was written with any. Of several, it is the one for `messages`, with which the model will be talked to.
+///
+/// Errors: as [`Reader::template`](crate::data::Reader::template).
+pub(super) fn template(
+    reading: &ReadingOptions,
+    model: &ModelFolder,
+    data: &Documents,
+) -> Result<Option<String>> {
+    let used = data.templates();
+    let template = match used {
+        [] => return Ok(None),
+        [one] => one,
+        [first, ..] => {
+            let reader = model.reader(reading, 0);
+            let chat = reader.template(DataFormat::Messages)?;
+            let chat =
+                used.iter().find(|&used| chat.as_ref().is_some_and(|chat| chat.source() == used));
+            tracing::warn!(
+                "records of several formats are written with {} chat templates, and the saved model can have one: that for \
+                 `messages`; give --template to write all with the same",
+                used.len()
+            );
+            chat.unwrap_or(first)
+        }
+    };
+    let own = model.tokenizer.chat_template() == Some(template);
+    Ok((!own).then(|| template.clone()))
 }
 
 impl Run<'_> {
@@ -157,6 +193,7 @@ impl Run<'_> {
             out,
             name: out.file_name().and_then(|name| name.to_str()),
             source: &self.folder,
+            template: self.template.as_deref(),
             // To nearest, an update of less than half of what bf16 can tell apart would be lost.
             rounding: SavedRounding::Stochastic { seed: self.options.training.seed },
             card: Some(&card),

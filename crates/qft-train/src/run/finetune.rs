@@ -89,6 +89,8 @@ pub(super) struct Run<'a> {
     pub(super) seq_len: usize,
     pub(super) train: Dataset,
     pub(super) held_out: Vec<EvalSet<Dataset>>,
+    /// The chat template that the data is written with, if it is not the model's own.
+    pub(super) template: Option<String>,
     /// How the saved model is measured on the held-out data.
     pub(super) saved: Option<SavedModel>,
     pub(super) prompts: Vec<SamplePrompt>,

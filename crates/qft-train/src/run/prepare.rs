@@ -53,6 +53,7 @@ impl<'a> Run<'a> {
         exports::check(&options.files, &folder)?;
         let read = files.read(options, &folder, seq_len, stop, observers);
         let RunData { train, held_out } = read.of_kind(ErrorKind::Data)?;
+        let template = exports::template(&options.reading, &folder, train.documents())?;
         let per_step = options.step.sequences_per_step();
         let total = steps(options, &train)?;
         let schedule = options.training.optimizer.schedule(total)?;
@@ -85,6 +86,7 @@ impl<'a> Run<'a> {
             seq_len,
             train,
             held_out,
+            template,
             saved,
             prompts,
             questions,

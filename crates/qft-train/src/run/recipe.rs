@@ -49,7 +49,7 @@ pub struct Recipe {
     max_grad_norm: Option<f64>,
     seed: u64,
     train_on: TrainOn,
-    /// The text of the template that the data was written with, if there was one.
+    /// The text of the template that the data was written with, or of several, if there was one.
     template: Option<TextIdentity>,
     pack: bool,
     shuffle: bool,
@@ -112,8 +112,22 @@ struct TextIdentity {
 }
 
 impl TextIdentity {
-    fn of(sha256: &str) -> Self {
-        Self { sha256: sha256.to_string() }
+    /// One for all `texts`; none if there are none.
+    fn of(texts: &[String]) -> Option<Self> {
+        let hash = |bytes: &[u8]| {
+            let mut hash = Sha256::new();
+            hash.update(bytes);
+            hash.hex()
+        };
+        let sha256 = match texts {
+            [] => return None,
+            [text] => hash(text.as_bytes()),
+            texts => {
+                let hashes: String = texts.iter().map(|text| hash(text.as_bytes())).collect();
+                hash(hashes.as_bytes())
+            }
+        };
+        Some(Self { sha256 })
     }
 }
 
@@ -305,7 +319,7 @@ impl Recipe {
             max_grad_norm: *max_grad_norm,
             seed: *seed,
             train_on: *train_on,
-            template: train.documents().template().map(TextIdentity::of),
+            template: TextIdentity::of(train.documents().templates()),
             pack: *pack,
             shuffle: *shuffle,
             seq_len,

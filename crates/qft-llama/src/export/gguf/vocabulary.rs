@@ -59,10 +59,14 @@ impl Merge {
     }
 }
 
-/// Adds everything about `tokenizer`.
+/// Adds everything about `tokenizer`, with another chat `template` if one is given.
 ///
 /// Errors: [`Error::Export`] for a tokenizer that llama.cpp would split texts otherwise with.
-pub(super) fn metadata(tokenizer: &Tokenizer, metadata: &mut Metadata) -> Result<(), Error> {
+pub(super) fn metadata(
+    tokenizer: &Tokenizer,
+    template: Option<&str>,
+    metadata: &mut Metadata,
+) -> Result<(), Error> {
     let path = tokenizer.path();
     let file = std::fs::read(path).map_err(|source| {
         Error::io("read the tokenizer", path, "restore it from the model's source", source)
@@ -99,7 +103,9 @@ pub(super) fn metadata(tokenizer: &Tokenizer, metadata: &mut Metadata) -> Result
     }
     add("tokens", GgufValue::Texts(tokens.texts));
     add("token_type", GgufValue::I32s(tokens.kinds));
-    special(tokenizer, metadata)
+    special(tokenizer, metadata)?;
+    templates(tokenizer, template, metadata);
+    Ok(())
 }
 
 /// A token for each row of the embedding.
@@ -244,7 +250,7 @@ fn scores(merges: &[Merge], tokens: &Tokens, path: &Path) -> Vec<f32> {
     scores
 }
 
-/// Adds the tokens that begin, end and fill texts, and the chat template.
+/// Adds the tokens that begin, end and fill texts.
 fn special(tokenizer: &Tokenizer, metadata: &mut Metadata) -> Result<(), Error> {
     let path = tokenizer.path();
     let one = |place: &str, ids: &[u32]| match ids {
@@ -283,13 +289,18 @@ fn special(tokenizer: &Tokenizer, metadata: &mut Metadata) -> Result<(), Error> 
     }
     add("add_bos_token", GgufValue::Bool(before.is_some()));
     add("add_eos_token", GgufValue::Bool(after.is_some()));
-    if let Some(template) = tokenizer.chat_template() {
-        metadata.add("tokenizer.chat_template", GgufValue::Text(template.into()));
-    }
-    if let Some(template) = tokenizer.chat_template_with_tools() {
-        let name = "tool_use";
-        metadata.add("tokenizer.chat_templates", GgufValue::Texts(vec![name.into()]));
-        metadata.add(format!("tokenizer.chat_template.{name}"), GgufValue::Text(template.into()));
-    }
     Ok(())
+}
+
+/// Adds the chat template that is given, or those of the tokenizer.
+fn templates(tokenizer: &Tokenizer, template: Option<&str>, metadata: &mut Metadata) {
+    let mut add = |key: &str, value: GgufValue| metadata.add(format!("tokenizer.{key}"), value);
+    if let Some(template) = template.or(tokenizer.chat_template()) {
+        add("chat_template", GgufValue::Text(template.into()));
+    }
+    if let Some(other) = tokenizer.chat_template_with_tools().filter(|_| template.is_none()) {
+        let name = "tool_use";
+        add("chat_templates", GgufValue::Texts(vec![name.into()]));
+        add(&format!("chat_template.{name}"), GgufValue::Text(other.into()));
+    }
 }

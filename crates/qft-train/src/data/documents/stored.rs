@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const MAGIC: &[u8; 16] = b"qft documents 1\n";
+const MAGIC: &[u8; 16] = b"qft documents 2\n";
 
 /// Bytes written at a time.
 const BLOCK_BYTES: usize = 1 << 18;

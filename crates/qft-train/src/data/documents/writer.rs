@@ -20,7 +20,7 @@ pub struct DocumentWriter {
     /// What became of the data.
     pub counts: Counts,
     left_out: Vec<LeftOut>,
-    template: Option<String>,
+    templates: Vec<String>,
     learned: usize,
     hash: Sha256,
     parts: Vec<Part>,
@@ -53,7 +53,7 @@ impl DocumentWriter {
             starts: vec![0],
             counts: Counts::default(),
             left_out: Vec::new(),
-            template: None,
+            templates: Vec::new(),
             learned: 0,
             hash: Sha256::new(),
             parts: Vec::new(),
@@ -112,20 +112,11 @@ impl DocumentWriter {
         }
     }
 
-    /// Notes the text of a template that documents are written with.
+    /// Notes the source of a template that documents are written with.
     pub(crate) fn add_template(&mut self, source: &str) {
-        let mut hash = Sha256::new();
-        hash.update(source.as_bytes());
-        let new = hash.hex();
-        self.template = Some(match self.template.take() {
-            Some(other) if other != new => {
-                let mut both = Sha256::new();
-                both.update(other.as_bytes());
-                both.update(new.as_bytes());
-                both.hex()
-            }
-            _ => new,
-        });
+        if !self.templates.iter().any(|known| known == source) {
+            self.templates.push(source.to_owned());
+        }
     }
 
     /// Says how often the documents since the last part are taken in a pass.
@@ -150,7 +141,7 @@ impl DocumentWriter {
         let about = About {
             counts: self.counts,
             left_out: self.left_out,
-            template: self.template,
+            templates: self.templates,
             learned: self.learned,
             sha256: self.hash.hex(),
             seq_len: self.seq_len,

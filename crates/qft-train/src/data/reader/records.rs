@@ -117,7 +117,7 @@ impl<'a> Records<'a> {
         match found {
             Ok((known, row)) => {
                 if let Some(template) = &known.template {
-                    parts.documents(self.read < self.kept).add_template(&template.source);
+                    parts.documents(self.read < self.kept).add_template(template.source());
                 }
                 self.known = Some(known);
                 Ok(Some(row))
