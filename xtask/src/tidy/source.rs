@@ -28,12 +28,13 @@ const LONG_FUNCTIONS: [(&str, &str, &str); 3] = [
 ];
 
 /// Folders and files in which `unsafe` is allowed.
-const UNSAFE: [&str; 5] = [
+const UNSAFE: [&str; 6] = [
     "crates/qft-tensor/src/simd/",
     "crates/qft-cuda/src/",
     "crates/qft-emulator/src/",
-    "crates/qft-mpi/src/calls.rs",
-    "crates/qft-mpi/src/library.rs",
+    "crates/qft-processes/src/ending.rs",
+    "crates/qft-processes/src/mpi/calls.rs",
+    "crates/qft-processes/src/mpi/library.rs",
 ];
 
 pub(super) fn sizes(repository: &Repository) -> Problems {

@@ -112,7 +112,7 @@ impl Job {
     /// Errors: the first that differs, with both values.
     pub fn agree(&self, what: &[(&str, String)]) -> Result<()> {
         #[cfg(unix)]
-        if let Err(differs) = qft_mpi::agree(&*self.0, what) {
+        if let Err(differs) = qft_processes::agree(&*self.0, what) {
             return Err(Error::new(ErrorKind::Options, differs));
         }
         #[cfg(not(unix))]

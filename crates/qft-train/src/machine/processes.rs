@@ -1,7 +1,8 @@
-//! The processes that a launcher started together: `mpirun`, `mpiexec`, `srun`.
+//! The processes of a job: those that a launcher started together (`mpirun`, `mpiexec`, `srun`, `torchrun`), or that this one
+//! starts.
 
 use super::Job;
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, OfKind, Result, ensure};
 use crate::options::job::JobOptions;
 use std::sync::Arc;
 
@@ -9,38 +10,59 @@ use std::sync::Arc;
 #[cfg(unix)]
 const NOT_CONNECTED: &str = "the processes of the job cannot be connected";
 
+/// Whether `asked` processes can be those that were `started`.
+fn check(asked: usize, started: Option<usize>) -> Result<()> {
+    ensure!(
+        asked == 1 || started.is_none_or(|started| asked == started),
+        "--processes: {asked} are asked for, and {} were started; leave the option out",
+        started.unwrap_or_default()
+    );
+    Ok(())
+}
+
 /// What connects this process with those of its job; nothing where it is alone.
 #[derive(Debug)]
 pub struct Connection {
     #[cfg(unix)]
-    mpi: Option<Arc<qft_mpi::Mpi>>,
+    processes: Option<Arc<qft_processes::Processes>>,
 }
 
 impl Connection {
-    /// Connects the processes that a launcher started; a process alone loads nothing.
+    /// Connects the processes that a launcher started, or starts those that were asked for; a process alone loads nothing.
     ///
-    /// Errors: there is no library of MPI that fits the launcher; a process does not come. [`leave`](Self::leave) then.
+    /// Errors: there is no library of MPI that fits the launcher; a process does not come; other numbers of them are asked for
+    /// than a launcher started. [`leave`](Self::leave) then.
     #[cfg(unix)]
     pub fn open(options: JobOptions) -> Result<Self> {
-        let Some(launch) = qft_mpi::Launch::detect().context(NOT_CONNECTED)? else {
-            return Ok(Self { mpi: None });
+        use qft_processes::{Deadlines, Launch, Processes, Team};
+        let JobOptions { processes: asked, timeout } = options;
+        let (asked, deadlines) = (asked.unwrap_or(1), Deadlines::of(timeout));
+        let processes = match Launch::detect().context(NOT_CONNECTED)? {
+            Some(launch) => {
+                check(asked, launch.size).of_kind(ErrorKind::Options)?;
+                Processes::open(&launch, deadlines)
+            }
+            None if asked == 1 => return Ok(Self { processes: None }),
+            None => Team::of_this_program(asked).and_then(|team| Processes::start(team, deadlines)),
         };
-        let deadlines = qft_mpi::Deadlines::of(options.timeout);
-        let mpi = qft_mpi::Mpi::open(&launch, deadlines).context(NOT_CONNECTED)?;
-        tracing::info!("{}, on {}", mpi.library(), mpi.host());
-        Ok(Self { mpi: Some(Arc::new(mpi)) })
+        let processes = processes.context(NOT_CONNECTED)?;
+        tracing::info!("connected by {}, on {}", processes.about(), processes.host());
+        Ok(Self { processes: Some(Arc::new(processes)) })
     }
 
     /// Nothing is connected on this system.
+    ///
+    /// Errors: processes are asked for.
     #[cfg(not(unix))]
-    pub fn open(_: JobOptions) -> Result<Self> {
+    pub fn open(options: JobOptions) -> Result<Self> {
+        check(options.processes.unwrap_or(1), Some(1)).of_kind(ErrorKind::Options)?;
         Ok(Self {})
     }
 
     /// Ends this process at once with code 1: after an error of [`open`](Self::open), a usual end might wait for others.
     pub fn leave() -> ! {
         #[cfg(unix)]
-        qft_mpi::Mpi::leave();
+        qft_processes::Processes::leave();
         #[cfg(not(unix))]
         std::process::exit(1)
     }
@@ -48,9 +70,9 @@ impl Connection {
     /// The job.
     pub fn job(&self) -> Job {
         #[cfg(unix)]
-        if let Some(mpi) = &self.mpi {
-            let mpi: Arc<qft_mpi::Mpi> = Arc::clone(mpi);
-            return Job::of(mpi);
+        if let Some(processes) = &self.processes {
+            let processes: Arc<qft_processes::Processes> = Arc::clone(processes);
+            return Job::of(processes);
         }
         Job::alone()
     }
@@ -59,10 +81,10 @@ impl Connection {
     /// its end, all processes are ended.
     pub fn finish(self) {
         #[cfg(unix)]
-        if let Some(mpi) = self.mpi
-            && let Some(mpi) = Arc::into_inner(mpi)
+        if let Some(processes) = self.processes
+            && let Some(processes) = Arc::into_inner(processes)
         {
-            mpi.finish();
+            processes.finish();
         }
     }
 }

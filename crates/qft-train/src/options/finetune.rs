@@ -74,7 +74,7 @@ pub struct FinetuneArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub memory: MemoryArgs,
-    /// How processes of one job behave to each other.
+    /// The processes of its job.
     #[command(flatten)]
     #[serde(flatten)]
     pub job: JobArgs,
@@ -105,7 +105,7 @@ pub struct FinetuneOptions {
     pub state: StateOptions,
     /// Where to compute.
     pub machine: MachineOptions,
-    /// How processes of one job behave to each other.
+    /// The processes of its job.
     pub job: JobOptions,
     /// What it reports and keeps along the way.
     pub progress: ProgressOptions,
@@ -132,6 +132,8 @@ impl FinetuneArgs {
              removes it"
         );
         let state = states.resolve(training.optimizer.kind)?;
+        let mut machine = self.machine;
+        let job = self.job.resolve(&mut machine)?;
         ensure!(
             state.states.is_int8() || !progress.diagnostics,
             "--diagnostics is about INT8 states, and --states f32 has none; leave it out, or choose --states full, \
@@ -143,8 +145,8 @@ impl FinetuneArgs {
             layout: self.layout.resolve(),
             step: self.batch.resolve(self.accumulate)?,
             state,
-            machine: self.machine.resolve(self.memory)?,
-            job: self.job.resolve()?,
+            machine: machine.resolve(self.memory)?,
+            job,
             files,
             training,
             progress,

@@ -77,7 +77,7 @@ impl From<&FinetuneOptions> for FinetuneArgs {
         } = options;
         let StepOptions { seq_len, batch_size, accumulate } = *step;
         let MachineOptions { device, threads, memory_limit } = *machine;
-        let JobOptions { timeout } = *job;
+        let JobOptions { processes, timeout } = *job;
         let LayoutOptions { pack, shuffle } = *layout;
         let (weights, backward, update) = states(state);
         Self {
@@ -95,7 +95,7 @@ impl From<&FinetuneOptions> for FinetuneArgs {
             update,
             machine: MachineArgs { device: Some(device), threads },
             memory: MemoryArgs { memory_limit },
-            job: JobArgs { comm_timeout: Some(timeout.as_secs()) },
+            job: JobArgs { processes, gpus: None, comm_timeout: Some(timeout.as_secs()) },
             progress: progress_args(progress),
         }
     }

@@ -74,7 +74,7 @@ pub fn start(options: &TerminalArgs) -> Result<()> {
 /// The file of this process: in a job, those behind the first have their number behind its name.
 fn of_this_process(path: &Path) -> PathBuf {
     #[cfg(unix)]
-    if let Ok(Some(launch)) = qft_mpi::Launch::detect()
+    if let Ok(Some(launch)) = qft_processes::Launch::detect()
         && launch.rank > 0
     {
         let mut name = path.as_os_str().to_owned();

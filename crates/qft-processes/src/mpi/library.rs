@@ -4,7 +4,6 @@
 
 use crate::{Error, Launcher};
 use std::ffi::{CStr, CString, c_void};
-use std::io::Write;
 use std::ptr::NonNull;
 
 /// The names of MPI libraries: the interface of the standard, Open MPI, MPICH and Intel MPI, Debian's MPICH, and what a
@@ -91,17 +90,6 @@ fn loader_error(name: &str) -> String {
     // SAFETY: not null, so a text that ends with a zero.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
     if text.contains(name) { text.into_owned() } else { format!("{name}: {text}") }
-}
-
-/// Says a line on standard error, if anybody listens: where the launcher has gone, a closed one must not keep a process from its end.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// Ends this process at once with code 1, without what libraries do at the end, which can wait for others.
-pub(crate) fn end_process() -> ! {
-    // SAFETY: no precondition.
-    unsafe { libc::_exit(1) }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub enum Launcher {
     OpenMpi,
     /// `mpiexec` of MPICH, Intel MPI and their relatives, and `srun --mpi=pmi2`.
     Mpich,
-    /// `torchrun`, which knows no MPI.
+    /// `torchrun`, or a person who sets its variables. It knows no MPI.
     Torchrun,
     /// `srun`: a step of a job of Slurm.
     Slurm,
@@ -42,12 +42,28 @@ impl fmt::Display for Launcher {
     }
 }
 
+/// Another process of the job has to say this number to be known as one; anybody may where it is not set.
+pub(crate) const TOKEN: &str = "QFT_JOB_TOKEN";
+
+/// What is in [`TOKEN`].
+///
+/// Errors: [`Error::Variable`].
+pub(crate) fn token() -> Result<u64, Error> {
+    let Ok(value) = std::env::var(TOKEN) else { return Ok(0) };
+    let launcher = Launcher::Torchrun;
+    let expected = "a whole number, the same for all processes".to_owned();
+    value.parse().map_err(|_| Error::Variable { launcher, name: TOKEN, value, expected })
+}
+
+/// Set to this where `torchrun` itself holds the port.
+const PORT_IS_HELD: (&str, &str) = ("TORCHELASTIC_USE_AGENT_STORE", "True");
+
 /// Where processes meet that `torchrun` started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Master {
     /// Host name or address.
     pub host: String,
-    /// Port, which the launcher itself may hold.
+    /// Port: the one behind that of the launcher, where it holds its own.
     pub port: u16,
 }
 
@@ -67,7 +83,7 @@ pub struct Launch {
 }
 
 /// The variables of a launcher.
-struct Variables {
+pub(crate) struct Variables {
     launcher: Launcher,
     rank: &'static str,
     size: Option<&'static str>,
@@ -125,7 +141,9 @@ impl Launch {
                 continue;
             }
             if let Some(launch) = variables.read(&lookup)? {
-                let master = met.clone().filter(|_| torchrun).map(master).transpose()?;
+                let held = lookup(PORT_IS_HELD.0).is_some_and(|value| value == PORT_IS_HELD.1);
+                let met = met.clone().filter(|_| torchrun);
+                let master = met.map(|met| master(met, held)).transpose()?;
                 return Ok(Some(Self { master, ..launch }));
             }
         }
@@ -134,6 +152,18 @@ impl Launch {
 }
 
 impl Variables {
+    /// What `torchrun` would set for a process whose job is on this machine alone and meets at `port`.
+    pub(crate) fn of_torchrun(rank: usize, size: usize, port: u16) -> [(&'static str, String); 6] {
+        [
+            ("RANK", rank.to_string()),
+            ("WORLD_SIZE", size.to_string()),
+            ("LOCAL_RANK", rank.to_string()),
+            ("MASTER_ADDR", "127.0.0.1".to_owned()),
+            ("MASTER_PORT", port.to_string()),
+            (PORT_IS_HELD.0, String::new()),
+        ]
+    }
+
     /// What they say, without the place to meet; `None` if they are not set, or there is one process.
     fn read(&self, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Option<Launch>, Error> {
         let wrong = |name, value, expected| Error::Variable {
@@ -163,15 +193,16 @@ impl Variables {
     }
 }
 
-fn master((host, port): (String, String)) -> Result<Master, Error> {
-    let parsed = port.parse();
-    let wrong = |_| Error::Variable {
+/// The place to meet; whether its port is `held`.
+fn master((host, port): (String, String), held: bool) -> Result<Master, Error> {
+    let parsed = port.parse().ok().and_then(|port: u16| port.checked_add(u16::from(held)));
+    let wrong = || Error::Variable {
         launcher: Launcher::Torchrun,
         name: "MASTER_PORT",
         value: port,
         expected: "a port, 0 to 65535".to_owned(),
     };
-    Ok(Master { port: parsed.map_err(wrong)?, host })
+    Ok(Master { port: parsed.ok_or_else(wrong)?, host })
 }
 
 #[cfg(test)]

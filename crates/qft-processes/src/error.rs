@@ -18,12 +18,12 @@ pub enum Error {
         /// What it should be.
         expected: String,
     },
-    /// The launcher starts processes that do not know MPI.
-    #[error("{launcher} starts processes without MPI; start them by mpirun, mpiexec or srun")]
-    NoMpi {
-        /// The launcher.
-        launcher: Launcher,
-    },
+    /// Processes that TCP is to connect do not find each other, or do not fit together.
+    #[error("{0}")]
+    Meeting(String),
+    /// A process that this one was to start does not start, or has ended.
+    #[error("{0}; see what it has said")]
+    Team(String),
     /// No library was found.
     #[error(
         "no MPI library: tried {tried}; install the MPI that started this process ({launcher}), or set QFT_MPI_LIB to the path of its libmpi"
@@ -87,7 +87,7 @@ pub enum Error {
     /// MPI begins once in a process.
     #[error("MPI was begun before in this process, and begins only once")]
     Twice,
-    /// The thread of MPI cannot be made, or has ended.
-    #[error("the thread that owns MPI: {0}")]
+    /// A thread cannot be made, or has ended.
+    #[error("the thread that exchanges: {0}")]
     Thread(String),
 }

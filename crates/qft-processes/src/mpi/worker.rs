@@ -1,8 +1,9 @@
 //! The thread that owns MPI: it begins it, makes every call, and ends it.
 
-use crate::calls::{AnyCalls, Calls, LINES, Operation, Pending};
-use crate::interface::Handle;
-use crate::library::{Library, candidates, say};
+use super::calls::{AnyCalls, Calls, LINES, Operation, Pending};
+use super::interface::Handle;
+use super::library::{Library, candidates};
+use crate::ending::say;
 use crate::{Error, Launch};
 use std::collections::VecDeque;
 use std::sync::Arc;

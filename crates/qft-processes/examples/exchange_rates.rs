@@ -1,7 +1,7 @@
-//! How fast processes exchange: `mpirun -n 2 target/release/examples/exchange_rates`.
+//! How fast processes exchange: `mpirun -n 2 target/release/examples/exchange_rates`, or alone, which starts another and meets it by TCP.
 #![allow(clippy::unwrap_used, reason = "an example ends with its first error")]
 
-use qft_mpi::{Deadlines, Launch, Mpi};
+use qft_processes::{Deadlines, Launch, Processes, Team};
 use qft_tensor::Communicator;
 use std::time::{Duration, Instant};
 
@@ -18,31 +18,34 @@ const VALUES: usize = 4096;
 const BYTES: usize = 40_000_000;
 
 fn main() {
-    let Some(launch) = Launch::detect().unwrap() else {
-        return eprintln!("one process alone has nothing to exchange: start it by mpirun");
+    let deadlines = Deadlines::of(Duration::from_secs(60));
+    let processes = match Launch::detect().unwrap() {
+        Some(launch) => Processes::open(&launch, deadlines).unwrap(),
+        None => Processes::start(Team::of_this_program(2).unwrap(), deadlines).unwrap(),
     };
-    let mpi = Mpi::open(&launch, Deadlines::of(Duration::from_secs(60))).unwrap();
-    let mut values = vec![mpi.rank() as u32; VALUES];
-    let max = time(&mpi, || (0..MAXIMA).for_each(|_| mpi.max(&mut values).unwrap()));
-    let parts: Vec<_> =
-        (0..mpi.size()).map(|r| BYTES * r / mpi.size()..BYTES * (r + 1) / mpi.size()).collect();
+    let mut values = vec![processes.rank() as u32; VALUES];
+    let max = time(&processes, || (0..MAXIMA).for_each(|_| processes.max(&mut values).unwrap()));
+    let parts: Vec<_> = (0..processes.size())
+        .map(|r| BYTES * r / processes.size()..BYTES * (r + 1) / processes.size())
+        .collect();
     let (send, mut receive) = (vec![1; BYTES], vec![0; BYTES]);
-    let exchange = time(&mpi, || mpi.exchange(&send, &parts, &mut receive, &parts).unwrap());
-    let gather = time(&mpi, || mpi.gather(&mut receive, &parts).unwrap());
-    if mpi.rank() == 0 {
-        println!("{} processes, {}", mpi.size(), mpi.library());
+    let exchange =
+        time(&processes, || processes.exchange(&send, &parts, &mut receive, &parts).unwrap());
+    let gather = time(&processes, || processes.gather(&mut receive, &parts).unwrap());
+    if processes.rank() == 0 {
+        println!("{} processes, {}", processes.size(), processes.about());
         println!("maximum of {VALUES} values: {}", text(&max, 1e6 / MAXIMA as f64, "us"));
         println!("exchange of {} MB: {}", BYTES / 1_000_000, text(&exchange, 1e3, "ms"));
         println!("gathering of {} MB: {}", BYTES / 1_000_000, text(&gather, 1e3, "ms"));
     }
-    mpi.finish();
+    processes.finish();
 }
 
 /// Seconds, in order, after all have come to the same place.
-fn time(mpi: &Mpi, mut what: impl FnMut()) -> Vec<f64> {
+fn time(processes: &Processes, mut what: impl FnMut()) -> Vec<f64> {
     let mut seconds = Vec::new();
     for _ in 0..REPETITIONS {
-        mpi.max(&mut [0]).unwrap();
+        processes.max(&mut [0]).unwrap();
         let began = Instant::now();
         what();
         seconds.push(began.elapsed().as_secs_f64());

@@ -1,29 +1,14 @@
 //! The line to the thread of MPI, as its callers see it: requests go in, answers come out in the same order.
 
-use crate::calls::Operation;
-use crate::packed::{Packed, ROUNDS_UNDER_WAY};
-use crate::worker::{Answer, Request};
+use super::calls::Operation;
+use super::packed::{Packed, ROUNDS_UNDER_WAY};
+use super::worker::{Answer, Request};
+use crate::Deadlines;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 /// What a call of the library may take longer than it should, before it counts as stuck.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// How long processes wait for one another before they give up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadlines {
-    /// In the beginning: for MPI, and for what is exchanged first, which finds processes that load at different rates.
-    pub first: Duration,
-    /// Later.
-    pub others: Duration,
-}
-
-impl Deadlines {
-    /// So long, and three times as long in the beginning.
-    pub fn of(others: Duration) -> Self {
-        Self { first: others.saturating_mul(3), others }
-    }
-}
 
 /// One at a time uses it.
 #[derive(Debug)]

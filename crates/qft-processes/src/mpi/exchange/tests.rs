@@ -1,8 +1,8 @@
 //! Exchanges between threads, with one more that does what MPI would.
 
 use super::*;
-use crate::line::Deadlines;
-use crate::worker::{Answer, Request};
+use crate::Deadlines;
+use crate::mpi::worker::{Answer, Request};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;

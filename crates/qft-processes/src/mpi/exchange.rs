@@ -1,8 +1,8 @@
 //! The rounds of an exchange: what goes to each process, and what comes from each.
 
-use crate::calls::Operation;
-use crate::line::{Line, Spare};
-use crate::packed::{piece_of, rounds};
+use super::calls::Operation;
+use super::line::{Line, Spare};
+use super::packed::{piece_of, rounds};
 use std::ops::Range;
 
 /// What the first round brings in front of its bytes: the number of rounds that the sender needs. Only so do all know how many

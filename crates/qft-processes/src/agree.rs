@@ -8,7 +8,7 @@ use std::ops::Range;
 ///
 /// ```
 /// let version = ("version", "0.1.0".to_owned());
-/// assert_eq!(qft_mpi::agree(&qft_tensor::Alone, &[version]), Ok(()));
+/// assert_eq!(qft_processes::agree(&qft_tensor::Alone, &[version]), Ok(()));
 /// ```
 ///
 /// Errors: what differs, or why it could not be compared, in words.

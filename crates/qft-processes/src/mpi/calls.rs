@@ -2,10 +2,11 @@
 
 #![allow(unsafe_code)] // Functions of a library that has no Rust interface.
 
+use super::interface::{Constants, Handle, Interface};
+use super::library::Library;
+use super::packed::Packed;
 use crate::Error;
-use crate::interface::{Constants, Handle, Interface};
-use crate::library::{Library, end_process};
-use crate::packed::Packed;
+use crate::ending::end_process;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
 use std::ptr;

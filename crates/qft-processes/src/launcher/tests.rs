@@ -104,3 +104,18 @@ fn libraries_of_other_launchers_are_noticed() {
     assert!(Launcher::Mpich.may_belong_to(mpich) && !Launcher::Mpich.may_belong_to(open));
     assert!(Launcher::Slurm.may_belong_to(open) && Launcher::Slurm.may_belong_to(mpich));
 }
+
+/// `torchrun` listens at its port for its own processes.
+#[test]
+fn where_a_launcher_holds_its_port_the_next_one_is_taken() {
+    let port = |port: &'static str, held: &'static str| {
+        let mut variables = TORCHRUN.to_vec();
+        variables[4].1 = port;
+        variables.push(("TORCHELASTIC_USE_AGENT_STORE", held));
+        detect(&variables).map(|launch| launch.unwrap().master.unwrap().port)
+    };
+    assert_eq!(port("29500", "True").unwrap(), 29501);
+    assert_eq!(port("29500", "False").unwrap(), 29500);
+    let error = port("65535", "True").unwrap_err().to_string();
+    assert!(error.contains("MASTER_PORT=65535"), "{error}");
+}
