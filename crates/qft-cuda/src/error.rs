@@ -1,7 +1,7 @@
 //! The error type of this crate.
 
 use crate::launch::{Arg, Parameter};
-use cudarc::driver::DriverError;
+use cudarc::driver::{DriverError, sys};
 use std::ffi::CStr;
 
 /// What can go wrong between the device and its driver.
@@ -11,6 +11,16 @@ pub enum Error {
     /// No driver library.
     #[error("no NVIDIA driver is installed (libcuda was not found)")]
     NoDriver,
+    /// What was found is not a driver.
+    #[error(
+        "the libcuda that was found is the stub of a toolkit, for linking alone; take its folder (`stubs`) out of LD_LIBRARY_PATH"
+    )]
+    StubDriver,
+    /// The device cannot be opened again after a kernel has failed.
+    #[error(
+        "{0}, after products of warpgroups have failed; set QFT_NO_WGMMA=1 in the environment, and start again without them"
+    )]
+    AfterFault(#[source] Box<Error>),
     /// The driver is too old for the kernels.
     #[error("the NVIDIA driver supports CUDA {found}, qft needs {needed}; update the driver")]
     OldDriver {
@@ -104,6 +114,9 @@ pub(crate) fn driver_error(call: &str, error: DriverError) -> Error {
     let text = |found: Result<&CStr, DriverError>| {
         found.map_or_else(|_| format!("{:?}", error.0), |text| text.to_string_lossy().into_owned())
     };
+    if error.0 == sys::CUresult::CUDA_ERROR_STUB_LIBRARY {
+        return Error::StubDriver;
+    }
     let message = format!("{} ({})", text(error.error_string()), text(error.error_name()));
     Error::Driver { call: call.to_owned(), message }
 }

@@ -2,15 +2,20 @@
 
 #![allow(unsafe_code)] // Calls of NVIDIA's driver.
 
+mod modules;
+mod times;
+
+pub use modules::{KernelReport, ModuleReport};
+
 use crate::error::{driver_error, failed};
-use crate::ptx::{self, MODULES};
-use crate::{Arg, Driver, Error, Launch, MemoryInfo, Properties, Signature, probe};
+use crate::{Arg, Driver, Error, Launch, MemoryInfo, Properties, Signature, probe, ptx};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
-use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_void};
+use modules::Modules;
+use std::ffi::c_void;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use times::Times;
 
 /// Compute capability that the kernels need: INT8 tensor-core products of 16 x 8 x 32, asynchronous copies.
 const OLDEST_CAPABILITY: (u32, u32) = (8, 0);
@@ -18,12 +23,16 @@ const OLDEST_CAPABILITY: (u32, u32) = (8, 0);
 const STAGING_BYTES: usize = 4 << 20;
 /// Uploads up to this size go through it.
 const STAGED_UPLOAD_BYTES: usize = 256 << 10;
-/// Room for what the driver says about PTX that it does not take.
-const LOG_BYTES: usize = 4096;
+/// Set, each launch is waited for: a fault is told by the kernel that made it, and not by a later call.
+const WAIT_VARIABLE: &str = "QFT_CUDA_SYNC";
+/// The compute capability of B300, whose tensor cores have hardly any INT8.
+const BLACKWELL_ULTRA: (u32, u32) = (10, 3);
 
 /// A GPU: one context, one stream.
 pub struct Gpu {
     properties: Properties,
+    waits: bool,
+    reports: Vec<ModuleReport>,
     state: Mutex<State>,
     // Declared last: dropped after everything that lives in the context.
     stream: Arc<CudaStream>,
@@ -32,9 +41,10 @@ pub struct Gpu {
 
 /// What changes while the GPU is used.
 struct State {
-    modules: HashMap<usize, sys::CUmodule>,
-    functions: HashMap<&'static str, sys::CUfunction>,
+    modules: Modules,
     staging: Staging,
+    /// What kernels take, if that was asked for.
+    times: Option<Times>,
 }
 
 // SAFETY: handles and pinned memory of a context may be used from any thread to which the context is bound; every use
@@ -55,6 +65,9 @@ impl fmt::Debug for Gpu {
 
 impl Gpu {
     /// The GPU of that index.
+    ///
+    /// All kernels are loaded, by several threads: the driver compiles them, or has them in its cache. With `QFT_CUDA_SYNC` in
+    /// the environment each launch is waited for; with `QFT_KERNEL_TIMES`, what kernels took is told at the end.
     ///
     /// Errors: those of [`probe::device_count`]; [`Error::NoDevice`]; [`Error::OldDevice`]; [`Error::Driver`].
     pub fn open(ordinal: usize) -> Result<Self, Error> {
@@ -88,13 +101,35 @@ impl Gpu {
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
             )?,
         };
+        if compute_capability == BLACKWELL_ULTRA {
+            tracing::warn!(
+                "{}: its tensor cores have hardly any INT8, so products will be slower than on an RTX 4090",
+                properties.name
+            );
+        }
         let stream = context.new_stream().map_err(failed("cuStreamCreate"))?;
+        let mut modules = Modules::new(properties.max_shared_bytes);
+        let reports = modules.load_all(&context, properties.compute_capability)?;
         // SAFETY: the context is bound; the memory is freed when this value is dropped.
         let host =
             unsafe { result::malloc_host(STAGING_BYTES, 0) }.map_err(failed("cuMemHostAlloc"))?;
         let staging = Staging { host: host.cast(), used: 0 };
-        let state = State { modules: HashMap::new(), functions: HashMap::new(), staging };
-        Ok(Self { properties, state: Mutex::new(state), stream, context })
+        let state = Mutex::new(State { modules, staging, times: Times::if_asked() });
+        let waits = std::env::var_os(WAIT_VARIABLE).is_some();
+        Ok(Self { properties, waits, reports, state, stream, context })
+    }
+
+    /// What loading its modules took, each with what the driver's compiler said.
+    pub fn modules(&self) -> &[ModuleReport] {
+        &self.reports
+    }
+
+    /// What its kernels take of a multiprocessor, as the driver says.
+    ///
+    /// Errors: [`Error::Driver`].
+    pub fn kernels(&self) -> Result<Vec<KernelReport>, Error> {
+        self.bind()?;
+        self.state().modules.kernels(self.properties.compute_capability)
     }
 
     /// Makes the context current on this thread.
@@ -111,99 +146,17 @@ impl Gpu {
         // SAFETY: the stream lives as long as `self`.
         unsafe { result::stream::synchronize(self.stream.cu_stream()) }.map_err(failed(call))
     }
-
-    /// The function of a kernel, whose module is loaded when it is first used, allowed all the shared memory that there is.
-    fn function(&self, state: &mut State, kernel: &'static str) -> Result<sys::CUfunction, Error> {
-        if let Some(function) = state.functions.get(kernel) {
-            return Ok(*function);
-        }
-        let entry = ptx::entry(kernel)?;
-        let module = match state.modules.get(&entry.module) {
-            Some(loaded) => *loaded,
-            None => {
-                let loaded = load(entry.module)?;
-                state.modules.insert(entry.module, loaded);
-                loaded
-            }
-        };
-        let name =
-            CString::new(kernel).map_err(|_| Error::UnknownKernel { kernel: kernel.to_owned() })?;
-        // SAFETY: the module is loaded and stays so until the context goes.
-        let function = unsafe { result::module::get_function(module, name) }
-            .map_err(failed("cuModuleGetFunction"))?;
-        use sys::CUfunction_attribute as Which;
-        let get = |which| {
-            // SAFETY: the handle is of a loaded module.
-            unsafe { result::function::get_function_attribute(function, which) }
-                .map_err(failed("cuFuncGetAttribute"))
-        };
-        // Without asking, a block has 48 KiB, of which its static arrays are a part.
-        let fixed = get(Which::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
-        let dynamic = i32::try_from(self.properties.max_shared_bytes).unwrap_or(i32::MAX) - fixed;
-        let which = Which::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // SAFETY: the handle is of a loaded module.
-        unsafe { result::function::set_function_attribute(function, which, dynamic) }
-            .map_err(failed("cuFuncSetAttribute"))?;
-        let (registers, local) = (
-            get(Which::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
-            get(Which::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
-        );
-        tracing::debug!("{kernel}: {registers} registers, {local} bytes of local memory a thread");
-        state.functions.insert(kernel, function);
-        Ok(function)
-    }
-}
-
-/// Loads an embedded module into the current context: the driver compiles its PTX, or has it in its cache. What its compiler
-/// says of products that wait for each other becomes a warning; the pinned compiler has nothing to say.
-fn load(index: usize) -> Result<sys::CUmodule, Error> {
-    let (name, text) = MODULES[index];
-    let failure = |message: String| Error::Driver { call: format!("loading {name}.ptx"), message };
-    let image = CString::new(text).map_err(|error| failure(error.to_string()))?;
-    let (mut log, mut notes) = (vec![0u8; LOG_BYTES], vec![0u8; LOG_BYTES]);
-    let mut options = [
-        sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER,
-        sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
-        sys::CUjit_option::CU_JIT_INFO_LOG_BUFFER,
-        sys::CUjit_option::CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES,
-    ];
-    let mut values = [
-        log.as_mut_ptr().cast::<c_void>(),
-        LOG_BYTES as *mut c_void,
-        notes.as_mut_ptr().cast::<c_void>(),
-        LOG_BYTES as *mut c_void,
-    ];
-    let mut module = std::ptr::null_mut();
-    // SAFETY: the image ends with a zero; the logs have the sizes that are given; all outlive the call.
-    let done = unsafe {
-        sys::cuModuleLoadDataEx(
-            &mut module,
-            image.as_ptr().cast(),
-            options.len() as u32,
-            options.as_mut_ptr(),
-            values.as_mut_ptr(),
-        )
-    };
-    let said = |log: &[u8]| {
-        let text = CStr::from_bytes_until_nul(log).map(|text| text.to_string_lossy().into_owned());
-        text.unwrap_or_default()
-    };
-    done.result().map_err(|error| match driver_error("cuModuleLoadDataEx", error) {
-        Error::Driver { message, .. } => failure(format!("{message} {}", said(&log))),
-        other => other,
-    })?;
-    let notes = said(&notes);
-    if notes.contains("serialized") {
-        tracing::warn!("{name}.ptx will be slow with this driver: {notes}");
-    }
-    Ok(module)
 }
 
 impl Drop for Gpu {
     fn drop(&mut self) {
         // What fails here was reported by the call that broke the context.
         let _ = self.bind().and_then(|()| self.wait("cuStreamSynchronize"));
-        let host = self.state().staging.host;
+        let mut state = self.state();
+        if let Some(times) = state.times.take() {
+            times.tell();
+        }
+        let host = state.staging.host;
         // SAFETY: allocated by `open`, and no copy from it is under way.
         let _ = unsafe { result::free_host(host.cast()) };
     }
@@ -293,7 +246,10 @@ impl Driver for Gpu {
     fn launch(&self, kernel: &'static str, launch: Launch, args: &[Arg]) -> Result<(), Error> {
         self.bind()?;
         let mut state = self.state();
-        let function = self.function(&mut state, kernel)?;
+        let State { modules, times, .. } = &mut *state;
+        let function = modules.function(kernel)?;
+        let stream = self.stream.cu_stream();
+        let timed = times.as_mut().map(|times| times.begin(kernel, stream)).transpose()?;
         let mut values: Vec<[u8; 8]> = args.iter().map(|arg| arg.to_bytes()).collect();
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|v| v.as_mut_ptr().cast()).collect();
@@ -306,10 +262,17 @@ impl Driver for Gpu {
                 size(launch.grid),
                 size(launch.block),
                 launch.shared_bytes,
-                self.stream.cu_stream(),
+                stream,
                 &mut pointers,
             )
         }
-        .map_err(failed(&format!("cuLaunchKernel {kernel}")))
+        .map_err(failed(&format!("cuLaunchKernel {kernel}")))?;
+        if let Some((times, timed)) = times.as_mut().zip(timed) {
+            times.end(timed, stream)?;
+        }
+        if self.waits {
+            self.wait(kernel)?;
+        }
+        Ok(())
     }
 }

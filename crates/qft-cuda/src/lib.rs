@@ -20,7 +20,7 @@ mod self_test;
 pub use device::Cuda;
 pub use driver::{Driver, MemoryInfo, Properties};
 pub use error::Error;
-pub use gpu::Gpu;
+pub use gpu::{Gpu, KernelReport, ModuleReport};
 pub use launch::{Arg, Launch, Parameter, Signature};
 
 use qft_tensor::Host;
@@ -35,14 +35,19 @@ use std::sync::Arc;
 pub fn open(ordinal: usize, host: Arc<Host>) -> Result<Cuda, Error> {
     let open = || Ok::<Arc<dyn Driver>, Error>(Arc::new(Gpu::open(ordinal)?));
     let mut device = None;
-    if std::env::var_os("QFT_NO_WGMMA").is_none() {
+    let asked = std::env::var_os("QFT_NO_WGMMA").is_some();
+    if !asked {
         let tried = Cuda::new(open()?, Arc::clone(&host))?;
         // A kernel that faults takes its context along: go on in a new one, if the driver allows it.
         device = (!tried.is_hopper() || tried.has_warpgroup_products()).then_some(tried);
     }
     let device = match device {
         Some(device) => device,
-        None => Cuda::without_warpgroup_products(open()?, host)?,
+        None if asked => Cuda::without_warpgroup_products(open()?, host)?,
+        // The driver may want another process after a fault.
+        None => open()
+            .and_then(|driver| Cuda::without_warpgroup_products(driver, host))
+            .map_err(|error| Error::AfterFault(Box::new(error)))?,
     };
     device.self_test().map_err(Error::SelfTest)?;
     // The ledger of the device that is handed out begins empty.
