@@ -11,7 +11,7 @@
 // cp.async copy it, but wants 4 G D bytes of scratch a token, which a large batch does not find in 32 MiB; copies of f32
 // want 64 KiB of shared memory more. Registers are there: 255 to a thread leave a multiprocessor two blocks, and the 168 of
 // three are enough for heads up to 64.
-// Numerics: operands of both products rounded to bf16, to nearest even; products exact, sums f32; exp2f (2 ulp on the
+// Numerics: operands of both products rounded to bf16, to nearest even; products exact, sums f32; powers of 2 (2 ulp on the
 // device); maximum and sum f32, the sum over unrounded p. Deterministic: one owner per row, keys in order.
 // CPU twin: crates/qft-autograd/src/cpu/attention/forward.rs, which computes in f32.
 // Bound: 4 D operations per visible pair on tensor cores. At D = 128 a block of keys takes four warps 256 matrix loads of
@@ -54,13 +54,13 @@ __device__ __forceinline__ void soften(float (&s)[8][4], float (&out)[D / 8][4],
 #pragma unroll
         for (uint32_t n = 0; n < 8; ++n) largest = fmaxf(largest, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
         largest = quad_max(largest);
-        const float offset = largest * factor, shrink = exp2f(__fmaf_rn(maximum[half], factor, -offset));
+        const float offset = largest * factor, shrink = exp2_flushed(__fmaf_rn(maximum[half], factor, -offset));
         float added = 0.0f;
 #pragma unroll
         for (uint32_t n = 0; n < 8; ++n) {
 #pragma unroll
             for (uint32_t i = 2 * half; i < 2 * half + 2; ++i) {
-                s[n][i] = exp2f(__fmaf_rn(s[n][i], factor, -offset));
+                s[n][i] = exp2_flushed(__fmaf_rn(s[n][i], factor, -offset));
                 added += s[n][i];
             }
         }

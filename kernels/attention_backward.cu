@@ -8,7 +8,8 @@
 // diagonal on, so every sum has one owner and a fixed order: deterministic without atomics.
 // Latency: as in attention.cu. For dq the next v is fetched before the scores, the next k before dq's product; for dk and dv,
 // whose results take twice the registers, halves of the next dout before those of dv's product, of the next q before dk's.
-// Numerics: q, k, v, dout, p and ds rounded to bf16 as operands; products exact, sums f32; exp2f (2 ulp); delta f32.
+// Numerics: q, k, v, dout, p and ds rounded to bf16 as operands; products exact, sums f32;
+// powers of 2 (2 ulp), zero below 2^-126; delta f32.
 // CPU twin: crates/qft-autograd/src/cpu/attention/backward.rs, which computes in f32.
 // Bound: tensor cores and shared memory as in attention.cu; 14 D operations per visible pair, scores and dp computed in
 // both kernels. At D = 128 four tiles take 68 KiB: one block on sm_86 and sm_89, two on sm_80 and sm_90.
@@ -77,7 +78,7 @@ __device__ __forceinline__ void backward_queries(const float* __restrict__ q, co
 #pragma unroll
                 for (uint32_t i = 0; i < 4; ++i) {
                     const bool hidden = diagonal && first + n * 8 + col + i % 2 > low + i / 2 * 8;
-                    const float p = hidden ? 0.0f : exp2f(__fmaf_rn(s[n][i], scale * LOG2_E, -row_lse[i / 2]));
+                    const float p = hidden ? 0.0f : exp2_flushed(__fmaf_rn(s[n][i], scale * LOG2_E, -row_lse[i / 2]));
                     ds[n][i] = p * (ds[n][i] - row_delta[i / 2]);
                 }
             }
@@ -148,7 +149,7 @@ __device__ __forceinline__ void backward_keys(const float* __restrict__ q, const
                 for (uint32_t i = 0; i < 4; ++i) {
                     const uint32_t column = first + n * 8 + col + i % 2;
                     const bool hidden = diagonal && low + i / 2 * 8 > column;
-                    p[n][i] = hidden ? 0.0f : exp2f(__fmaf_rn(p[n][i], scale * LOG2_E, -row_lse[column]));
+                    p[n][i] = hidden ? 0.0f : exp2_flushed(__fmaf_rn(p[n][i], scale * LOG2_E, -row_lse[column]));
                     ds[n][i] = p[n][i] * (ds[n][i] - row_delta[column]);
                 }
             }

@@ -1,26 +1,31 @@
 #!/usr/bin/env python3
 """Checks qft on a machine with an NVIDIA GPU, from the folder that `cargo xtask gpu-check --pack DIR` made.
 
-    python3 scripts/gpu_check.py [--out gpu-check.json] [--budget 470] [--only NAME ...]
+    python3 scripts/gpu_check.py [--out gpu-check.json] [--budget 570] [--only NAME ...]
 
-Needs the driver and Python, nothing else. Each step has a time limit of its own and the whole a budget; a step that fails
-does not stop the others. The results are written as JSON after every step. Exit code: 0 if all that ran passed, 1 if a
-step failed or did not get its time, 2 if there is no GPU. `--device cpu` compares the CPU with itself and the kernels on
-the emulator with the CPU: it checks this script, on any machine.
+Needs the driver and Python; beside PyTorch it times products and attention where PyTorch is. The steps are in the order of what
+they decide: whether kernels load, are right, are right at sizes that fill the card, and how fast; then whole runs, memory, and
+the sanitizers. Each has a time limit of its own and the whole a budget; a step that fails does not stop the others. The results
+are written as JSON after every step, and what a step printed lies beside them. Exit code: 0 if all that ran passed, 1 if a step
+failed or did not get its time, 2 if there is no GPU. `--device cpu` compares the CPU with itself and the kernels on the
+emulator with the CPU: it checks this script, on any machine.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-QFT, XTASK = ROOT / "bin/qft", ROOT / "bin/xtask"
+QFT, XTASK, OPEN = ROOT / "bin/qft", ROOT / "bin/xtask", ROOT / "bin/gpu_open"
 MODEL = "examples/stories260k"
 
 # Losses of CPU and GPU, absolute. The integers of both are the same bits; float sums of attention, norms and the loss run
@@ -28,6 +33,38 @@ MODEL = "examples/stories260k"
 # few weights of many, and the two runs part slowly; twenty steps apart by more than this is another algorithm.
 PASS_TOLERANCE, TRAINING_TOLERANCE = 2e-4, 1e-2
 TRAINING_STEPS = 20
+
+# What is small enough for a tool that slows kernels down by a factor of a hundred.
+SANITIZED = {
+    "attention": ["the_order_of_warps_leaves_no_trace"],
+    "convert": ["to_bf16_equals_the_cpu"],
+    "device": ["devices_give_known_answers"],
+    "gemm": ["few_rows", "products_of_warpgroups"],
+    "hybrid": ["decoded_rows_equal_the_cpu"],
+    "layers": ["rope", "biases_and_sums", "embedding_moves_rows"],
+    "loss": ["equals_the_cpu_and_the_reference"],
+    "optim": ["owned_rows_are_updated_as_all_are"],
+    "quantize": ["rotated_rows_equal_the_cpu"],
+}
+
+# Attention of LLaMA-2-7B in PyTorch, bf16: milliseconds forward and backward, by the length of a sequence.
+SDPA = """
+import json, torch, torch.nn.functional as F
+found = {}
+for tokens in (2048, 16384):
+    q, k, v = (torch.randn(1, 32, tokens, 128, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    forward = lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    out = forward(); grad = torch.randn_like(out)
+    def timed(work, rounds=20):
+        for _ in range(3): work()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(rounds): work()
+        end.record(); torch.cuda.synchronize()
+        return start.elapsed_time(end) / rounds
+    found[tokens] = {"forward_ms": timed(forward), "backward_ms": timed(lambda: out.backward(grad, retain_graph=True))}
+print(json.dumps(found))
+"""
 
 
 class Failure(Exception):
@@ -46,6 +83,11 @@ class Check:
         self.began = time.monotonic()
         self.results = {"gpu": gpu(), "steps": []}
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="gpu-check-"))
+        # What steps printed stays, also where one was ended.
+        self.logs = args.out.with_suffix(".logs")
+        self.logs.mkdir(exist_ok=True)
+        # So that what the driver compiles is seen to be compiled.
+        os.environ["CUDA_CACHE_PATH"] = str(self.scratch / "cache")
         # All of the text takes long to tokenize.
         self.text = self.scratch / "text.txt"
         self.text.write_text((ROOT / "examples/tinyshakespeare.txt").read_text()[:60_000])
@@ -99,39 +141,160 @@ def gpu():
     return {"name": name, "memory_mib": int(memory), "driver": driver, "compute_capability": capability}
 
 
-def run(command, limit, env=None):
-    """Runs a program in the folder; what it printed. Its failure is the step's."""
+def run(command, limit, env=None, log=None):
+    """Runs a program in the folder; what it printed. Its failure is the step's. What it printed stays in the file `log`, if it
+    is named, and all that it has started ends with it."""
     environment = {**os.environ, "QFT_REPOSITORY": str(ROOT), **(env or {})}
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, capture_output=True,
-                          text=True, timeout=max(limit, 1))
-    if done.returncode != 0:
-        tail = (done.stdout[-3000:] + done.stderr[-3000:]).strip()
-        raise Failure(f"exit code {done.returncode}: {' '.join(map(str, command))}\n{tail}")
-    return done.stdout
+    with tempfile.TemporaryDirectory() as temporary:
+        places = [pathlib.Path(temporary) / "stdout", pathlib.Path(temporary) / "stderr"]
+        with open(places[0], "wb") as stdout, open(places[1], "wb") as stderr:
+            process = subprocess.Popen([str(part) for part in command], cwd=ROOT, env=environment, stdout=stdout,
+                                       stderr=stderr, stdin=subprocess.DEVNULL, start_new_session=True)
+            try:
+                code = process.wait(max(limit, 1))
+            finally:
+                try:
+                    os.killpg(process.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                process.wait()
+                if log is not None:
+                    log.write_bytes(places[0].read_bytes() + places[1].read_bytes())
+        out, said = (place.read_text(errors="replace") for place in places)
+    if code != 0:
+        tail = (out[-3000:] + said[-3000:]).strip()
+        raise Failure(f"exit code {code}: {' '.join(map(str, command))}\n{tail}")
+    return out
 
 
-def parity(check, test):
+def opened(check, limit):
+    """Whether the driver takes all kernels, and what it makes of them."""
+    if check.device == "cpu":
+        raise Skip("there is no driver")
+    found = json.loads(run([OPEN], limit, log=check.logs / "open"))
+    spilled = {kernel["name"]: kernel["local_bytes"] for kernel in found["kernels"] if kernel["local_bytes"]}
+    serialized = [module["name"] for module in found["modules"] if "serialized" in module["notes"]]
+    found |= {"local": spilled, "serialized": serialized}
+    if serialized:
+        raise Failure(f"serialized: {serialized}")
+    return found
+
+
+def parity(check, limit):
+    """All test programs at the same time. A fault is told by the launch that made it, since each is waited for."""
+    env = {} if check.device == "cpu" else {"QFT_ONLY_GPU": "1", "QFT_CUDA_SYNC": "1"}
+    tests = sorted((ROOT / "tests").iterdir())
+
+    def one(test):
+        try:
+            out = run([test, "--test-threads=2"], limit, env, check.logs / f"parity-{test.name}")
+            return test.name, [line for line in out.splitlines() if line.startswith("test result")], None
+        except (Failure, subprocess.TimeoutExpired) as error:
+            return test.name, [], str(error)
+
+    with concurrent.futures.ThreadPoolExecutor(len(tests) if check.device != "cpu" else 2) as pool:
+        done = list(pool.map(one, tests))
+    wrong = {name: error for name, _, error in done if error}
+    if wrong:
+        raise Failure(f"{', '.join(wrong)}\n" + "\n".join(wrong.values()))
+    return {name: summary for name, summary, _ in done}
+
+
+def checked_products(check, limit):
+    """Products at sizes that fill the card: right, the same bits each time, and by both kinds of tensor-core instructions."""
+    stop = time.monotonic() + limit
+    size = ["--model", "llama-15m", "--tokens", "64", "--check", "3"] if check.device == "cpu" else ["--check", "50"]
+    command = [XTASK, "bench-gemm", *size, "--device", check.device, "--json"]
+    found = json.loads(run(command, stop - time.monotonic(), log=check.logs / "products"))
+    if (check.results["gpu"] or {}).get("compute_capability") == "9.0":
+        other = json.loads(run(command, stop - time.monotonic(), {"QFT_NO_WGMMA": "1"}))
+        hashes = [[row["hash"] for row in result["products"]] for result in (found, other)]
+        if hashes[0] != hashes[1]:
+            raise Failure(f"wgmma and mma.sync differ: {hashes}")
+        found["without_wgmma"] = other["products"]
+    return found
+
+
+def has_torch():
+    """Whether there is a PyTorch with a GPU; else the step has nothing to compare with."""
+    probe = subprocess.run([sys.executable, "-c", "import torch; assert torch.cuda.is_available()"], capture_output=True)
+    if probe.returncode != 0:
+        raise Skip("there is no PyTorch with a GPU")
+
+
+def products_beside(check, limit):
+    has_torch()
+    out = check.scratch / "products.json"
+    run([sys.executable, "scripts/compare_gemm.py", "--json", out, "--device", check.device], limit, log=check.logs / "compare_gemm")
+    return json.loads(out.read_text())
+
+
+def attention_beside(check, limit):
+    has_torch()
+    return json.loads(run([sys.executable, "-c", SDPA], limit))
+
+
+def needs(check, gigabytes):
+    have = (check.results["gpu"] or {"memory_mib": 0})["memory_mib"] * 2**20 / 1e9
+    if check.device != "cpu" and have < gigabytes:
+        raise Skip(f"takes {gigabytes} GB, the card has {have:.1f}")
+
+
+def step(check, model, batch_size, gigabytes, *more):
+    """Steps as a run takes them, then one by phases."""
+
     def function(limit):
-        needs = {} if check.device == "cpu" else {"QFT_REQUIRE_GPU": "1"}
-        out = run([test, "--test-threads=4"], limit, needs)
-        return {"summary": [line for line in out.splitlines() if line.startswith("test result")]}
+        needs(check, gigabytes)
+        shape = ["--model", model, "--seq-len", "2048", "--batch-size", batch_size, "--steps", "3"]
+        if check.device == "cpu":
+            shape = ["--model", "llama-15m", "--seq-len", "32", "--batch-size", "1", "--steps", "1"]
+        return json.loads(run([XTASK, "bench-step", *shape, *more, "--device", check.device, "--json"], limit))
 
     return function
 
 
-def sanitized(tool, test):
+def kernel_times(check, limit):
+    """Where the time of a step goes, by the device's clock."""
+    if check.device == "cpu":
+        raise Skip("there is no clock of a device")
+    needs(check, 24)
+    log = check.logs / "kernel-times"
+    command = [XTASK, "bench-step", "--model", "llama-2-7b", "--seq-len", "2048", "--batch-size", "1", "--steps", "2", "--recompute"]
+    run([*command, "--device", check.device, "--json"], limit, {"QFT_KERNEL_TIMES": "1"}, log)
+    rows = re.findall(r"^(\w+) +(\d+) +([\d.]+) +([\d.]+) +([\d.]+)$", log.read_text(), re.MULTILINE)
+    return [{"kernel": kernel, "launches": int(count), "ms": float(ms), "us_each": float(each)} for kernel, count, ms, each, _ in rows]
+
+
+def counters(check, limit):
+    """The hardware's counters of the kernels that take the time."""
+    ncu = shutil.which("ncu") or shutil.which("ncu", path="/usr/local/cuda/bin")
+    if ncu is None:
+        raise Skip("there is no ncu on this machine")
+    log = check.logs / "ncu"
+    sections = [part for name in ("SpeedOfLight", "Occupancy", "WarpStateStats") for part in ("--section", name)]
+    kernels = "regex:hopper|gemm_i8|attention|update|quantize|swiglu|rmsnorm"
+    run([ncu, "--clock-control", "none", *sections, "-k", kernels, "-c", "40", XTASK, "bench-step", "--model", "tinyllama-1.1b",
+         "--seq-len", "2048", "--batch-size", "4", "--steps", "1", "--device", check.device], limit, log=log)
+    if "ERR_NVGPUCTRPERM" in log.read_text():
+        raise Skip("counters need another permission here")
+    return {"log": log.name}
+
+
+def sanitized(check, tool, test):
     def function(limit):
         sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
         if sanitizer is None:
             raise Skip("there is no compute-sanitizer on this machine")
-        stop = time.monotonic() + limit
-        listed = run([test, "--list"], limit).splitlines()
-        names = [line.removesuffix(": test") for line in listed if line.endswith(": test")]
-        # The tool slows kernels down by a factor of a hundred: those that say they are small, or the first few.
-        chosen = [name for name in names if "small" in name] or names[:3]
-        run([sanitizer, "--tool", tool, "--error-exitcode", "99", test, "--exact", *chosen, "--test-threads=1"],
-            stop - time.monotonic(), {"QFT_REQUIRE_GPU": "1"})
-        return {"tests": chosen}
+        tests = SANITIZED[test]
+        log = check.logs / f"{tool}-{test}"
+        try:
+            run([sanitizer, "--tool", tool, "--error-exitcode", "99", ROOT / "tests" / test, "--exact", *tests, "--test-threads=1"],
+                limit, {"QFT_ONLY_GPU": "1"}, log)
+        except Failure:
+            if "Device not supported" in log.read_text():
+                raise Skip("the tool does not work on this machine") from None
+            raise
+        return {"tests": tests}
 
     return function
 
@@ -206,11 +369,11 @@ def moves(check):
     return function
 
 
-def memory(check, model, states, needs_gb):
+def memory(check, model, states, gigabytes):
     def function(limit):
-        have = (check.results["gpu"] or {"memory_mib": 0})["memory_mib"] * 2**20 / 1e9
-        if have < needs_gb:
-            raise Skip(f"takes {needs_gb} GB, the card has {have:.1f}")
+        if check.device == "cpu":
+            raise Skip("takes minutes on a CPU")
+        needs(check, gigabytes)
         out = run([XTASK, "bench-memory", "--model", model, "--states", states, "--tokens", "2048", "--run",
                    "--weights", "synthetic", "--device", check.device, "--json"], limit)
         return json.loads(out)[0]
@@ -218,19 +381,10 @@ def memory(check, model, states, needs_gb):
     return function
 
 
-def speed(check, *args, env=None):
-    def function(limit):
-        if check.device == "cpu":
-            raise Skip("takes minutes on a CPU")
-        return json.loads(run([XTASK, *args, "--device", check.device, "--json"], limit, env))
-
-    return function
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("gpu-check.json"))
-    parser.add_argument("--budget", type=float, default=470, help="seconds for all steps together")
+    parser.add_argument("--budget", type=float, default=570, help="seconds for all steps together")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="only steps whose name begins so")
     args = parser.parse_args()
@@ -241,25 +395,25 @@ def main():
         print("there is no GPU here: nvidia-smi is absent or lists none", file=sys.stderr)
         return 2
     print(check.results["gpu"], flush=True)
-    tests = sorted((ROOT / "tests").iterdir())
-    for test in tests:
-        check.step(f"parity {test.name}", 90, parity(check, test))
+    check.step("open", 60, lambda limit: opened(check, limit))
+    check.step("parity", 120 if args.device != "cpu" else 600, lambda limit: parity(check, limit))
+    check.step("products checked", 60, lambda limit: checked_products(check, limit))
+    check.step("products beside PyTorch", 60, lambda limit: products_beside(check, limit))
+    check.step("attention beside PyTorch", 30, lambda limit: attention_beside(check, limit))
+    check.step("step llama-2-7b 1 x 2048", 60, step(check, "llama-2-7b", 1, 24, "--recompute"))
+    check.step("step llama-2-7b 8 x 2048", 60, step(check, "llama-2-7b", 8, 34, "--recompute"))
+    check.step("step llama-2-7b 8 x 2048, all kept", 60, step(check, "llama-2-7b", 8, 130))
+    check.step("kernel times llama-2-7b", 60, lambda limit: kernel_times(check, limit))
+    check.step("counters", 60, lambda limit: counters(check, limit))
     check.step("golden model", 60, lambda limit: golden(check, limit))
     for states in ["full", "compact", "paper"]:
         check.step(f"training {states}", 60, training(check, states))
     check.step("checkpoint moves", 60, moves(check))
-    check.step("products llama-2-7b", 40, speed(check, "bench-gemm", "--model", "llama-2-7b"))
-    if (check.results["gpu"] or {}).get("compute_capability") == "9.0":
-        check.step("products without wgmma", 40,
-                   speed(check, "bench-gemm", "--model", "llama-2-7b", env={"QFT_NO_WGMMA": "1"}))
-    check.step("step llama-110m", 40, speed(check, "bench-step", "--model", "llama-110m"))
-    check.step("step tinyllama-1.1b", 60, speed(check, "bench-step", "--model", "tinyllama-1.1b", "--seq-len", "2048",
-                                               "--batch-size", "1", "--steps", "3"))
-    for states, needs_gb in [("full", 23), ("compact", 17), ("paper", 23)]:
-        check.step(f"memory llama-2-7b {states}", 90, memory(check, "llama-2-7b", states, needs_gb))
+    for states, gigabytes in [("full", 23), ("compact", 17), ("tiny", 13), ("paper", 23)]:
+        check.step(f"memory llama-2-7b {states}", 90, memory(check, "llama-2-7b", states, gigabytes))
     for tool in ["memcheck", "racecheck"]:
-        for test in tests:
-            check.step(f"{tool} {test.name}", 60, sanitized(tool, test))
+        for test in SANITIZED:
+            check.step(f"{tool} {test}", 30, sanitized(check, tool, test))
     shutil.rmtree(check.scratch, ignore_errors=True)
     print(f"{check.results['failed']} of {len(check.results['steps'])} steps failed; {args.out}")
     return 1 if check.results["failed"] else 0

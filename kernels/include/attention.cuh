@@ -51,6 +51,17 @@ __device__ __forceinline__ uint32_t share_row() {
     return warp_index() * 8 + lane_index() / 4 % 4 * 2 + lane_index() / 16;
 }
 
+// 2^x by one instruction (2 ulp): what is below 2^-126 becomes zero, and no range has to be fixed.
+__device__ __forceinline__ float exp2_flushed(float x) {
+#ifdef QFT_EMULATE
+    return x < -126.0f ? 0.0f : exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
 // Four floats, or zeros if not `valid`. Not a load of read-only memory (ld.global.nc), which the assembler may move behind
 // barriers to where its result is needed.
 __device__ __forceinline__ float4 load_quad(const float* src, bool valid) {

@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Rounds of each product; the median counts.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Check the results first: computed this many times they have the same bits, and samples those of the definition.
+    #[arg(long, value_name = "ROUNDS", default_missing_value = "50", num_args = 0..=1)]
+    check: Option<usize>,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -43,6 +46,9 @@ struct Row {
     k: usize,
     seconds: f64,
     gops: f64,
+    /// Of the checked result: the same on every device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<u64>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -63,9 +69,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             ("dX", Orientation::Nn, (t, inputs, outputs)),
             ("dW", Orientation::Tn, (outputs, inputs, t)),
         ] {
+            let check = |rounds| products::check(ops, orientation, (m, n, k), rounds);
+            let hash = args.check.map(check).transpose()?;
             let seconds = products::seconds(ops, orientation, (m, n, k), args.rounds)?;
             let gops = (2 * m * n * k) as f64 * 1e-9 / seconds;
-            rows.push(Row { layer, product, m, n, k, seconds, gops });
+            rows.push(Row { layer, product, m, n, k, seconds, gops, hash });
         }
     }
     let peak = machine.int8_gops();
@@ -77,11 +85,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("{json}");
         return Ok(());
     }
+    if let Some(rounds) = args.check {
+        println!("all products are right, {rounds} times the same bits");
+    }
     println!("{}, {} tokens, {}\n", args.model, args.tokens, machine.description());
     println!(
         "| layer | product | M, N, K | ms | GOP/s | % of INT8 peak |\n|---|---|---|---|---|---|"
     );
-    for Row { layer, product, m, n, k, seconds, gops } in rows {
+    for Row { layer, product, m, n, k, seconds, gops, .. } in rows {
         let share = peak.map_or(String::new(), |peak| format!("{:.0}", gops / peak * 100.0));
         println!(
             "| {layer} | {product} | {m}, {n}, {k} | {:.3} | {gops:.0} | {share} |",

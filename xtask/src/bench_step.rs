@@ -7,13 +7,13 @@ use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_llama::{LlamaConfig, Synthetic, Weights, WithOutliers};
 use qft_train::machine::Machine;
-use qft_train::machine::profile::Profile;
 use qft_train::machine::rss;
 use qft_train::memory::StepShape;
 use qft_train::options::DeviceChoice;
 use qft_train::options::MachineOptions;
 use qft_train::options::States;
 use qft_train::step::trainer::Trainer;
+use std::time::Instant;
 
 /// What to time.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Sequences per step.
     #[arg(long, default_value_t = 4)]
     batch_size: usize,
-    /// Timed steps, after one that is not.
+    /// Timed steps, after one that is not; another one tells where the time goes.
     #[arg(long, default_value_t = 5)]
     steps: usize,
     /// cpu, cuda or cuda:N.
@@ -72,20 +72,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut trainer = Trainer::new(&*ops, model, setup.optimizer, setup.pass, setup.gradients)?;
     let shape = StepShape { seq_len: args.seq_len, batch_size: args.batch_size, accumulate: 1 };
     let batch = text_like_batch(&config, shape);
-    let mut step = || -> Result<(f64, Profile, Option<f64>)> {
-        clock.begin();
-        let cores = core_seconds();
-        let report = trainer.step(&*ops, std::slice::from_ref(&batch), 1e-4)?;
-        let cores = core_seconds().zip(cores).map(|(end, start)| end - start);
-        Ok((report.loss.mean, clock.end(), cores))
+    let batches = std::slice::from_ref(&batch);
+    // The clock looks at every operation, for which a GPU has to be waited for: it is not there while steps are timed.
+    let mut step = || -> Result<Run> {
+        let (began, cores) = (Instant::now(), core_seconds());
+        let loss = trainer.step(&*machine.ops, batches, 1e-4)?.loss.mean;
+        machine.ops.synchronize()?;
+        let seconds = began.elapsed().as_secs_f64();
+        Ok(Run { loss, seconds, cores: core_seconds().zip(cores).map(|(end, start)| end - start) })
     };
     step()?;
     let mut runs = (0..args.steps.max(1)).map(|_| step()).collect::<Result<Vec<_>>>()?;
+    clock.begin();
+    trainer.step(&*ops, batches, 1e-4)?;
+    let profile = clock.end();
     // On a machine with other work the time of the cores says more than the clock.
-    let cores = runs.iter().filter_map(|run| run.2).min_by(f64::total_cmp);
-    runs.sort_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
-    let (loss, profile, _) = &runs[runs.len() / 2];
-    let (tokens, seconds) = (batch.tokens(), profile.seconds);
+    let cores = runs.iter().filter_map(|run| run.cores).min_by(f64::total_cmp);
+    runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let Run { loss, seconds, .. } = runs[runs.len() / 2];
+    let tokens = batch.tokens();
     let rate = tokens as f64 / seconds;
     if args.json {
         let json = serde_json::json!({
@@ -116,6 +121,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("\npeak resident memory {:.0} MB", bytes as f64 * 1e-6);
     }
     Ok(())
+}
+
+/// A timed step.
+struct Run {
+    loss: f64,
+    seconds: f64,
+    /// Seconds of all cores together.
+    cores: Option<f64>,
 }
 
 /// What all threads of this process have spent on cores, where the system tells.

@@ -1,4 +1,5 @@
-//! `cargo xtask gpu-check`: everything that is checked on a machine with a GPU, as one folder that can be carried there.
+//! `cargo xtask gpu-check`: everything that is checked on a machine with a GPU, as one folder or archive that can be carried
+//! there.
 
 use crate::repository::repository;
 use anyhow::{Context, Result, bail, ensure};
@@ -10,8 +11,8 @@ use std::process::Command;
 /// What to do.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only build and gather everything into this new folder; on the other machine, `python3
-    /// scripts/gpu_check.py` in it does the rest.
+    /// Only build and gather everything into this new folder, and an archive of it beside it; on the
+    /// other machine, `python3 scripts/gpu_check.py` in it does the rest.
     #[arg(long, value_name = "DIR")]
     pack: Option<PathBuf>,
     /// Where the results go.
@@ -20,8 +21,9 @@ pub(crate) struct Args {
 }
 
 /// Files of the repository that the checks read.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "scripts/gpu_check.py",
+    "scripts/compare_gemm.py",
     "scripts/compare_gpu.py",
     "docs/memory-budget.toml",
     "examples/stories260k",
@@ -35,7 +37,8 @@ const TEST_DATA: &str = "crates/qft-testing/data";
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = repository();
     if let Some(dir) = &args.pack {
-        return pack(&root, dir);
+        pack(&root, dir)?;
+        return archive(dir);
     }
     let temporary = tempfile::tempdir()?;
     let dir = temporary.path().join("gpu-check");
@@ -58,8 +61,11 @@ fn pack(root: &Path, dir: &Path) -> Result<()> {
     let programs = executables(root, &release, "bin")?;
     let tests = executables(root, &["test", "--no-run", "-p", "qft-cuda"], "test")?;
     ensure!(!tests.is_empty(), "cargo built no test of qft-cuda");
-    for name in ["qft", "xtask"] {
-        let from = programs.get(name).with_context(|| format!("cargo built no {name}"))?;
+    let open = ["build", "--release", "-p", "qft-cuda", "--example", "gpu_open"];
+    let examples = executables(root, &open, "example")?;
+    for name in ["qft", "xtask", "gpu_open"] {
+        let from = programs.get(name).or_else(|| examples.get(name));
+        let from = from.with_context(|| format!("cargo built no {name}"))?;
         place(from, &dir.join("bin").join(name))?;
     }
     for (name, from) in &tests {
@@ -70,11 +76,24 @@ fn pack(root: &Path, dir: &Path) -> Result<()> {
     }
     let bytes = size(dir)?;
     println!(
-        "{}: 2 programs, {} test programs, {:.0} MB; there: python3 scripts/gpu_check.py",
+        "{}: 3 programs, {} test programs, {:.0} MB; there: python3 scripts/gpu_check.py",
         dir.display(),
         tests.len(),
         bytes as f64 * 1e-6
     );
+    Ok(())
+}
+
+/// Packs a folder into an archive beside it.
+fn archive(dir: &Path) -> Result<()> {
+    let (parent, name) = dir.parent().zip(dir.file_name()).context("--pack: not a folder")?;
+    let archive = dir.with_added_extension("tar.xz");
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let mut tar = Command::new("tar");
+    tar.arg("-cJf").arg(&archive).arg("-C").args([parent.as_os_str(), name]);
+    let status = tar.status().context("cannot start tar")?;
+    ensure!(status.success(), "tar cannot make {} ({status}); is xz there?", archive.display());
+    println!("{}: {:.1} MB", archive.display(), size(&archive)? as f64 * 1e-6);
     Ok(())
 }
 

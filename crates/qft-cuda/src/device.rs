@@ -82,7 +82,7 @@ impl Cuda {
     }
 
     /// Whether the kernels for Hopper may be used.
-    pub(crate) fn has_warpgroup_products(&self) -> bool {
+    pub fn has_warpgroup_products(&self) -> bool {
         self.warpgroup_products
     }
 

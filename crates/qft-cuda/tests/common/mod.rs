@@ -34,13 +34,16 @@ pub(crate) fn emulator(seed: u64) -> Cuda {
 }
 
 /// What a parity test runs on, with a name for messages: emulators, and the GPU where there is one. With
-/// `QFT_REQUIRE_GPU=1` there must be one.
+/// `QFT_REQUIRE_GPU=1` there must be one; with `QFT_ONLY_GPU=1` it is all.
 pub(crate) fn devices_under_test() -> Vec<(String, Cuda)> {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| value == "1");
+    let alone = is_set("QFT_ONLY_GPU");
+    let emulated = SEEDS.into_iter().filter(|_| !alone);
     let mut devices: Vec<_> =
-        SEEDS.map(|seed| (format!("emulator, seed {seed}"), emulator(seed))).into();
+        emulated.map(|seed| (format!("emulator, seed {seed}"), emulator(seed))).collect();
     match qft_cuda::open(0, host()) {
         Ok(gpu) => devices.push((gpu.driver().properties().name.clone(), gpu)),
-        Err(error) if std::env::var_os("QFT_REQUIRE_GPU").is_some_and(|v| v == "1") => {
+        Err(error) if alone || is_set("QFT_REQUIRE_GPU") => {
             panic!("QFT_REQUIRE_GPU is set: {error}")
         }
         Err(error) => println!("tested without a GPU: {error}"),
