@@ -87,7 +87,7 @@ fn pack(root: &Path, dir: &Path) -> Result<()> {
 /// Packs a folder into an archive beside it.
 fn archive(dir: &Path) -> Result<()> {
     let (parent, name) = dir.parent().zip(dir.file_name()).context("--pack: not a folder")?;
-    let archive = dir.with_added_extension("tar.xz");
+    let archive = dir.with_file_name(format!("{}.tar.xz", name.to_string_lossy()));
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let mut tar = Command::new("tar");
     tar.arg("-cJf").arg(&archive).arg("-C").args([parent.as_os_str(), name]);
