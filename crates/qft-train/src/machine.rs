@@ -36,6 +36,8 @@ enum Kind {
     Cpu {
         isa: Isa,
         threads: usize,
+        /// Processes of the job on this machine, which share its memory.
+        processes: usize,
     },
     #[cfg(feature = "cuda")]
     Cuda(Arc<qft_cuda::Cuda>),
@@ -65,7 +67,7 @@ impl Machine {
         match options.device {
             DeviceChoice::Cpu => {
                 let cpu = Cpu::new(host)?.with_communicator(job.processes());
-                let kind = Kind::Cpu { isa: cpu.isa(), threads: cpu.threads() };
+                let kind = Kind::Cpu { isa: cpu.isa(), threads: cpu.threads(), processes };
                 Ok(Self { ops: Arc::new(cpu), kind, memory_limit })
             }
             DeviceChoice::Cuda(index) => Self::open_cuda(job, index + place, host, memory_limit),
@@ -91,14 +93,14 @@ impl Machine {
         )
     }
 
-    /// Bytes of memory that a run may take: as many as its options allow, or else as many as the device can still give
-    /// out, if the system says.
+    /// Bytes of memory that this process may take: as many as its options allow, or else its share of what the device can
+    /// still give out, if the system says.
     pub fn free_bytes(&self) -> Option<u64> {
         if let Some(Size(bytes)) = self.memory_limit {
             return Some(bytes);
         }
         match &self.kind {
-            Kind::Cpu { .. } => Some(FreeMemory::now()?.bytes),
+            Kind::Cpu { processes, .. } => Some(FreeMemory::now()?.bytes / *processes as u64),
             #[cfg(feature = "cuda")]
             Kind::Cuda(gpu) => Some(gpu.driver().memory_info().ok()?.free_bytes),
         }
@@ -113,7 +115,10 @@ impl Machine {
     pub fn memory_bound(&self) -> String {
         match &self.kind {
             _ if self.memory_limit.is_some() => "--memory-limit".into(),
-            Kind::Cpu { .. } => match FreeMemory::now() {
+            Kind::Cpu { processes, .. } => match FreeMemory::now() {
+                Some(free) if *processes > 1 => {
+                    format!("a share of {processes} processes in {}", free.bound_by)
+                }
                 Some(free) => free.bound_by.to_string(),
                 None => "the machine does not say how much is free".into(),
             },
@@ -136,7 +141,7 @@ impl Machine {
     /// registers alone, times the threads; on a GPU that of a large product. Absent where there is none.
     pub fn int8_gops(&self) -> Option<f64> {
         match &self.kind {
-            Kind::Cpu { isa, threads } => Some(register_gops(*isa)? * *threads as f64),
+            Kind::Cpu { isa, threads, .. } => Some(register_gops(*isa)? * *threads as f64),
             #[cfg(feature = "cuda")]
             Kind::Cuda(gpu) => cuda::product_gops(&**gpu).ok(),
         }
@@ -155,7 +160,7 @@ impl Machine {
     /// What computes, for reports.
     pub fn description(&self) -> String {
         match &self.kind {
-            Kind::Cpu { isa, threads } => format!("{threads} threads, {isa}"),
+            Kind::Cpu { isa, threads, .. } => format!("{threads} threads, {isa}"),
             #[cfg(feature = "cuda")]
             Kind::Cuda(gpu) => gpu.driver().properties().name.clone(),
         }
