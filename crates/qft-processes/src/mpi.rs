@@ -12,7 +12,6 @@ mod worker;
 pub use packed::staging_bytes;
 
 use crate::ending::end_process;
-use crate::processes::Line as _;
 use crate::{Deadlines, Error, Launch, processes};
 use calls::Operation;
 use exchange::Exchange;
@@ -144,16 +143,7 @@ impl Connected {
         &self,
         work: impl FnOnce(&mut Line) -> Result<(), String>,
     ) -> Result<(), qft_tensor::Error> {
-        let done = match self.line.lock() {
-            Ok(mut line) => work(&mut line),
-            Err(_) => Err("a thread panicked while it exchanged something".to_owned()),
-        };
-        let (rank, size) = (self.ready.rank, self.ready.size);
-        done.map_err(|message| qft_tensor::Error::Communication {
-            rank,
-            size,
-            message: format!("on {}: {message}", self.host()),
-        })
+        processes::locked(self, &self.line, work)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{Deadlines, Error, Launch, Launcher, Team, mpi, tcp};
 use qft_tensor::{Background, Communicator, Traffic, TrafficCounter};
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// A line to the other processes, which one caller uses at a time.
@@ -23,6 +23,25 @@ pub(crate) trait Line: Communicator {
     ///
     /// Errors: [`qft_tensor::Error::Communication`], if one does not come within the deadline, or the job was lost before.
     fn finish(&self) -> Result<(), qft_tensor::Error>;
+}
+
+/// Does `work` with what a line has for one caller at a time; what goes wrong is told with the place of `line`.
+///
+/// Errors: [`qft_tensor::Error::Communication`].
+pub(crate) fn locked<T>(
+    line: &dyn Line,
+    own: &Mutex<T>,
+    work: impl FnOnce(&mut T) -> Result<(), String>,
+) -> Result<(), qft_tensor::Error> {
+    let done = match own.lock() {
+        Ok(mut own) => work(&mut own),
+        Err(_) => Err("a thread panicked while it exchanged something".to_owned()),
+    };
+    done.map_err(|message| qft_tensor::Error::Communication {
+        rank: line.rank(),
+        size: line.size(),
+        message: format!("on {}: {message}", line.host()),
+    })
 }
 
 /// The processes of a job.

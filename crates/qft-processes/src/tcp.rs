@@ -5,7 +5,7 @@ mod wire;
 
 use crate::ending::end_process;
 use crate::launcher::{Master, token};
-use crate::processes::Line;
+use crate::processes::{self, Line};
 use crate::team::Started;
 use crate::{Deadlines, Error, Launch, Team};
 use meeting::{LINES, Met, Own};
@@ -116,16 +116,7 @@ impl Tcp {
         &self,
         work: impl FnOnce(&mut Wire) -> Result<(), String>,
     ) -> Result<(), qft_tensor::Error> {
-        let done = match self.wire.lock() {
-            Ok(mut wire) => work(&mut wire),
-            Err(_) => Err("a thread panicked while it exchanged something".to_owned()),
-        };
-        let (rank, size) = (self.rank, self.size);
-        done.map_err(|message| qft_tensor::Error::Communication {
-            rank,
-            size,
-            message: format!("on {}: {message}", self.host),
-        })
+        processes::locked(self, &self.wire, work)
     }
 }
 
