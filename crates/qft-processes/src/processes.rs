@@ -72,7 +72,7 @@ impl Processes {
 
     /// Starts the other processes of `team` on this machine, and connects this one with them by TCP. It is the first.
     ///
-    /// Errors: [`Error::Team`], [`Error::Meeting`] and [`Error::Slow`] if one does not come. The process has to end then, by
+    /// Errors: [`Error::Team`] and [`Error::Meeting`] if one does not come. The process has to end then, by
     /// [`leave`](Self::leave).
     pub fn start(team: Team, deadlines: Deadlines) -> Result<Self, Error> {
         let traffic = Arc::default();

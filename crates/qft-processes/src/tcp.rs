@@ -30,7 +30,6 @@ pub(crate) struct Tcp {
     rank: usize,
     size: usize,
     host: String,
-    about: String,
     wire: Mutex<Wire>,
     traffic: Arc<TrafficCounter>,
     /// The processes that this one has started.
@@ -101,7 +100,6 @@ fn connected(
             rank: own.rank,
             size: own.size,
             host: own.host.clone(),
-            about: "TCP".to_owned(),
             wire: Mutex::new(Wire::new(peers, deadlines)),
             traffic: Arc::clone(traffic),
             started: None,
@@ -122,7 +120,7 @@ impl Tcp {
 
 impl Line for Tcp {
     fn about(&self) -> &str {
-        &self.about
+        "TCP"
     }
 
     fn host(&self) -> &str {
