@@ -57,4 +57,22 @@ impl<'a> Outlet<'a> {
         }
         Ok(())
     }
+
+    /// The same of all of these matrices, without lookups.
+    ///
+    /// Errors: as [`finish`](Self::finish).
+    pub fn finish_among(
+        &mut self,
+        ctx: &Context<'_>,
+        matrices: &mut [&mut Matrix],
+        keep: usize,
+    ) -> Result<(), Error> {
+        while self.late.len() > keep
+            && let Some(id) = self.late.next()
+            && let Some(matrix) = matrices.iter_mut().find(|matrix| matrix.id == id)
+        {
+            self.late.finish(ctx, matrix, &[], &mut *self.sink)?;
+        }
+        Ok(())
+    }
 }

@@ -159,7 +159,7 @@ impl Block {
         SavedBlock { x, attention, mid, mlp }: SavedBlock,
         dx: &mut Buffer<f32>,
         pending: &mut PendingBlock,
-        flush: &mut Flush<'_, '_>,
+        flush: &mut Flush<'_, '_, '_>,
     ) -> Result<(), Error> {
         let SavedBranch { entered: Entered { input, rstd }, inner, output } = mlp;
         let norm = (&self.mlp_norm, &mut pending.mlp_norm);

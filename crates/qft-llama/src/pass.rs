@@ -9,7 +9,7 @@ mod head;
 use crate::Batch;
 use crate::block::{Flush, SavedBlock};
 use crate::model::Model;
-use crate::params::{Param, Params};
+use crate::params::Params;
 use crate::stream::{Stream, StreamFormat};
 use crate::tokens::Tokens;
 use head::{AtHead, head_backward, head_inputs, head_loss};
@@ -17,7 +17,8 @@ pub use qft_autograd::layers::loss_head::TargetLosses;
 use qft_autograd::layers::loss_head::{HeadBatch, TiedGradient, VocabularyCut};
 use qft_autograd::layers::{embedding, linear, processes, scale};
 use qft_autograd::{
-    Activations, Context, Error, GradientSink, LayerOps, Matrix, Outlet, Products, Stack, Vector,
+    Activations, Context, Error, GradientSink, LayerOps, Matrix, Outlet, Products, Stack, TensorId,
+    Vector,
 };
 use qft_tensor::communicator::part_of;
 use qft_tensor::{Buffer, Owner, Purpose, RngKey};
@@ -303,7 +304,7 @@ pub fn train_step(
     let kept = (&tokens[..], stack);
     backward_through_blocks(&ctxs, model, kept, &mut dxs, &mut outlet)?;
     update_embedding(&ctxs, model, batches, dxs, tied, &mut outlet)?;
-    settle_all(ops, &mut model.params)?;
+    settle_all_but(&[], ops, &mut model.params)?;
     Ok(Loss::of_sum(sum, target_tokens, correct as usize))
 }
 
@@ -316,65 +317,54 @@ fn backward_through_blocks(
     dxs: &mut [Buffer<f32>],
     outlet: &mut Outlet<'_>,
 ) -> Result<(), Error> {
-    let Some(ops) = ctxs.first().map(|ctx| ctx.ops) else { return Ok(()) };
+    let Some(ctx) = ctxs.first() else { return Ok(()) };
     let Model { params, geometry, .. } = model;
     for index in (0..params.blocks.len()).rev() {
-        let before = outlet.late.len();
-        let block = &mut params.blocks[index];
-        let mut pending = block.pending();
+        let (mut pending, keep) = (params.blocks[index].pending(), outlet.late.len());
+        let (block, mut behind) = params.block_and_behind(index);
         for i in (0..ctxs.len()).rev() {
             let layer = geometry.layer(&ctxs[i], index, &tokens[i].positions);
             let segments = &tokens[i].segments;
             let saved = match stack.pop()? {
                 Kept::All(saved) => *saved,
                 Kept::Input(input) => {
-                    let x = input.to_float(ops)?;
+                    let x = input.to_float(ctx.ops)?;
                     block.rebuild(layer, segments, x, input)?
                 }
             };
-            let mut flush = Flush(if i == 0 { Some(&mut *outlet) } else { None });
+            let mut flush = if i == 0 {
+                // For each block of rows that sets out, the oldest of what is behind arrives.
+                Flush::To { outlet, behind: &mut behind, keep }
+            } else {
+                Flush::Later
+            };
             block.backward(layer, segments, saved, &mut dxs[i], &mut pending, &mut flush)?;
         }
         // The exchanges of this block go on during the next, and those of its updates during the one after.
-        settle_all(ops, params)?;
-        let keep = outlet.late.len() - before;
-        finish_late(ctxs, params, outlet, keep)?;
+        outlet.finish_among(ctx, &mut behind, 0)?;
+        let updating: Vec<_> = behind.into_iter().map(|matrix| matrix.id).collect();
+        settle_all_but(&updating, ctx.ops, params)?;
     }
-    finish_late(ctxs, params, outlet, 0)
+    outlet.finish_among(ctx, &mut params.as_mut().matrices(), 0)?;
+    if outlet.late.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::WrongSaved { layer: "model", what: "a gradient of no matrix" })
+    }
 }
 
-/// Takes over what other processes have made of their rows.
-fn settle_all(ops: &dyn LayerOps, params: &mut Params<Matrix, Vector>) -> Result<(), Error> {
+/// Takes over what other processes have made of their rows, but of these matrices.
+fn settle_all_but(
+    these: &[TensorId],
+    ops: &dyn LayerOps,
+    params: &mut Params<Matrix, Vector>,
+) -> Result<(), Error> {
     if ops.communicator().size() == 1 {
         return Ok(());
     }
-    params.as_mut().list().into_iter().try_for_each(|param| match param {
-        Param::Matrix(matrix) => processes::settle(ops, matrix, 0),
-        Param::Vector(_) => Ok(()),
-    })
-}
-
-/// Waits for gradients until no more than `keep` blocks of rows are on their way, and hands them over.
-fn finish_late(
-    ctxs: &[Context<'_>],
-    params: &mut Params<Matrix, Vector>,
-    outlet: &mut Outlet<'_>,
-    keep: usize,
-) -> Result<(), Error> {
-    let Some(ctx) = ctxs.first() else { return Ok(()) };
-    if outlet.late.len() <= keep {
-        return Ok(());
-    }
-    let mut list = params.as_mut().list();
-    while outlet.late.len() > keep
-        && let Some(id) = outlet.late.next()
-    {
-        let Some(Param::Matrix(matrix)) = list.get_mut(id.0 as usize) else {
-            return Err(Error::WrongSaved { layer: "model", what: "a gradient of no matrix" });
-        };
-        outlet.finish(ctx, matrix, &[], keep)?;
-    }
-    Ok(())
+    let mut others = params.as_mut().matrices();
+    others.retain(|matrix| !these.contains(&matrix.id));
+    others.into_iter().try_for_each(|matrix| processes::settle(ops, matrix, 0))
 }
 
 /// The end of the backward pass: the gradient of the embedding, from those of the residual streams before the first block,

@@ -179,7 +179,7 @@ impl AttentionParams<Matrix, Vector> {
         (input, saved): (Arc<Activations>, SavedAttention),
         dy: &Buffer<f32>,
         pending: &mut AttentionParams<PendingMatrix, PendingVector>,
-        flush: &mut Flush<'_, '_>,
+        flush: &mut Flush<'_, '_, '_>,
     ) -> Result<Buffer<f32>, Error> {
         let (ctx, ops) = (layer.ctx, layer.ctx.ops);
         let len = saved.projected.q.len();

@@ -38,7 +38,7 @@ pub(super) fn backward(
     (gain, pending): (&mut Option<Vector>, &mut Option<PendingVector>),
     saved: Option<SavedHeadNorm>,
     dy: Buffer<f32>,
-    flush: &mut Flush<'_, '_>,
+    flush: &mut Flush<'_, '_, '_>,
 ) -> Result<Buffer<f32>, Error> {
     let (Some(gain), Some(pending), Some(SavedHeadNorm { x, rstd })) = (gain, pending, saved)
     else {

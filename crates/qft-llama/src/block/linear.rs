@@ -16,18 +16,30 @@ pub(crate) type PendingMatrix = Vec<PendingGradient>;
 pub(super) type PendingLinear = Linear<PendingMatrix, PendingVector>;
 
 /// Where gradients go once the last micro-batch has passed; before that, nowhere.
-pub(crate) struct Flush<'a, 'b>(pub(crate) Option<&'a mut Outlet<'b>>);
+pub(crate) enum Flush<'a, 'b, 'c> {
+    /// More micro-batches come.
+    Later,
+    /// The last has passed.
+    To {
+        /// Where they go.
+        outlet: &'a mut Outlet<'b>,
+        /// Matrices whose backward pass is over, and whose gradients from other processes may be on their way.
+        behind: &'a mut [&'c mut Matrix],
+        /// How many blocks of rows may be.
+        keep: usize,
+    },
+}
 
-impl Flush<'_, '_> {
+impl Flush<'_, '_, '_> {
     pub(super) fn vector(
         &mut self,
         ctx: &Context<'_>,
         vector: &mut Vector,
         pending: &mut PendingVector,
     ) -> Result<(), Error> {
-        match &mut self.0 {
-            Some(outlet) => pending.flush(ctx, vector, &mut *outlet.sink),
-            None => Ok(()),
+        match self {
+            Self::To { outlet, .. } => pending.flush(ctx, vector, &mut *outlet.sink),
+            Self::Later => Ok(()),
         }
     }
 
@@ -37,10 +49,9 @@ impl Flush<'_, '_> {
         layer: &mut Linear<Matrix, Vector>,
         pending: &mut PendingLinear,
     ) -> Result<(), Error> {
-        match &mut self.0 {
-            Some(outlet) => linear::flush(ctx, &mut layer.weight, &mut pending.weight, outlet)?,
-            None => return Ok(()),
-        }
+        let Self::To { outlet, behind, keep } = self else { return Ok(()) };
+        linear::flush(ctx, &mut layer.weight, &mut pending.weight, outlet)?;
+        outlet.finish_among(ctx, behind, *keep)?;
         match (&mut layer.bias, &mut pending.bias) {
             (Some(bias), Some(pending)) => self.vector(ctx, bias, pending),
             _ => Ok(()),

@@ -49,7 +49,7 @@ impl MlpParams<Matrix, Vector> {
         SavedMlp { mut gate, mut up, activated }: SavedMlp,
         dy: &Buffer<f32>,
         pending: &mut MlpParams<PendingMatrix, PendingVector>,
-        flush: &mut Flush<'_, '_>,
+        flush: &mut Flush<'_, '_, '_>,
     ) -> Result<Buffer<f32>, Error> {
         let (ctx, ops) = (layer.ctx, layer.ctx.ops);
         let mut dact = Buffer::alloc(ops, Owner::Workspace, "activated gradient", gate.len())?;

@@ -133,7 +133,7 @@ pub(super) fn leave_gradient(
     normed: Option<(&Buffer<f32>, &Buffer<f32>)>,
     dinput: &Buffer<f32>,
     dx: &mut Buffer<f32>,
-    flush: &mut Flush<'_, '_>,
+    flush: &mut Flush<'_, '_, '_>,
 ) -> Result<(), Error> {
     let ctx = layer.ctx;
     match normed {

@@ -117,6 +117,12 @@ impl<M, V> BlockParams<M, V> {
         let (attention, mlp) = (attention.as_mut(), mlp.as_mut());
         BlockParams { attention_norm, attention, mlp_norm, mlp }
     }
+
+    fn matrices(self) -> Vec<M> {
+        let mut list = List(Vec::new());
+        let Ok(_) = self.map(&mut list);
+        matrices(list.0)
+    }
 }
 
 impl<M, V> Params<M, V> {
@@ -153,6 +159,29 @@ impl<M, V> Params<M, V> {
         let Ok(_) = self.map(&mut list);
         list.0
     }
+
+    /// All matrices, in order.
+    pub fn matrices(self) -> Vec<M> {
+        matrices(self.list())
+    }
+
+    /// The block of this index, and the matrices of what comes behind it: the next block, or the head.
+    pub(crate) fn block_and_behind(
+        &mut self,
+        index: usize,
+    ) -> (&mut BlockParams<M, V>, Vec<&mut M>) {
+        let (until, after) = self.blocks.split_at_mut(index + 1);
+        let behind = match after.first_mut() {
+            Some(next) => next.as_mut().matrices(),
+            None => self.head.as_mut().into_iter().collect(),
+        };
+        (&mut until[index], behind)
+    }
+}
+
+fn matrices<M, V>(params: Vec<Param<M, V>>) -> Vec<M> {
+    let matrix = |param| if let Param::Matrix(matrix) = param { Some(matrix) } else { None };
+    params.into_iter().filter_map(matrix).collect()
 }
 
 /// Collects parameters.
