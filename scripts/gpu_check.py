@@ -13,6 +13,7 @@ emulator with the CPU: it checks this script, on any machine.
 
 import argparse
 import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
@@ -369,6 +370,46 @@ def moves(check):
     return function
 
 
+def gpus():
+    """How many GPUs the driver lists."""
+    try:
+        out = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in out.stdout.splitlines())
+
+
+def ranks(check):
+    """A run that GPUs share has the bits of one alone, by NCCL and by way of the host; and how fast each is."""
+
+    def function(limit):
+        stop = time.monotonic() + limit
+        most = check.args.ranks or (2 if check.device == "cpu" else gpus())
+        if most < 2:
+            raise Skip("there is one GPU")
+        found = {}
+        for size in sorted({1, 2, most}):
+            for name, env in [("nccl", {}), ("host", {"QFT_NO_NCCL": "1"})][: 1 if size == 1 else 2]:
+                out = check.scratch / f"ranks-{size}-{name}"
+                device = ["--device", "cpu", "--processes", size] if check.device == "cpu" else ["--gpus", size]
+                log = check.logs / f"ranks-{size}-{name}"
+                run([QFT, "finetune", "--config", "examples/shakespeare.toml", "--data", check.text, "--steps", 6,
+                     "--accumulate", 2 * most, "--eval-batches", 1, *device, "--verbose", "--out", out], stop - time.monotonic(), env, log)
+                steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+                rates = sorted(step["positions_per_second"] for step in steps if "positions_per_second" in step)
+                digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+                by_nccl = "GPUs exchange by" in log.read_text() and not env
+                found[f"{size} {name}"] = {"positions_per_second": rates[len(rates) // 2], "sha256": digest, "by_nccl": by_nccl}
+        digests = {run["sha256"] for run in found.values()}
+        if len(digests) > 1:
+            raise Failure(f"bits differ: {found}")
+        if check.device != "cpu" and not any(run["by_nccl"] for run in found.values()):
+            raise Failure(f"NCCL was not used: {found}")
+        return found
+
+    return function
+
+
 def memory(check, model, states, gigabytes):
     def function(limit):
         if check.device == "cpu":
@@ -386,6 +427,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("gpu-check.json"))
     parser.add_argument("--budget", type=float, default=570, help="seconds for all steps together")
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--ranks", type=int, help="GPUs that share a run; all, where nothing is said")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="only steps whose name begins so")
     args = parser.parse_args()
     args.out = args.out.resolve()
@@ -409,6 +451,7 @@ def main():
     for states in ["full", "compact", "paper"]:
         check.step(f"training {states}", 60, training(check, states))
     check.step("checkpoint moves", 60, moves(check))
+    check.step("several GPUs", 120, ranks(check))
     for states, gigabytes in [("full", 23), ("compact", 17), ("tiny", 13), ("paper", 23)]:
         check.step(f"memory llama-2-7b {states}", 90, memory(check, "llama-2-7b", states, gigabytes))
     for tool in ["memcheck", "racecheck"]:

@@ -10,7 +10,7 @@ use qft_tensor::Owner;
 use qft_train::TrainOps;
 use qft_train::machine::Machine;
 use qft_train::machine::rss;
-use qft_train::memory::{MemoryPlan, OwnerBytes, RunShape, StepShape, plan};
+use qft_train::memory::{MemoryPlan, OwnerBytes, Process, RunShape, StepShape, plan};
 use qft_train::options::DeviceChoice;
 use qft_train::options::PlanArgs;
 use qft_train::options::states::WeightArgs;
@@ -188,7 +188,8 @@ fn row(args: &Args, model: &str, config: &LlamaConfig, states: States) -> Result
     };
     let setup = setup_of(states, args.protected, recompute)?;
     let shape = StepShape { accumulate: args.ranks.max(1), ..shape };
-    let process = (args.ranks.max(1) - 1, args.ranks.max(1));
+    let size = args.ranks.max(1);
+    let process = Process { rank: size - 1, size, by_devices: false };
     let planned = plan(config, &setup, RunShape { process, ..shape.into() })?;
     let measured = if args.run { Some(measure(args, config, &setup, shape)?) } else { None };
     // A gigabyte of a card goes to the driver, the context and the kernels.

@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Where the results go.
     #[arg(long, value_name = "FILE", default_value = "gpu-check.json", conflicts_with = "pack")]
     out: PathBuf,
+    /// GPUs that share a run; all of the machine, if nothing is said.
+    #[arg(long, value_name = "N", conflicts_with = "pack")]
+    ranks: Option<u32>,
 }
 
 /// Files of the repository that the checks read.
@@ -48,6 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .arg("scripts/gpu_check.py")
         .arg("--out")
         .arg(&out)
+        .args(args.ranks.map(|ranks| format!("--ranks={ranks}")))
         .current_dir(&dir)
         .status()
         .context("cannot start python3")?;

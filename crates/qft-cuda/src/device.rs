@@ -2,13 +2,15 @@
 
 use crate::memory::{DeviceBlock, DriverBlock};
 use crate::scratch::{HOPPER_SCRATCH_BYTES, SCRATCH_BYTES, Scratch};
-use crate::{Arg, Driver, Error, Launch};
+use crate::{Arg, Driver, Error, Gpu, Launch, PeerExchange, Peers};
 use qft_tensor::buffer::RawBuffer;
+use qft_tensor::collectives::{Exchange, Ticket};
 use qft_tensor::pool::FreeBlocks;
 use qft_tensor::{
-    Alone, Buffer, Communicator, DType, Device, DeviceKind, Element, Host, Ledger, Mat, MatMut,
-    Owner, Span,
+    Alone, Buffer, Collectives, Communicator, DType, Device, DeviceKind, Element, Host, Ledger,
+    Mat, MatMut, Owner, Pieces, Span, Traffic,
 };
+use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -29,6 +31,7 @@ pub struct Cuda {
     driver: Arc<dyn Driver>,
     host: Arc<Host>,
     communicator: Arc<dyn Communicator>,
+    peers: Option<Arc<dyn Peers>>,
     ledger: Arc<Ledger>,
     free: Arc<FreeBlocks<DriverBlock>>,
     scratch: Scratch,
@@ -62,13 +65,34 @@ impl Cuda {
         let scratch = Scratch::new(&driver, bytes)?;
         let (ledger, free) = (Arc::default(), Arc::default());
         let communicator = Arc::new(Alone);
-        Ok(Self { driver, host, communicator, ledger, free, scratch, warpgroup_products: false })
+        Ok(Self {
+            driver,
+            host,
+            communicator,
+            peers: None,
+            ledger,
+            free,
+            scratch,
+            warpgroup_products: false,
+        })
     }
 
     /// The same, in a job of several processes.
     #[must_use]
     pub fn with_communicator(self, communicator: Arc<dyn Communicator>) -> Self {
         Self { communicator, ..self }
+    }
+
+    /// The same, that exchanges with the GPUs of the other processes by `peers`.
+    #[must_use]
+    pub fn with_peers(self, peers: Arc<dyn Peers>) -> Self {
+        Self { peers: Some(peers), ..self }
+    }
+
+    /// The GPU, if it is one.
+    pub fn gpu(&self) -> Option<Arc<Gpu>> {
+        let driver: Arc<dyn Any + Send + Sync> = Arc::<dyn Driver>::clone(&self.driver);
+        driver.downcast().ok()
     }
 
     /// Whether the device knows products of warpgroups.
@@ -235,6 +259,10 @@ impl Device for Cuda {
         &*self.communicator
     }
 
+    fn collectives(&self) -> Option<&dyn Collectives> {
+        self.peers.as_ref().map(|_| self as &dyn Collectives)
+    }
+
     fn alloc_raw(
         &self,
         owner: Owner,
@@ -301,6 +329,20 @@ impl Device for Cuda {
         self.driver.copy(to, from, bytes).map_err(|error| error.during("copy"))
     }
 
+    fn copy_pieces_raw(
+        &self,
+        dst: &mut RawBuffer,
+        to: Pieces,
+        src: &RawBuffer,
+        from: Pieces,
+    ) -> Result<(), qft_tensor::Error> {
+        let (dst, src) = (self.written("copy", dst)?, self.address("copy", src)?);
+        if from.is_empty() {
+            return Ok(());
+        }
+        self.driver.copy_pieces(dst, to, src, from).map_err(|error| error.during("copy"))
+    }
+
     fn zero_raw(
         &self,
         dst: &mut RawBuffer,
@@ -321,5 +363,46 @@ impl Device for Cuda {
     fn trim(&self) {
         self.free.clear();
         self.ledger.release_free();
+    }
+}
+
+impl Cuda {
+    /// What connects it with the other GPUs of the job.
+    fn peers(&self) -> Result<&dyn Peers, qft_tensor::Error> {
+        self.peers.as_deref().ok_or_else(|| self.lost("GPUs are not connected".to_owned()))
+    }
+
+    /// The job has come to its end.
+    fn lost(&self, message: String) -> qft_tensor::Error {
+        let (rank, size) = (self.communicator.rank(), self.communicator.size());
+        qft_tensor::Error::Communication { rank, size, message }
+    }
+}
+
+impl Collectives for Cuda {
+    fn start(&self, exchange: Exchange<'_>) -> Result<Ticket, qft_tensor::Error> {
+        const OP: &str = "exchange";
+        let exchange = match exchange {
+            Exchange::Max { values, len } => {
+                PeerExchange::Max { values: self.written(OP, values)?, len }
+            }
+            Exchange::Sum { shares, sums, len } => {
+                let shares = self.address(OP, shares)?;
+                PeerExchange::Sum { shares, sums: self.written(OP, sums)?, len }
+            }
+            Exchange::Gather { bytes, parts } => {
+                PeerExchange::Gather { bytes: self.written(OP, bytes)?, parts: parts.to_vec() }
+            }
+        };
+        let started = self.peers()?.start(exchange);
+        started.map(Ticket).map_err(|error| self.lost(error.to_string()))
+    }
+
+    fn wait(&self, Ticket(number): Ticket) -> Result<(), qft_tensor::Error> {
+        self.peers()?.wait(number).map_err(|error| self.lost(error.to_string()))
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.peers.as_ref().map(|peers| peers.traffic()).unwrap_or_default()
     }
 }

@@ -1,6 +1,8 @@
 //! What the device needs of its machine.
 
 use crate::{Arg, Error, Launch, Signature};
+use qft_tensor::Pieces;
+use std::any::Any;
 use std::fmt;
 
 /// What a GPU is.
@@ -31,7 +33,7 @@ pub struct MemoryInfo {
 ///
 /// Work is done in the order of the calls. Addresses are the device's, opaque to the host, and as long as they come from
 /// [`Driver::alloc`] with their sizes kept, nothing here can touch host memory that was not passed.
-pub trait Driver: Send + Sync + fmt::Debug {
+pub trait Driver: Any + Send + Sync + fmt::Debug {
     /// What the device is.
     fn properties(&self) -> &Properties;
 
@@ -54,6 +56,9 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
     /// Copies on the device; the ranges do not overlap.
     fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Error>;
+
+    /// Copies pieces on the device, as many and as long as those of `from`; they do not overlap.
+    fn copy_pieces(&self, dst: u64, to: Pieces, src: u64, from: Pieces) -> Result<(), Error>;
 
     /// Sets bytes to zero.
     fn zero(&self, dst: u64, bytes: usize) -> Result<(), Error>;

@@ -66,6 +66,20 @@ pub enum Error {
         /// What the driver says.
         message: String,
     },
+    /// No library of NCCL that can be used.
+    #[error("no NCCL: {tried}")]
+    NoNccl {
+        /// What the loader says.
+        tried: String,
+    },
+    /// GPUs could not exchange something.
+    #[error("{call}: {message}")]
+    Nccl {
+        /// The function of NCCL, or what was tried.
+        call: String,
+        /// What NCCL says, or what is wrong.
+        message: String,
+    },
     /// The device has no memory left.
     #[error("out of device memory: {bytes} bytes were requested")]
     OutOfMemory {

@@ -12,6 +12,7 @@ use crate::{Arg, Driver, Error, Launch, MemoryInfo, Properties, Signature, probe
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 use modules::Modules;
+use qft_tensor::Pieces;
 use std::ffi::c_void;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -132,8 +133,17 @@ impl Gpu {
         self.state().modules.kernels(self.properties.compute_capability)
     }
 
+    pub(crate) fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
+    /// The one on which all work is done.
+    pub(crate) fn stream(&self) -> &CudaStream {
+        &self.stream
+    }
+
     /// Makes the context current on this thread.
-    fn bind(&self) -> Result<(), Error> {
+    pub(crate) fn bind(&self) -> Result<(), Error> {
         self.context.bind_to_thread().map_err(failed("cuCtxSetCurrent"))
     }
 
@@ -225,6 +235,32 @@ impl Driver for Gpu {
         // SAFETY: device addresses, which the device checks.
         unsafe { result::memcpy_dtod_async(dst, src, bytes, self.stream.cu_stream()) }
             .map_err(failed("cuMemcpyDtoD"))
+    }
+
+    fn copy_pieces(&self, dst: u64, to: Pieces, src: u64, from: Pieces) -> Result<(), Error> {
+        self.bind()?;
+        let copy = sys::CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            srcHost: std::ptr::null(),
+            srcDevice: src + from.start as u64,
+            srcArray: std::ptr::null_mut(),
+            srcPitch: from.stride,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            dstHost: std::ptr::null_mut(),
+            dstDevice: dst + to.start as u64,
+            dstArray: std::ptr::null_mut(),
+            dstPitch: to.stride,
+            WidthInBytes: from.bytes,
+            Height: from.count,
+        };
+        // SAFETY: device addresses, which the device checks.
+        unsafe { sys::cuMemcpy2DAsync_v2(&copy, self.stream.cu_stream()) }
+            .result()
+            .map_err(failed("cuMemcpy2D"))
     }
 
     fn zero(&self, dst: u64, bytes: usize) -> Result<(), Error> {

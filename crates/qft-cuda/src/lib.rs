@@ -2,6 +2,7 @@
 //!
 //! * [`Cuda`]: a device; it implements the operation traits of the lower crates.
 //! * [`open`]: the GPU of an index, checked with known answers.
+//! * [`Nccl`]: exchanges between the GPUs of a job.
 //! * [`Driver`]: what a device needs of its machine. Everything above it also runs on the emulator of the tests.
 //! * [`ptx`]: the embedded kernels, and their parameter lists.
 
@@ -11,7 +12,9 @@ pub mod error;
 pub mod gpu;
 pub mod launch;
 mod memory;
+pub mod nccl;
 mod ops;
+pub mod peers;
 pub mod probe;
 pub mod ptx;
 mod scratch;
@@ -22,6 +25,8 @@ pub use driver::{Driver, MemoryInfo, Properties};
 pub use error::Error;
 pub use gpu::{Gpu, KernelReport, ModuleReport};
 pub use launch::{Arg, Launch, Parameter, Signature};
+pub use nccl::Nccl;
+pub use peers::{PeerExchange, Peers};
 
 use qft_tensor::Host;
 use std::sync::Arc;

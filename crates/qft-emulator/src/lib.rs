@@ -15,9 +15,13 @@
 #![allow(unsafe_code)] // Calls of compiled kernels, and the memory that they see.
 
 mod memory;
+mod peers;
+
+pub use peers::EmulatedPeers;
 
 use memory::Memory;
 use qft_cuda::{Arg, Driver, Error, Launch, MemoryInfo, Parameter, Properties, Signature, ptx};
+use qft_tensor::Pieces;
 use rayon::prelude::*;
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
@@ -133,6 +137,13 @@ impl Driver for Emulator {
         let copied = memory.bytes(src, bytes, "copy")?.to_vec();
         memory.bytes_mut(dst, bytes, "copy")?.copy_from_slice(&copied);
         Ok(())
+    }
+
+    fn copy_pieces(&self, dst: u64, to: Pieces, src: u64, from: Pieces) -> Result<(), Error> {
+        let mut pieces = to.ranges().zip(from.ranges());
+        pieces.try_for_each(|(to, from)| {
+            self.copy(dst + to.start as u64, src + from.start as u64, from.len())
+        })
     }
 
     fn zero(&self, dst: u64, bytes: usize) -> Result<(), Error> {

@@ -8,7 +8,8 @@ mod quantize;
 use crate::buffer::RawBuffer;
 use crate::pool::FreeBlocks;
 use crate::{
-    Alone, Communicator, CpuConfig, DType, Device, DeviceKind, Error, Host, Isa, Ledger, Owner,
+    Alone, Collectives, Communicator, CpuConfig, DType, Device, DeviceKind, Error, Host, Isa,
+    Ledger, Owner, Pieces,
 };
 use memory::{HostBlock, HostPages};
 use rayon::prelude::*;
@@ -87,6 +88,11 @@ impl Device for Cpu {
         &*self.communicator
     }
 
+    fn collectives(&self) -> Option<&dyn Collectives> {
+        // Its memory is that of the host.
+        None
+    }
+
     fn alloc_raw(
         &self,
         owner: Owner,
@@ -124,6 +130,20 @@ impl Device for Cpu {
     ) -> Result<(), Error> {
         let src = &host("copy", src)?[src_offset..src_offset + bytes];
         host_mut("copy", dst)?[dst_offset..dst_offset + bytes].copy_from_slice(src);
+        Ok(())
+    }
+
+    fn copy_pieces_raw(
+        &self,
+        dst: &mut RawBuffer,
+        to: Pieces,
+        src: &RawBuffer,
+        from: Pieces,
+    ) -> Result<(), Error> {
+        let (dst, src) = (host_mut("copy", dst)?, host("copy", src)?);
+        for (to, from) in to.ranges().zip(from.ranges()) {
+            dst[to].copy_from_slice(&src[from]);
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! What every device can do: allocate, copy, and account for its memory.
 
 use crate::buffer::RawBuffer;
-use crate::{Communicator, DType, Error, Host, Ledger, Owner};
+use crate::{Collectives, Communicator, DType, Error, Host, Ledger, Owner, Pieces};
 use std::fmt;
 use std::sync::Arc;
 
@@ -46,6 +46,9 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// The processes that work on one model together, this one among them.
     fn communicator(&self) -> &dyn Communicator;
 
+    /// What the devices of these processes exchange between their memories, where they can.
+    fn collectives(&self) -> Option<&dyn Collectives>;
+
     /// Allocates `len` elements with unspecified values.
     ///
     /// Errors: [`Error::OutOfMemory`].
@@ -71,6 +74,15 @@ pub trait Device: Send + Sync + fmt::Debug {
         src: &RawBuffer,
         src_offset: usize,
         bytes: usize,
+    ) -> Result<(), Error>;
+
+    /// Copies pieces between two buffers of this device, as many and as long as those of `from`, in order with its other work.
+    fn copy_pieces_raw(
+        &self,
+        dst: &mut RawBuffer,
+        to: Pieces,
+        src: &RawBuffer,
+        from: Pieces,
     ) -> Result<(), Error>;
 
     /// Sets bytes to zero, in order with the device's other work.

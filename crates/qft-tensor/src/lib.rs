@@ -4,7 +4,7 @@
 //! * [`Rounding`]: nearest or stochastic, always explicit; stochastic bits come from [`Philox`].
 //! * [`QuantizeOps`]: quantize and dequantize with one scale per row or column.
 //! * [`GemmOps`]: INT8 x INT8 -> INT32 products in three orientations, scaled into `f32`; and `f32` products.
-//! * [`Communicator`]: what processes exchange that work on one model together.
+//! * [`Communicator`]: what processes exchange that work on one model together; [`Collectives`]: the same between devices.
 //! * [`Cpu`]: the executable specification of every operation; [`Planner`]: a device that only counts bytes.
 
 // Tests inside the crate share code with those outside, which call it by its name.
@@ -13,6 +13,7 @@ extern crate self as qft_tensor;
 
 pub mod background;
 pub mod buffer;
+pub mod collectives;
 pub mod communicator;
 pub mod cpu;
 pub mod device;
@@ -22,6 +23,7 @@ pub mod gemm;
 pub mod host;
 pub mod ledger;
 pub mod numeric;
+pub mod pieces;
 pub mod planner;
 pub mod pool;
 pub mod purpose;
@@ -36,6 +38,7 @@ pub mod transfer;
 
 pub use background::{Background, Started};
 pub use buffer::{Buffer, Mat, MatMut, Span};
+pub use collectives::Collectives;
 pub use communicator::{Alone, Communicator};
 pub use cpu::Cpu;
 pub use device::{Device, DeviceKind};
@@ -44,6 +47,7 @@ pub use error::Error;
 pub use gemm::{GemmF32, GemmI8, GemmOps, MAX_K, Orientation};
 pub use host::{CpuConfig, Host};
 pub use ledger::{Ledger, LiveBuffer, MemoryReport, Owner};
+pub use pieces::Pieces;
 pub use planner::Planner;
 pub use purpose::{MAX_MICRO_BATCHES, Purpose};
 pub use quantize::{Dequantize, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, ScaleAxis};

@@ -1,5 +1,7 @@
 //! What a process exchanges with others, and what that costs it.
 
+use crate::Device;
+use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,7 +18,26 @@ pub struct Traffic {
     pub waited: Duration,
 }
 
+impl Add for Traffic {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            received_bytes: self.received_bytes + other.received_bytes,
+            exchanged: self.exchanged + other.exchanged,
+            waited: self.waited + other.waited,
+        }
+    }
+}
+
 impl Traffic {
+    /// Everything that this process has exchanged until now, from the memory of its device or by way of its host.
+    pub fn of(device: &dyn Device) -> Self {
+        let between_devices = device.collectives().map(|collectives| collectives.traffic());
+        device.communicator().traffic() + between_devices.unwrap_or_default()
+    }
+
     /// What came since it was `earlier`.
     pub fn since(self, earlier: Self) -> Self {
         Self {

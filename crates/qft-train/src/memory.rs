@@ -7,5 +7,7 @@ pub mod traffic;
 
 pub use bytes::gb;
 pub use fit::{Budget, Fit, Request};
-pub use plan::{MemoryPlan, OwnerBytes, RunShape, StepShape, full_batch, plan, plan_evaluation};
+pub use plan::{
+    MemoryPlan, OwnerBytes, Process, RunShape, StepShape, full_batch, plan, plan_evaluation,
+};
 pub use traffic::StepTraffic;

@@ -9,7 +9,7 @@ use qft_cuda::{Arg, Cuda, Driver, Error, Launch, MemoryInfo, Properties, Signatu
 use qft_llama::LlamaConfig;
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
-use qft_tensor::Device;
+use qft_tensor::{Device, Pieces};
 use qft_train::memory::{MemoryPlan, StepShape, full_batch, plan};
 use qft_train::options::States;
 use qft_train::step::trainer::Trainer;
@@ -60,6 +60,10 @@ impl Driver for Nothing {
         Ok(())
     }
     fn copy(&self, _: u64, _: u64, _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn copy_pieces(&self, _: u64, _: Pieces, _: u64, _: Pieces) -> Result<(), Error> {
         Ok(())
     }
     fn zero(&self, _: u64, _: usize) -> Result<(), Error> {

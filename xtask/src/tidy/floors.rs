@@ -17,7 +17,7 @@ const CRATES: [(&str, &[&str]); 13] = [
     ("qft-autograd", &["qft-tensor", "qft-quant"]),
     ("qft-llama", &["qft-tensor", "qft-quant", "qft-autograd", "qft-files"]),
     ("qft-cuda", &["qft-tensor", "qft-quant", "qft-optim", "qft-autograd"]),
-    ("qft-emulator", &["qft-cuda"]),
+    ("qft-emulator", &["qft-cuda", "qft-tensor"]),
     (
         "qft-train",
         &[

@@ -1,5 +1,6 @@
 //! What the processes of a job exchange in a step. Alone, a process does nothing here.
 
+mod between_devices;
 mod changes;
 mod late;
 mod packing;
@@ -12,6 +13,7 @@ pub use updated::{Before, LateUpdates, settle, share_rows};
 use crate::{Error, LayerOps};
 use bytemuck::Pod;
 use qft_tensor::buffer::RawBuffer;
+use qft_tensor::collectives::{Exchange, exchange};
 use qft_tensor::communicator::{owner_of, part_of};
 use qft_tensor::{Buffer, Communicator, Device, DeviceKind, Element, Owner, RowShard, Transfer};
 use std::ops::Range;
@@ -52,6 +54,9 @@ fn parts(processes: &dyn Communicator, len: usize, size: usize) -> Vec<Range<usi
 pub(super) fn max(ops: &dyn LayerOps, values: &mut Buffer<f32>) -> Result<(), Error> {
     let Some(processes) = several(ops) else { return Ok(()) };
     let len = values.len();
+    if let Some(collectives) = ops.collectives() {
+        return Ok(exchange(collectives, Exchange::Max { values: values.raw_mut(), len })?);
+    }
     // Floats that are not negative have the order of their bits.
     on_host(ops, values, len, |values| processes.max(bytemuck::cast_slice_mut(values)))
 }
@@ -113,13 +118,17 @@ pub(super) fn hand_out(
     (number, count): (usize, usize),
 ) -> Result<(), Error> {
     let Some(processes) = several(ops) else { return Ok(()) };
-    if is_planned(ops) {
-        return Ok(());
-    }
     let from = owner_of(number, count, processes.size());
     let parts: Vec<_> = (0..processes.size())
         .map(|rank| if rank == from { 0..len * size_of::<f32>() } else { 0..0 })
         .collect();
+    if let Some(collectives) = ops.collectives() {
+        let gather = Exchange::Gather { bytes: values.raw_mut(), parts: &parts };
+        return Ok(exchange(collectives, gather)?);
+    }
+    if is_planned(ops) {
+        return Ok(());
+    }
     on_host(ops, values, len, |values| processes.gather(bytemuck::cast_slice_mut(values), &parts))
 }
 
@@ -170,12 +179,16 @@ pub fn gather_buffers(
     let part = |rank| part_of(lens.len(), rank, processes.size());
     let bytes = |rank| starts[part(rank).start] * 4..starts[part(rank).end] * 4;
     let parts: Vec<_> = (0..processes.size()).map(bytes).collect();
+    let first = part(processes.rank()).start;
+    let counted = part(processes.rank()).len();
+    if let Some(collectives) = ops.collectives() {
+        let (own, places) = (&own[..counted], (first, &starts[..]));
+        return between_devices::gather_buffers(ops, collectives, own, places, &parts, name);
+    }
     let mut all = Transfer::<f32>::between_processes(ops.ledger(), name, starts[lens.len()]);
     // Where memory is counted, none of it is touched.
     if !is_planned(ops) {
-        let counted = part(processes.rank());
-        let first = counted.start;
-        for (i, own) in own.iter().enumerate().take(counted.len()) {
+        for (i, own) in own.iter().enumerate().take(counted) {
             own.download(ops, 0, &mut all[starts[first + i]..starts[first + i + 1]])?;
         }
     }

@@ -85,6 +85,15 @@ macro_rules! pass_on {
         fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), qft_cuda::Error> {
             self.$driver.copy(dst, src, bytes)
         }
+        fn copy_pieces(
+            &self,
+            dst: u64,
+            to: qft_tensor::Pieces,
+            src: u64,
+            from: qft_tensor::Pieces,
+        ) -> Result<(), qft_cuda::Error> {
+            self.$driver.copy_pieces(dst, to, src, from)
+        }
         fn zero(&self, dst: u64, bytes: usize) -> Result<(), qft_cuda::Error> {
             self.$driver.zero(dst, bytes)
         }

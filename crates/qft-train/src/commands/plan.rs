@@ -2,7 +2,9 @@
 
 use crate::error::Result;
 use crate::machine::Machine;
-use crate::memory::{Budget, Fit, MemoryPlan, Request, RunShape, StepShape, StepTraffic, gb};
+use crate::memory::{
+    Budget, Fit, MemoryPlan, Process, Request, RunShape, StepShape, StepTraffic, gb,
+};
 use crate::options::{OptimizerOptions, PlanOptions};
 use crate::report::{Fetching, write};
 use crate::run::named;
@@ -29,7 +31,7 @@ pub fn run(options: &PlanOptions, quiet: bool) -> Result<()> {
     };
     let optimizer = OptimizerOptions::for_plan(options.optimizer);
     // Of the last process: where rows cannot be shared out evenly, it has one more.
-    let process = (options.ranks - 1, options.ranks);
+    let process = Process { rank: options.ranks - 1, size: options.ranks, by_devices: false };
     let run = RunShape { evaluated: Some(seq_len), process, ..shape.into() };
     let (state, optimizer) = (options.state, &optimizer);
     let request = Request { config: &config, state, optimizer, shape: run };

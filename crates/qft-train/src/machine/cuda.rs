@@ -1,9 +1,11 @@
 //! What is particular about a machine with a GPU.
 
-use super::products;
+use super::{Job, products};
 use crate::TrainOps;
-use crate::error::{Context, Result};
-use qft_cuda::Cuda;
+use crate::error::{Context, Result, ensure};
+use qft_cuda::nccl::{Calls, ID_BYTES};
+use qft_cuda::{Cuda, Nccl};
+use qft_tensor::communicator::bytes_of_first;
 use qft_tensor::{CpuConfig, Host, Orientation};
 use std::sync::Arc;
 
@@ -16,6 +18,46 @@ pub(super) const KERNEL_BYTES: u64 = 64 << 20;
 pub(super) fn open(index: usize, host: CpuConfig) -> Result<Cuda> {
     qft_cuda::open(index, Arc::new(Host::new(host)?))
         .with_context(|| format!("--device cuda:{index} (--device cpu needs no GPU)"))
+}
+
+/// Set, GPUs of a job exchange by way of their hosts.
+const WITHOUT_NCCL: &str = "QFT_NO_NCCL";
+
+/// Connects the GPUs of a job by NCCL, if all processes have it; else they exchange by way of their hosts.
+///
+/// Errors: they cannot be connected, or exchange wrongly.
+pub(super) fn connect(gpu: Cuda, job: &Job) -> Result<Cuda> {
+    if job.is_alone() {
+        return Ok(gpu);
+    }
+    let unwanted = std::env::var_os(WITHOUT_NCCL).is_some();
+    let calls = if unwanted { None } else { Some(Calls::load()) };
+    let (calls, why) = match calls {
+        Some(Ok(calls)) => (Some(calls), "another process has no NCCL".to_owned()),
+        Some(Err(error)) => (None, error.to_string()),
+        None => (None, format!("{WITHOUT_NCCL} is set")),
+    };
+    let missing = job.any(calls.is_none())?;
+    let (Some(calls), false) = (calls, missing) else {
+        tracing::warn!("GPUs exchange by way of the hosts' memory, which is slower: {why}");
+        return Ok(gpu);
+    };
+    let about = calls.about();
+    let what = || {
+        format!(
+            "the GPUs of the job cannot be connected by {about} ({WITHOUT_NCCL}=1 goes by way of the hosts)"
+        )
+    };
+    let id = if job.leads() { calls.unique_id() } else { Ok([0; ID_BYTES]) };
+    let failed = job.any(id.is_err())?;
+    let mut id = id.with_context(what)?;
+    ensure!(!failed, "{}: the first process has no identity for them", what());
+    bytes_of_first(&*job.processes(), &mut id)?;
+    let Some(device) = gpu.gpu() else { return Ok(gpu) };
+    let place = (id, job.processes().rank(), job.size());
+    let nccl = Nccl::join(calls, device, place, job.deadline()).with_context(what)?;
+    tracing::info!("GPUs exchange by {about}");
+    Ok(gpu.with_peers(Arc::new(nccl)))
 }
 
 /// The rate of a product that keeps every part of a GPU busy, in 10⁹ operations per second.

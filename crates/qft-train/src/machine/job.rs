@@ -8,18 +8,25 @@ use qft_tensor::{Alone, Communicator};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Bytes that a name of a machine may have.
 const NAME_BYTES: usize = 256;
 
+/// How long processes wait for each other, if nothing else was said.
+const USUAL_DEADLINE: Duration = Duration::from_secs(600);
+
 /// The job of a run.
 #[derive(Debug, Clone)]
-pub struct Job(Arc<dyn Communicator>);
+pub struct Job {
+    processes: Arc<dyn Communicator>,
+    deadline: Duration,
+}
 
 impl fmt::Display for Job {
     /// `process 1 of 4 on node7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} of {}", self.0.rank(), self.0.size())?;
+        write!(f, "process {} of {}", self.processes.rank(), self.processes.size())?;
         match machine_name() {
             Some(name) => write!(f, " on {name}"),
             None => Ok(()),
@@ -36,44 +43,60 @@ fn machine_name() -> Option<String> {
 impl Job {
     /// Of one process.
     pub fn alone() -> Self {
-        Self(Arc::new(Alone))
+        Self::of(Arc::new(Alone))
     }
 
     /// Of these processes.
     pub fn of(processes: Arc<dyn Communicator>) -> Self {
-        Self(processes)
+        Self { processes, deadline: USUAL_DEADLINE }
+    }
+
+    /// The same, whose processes wait so long for each other.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// How long processes wait for each other.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// Its processes.
     pub fn processes(&self) -> Arc<dyn Communicator> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.processes)
     }
 
     /// How many processes it has.
     pub fn size(&self) -> usize {
-        self.0.size()
+        self.processes.size()
     }
 
     /// Whether this process is the one that speaks and writes.
     pub fn leads(&self) -> bool {
-        self.0.rank() == 0
+        self.processes.rank() == 0
     }
 
     /// Whether this process is the only one.
     pub fn is_alone(&self) -> bool {
-        self.0.size() == 1
+        self.processes.size() == 1
     }
 
     /// Whether any process was asked to stop: all hear the same.
     pub fn stops(&self, stop: &AtomicBool) -> Result<bool> {
-        let mut asked = [u32::from(stop.load(Ordering::Relaxed))];
-        self.0.max(&mut asked)?;
-        Ok(asked[0] > 0)
+        self.any(stop.load(Ordering::Relaxed))
+    }
+
+    /// Whether any process says so: all hear the same.
+    pub fn any(&self, own: bool) -> Result<bool> {
+        let mut any = [u32::from(own)];
+        self.processes.max(&mut any)?;
+        Ok(any[0] > 0)
     }
 
     /// The number that the process that leads has; all hear it.
     pub fn of_leader(&self, own: u32) -> Result<u32> {
-        Ok(of_first(&*self.0, own)?)
+        Ok(of_first(&*self.processes, own)?)
     }
 
     /// The text that the process that leads has, if it has one; all hear it.
@@ -85,7 +108,7 @@ impl Job {
         }
         let mut bytes =
             own.map_or_else(|| vec![0; length as usize], |text| text.as_bytes().to_vec());
-        bytes_of_first(&*self.0, &mut bytes)?;
+        bytes_of_first(&*self.processes, &mut bytes)?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
@@ -104,7 +127,7 @@ impl Job {
         own[..used].copy_from_slice(&name.as_bytes()[..used]);
         let all = self.gather(own)?;
         let here = |names: &[[u8; NAME_BYTES]]| names.iter().filter(|name| **name == own).count();
-        Ok((here(&all[..self.0.rank()]), here(&all)))
+        Ok((here(&all[..self.processes.rank()]), here(&all)))
     }
 
     /// Makes sure that all processes have the same values under the same names.
@@ -112,7 +135,7 @@ impl Job {
     /// Errors: the first that differs, with both values.
     pub fn agree(&self, what: &[(&str, String)]) -> Result<()> {
         #[cfg(unix)]
-        if let Err(differs) = qft_processes::agree(&*self.0, what) {
+        if let Err(differs) = qft_processes::agree(&*self.processes, what) {
             return Err(Error::new(ErrorKind::Options, differs));
         }
         #[cfg(not(unix))]
@@ -122,11 +145,11 @@ impl Job {
 
     /// What every process brings.
     fn gather<const N: usize>(&self, own: [u8; N]) -> Result<Vec<[u8; N]>> {
-        let (rank, size) = (self.0.rank(), self.0.size());
+        let (rank, size) = (self.processes.rank(), self.processes.size());
         let parts: Vec<_> = (0..size).map(|rank| rank * N..(rank + 1) * N).collect();
         let mut all = vec![0; size * N];
         all[parts[rank].clone()].copy_from_slice(&own);
-        self.0.gather(&mut all, &parts)?;
+        self.processes.gather(&mut all, &parts)?;
         Ok(all.as_chunks::<N>().0.to_vec())
     }
 }

@@ -5,6 +5,7 @@ use super::Job;
 use crate::error::{Context, ErrorKind, OfKind, Result, ensure};
 use crate::options::job::JobOptions;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What an error is about.
 #[cfg(unix)]
@@ -25,6 +26,8 @@ fn check(asked: usize, started: Option<usize>) -> Result<()> {
 pub struct Connection {
     #[cfg(unix)]
     processes: Option<Arc<qft_processes::Processes>>,
+    #[cfg(unix)]
+    deadline: Duration,
 }
 
 impl Connection {
@@ -42,12 +45,12 @@ impl Connection {
                 check(asked, launch.size).of_kind(ErrorKind::Options)?;
                 Processes::open(&launch, deadlines)
             }
-            None if asked == 1 => return Ok(Self { processes: None }),
+            None if asked == 1 => return Ok(Self { processes: None, deadline: timeout }),
             None => Team::of_this_program(asked).and_then(|team| Processes::start(team, deadlines)),
         };
         let processes = processes.context(NOT_CONNECTED)?;
         tracing::info!("connected by {}, on {}", processes.about(), processes.host());
-        Ok(Self { processes: Some(Arc::new(processes)) })
+        Ok(Self { processes: Some(Arc::new(processes)), deadline: timeout })
     }
 
     /// Nothing is connected on this system.
@@ -72,7 +75,7 @@ impl Connection {
         #[cfg(unix)]
         if let Some(processes) = &self.processes {
             let processes: Arc<qft_processes::Processes> = Arc::clone(processes);
-            return Job::of(processes);
+            return Job::of(processes).with_deadline(self.deadline);
         }
         Job::alone()
     }

@@ -10,8 +10,8 @@ use qft_optim::{FloatUpdate, MatrixUpdate, OptimOps, SquareSum};
 use qft_quant::{DecodeRows, HybridOps, SparseBackward, SparseForward};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::{
-    Communicator, DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps, Host, Ledger,
-    Orientation, Owner, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
+    Collectives, Communicator, DType, Dequantize, Device, DeviceKind, GemmF32, GemmI8, GemmOps,
+    Host, Ledger, Orientation, Owner, Pieces, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -181,6 +181,10 @@ impl Device for Profiled {
         self.inner.communicator()
     }
 
+    fn collectives(&self) -> Option<&dyn Collectives> {
+        self.inner.collectives()
+    }
+
     fn alloc_raw(
         &self,
         owner: Owner,
@@ -218,6 +222,16 @@ impl Device for Profiled {
         bytes: usize,
     ) -> Result<(), qft_tensor::Error> {
         self.time(Phase::Memory, 0, |d| d.copy_raw(dst, dst_offset, src, src_offset, bytes))
+    }
+
+    fn copy_pieces_raw(
+        &self,
+        dst: &mut RawBuffer,
+        to: Pieces,
+        src: &RawBuffer,
+        from: Pieces,
+    ) -> Result<(), qft_tensor::Error> {
+        self.time(Phase::Memory, 0, |d| d.copy_pieces_raw(dst, to, src, from))
     }
 
     fn zero_raw(

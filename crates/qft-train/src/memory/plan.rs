@@ -24,6 +24,33 @@ pub struct StepShape {
     pub accumulate: usize,
 }
 
+/// One of the processes that share a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its number, from 0.
+    pub rank: usize,
+    /// How many there are.
+    pub size: usize,
+    /// Whether their devices exchange between their memories.
+    pub by_devices: bool,
+}
+
+impl Process {
+    /// The only one.
+    pub const ALONE: Self = Self { rank: 0, size: 1, by_devices: false };
+
+    /// The one that has this device.
+    pub fn of(device: &dyn Device) -> Self {
+        let (rank, size) = (device.communicator().rank(), device.communicator().size());
+        Self { rank, size, by_devices: device.collectives().is_some() }
+    }
+
+    fn planner(self) -> Planner {
+        let planner = Planner::of_process(self.rank, self.size);
+        if self.by_devices { planner.with_collectives() } else { planner }
+    }
+}
+
 /// The shape of all that a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunShape {
@@ -41,8 +68,8 @@ pub struct RunShape {
     pub export_dtype: WeightType,
     /// Whether it is written in other formats as well.
     pub exported: bool,
-    /// Which process it is, and of how many that share the run.
-    pub process: (usize, usize),
+    /// Which process it is of those that share the run.
+    pub process: Process,
 }
 
 impl From<StepShape> for RunShape {
@@ -56,7 +83,7 @@ impl From<StepShape> for RunShape {
             copied: false,
             export_dtype: WeightType::default(),
             exported: false,
-            process: (0, 1),
+            process: Process::ALONE,
         }
     }
 }
@@ -163,7 +190,7 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> 
         exported,
         process,
     } = shape.into();
-    let planner = Planner::of_process(process.0, process.1);
+    let planner = process.planner();
     let model = Model::plan(&planner, config, setup.format)?;
     let mut trainer = setup.trainer(&planner, model)?;
     if diagnosed {

@@ -25,6 +25,7 @@ use crate::step::trainer::StepReport;
 use crate::step::{Setup, Trainer};
 use qft_llama::Batch;
 use qft_optim::Schedule;
+use qft_tensor::Traffic;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -200,7 +201,7 @@ impl Run<'_> {
 
     /// One optimizer step.
     fn step(&mut self, state: &mut State) -> Result<StepMetrics> {
-        let (start, traffic) = (Instant::now(), self.ops.communicator().traffic());
+        let (start, traffic) = (Instant::now(), Traffic::of(&*self.ops));
         if let Some(clock) = &mut self.clock {
             clock.begin();
         }
@@ -240,8 +241,7 @@ impl Run<'_> {
             rescaled_rows: update.rescaled_rows,
             speed_of_light: profile.and_then(|profile| profile.speed_of_light),
             diagnostics: trainer.optimizer.diagnostics.as_mut().map(Diagnostics::take_step),
-            exchange: (!self.job.is_alone())
-                .then(|| self.ops.communicator().traffic().since(traffic).into()),
+            exchange: (!self.job.is_alone()).then(|| Traffic::of(&*self.ops).since(traffic).into()),
         })
     }
 

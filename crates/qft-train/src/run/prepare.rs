@@ -16,7 +16,7 @@ use crate::data::questions::{self, Question};
 use crate::data::{Dataset, EvalSet};
 use crate::error::{Error, ErrorKind, OfKind, Result, ensure};
 use crate::machine::{Job, Machine};
-use crate::memory::{Budget, Fit, Request, RunShape, StepShape, gb};
+use crate::memory::{Budget, Fit, Process, Request, RunShape, StepShape, gb};
 use crate::options::{CheckpointCopy, FinetuneOptions, Resume};
 use crate::step::checkpoint::{self, Progress};
 use crate::step::flip_rate::FlipRates;
@@ -62,7 +62,7 @@ impl<'a> Run<'a> {
         let sampled = prompts.iter().map(SamplePrompt::longest);
         let answered = questions.iter().map(|question| question.ids.len() + question.most);
         let written = sampled.chain(answered).max();
-        let shape = shape(job, options, &train, &held_out, written);
+        let shape = shape(&machine, options, &train, &held_out, written);
         let budget = Budget::of(&machine);
         let budget = Budget { free_bytes: job.least(budget.free_bytes)?, ..budget };
         let copies = job.leads() && machine.is_cpu() && options.progress.saves_on_its_way(total);
@@ -226,7 +226,7 @@ fn steps(options: &FinetuneOptions, train: &Dataset) -> Result<u64> {
 
 /// What decides the memory of the run; `written` is the longest text that the model will write.
 fn shape(
-    job: &Job,
+    machine: &Machine,
     options: &FinetuneOptions,
     train: &Dataset,
     held_out: &[EvalSet<Dataset>],
@@ -244,7 +244,7 @@ fn shape(
         copied: false,
         export_dtype: options.files.export_dtype,
         exported: !options.files.exports.is_empty(),
-        process: (job.processes().rank(), job.size()),
+        process: Process::of(&*machine.ops),
     }
 }
 

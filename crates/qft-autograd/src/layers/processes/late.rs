@@ -2,8 +2,9 @@
 //!
 //! All processes start the same exchanges in the same order, and finish them in that order.
 
+use super::between_devices::SumsUnderWay;
 use super::packing::{self, Rows};
-use super::{is_planned, no_background, one_behind_the_other, pieces_at};
+use super::{WORD, is_planned, no_background, one_behind_the_other, pieces_at};
 use crate::ops::{EmbedBackward, FromUnits};
 use crate::{Context, Error, GradientSink, LayerOps, Matrix, TensorId};
 use qft_tensor::{Buffer, Communicator, Ledger, Owner, RowShard, Started, Transfer};
@@ -50,6 +51,7 @@ struct LateRows {
 #[derive(Debug)]
 enum Sums {
     Started(Started<Transfer<i32>>),
+    BetweenDevices(SumsUnderWay),
     /// Where memory is counted.
     Planned {
         _sums: Transfer<i32>,
@@ -85,7 +87,10 @@ impl LateGradients {
         let own = of(processes.rank());
         let count: usize = own.iter().map(Range::len).sum();
         let ledger = ops.ledger();
-        let sums = if is_planned(ops) {
+        let sums = if let Some(collectives) = ops.collectives() {
+            let owned = (shard, &rows, cols * WORD);
+            Sums::BetweenDevices(SumsUnderWay::start(ops, collectives, units, owned)?)
+        } else if is_planned(ops) {
             let others = packing::most(rows.len() - count / cols.max(1), cols);
             let received = packing::most(count / cols.max(1), cols) * (processes.size() - 1);
             let buffer = |name, len| Transfer::between_processes(ledger, name, len);
@@ -126,14 +131,20 @@ impl LateGradients {
         }
         let (ops, len) = (ctx.ops, rows.len() * cols);
         let mut sum = Buffer::alloc(ops, Owner::Gradients, "sum of gradients", len)?;
-        if let Sums::Started(started) = sums {
-            let sums = started.wait()?;
-            let mut own = &sums[..];
-            for piece in pieces_at(shard, &rows, cols) {
-                let (here, behind) = own.split_at(piece.len());
-                sum.upload(ops, piece.start, here)?;
-                own = behind;
+        match (sums, ops.collectives()) {
+            (Sums::Started(started), _) => {
+                let sums = started.wait()?;
+                let mut own = &sums[..];
+                for piece in pieces_at(shard, &rows, cols) {
+                    let (here, behind) = own.split_at(piece.len());
+                    sum.upload(ops, piece.start, here)?;
+                    own = behind;
+                }
             }
+            (Sums::BetweenDevices(sums), Some(collectives)) => {
+                sums.finish(ops, collectives, &mut sum, (shard, &rows, cols * WORD))?;
+            }
+            _ => {}
         }
         let mut grad = Buffer::alloc(ops, Owner::Gradients, "gradient block", len)?;
         let count = ctx.micro_batches as u32;

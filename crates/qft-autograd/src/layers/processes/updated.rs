@@ -1,5 +1,6 @@
 //! Updated rows on their way from their owners to everyone.
 
+use super::between_devices::RowsUnderWay;
 use super::{WORD, changes, is_planned, no_background, one_behind_the_other, several};
 use crate::{Error, LayerOps, Matrix, Weight};
 use qft_quant::HybridMatrix;
@@ -26,24 +27,26 @@ type Parts = (Transfer<u8>, Vec<Range<usize>>);
 #[derive(Debug)]
 enum Gathered {
     Started(Started<Parts>),
+    BetweenDevices(RowsUnderWay),
     /// Where memory is counted.
     Planned {
         _bytes: Transfer<u8>,
     },
 }
 
-/// The INT8 weights of the rows that this process is about to update, as all know them.
+/// The INT8 weights of the rows that this process is about to update, as all know them, where changes are sent.
 #[derive(Debug)]
 pub struct Before(Option<Transfer<u8>>);
 
 impl Before {
-    /// Of its rows among `rows`; nothing where a process is alone.
+    /// Of its rows among `rows`; nothing where a process is alone, or devices exchange whole rows.
     pub fn of(
         ops: &dyn LayerOps,
         weight: &HybridMatrix,
         rows: &Range<usize>,
     ) -> Result<Self, Error> {
-        let Some(processes) = several(ops) else { return Ok(Self(None)) };
+        let hosts = several(ops).filter(|_| ops.collectives().is_none());
+        let Some(processes) = hosts else { return Ok(Self(None)) };
         let shard = RowShard::of(processes, weight.rows());
         own_weights(ops, weight, shard, rows).map(|weights| Self(Some(weights)))
     }
@@ -72,17 +75,24 @@ fn own_weights(
 }
 
 /// A plane of a matrix, of which each row takes a range of bytes.
-struct Plane<'a> {
-    raw: &'a mut RawBuffer,
-    bytes_of: BytesOf,
+pub(super) struct Plane<'a> {
+    pub(super) raw: &'a mut RawBuffer,
+    pub(super) bytes_of: BytesOf,
+}
+
+impl Plane<'_> {
+    /// The bytes that rows take.
+    pub(super) fn len(&self, pieces: &[Range<usize>]) -> usize {
+        pieces.iter().map(|piece| (self.bytes_of)(piece).len()).sum()
+    }
 }
 
 /// The bytes that some rows take in a plane.
-type BytesOf = Box<dyn Fn(&Range<usize>) -> Range<usize>>;
+pub(super) type BytesOf = Box<dyn Fn(&Range<usize>) -> Range<usize>>;
 
-/// All planes but the INT8 weights that owners of rows change for everyone: scales, protected weights, and the residual where
-/// all keep it.
-fn small_planes<'a>(
+/// All planes that owners of rows change for everyone: the INT8 weights, scales, protected weights, and the residual where all
+/// keep it.
+pub(super) fn planes<'a>(
     ops: &dyn LayerOps,
     weight: &'a mut HybridMatrix,
 ) -> Result<Vec<Plane<'a>>, Error> {
@@ -91,7 +101,10 @@ fn small_planes<'a>(
     let fixed = |width: usize| {
         Box::new(move |rows: &Range<usize>| rows.start * width..rows.end * width) as BytesOf
     };
-    let mut planes = vec![Plane { raw: weight.scale.raw_mut(), bytes_of: fixed(WORD) }];
+    let mut planes = vec![
+        Plane { raw: weight.q.raw_mut(), bytes_of: fixed(cols) },
+        Plane { raw: weight.scale.raw_mut(), bytes_of: fixed(WORD) },
+    ];
     if all_keep_residual && let Some(residual) = &mut weight.residual {
         let bytes_of = fixed(format.residual.row_bytes(cols));
         planes.push(Plane { raw: residual.raw_mut(), bytes_of });
@@ -106,10 +119,17 @@ fn small_planes<'a>(
     Ok(planes)
 }
 
+/// Those but the INT8 weights.
+fn small_planes<'a>(
+    ops: &dyn LayerOps,
+    weight: &'a mut HybridMatrix,
+) -> Result<Vec<Plane<'a>>, Error> {
+    Ok(planes(ops, weight)?.split_off(1))
+}
+
 /// The bytes that rows take in all of these planes.
 fn length(planes: &[Plane<'_>], pieces: &[Range<usize>]) -> usize {
-    let of = |piece| planes.iter().map(|plane| (plane.bytes_of)(piece).len()).sum::<usize>();
-    pieces.iter().map(of).sum()
+    planes.iter().map(|plane| plane.len(pieces)).sum()
 }
 
 /// Sends every process what the owners of `rows` have made of them: the changes of INT8 weights, and the other planes as they
@@ -122,9 +142,17 @@ pub fn share_rows(
     rows: &Range<usize>,
     before: Before,
 ) -> Result<(), Error> {
-    let (Some(processes), Some(before)) = (several(ops), before.0) else { return Ok(()) };
-    let Weight::Hybrid(weight) = &mut matrix.weight else { return Ok(()) };
+    let (Some(processes), Weight::Hybrid(weight)) = (several(ops), &mut matrix.weight) else {
+        return Ok(());
+    };
     let (cols, shard) = (weight.cols(), RowShard::of(processes, weight.rows()));
+    if let Some(collectives) = ops.collectives() {
+        let started = RowsUnderWay::start(ops, collectives, weight, (shard, rows))?;
+        let gathered = Gathered::BetweenDevices(started);
+        matrix.updates.0.push_back(LateUpdate { rows: rows.clone(), gathered });
+        return Ok(());
+    }
+    let Before(Some(before)) = before else { return Ok(()) };
     let after = own_weights(ops, weight, shard, rows)?;
     let planes = small_planes(ops, weight)?;
     let ledger = Arc::clone(ops.ledger());
@@ -164,9 +192,14 @@ pub fn settle(ops: &dyn LayerOps, matrix: &mut Matrix, keep: usize) -> Result<()
     while matrix.updates.0.len() > keep
         && let Some(LateUpdate { rows, gathered }) = matrix.updates.0.pop_front()
     {
-        if let (Gathered::Started(started), Weight::Hybrid(weight)) = (gathered, &mut matrix.weight)
-        {
-            take_over(ops, weight, &rows, &started.wait()?)?;
+        let Weight::Hybrid(weight) = &mut matrix.weight else { continue };
+        match (gathered, ops.collectives()) {
+            (Gathered::Started(started), _) => take_over(ops, weight, &rows, &started.wait()?)?,
+            (Gathered::BetweenDevices(started), Some(collectives)) => {
+                let shard = RowShard::of(ops.communicator(), weight.rows());
+                started.finish(ops, collectives, weight, (shard, &rows))?;
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -203,7 +236,7 @@ fn take_over(
 }
 
 /// The rows among `rows` that a process owns.
-fn pieces(shard: RowShard, rank: usize, rows: &Range<usize>) -> Vec<Range<usize>> {
+pub(super) fn pieces(shard: RowShard, rank: usize, rows: &Range<usize>) -> Vec<Range<usize>> {
     shard.of_rank(rank).pieces(rows.clone()).collect()
 }
 
