@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{copy_dir, finetune, qft, said, succeed};
+use common::{copy_dir, excerpt, finetune, qft, said, succeed};
 use qft_testing::material;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -130,6 +130,12 @@ fn write_what_one_writes(launcher: &Launcher) {
         let printed = String::from_utf8_lossy(&output.stdout);
         assert_eq!(printed.matches("held-out loss after").count(), 1, "{printed}");
     }
+    // And one warns.
+    let trained_on = format!("--eval-data={}", excerpt().display());
+    let short = ["--steps=1", "--accumulate=2", "--eval-batches=1", &trained_on];
+    let output = launcher.run(2, &finetune(&temp.path().join("warned"), &short), &[]);
+    let warned = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(warned.matches("is trained on as well").count(), 1, "{warned}");
     // Any number goes on with what any number has begun.
     let out = temp.path().join("resumed");
     let checkpoints = alone.join("checkpoints/step-000002");

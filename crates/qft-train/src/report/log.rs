@@ -36,6 +36,8 @@ impl Verbosity {
 /// Errors: the file cannot be opened.
 pub fn start(options: &TerminalArgs) -> Result<()> {
     let asked = options.verbosity();
+    // Of what several processes would warn, the first warns.
+    let shown = if rank() > 0 && asked == Verbosity::Normal { Verbosity::Quiet } else { asked };
     let terminal = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(colours(&std::io::stderr()))
@@ -43,7 +45,7 @@ pub fn start(options: &TerminalArgs) -> Result<()> {
         .with_target(false)
         // A closed standard error ends nothing.
         .log_internal_errors(false)
-        .with_filter(filter(asked, asked == Verbosity::Normal, "off"));
+        .with_filter(filter(shown, asked == Verbosity::Normal, "off"));
     let file = options.log_file.as_deref().map(of_this_process).map(|path| {
         let file = OpenOptions::new().append(true).create(true).open(&path);
         let place = || {
@@ -73,15 +75,23 @@ pub fn start(options: &TerminalArgs) -> Result<()> {
 
 /// The file of this process: in a job, those behind the first have their number behind its name.
 fn of_this_process(path: &Path) -> PathBuf {
-    #[cfg(unix)]
-    if let Ok(Some(launch)) = qft_processes::Launch::detect()
-        && launch.rank > 0
-    {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{}", launch.rank));
-        return name.into();
+    match rank() {
+        0 => path.to_path_buf(),
+        rank => {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".{rank}"));
+            name.into()
+        }
     }
-    path.to_path_buf()
+}
+
+/// The number of this process among those that were started together.
+fn rank() -> usize {
+    #[cfg(unix)]
+    if let Ok(Some(launch)) = qft_processes::Launch::detect() {
+        return launch.rank;
+    }
+    0
 }
 
 /// What passes at `verbosity`, or as the variable says if no option was given.
