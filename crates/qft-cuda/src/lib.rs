@@ -31,6 +31,9 @@ pub use peers::{PeerExchange, Peers};
 use qft_tensor::Host;
 use std::sync::Arc;
 
+/// Set in the environment, it keeps Hopper from its products of warpgroups.
+pub const WITHOUT_WARPGROUPS: &str = "QFT_NO_WGMMA";
+
 /// The GPU of that index, after it has given known answers; `host` works for it.
 ///
 /// `QFT_NO_WGMMA` in the environment keeps Hopper from its products of warpgroups, for comparisons.
@@ -40,7 +43,7 @@ use std::sync::Arc;
 pub fn open(ordinal: usize, host: Arc<Host>) -> Result<Cuda, Error> {
     let open = || Ok::<Arc<dyn Driver>, Error>(Arc::new(Gpu::open(ordinal)?));
     let mut device = None;
-    let asked = std::env::var_os("QFT_NO_WGMMA").is_some();
+    let asked = std::env::var_os(WITHOUT_WARPGROUPS).is_some();
     if !asked {
         let tried = Cuda::new(open()?, Arc::clone(&host))?;
         // A kernel that faults takes its context along: go on in a new one, if the driver allows it.

@@ -81,7 +81,7 @@ impl Machine {
         host: CpuConfig,
         memory_limit: Option<Size>,
     ) -> Result<Self> {
-        let gpu = cuda::open(index, host)?.with_communicator(job.processes());
+        let gpu = cuda::open(index, host, job)?.with_communicator(job.processes());
         let gpu = Arc::new(cuda::connect(gpu, job)?);
         let ops = Arc::clone(&gpu) as Arc<dyn TrainOps>;
         Ok(Self { ops, kind: Kind::Cuda(gpu), memory_limit })

@@ -14,10 +14,36 @@ pub(super) const KERNEL_BYTES: u64 = 64 << 20;
 
 /// Opens a GPU, and the threads that work for it.
 ///
+/// Where the trial of a kernel has taken the GPU away from this process, a program of one process starts again without that
+/// kernel: nothing has been written yet.
+///
 /// Errors: there is no driver, no such GPU, one that is too old, or one that computes wrongly.
-pub(super) fn open(index: usize, host: CpuConfig) -> Result<Cuda> {
-    qft_cuda::open(index, Arc::new(Host::new(host)?))
-        .with_context(|| format!("--device cuda:{index} (--device cpu needs no GPU)"))
+pub(super) fn open(index: usize, host: CpuConfig, job: &Job) -> Result<Cuda> {
+    let opened = qft_cuda::open(index, Arc::new(Host::new(host)?));
+    #[cfg(unix)]
+    if let Err(error @ qft_cuda::Error::AfterFault(_)) = &opened
+        && job.is_alone()
+        && let Ok(mut again) = again_without_warpgroups()
+    {
+        tracing::warn!("{error}; starting again so");
+        let failed = std::os::unix::process::CommandExt::exec(&mut again);
+        tracing::warn!("cannot start again: {failed}");
+    }
+    #[cfg(not(unix))]
+    let _ = job;
+    opened.with_context(|| format!("--device cuda:{index} (--device cpu needs no GPU)"))
+}
+
+/// This program as it was called, to go without products of warpgroups.
+#[cfg(unix)]
+fn again_without_warpgroups() -> std::io::Result<std::process::Command> {
+    let mut again = std::process::Command::new(std::env::current_exe()?);
+    let mut words = std::env::args_os();
+    if let Some(name) = words.next() {
+        std::os::unix::process::CommandExt::arg0(&mut again, name);
+    }
+    again.args(words).env(qft_cuda::WITHOUT_WARPGROUPS, "1");
+    Ok(again)
 }
 
 /// Set, GPUs of a job exchange by way of their hosts.
@@ -65,4 +91,18 @@ pub(super) fn product_gops(ops: &dyn TrainOps) -> Result<f64> {
     const SIDE: usize = 4096;
     let seconds = products::seconds(ops, Orientation::Nt, (SIDE, SIDE, SIDE), 5)?;
     Ok((2 * SIDE * SIDE * SIDE) as f64 * 1e-9 / seconds)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_program_starts_again_with_one_variable_more() {
+        let again = again_without_warpgroups().unwrap();
+        assert_eq!(again.get_program(), std::env::current_exe().unwrap());
+        assert!(again.get_args().eq(std::env::args_os().skip(1)));
+        let variables: Vec<_> = again.get_envs().collect();
+        assert_eq!(variables, [(qft_cuda::WITHOUT_WARPGROUPS.as_ref(), Some("1".as_ref()))]);
+    }
 }
