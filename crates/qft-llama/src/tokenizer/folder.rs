@@ -52,7 +52,12 @@ pub(super) fn special_tokens(
         };
         found.extend(ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()));
     }
-    bos.extend(config.bos_token_id);
+    // A tokenizer that says it has none has none, whatever number the model's configuration keeps.
+    let none =
+        read_object(&dir.join("tokenizer_config.json"))?.get("bos_token") == Some(&Value::Null);
+    if !none {
+        bos.extend(config.bos_token_id);
+    }
     eos.extend(&config.eos_token_ids);
     let mut seen = HashSet::new();
     eos.retain(|&id| seen.insert(id));

@@ -101,14 +101,20 @@ const LLAMA2: &str = r#"
 {%- set ns = namespace(system='', first=true) %}
 {%- for message in messages %}
     {%- if message.role == 'system' %}
-        {%- set ns.system = '<<SYS>>\n' + message.content + '\n<</SYS>>\n\n' %}
+        {%- set ns.system = ns.system + ('\n\n' if ns.system else '') + message.content %}
     {%- elif message.role == 'assistant' %}
+        {%- if ns.system %}
+            {{- raise_exception('a system message has to stand before a turn of the user; give --template chatml') }}
+        {%- endif %}
         {{- ' ' + (message.content or '').strip() + ' ' + eos_token }}
     {%- elif message.role == 'tool' %}
         {{- raise_exception('it has no place for answers of tools; give --template chatml') }}
     {%- else %}
         {%- if not ns.first %}
             {{- bos_token }}
+        {%- endif %}
+        {%- if ns.system %}
+            {%- set ns.system = '<<SYS>>\n' + ns.system + '\n<</SYS>>\n\n' %}
         {%- endif %}
         {{- '[INST] ' + ns.system + message.content.strip() + ' [/INST]' }}
         {%- set ns.system = '' %}

@@ -34,7 +34,7 @@ impl Turns<'_> {
         let before = &self.messages[..turn];
         let prompt = match self.renderer.render(before, true) {
             // Most templates cannot render a conversation without any turn.
-            Err(_) if turn == 0 => return Ok(Some(0)),
+            Err(_) if turn == 0 => return self.opening().map(Some),
             prompt => prompt?,
         };
         let silent = self.renderer.render_without_thoughts(before);
@@ -44,11 +44,17 @@ impl Turns<'_> {
             return Ok(Some(longest));
         }
         // The turn begins otherwise than the prompt for it.
-        let kept = match turn {
-            0 => Some(0),
-            _ => self.body(turn, &self.renderer.render(before, false)?, self.text)?,
-        };
+        if turn == 0 {
+            return self.opening().map(Some);
+        }
+        let kept = self.body(turn, &self.renderer.render(before, false)?, self.text)?;
         Ok(kept.map(|kept| common_prefix(&prompt, self.text).max(kept)))
+    }
+
+    /// Where the words of a first turn begin, for which there is no prompt: what is before them does not depend on them.
+    fn opening(&self) -> Result<usize> {
+        let other = self.renderer.render(&[message::said("assistant", "\u{b6}")?], false);
+        Ok(other.map_or(0, |other| common_prefix(&other, self.text)))
     }
 
     fn end(&self, turn: usize) -> Result<Option<usize>> {

@@ -70,6 +70,43 @@ fn built_in_templates_render_and_tell_the_assistant() {
 }
 
 #[test]
+fn an_assistant_that_begins_says_its_own_words() {
+    let source = "{% if messages[0].role != 'system' %}[system]Be good.[end]{% endif %}\
+                  {% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}\
+                  {% if add_generation_prompt %}[assistant]{% endif %}";
+    let messages = [("assistant", "Welcome"), ("user", "Hi"), ("assistant", "Hello")];
+    let messages = messages.map(|(role, content)| json!({"role": role, "content": content})).into();
+    let talk = Conversation { messages, tools: None };
+    // And one that cannot be asked before anything was said.
+    let strict = source.replace(
+        "{% if messages[0]",
+        "{% if not messages %}{{ raise_exception('nothing') }}{% endif %}{% if messages[0]",
+    );
+    for source in [source, &strict] {
+        let template = ChatTemplate::new("t.jinja", source, special(), 0).unwrap();
+        let said = samples(&template, &talk, TrainOn::Completion).concat();
+        assert_eq!(said, ["Welcome</s>", "Hello</s>"]);
+        let said = samples(&template, &talk, TrainOn::Turns).concat();
+        assert_eq!(said, ["Welcome</s>", "Hello</s>"]);
+    }
+}
+
+#[test]
+fn llama2_leaves_no_system_message_out() {
+    let template = ChatTemplate::built_in(BuiltIn::Llama2, special()).unwrap();
+    let talk = |said: &[(&str, &str)]| {
+        let message = |&(role, content): &(&str, &str)| json!({"role": role, "content": content});
+        Conversation { messages: said.iter().map(message).collect(), tools: None }
+    };
+    let both = talk(&[("system", "A"), ("system", "B"), ("user", "Hi")]);
+    let text = template.render(&both, false).unwrap();
+    assert_eq!(text, "[INST] <<SYS>>\nA\n\nB\n<</SYS>>\n\nHi [/INST]");
+    let late = talk(&[("user", "Hi"), ("assistant", "a"), ("system", "B"), ("assistant", "b")]);
+    let told = format!("{:#}", template.render(&late, false).unwrap_err());
+    assert!(told.contains("before a turn of the user"), "{told}");
+}
+
+#[test]
 fn alpaca_keeps_instruction_and_input_apart() {
     let messages = vec![
         json!({"role": "user", "content": "Add\n1 2", "instruction": "Add", "input": "1 2"}),

@@ -1,7 +1,7 @@
 //! `qft generate`: continues a text, or answers a user's turn; one, or all of a file.
 
 use crate::data::Prompt;
-use crate::error::{Context, ErrorKind, OfKind, Result};
+use crate::error::{Context, Error, ErrorKind, OfKind, Result};
 use crate::machine::Machine;
 use crate::options::{GenerateOptions, Prompts};
 use crate::report::{Fetching, WritingBar};
@@ -30,6 +30,20 @@ pub fn run(options: &GenerateOptions, quiet: bool) -> Result<()> {
             reader.prompts(path, options.chat).with_context(place).of_kind(ErrorKind::Data)?
         }
     };
+    let most = folder.config.longest_sequence();
+    let too_long = prompts.iter().enumerate().find(|(_, prompt)| prompt.ids.len() > most);
+    if let Some((index, prompt)) = too_long {
+        let (tokens, kind) = (prompt.ids.len(), ErrorKind::Data);
+        let which = match &options.prompts {
+            Prompts::One(_) => "--prompt".to_owned(),
+            Prompts::Many { path, .. } => {
+                format!("--prompts {}: prompt {}", path.display(), index + 1)
+            }
+        };
+        let told =
+            format!("{which}: {tokens} tokens, and the model reads {most} at most; shorten it");
+        return Err(Error::new(kind, told));
+    }
     let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
     let tokens = longest.saturating_add(options.sampling.max_new_tokens);
     let tokens = tokens.min(folder.config.longest_sequence());

@@ -71,7 +71,7 @@ impl Reader<'_> {
 impl Prompter<'_> {
     fn record(&mut self, mut value: Value) -> Result<Prompt> {
         let options = self.reader.options;
-        rename(&mut value, &options.fields);
+        rename(&mut value, &options.fields)?;
         if let Value::Object(fields) = &mut value {
             complete(fields);
         }

@@ -188,7 +188,8 @@ impl Reader<'_> {
             let (eos, unknown) = (self.encoder.eos(), self.encoder.unknown());
             let counts = &mut documents.counts;
             counts.samples += 1;
-            counts.endless += usize::from(!sample.targets().any(|id| eos.contains(&id)));
+            counts.endless +=
+                usize::from(sample.spans().any(|said| !said.iter().any(|id| eos.contains(id))));
             counts.unknown += sample.targets().filter(|&id| Some(id) == unknown).count();
         }
         let default = if is_text { TooLong::Split } else { TooLong::Drop };

@@ -52,13 +52,22 @@ pub fn detect(value: &Value) -> Result<DataFormat> {
 }
 
 /// Gives the columns of a record the names of the fields that they are to be read as.
-pub fn rename(value: &mut Value, fields: &[FieldName]) {
-    let Value::Object(map) = value else { return };
+///
+/// Errors: there is no such column, and another one would be read in its place.
+pub fn rename(value: &mut Value, fields: &[FieldName]) -> Result<()> {
+    let Value::Object(map) = value else { return Ok(()) };
     for FieldName { field, column } in fields {
         if let Some(value) = map.shift_remove(column) {
             map.insert(field.clone(), value);
+        } else if map.contains_key(field) && field != column {
+            let columns: Vec<_> = map.keys().map(String::as_str).take(8).collect();
+            bail!(
+                "--field {field}={column}: there is no `{column}` here, but [{}]",
+                columns.join(", ")
+            );
         }
     }
+    Ok(())
 }
 
 impl Record {
@@ -109,19 +118,17 @@ const CALL_TEXT: &str = "call_text";
 /// Writes calls to tools into the content of their messages, for templates that know no calls.
 pub(super) fn write_calls(talk: &mut Conversation) {
     for message in talk.messages.iter_mut().filter_map(Value::as_object_mut) {
-        let silent = message.get("content").and_then(Value::as_str).is_none_or(str::is_empty);
         let Some(Value::Array(calls)) = message.get("tool_calls") else { continue };
-        if !silent {
-            continue;
-        }
-        let text = match message.get(CALL_TEXT) {
-            Some(text) => text.clone(),
+        let said = message.get("content").and_then(Value::as_str).filter(|said| !said.is_empty());
+        let calls = match message.get(CALL_TEXT).and_then(Value::as_str) {
+            Some(text) => vec![text.to_owned()],
             None => {
                 let calls = calls.iter().map(|call| call.get("function").unwrap_or(call));
-                calls.map(Value::to_string).collect::<Vec<_>>().join("\n").into()
+                calls.map(Value::to_string).collect()
             }
         };
-        message.insert("content".into(), text);
+        let lines: Vec<_> = said.map(str::to_owned).into_iter().chain(calls).collect();
+        message.insert("content".into(), lines.join("\n").into());
     }
 }
 
@@ -188,6 +195,7 @@ fn message(value: Value) -> Result<Value> {
         }
     }
     let role = Role::read(text(&message, "role")?).context("`role`")?;
+    read_calls(&mut message)?;
     let content = content(&message)?;
     message.insert("role".into(), role.name().into());
     match content {
@@ -209,6 +217,29 @@ fn message(value: Value) -> Result<Value> {
         bail!("`{field}`: {}", binary::NOT_TEXT);
     }
     Ok(Value::Object(message))
+}
+
+/// Brings calls to tools into the form that templates know: `tool_calls` may be the JSON text of a list, and `function_call` is
+/// an older name for one of them.
+fn read_calls(message: &mut Map<String, Value>) -> Result<()> {
+    if let Some(Value::String(calls)) = message.get("tool_calls") {
+        let calls: Value = match calls.trim() {
+            "" => Value::Null,
+            calls => serde_json::from_str(calls).context("`tool_calls` is not valid JSON")?,
+        };
+        ensure!(
+            calls.is_array() || calls.is_null(),
+            "`tool_calls`: expected a list, found {}",
+            kind(&calls)
+        );
+        message.insert("tool_calls".into(), calls);
+    }
+    let calls = message.get("tool_calls").and_then(Value::as_array).is_some_and(|c| !c.is_empty());
+    if !calls && message.get("function_call").is_some_and(Value::is_object) {
+        let call = message.shift_remove("function_call");
+        message.insert("tool_calls".into(), json!([{ "type": "function", "function": call }]));
+    }
+    Ok(())
 }
 
 /// The text of a message; none where calls to tools, or thoughts, come without words.
@@ -380,9 +411,41 @@ mod tests {
     fn columns_of_other_names() {
         let mut value = json!({"question": "a", "reply": "b", "prompt": "c"});
         let fields = ["prompt=question", "completion=reply"].map(|name| name.parse().unwrap());
-        rename(&mut value, &fields);
+        rename(&mut value, &fields).unwrap();
         let record = Record::Completion { prompt: "a".into(), completion: "b".into() };
         assert_eq!(read(value).unwrap(), record);
+        // Nothing else is read in the place of a column that is not there; what may be absent may be.
+        let mut value = json!({"prompt": "a", "completion": "b"});
+        let told = rename(&mut value, &["prompt=question".parse().unwrap()]).unwrap_err();
+        assert!(
+            told.to_string().contains("no `question` here, but [prompt, completion]"),
+            "{told}"
+        );
+        rename(&mut value, &["system=rules".parse().unwrap()]).unwrap();
+    }
+
+    #[test]
+    fn calls_are_read_in_all_forms() {
+        let call = json!({"name": "f", "arguments": {"a": 1}});
+        let list = json!([{"type": "function", "function": call}]);
+        for message in [
+            json!({"role": "assistant", "content": "", "tool_calls": list.to_string()}),
+            json!({"role": "assistant", "content": null, "function_call": call}),
+            json!({"role": "assistant", "tool_calls": list}),
+        ] {
+            let mut talk = chat(json!({"messages": [message]}));
+            assert_eq!(talk.messages[0]["tool_calls"], list, "{message}");
+            write_calls(&mut talk);
+            assert_eq!(talk.messages[0]["content"], call.to_string());
+        }
+        // What is said beside them stays.
+        let message = json!({"role": "assistant", "content": "Wait.", "tool_calls": list});
+        let mut talk = chat(json!({"messages": [message]}));
+        write_calls(&mut talk);
+        assert_eq!(talk.messages[0]["content"], format!("Wait.\n{call}"));
+        let broken =
+            json!({"messages": [{"role": "assistant", "content": "", "tool_calls": "[{"}]});
+        assert!(read(broken).unwrap_err().to_string().contains("`messages[0]`"));
     }
 
     #[test]

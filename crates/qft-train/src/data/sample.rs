@@ -59,6 +59,15 @@ impl Sample {
         self.learned.push(true);
     }
 
+    /// The ids that are learned, each run of them by itself.
+    pub(super) fn spans(&self) -> impl Iterator<Item = &[u32]> {
+        let runs = self.learned.chunk_by(|a, b| a == b);
+        let starts =
+            runs.clone().scan(0, |start, run| Some(std::mem::replace(start, *start + run.len())));
+        let learned = starts.zip(runs).filter(|(_, run)| run[0]);
+        learned.map(|(start, run)| &self.ids[start..start + run.len()])
+    }
+
     /// The learned tokens.
     pub(super) fn targets(&self) -> impl Iterator<Item = u32> {
         let both = self.ids.iter().zip(&self.learned).skip(1);

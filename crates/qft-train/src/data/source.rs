@@ -88,6 +88,16 @@ impl<'a> Source<'a> {
                     "{}: is empty; give a file that holds text",
                     path.display()
                 );
+                let place = path.display();
+                ensure!(
+                    !beginning.contains(&0),
+                    "{place}: has zero bytes in its first line, so it is no text; if it is UTF-16, convert it, as with \
+                     `iconv -f utf-16 -t utf-8`"
+                );
+                ensure!(
+                    files::ending(path) != "parquet",
+                    "{place}: is no Parquet file, as its name says; fetch it again, or give it the name of what it is"
+                );
                 let kind = kind(path, &String::from_utf8_lossy(&beginning), options);
                 input.put_back(beginning);
                 kind(input)
@@ -191,8 +201,9 @@ fn names_columns(line: &str, options: &ReadingOptions) -> bool {
     let names =
         line.split(char::from(rows::delimiter(line))).map(|name| name.trim().trim_matches('"'));
     let mut columns = Value::Object(names.map(|name| (name.to_string(), Value::Null)).collect());
-    rename(&mut columns, &options.fields);
-    columns.as_object().is_some_and(|columns| columns.len() > 1) && detect(&columns).is_ok()
+    rename(&mut columns, &options.fields).is_ok()
+        && columns.as_object().is_some_and(|columns| columns.len() > 1)
+        && detect(&columns).is_ok()
 }
 
 #[cfg(test)]

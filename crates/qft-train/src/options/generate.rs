@@ -5,7 +5,7 @@ use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::sampling::{SamplingArgs, SamplingOptions};
 use super::states::{StateOptions, WeightArgs};
 use super::value::whole;
-use crate::error::{ErrorKind, OfKind, Result, ensure};
+use crate::error::{ErrorKind, OfKind, Result, bail, ensure};
 use clap::ValueHint;
 use qft_hub::ModelName;
 use std::path::PathBuf;
@@ -107,6 +107,16 @@ impl GenerateArgs {
             self.template.is_none() || self.chat || self.prompts.is_some(),
             "--template is about conversations; give --chat as well"
         );
+        let many = [
+            ("--out", self.out.is_some()),
+            ("--format", self.format.is_some()),
+            ("--field", !self.field.is_empty()),
+            ("--batch-size", self.batch_size.is_some()),
+        ];
+        if let Some((name, _)) = many.into_iter().find(|(_, given)| *given && self.prompt.is_some())
+        {
+            bail!("{name} is about --prompts; leave it out, or give a file of prompts");
+        }
         let prompts = match (self.prompt, self.prompts) {
             (Some(text), _) => Prompts::One(text),
             (None, path) => Prompts::Many {

@@ -198,7 +198,7 @@ impl Reader<'_> {
     /// A row as a value whose fields have the names that are read.
     fn named(&self, row: Row) -> Result<Value> {
         let mut value = row.parse()?;
-        rename(&mut value, &self.options.fields);
+        rename(&mut value, &self.options.fields)?;
         Ok(value)
     }
 }

@@ -344,6 +344,14 @@ fn what_never_ends_and_cannot_be_spelled_is_counted() {
     setup.encoder.eos.clear();
     let documents = setup.read(DataFormat::Messages, talk).unwrap();
     assert_eq!((documents.counts().samples, documents.counts().endless), (1, 1));
+    // One end is not enough for two answers.
+    setup.encoder.eos = vec![EOS];
+    let record = json!({"messages": [
+        {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "r"}, {"role": "assistant", "content": "b"},
+    ]});
+    let documents = setup.read(DataFormat::Messages, record).unwrap();
+    assert_eq!(documents.counts().endless, 1);
 }
 
 #[test]

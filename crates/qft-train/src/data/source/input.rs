@@ -27,7 +27,7 @@ const WINDOW_LOG: u32 = 27;
 const TOO_LARGE: ZSTD_ErrorCode = ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge;
 
 /// Beginnings of files that are known but not read, and what to do about each.
-const UNREADABLE: [(&[u8], &str); 5] = [
+const UNREADABLE: [(&[u8], &str); 6] = [
     (b"PK\x03\x04", "is a zip archive, which is not read; unpack it first"),
     (
         b"ARROW1",
@@ -39,7 +39,17 @@ const UNREADABLE: [(&[u8], &str); 5] = [
     ),
     (b"BZh", "is packed by bzip2, which is not read; unpack it first"),
     (b"\xfd7zXZ", "is packed by xz, which is not read; unpack it first"),
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "is a pointer that Git put in the place of a large file; fetch the file itself, as with `git lfs pull`",
+    ),
 ];
+
+/// What to do about a tar archive.
+const A_TAR: &str = "is a tar archive, which is not read; unpack it first";
+
+/// Where a tar archive says what it is, and how.
+const TAR: (usize, &[u8]) = (257, b"ustar");
 
 /// A file that is read from its beginning to its end.
 pub(super) struct Input<'a> {
@@ -93,8 +103,10 @@ pub(super) fn open<'a>(path: &Path, tally: &'a Tally<'_>) -> Result<Opened<'a>> 
         start if is_zstd(&start) => Box::new(BufReader::new(Zstd::new(raw).map_err(broken)?)),
         _ => Box::new(raw),
     };
-    let mut start = head(&mut bytes, 8).map_err(broken)?;
-    if let Some((_, what)) = UNREADABLE.iter().find(|(known, _)| start.starts_with(known)) {
+    let mut start = head(&mut bytes, (TAR.0 + TAR.1.len()) as u64).map_err(broken)?;
+    let known = UNREADABLE.iter().find(|(known, _)| start.starts_with(known));
+    let tar = start.get(TAR.0..).is_some_and(|mark| mark.starts_with(TAR.1));
+    if let Some(what) = known.map(|(_, what)| *what).or(tar.then_some(A_TAR)) {
         bail!("{}: {what}", path.display());
     }
     if start.starts_with(PARQUET) {

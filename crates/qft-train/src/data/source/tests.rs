@@ -239,3 +239,23 @@ fn folders_and_patterns_name_files() {
         expanded(&[empty.path().to_path_buf()]).unwrap_err().to_string().contains("no data files")
     );
 }
+
+#[test]
+fn what_is_no_text_is_not_read_as_one() {
+    let mut tar = b"c.jsonl".to_vec();
+    tar.resize(257, 0);
+    tar.extend(b"ustar\x0000{\"text\": \"a\"}\n");
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n";
+    let utf16: Vec<u8> = "Once upon\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (name, bytes, told) in [
+        ("a.tar", &tar[..], "is a tar archive"),
+        ("train.parquet", pointer, "git lfs pull"),
+        ("train.jsonl", pointer, "git lfs pull"),
+        ("a.txt", &utf16, "UTF-16"),
+        ("a.bin", &[0; 300], "zero bytes"),
+        ("a.parquet", b"{\"text\": \"a\"}\n", "is no Parquet file"),
+    ] {
+        let error = read(name, bytes).unwrap_err().to_string();
+        assert!(error.contains(told), "{name}: {error}");
+    }
+}
