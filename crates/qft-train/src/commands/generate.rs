@@ -40,8 +40,9 @@ pub fn run(options: &GenerateOptions, quiet: bool) -> Result<()> {
                 format!("--prompts {}: prompt {}", path.display(), index + 1)
             }
         };
-        let told =
-            format!("{which}: {tokens} tokens, and the model reads {most} at most; shorten it");
+        let told = format!(
+            "{which}: {tokens} tokens, and the model reads at most {most}; give a shorter text"
+        );
         return Err(Error::new(kind, told));
     }
     let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);

@@ -91,7 +91,7 @@ impl<'a> Source<'a> {
                 let place = path.display();
                 ensure!(
                     !beginning.contains(&0),
-                    "{place}: has zero bytes in its first line, so it is no text; if it is UTF-16, convert it, as with \
+                    "{place}: has zero bytes in its first line, so it is not text; if it is UTF-16, convert it, as with \
                      `iconv -f utf-16 -t utf-8`"
                 );
                 ensure!(
