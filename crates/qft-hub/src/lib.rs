@@ -23,3 +23,4 @@ pub use hub::{DataFiles, Hub, Need, Origin, Snapshot};
 pub use name::{DataName, Kind, ModelName, ModelRepository, Repository};
 pub use notice::{Notice, Watch};
 pub use settings::{Retries, Settings, Token};
+pub use splits::splits_of_folder;

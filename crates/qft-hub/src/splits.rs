@@ -31,6 +31,19 @@ const FOLDER: &str = "data";
 /// Names that a message shows at most.
 const SHOWN: usize = 12;
 
+/// The data files among those of a folder, by the split that their names say; one that says none is taken for training data.
+/// What is no data, such as a licence, is left out.
+#[must_use]
+pub fn splits_of_folder<'a>(names: &[&'a str]) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let data: Vec<&str> = names.iter().copied().filter(|name| is_data(name)).collect();
+    let (mut found, _) = splits(&data);
+    let known: BTreeSet<&str> = found.values().flatten().copied().collect();
+    let rest: Vec<_> = data.into_iter().filter(|name| !known.contains(name)).collect();
+    found.entry(TRAIN).or_default().extend(rest);
+    found.retain(|_, files| !files.is_empty());
+    found
+}
+
 /// The files of a split, in the order of their names.
 ///
 /// `paths` are all files of the repository; `inside` is a folder or a file of it. Files that cannot be told apart (in several
@@ -243,6 +256,21 @@ mod tests {
             Ok(files) => files.join(" "),
             Err(error) => format!("error: {error}"),
         }
+    }
+
+    #[test]
+    fn files_of_a_folder_are_told_apart_by_their_names() {
+        let names = ["LICENSE.txt", "README.md", "b.jsonl", "train.csv.gz", "my_test.jsonl"];
+        let found = splits_of_folder(&names);
+        let expected =
+            [("test", vec!["my_test.jsonl"]), ("train", vec!["train.csv.gz", "b.jsonl"])];
+        assert_eq!(found, BTreeMap::from(expected));
+        assert_eq!(splits_of_folder(&["a.txt"]), BTreeMap::from([("train", vec!["a.txt"])]));
+        assert_eq!(
+            splits_of_folder(&["dev.txt"]),
+            BTreeMap::from([("validation", vec!["dev.txt"])])
+        );
+        assert!(splits_of_folder(&["NOTICE.txt"]).is_empty());
     }
 
     #[test]

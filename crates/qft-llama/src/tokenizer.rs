@@ -194,6 +194,22 @@ impl Tokenizer {
         &self.eos
     }
 
+    /// Makes a token one of those that end a sequence.
+    ///
+    /// Errors: [`Error::TokenId`] for an id outside the model's vocabulary.
+    pub fn add_end(&mut self, id: u32) -> Result<(), Error> {
+        self.check(&[id])?;
+        if !self.eos.contains(&id) {
+            self.eos.push(id);
+        }
+        Ok(())
+    }
+
+    /// Whether a token is one of those that are looked for before a text is split.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().contains_key(&id)
+    }
+
     /// Rows of the model's embedding; every id that [`Tokenizer::encode`] returns is below.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size

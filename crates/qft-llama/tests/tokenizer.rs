@@ -192,10 +192,17 @@ type TemplateCase<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>);
 fn finds_the_chat_template_in_each_of_its_places() {
     let named = r#"{"chat_template": [{"name": "tool", "template": "T"},
                                       {"name": "default", "template": "D"}]}"#;
-    let cases: [TemplateCase; 4] = [
+    let object = r#"{"chat_template": {"tool_use": "T", "default": "D"}}"#;
+    let only = r#"{"chat_template": [{"name": "chat", "template": "O"}]}"#;
+    let none =
+        r#"{"chat_template": [{"name": "a", "template": "A"}, {"name": "b", "template": "B"}]}"#;
+    let cases: [TemplateCase; 7] = [
         (&[], None),
         (&[("tokenizer_config.json", r#"{"chat_template": "C"}"#)], Some("C")),
         (&[("tokenizer_config.json", named)], Some("D")),
+        (&[("tokenizer_config.json", object)], Some("D")),
+        (&[("tokenizer_config.json", only)], Some("O")),
+        (&[("tokenizer_config.json", none)], None),
         (&[("tokenizer_config.json", named), ("chat_template.jinja", "J")], Some("J")),
     ];
     for (files, expected) in cases {

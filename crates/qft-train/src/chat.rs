@@ -23,6 +23,9 @@ use std::sync::Arc;
 /// own template falls back on. A run must not depend on the day on which it is resumed.
 pub const TRAINING_DATE: u64 = 1_721_952_000;
 
+/// Fields in which messages hold what was thought before they were said.
+const THOUGHTS: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
+
 /// The texts of special tokens that templates may write.
 #[derive(Debug, Clone, Default)]
 pub struct SpecialTexts {
@@ -148,6 +151,26 @@ impl ChatTemplate {
         self.template.read.contains("tools")
     }
 
+    /// Whether the template writes the fields of a conversation's messages that hold what was thought before they were said.
+    pub fn writes_thoughts(&self, talk: &Conversation) -> bool {
+        let held = |name: &str| {
+            let mut thoughts =
+                talk.messages.iter().filter_map(|message| message.get(name)?.as_str());
+            thoughts.any(|thought| !thought.trim().is_empty())
+        };
+        THOUGHTS.iter().all(|name| !held(name) || names(&self.template.source, name))
+    }
+
+    /// What the template writes behind what the assistant says, without the white space between; nothing where it writes
+    /// nothing there, or cannot write such a conversation.
+    pub fn behind_answers(&self) -> String {
+        let said = "\u{b6}";
+        let mut talk = Conversation::ask("?");
+        talk.messages.push(serde_json::json!({ "role": "assistant", "content": said }));
+        let text = self.render(&talk, false).unwrap_or_default();
+        text.rsplit_once(said).map(|(_, behind)| behind.trim_start().to_owned()).unwrap_or_default()
+    }
+
     /// The conversation as text; with `add_generation_prompt`, up to where the assistant speaks next.
     ///
     /// Errors: the template refuses the conversation, fails, or takes more than a conversation of this length may.
@@ -196,6 +219,15 @@ impl Template {
             None => work(&Renderer::new(self, fuel, talk)?),
         }
     }
+}
+
+/// Whether a source has a name, and not as a part of another.
+fn names(source: &str, name: &str) -> bool {
+    let goes_on = |c: char| c.is_alphanumeric() || c == '_';
+    source.match_indices(name).any(|(start, _)| {
+        let (before, behind) = (&source[..start], &source[start + name.len()..]);
+        !before.ends_with(goes_on) && !behind.starts_with(goes_on)
+    })
 }
 
 /// A source with the line ends that templates are taken to have.

@@ -26,11 +26,10 @@ fn run(args: Args) -> Result<ExitCode> {
     let quiet = args.terminal.verbosity() == Verbosity::Quiet;
     match args.command {
         Command::Finetune(args) => {
-            let (print, options) = (args.print_config, args.resolve()?);
-            if !print {
-                return commands::finetune::run(&options, quiet);
+            if !args.print_config {
+                return commands::finetune::run(&args.resolve()?, quiet);
             }
-            report::write(options.to_toml()?.trim_end())?;
+            report::write(args.to_toml()?.trim_end())?;
         }
         Command::Eval(args) => commands::eval::run(&args.resolve()?, quiet)?,
         Command::Export(args) => commands::export::run(&args.resolve()?, quiet)?,

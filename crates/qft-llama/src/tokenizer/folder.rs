@@ -72,12 +72,15 @@ pub(super) struct ChatTemplates {
     pub(super) with_tools: Option<String>,
 }
 
+/// The name of the template for all conversations.
+const DEFAULT: &str = "default";
+
 /// The name of a template for conversations with tools.
 const WITH_TOOLS: &str = "tool_use";
 
 /// The chat template: `chat_template.jinja`, with others in `additional_chat_templates`, or `chat_template` of
-/// `tokenizer_config.json`, which is a text or a list of named texts; of a list, the one named `default`, else the
-/// first.
+/// `tokenizer_config.json`, which is a text, or named texts as a list or an object; of several, the one named `default`, as
+/// in transformers.
 pub(super) fn chat_templates(dir: &Path) -> Result<ChatTemplates, Error> {
     let file = dir.join("chat_template.jinja");
     if let Some(text) = read_if_present(&file)? {
@@ -85,22 +88,37 @@ pub(super) fn chat_templates(dir: &Path) -> Result<ChatTemplates, Error> {
         return Ok(ChatTemplates { default: Some(text), with_tools: read_if_present(&other)? });
     }
     let map = read_object(&dir.join("tokenizer_config.json"))?;
-    let text = |entry: &Value| entry.get("template").and_then(Value::as_str).map(str::to_string);
-    Ok(match map.get("chat_template") {
-        Some(Value::Array(list)) => {
-            let named = |name: &str| {
-                list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))
-            };
-            ChatTemplates {
-                default: named("default").or(list.first()).and_then(text),
-                with_tools: named(WITH_TOOLS).and_then(text),
-            }
+    let named: Vec<(&str, &str)> = match map.get("chat_template") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::String(text)) => vec![(DEFAULT, text)],
+        Some(Value::Array(list)) => list.iter().filter_map(named_template).collect(),
+        Some(Value::Object(map)) => {
+            map.iter().filter_map(|(name, text)| Some((name.as_str(), text.as_str()?))).collect()
         }
-        Some(Value::String(text)) => {
-            ChatTemplates { default: Some(text.clone()), with_tools: None }
-        }
-        _ => ChatTemplates::default(),
-    })
+        Some(_) => Vec::new(),
+    };
+    let find = |name: &str| {
+        let found = named.iter().find(|(known, _)| *known == name);
+        found.map(|(_, text)| (*text).to_owned())
+    };
+    let default = match named.as_slice() {
+        [(_, only)] => Some((*only).to_owned()),
+        _ => find(DEFAULT),
+    };
+    if default.is_none() && !named.is_empty() {
+        let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
+        tracing::warn!(
+            "tokenizer: {}: none of the chat templates [{}] is named `{DEFAULT}`, so none is used",
+            dir.join("tokenizer_config.json").display(),
+            names.join(", ")
+        );
+    }
+    Ok(ChatTemplates { default, with_tools: find(WITH_TOOLS) })
+}
+
+/// The name and the text of an entry in a list of templates.
+fn named_template(entry: &Value) -> Option<(&str, &str)> {
+    Some((entry.get("name")?.as_str()?, entry.get("template")?.as_str()?))
 }
 
 /// A special token is a text, or an object with the text as `content`.

@@ -1,8 +1,8 @@
 //! What a rendering may cost.
 //!
 //! Fuel: each step of a template takes one, and so does every 64th byte that it makes. A template that loops without
-//! end, or doubles a text again and again, ends with an error and not with the machine's memory. A conversation that is
-//! rendered again and again for its turns ends by the clock.
+//! end, or doubles a text again and again, ends with an error and not with the machine's memory. What a conversation may cost
+//! is counted, and not timed: whether it can be rendered does not depend on how busy a machine is.
 //!
 //! Stack: nested expressions take more than a thread has that nobody thought of. To start a thread for each conversation takes
 //! longer than to render it, so threads that render many are started with the stack for it.
@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// For any conversation: about a million steps, or 64 MiB.
 const BASE: u64 = 1 << 20;
@@ -28,14 +28,17 @@ const VALUE_BYTES: u64 = 16;
 /// The most that a template is given, however long the conversation.
 const MOST: u64 = 1 << 23;
 
+/// For all renderings of a conversation, of which a turn takes a few: those of a thousand turns, each of fifty steps.
+pub(super) const OF_ALL: u64 = if cfg!(test) { 1 << 25 } else { 1 << 29 };
+
 /// Stack for a rendering: expressions, blocks and macros lie within each other up to a limit.
 pub(super) const STACK: usize = 48 << 20;
 
 /// Stack for anything.
 const BASE_STACK: usize = 2 << 20;
 
-/// The time for all renderings of a conversation, which take a thousandth of it.
-const MOST_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
+/// When work on a thread of its own is given up: what its fuel pays for takes a tenth of it on a slow machine.
+const MOST_TIME: Duration = Duration::from_secs(600);
 
 thread_local! {
     /// Whether this thread has the stack for a rendering.
@@ -58,11 +61,6 @@ pub(crate) fn spawn<'scope, T: Send + 'scope>(
         HAS_STACK.set(true);
         work()
     })
-}
-
-/// When all renderings of a conversation should be done that is begun now.
-pub(super) fn deadline() -> Instant {
-    Instant::now() + MOST_TIME
 }
 
 /// The fuel for a conversation.

@@ -59,10 +59,16 @@ impl Program {
         self.tree.read.iter().map(|&name| self.tree.names.text(name).to_string()).collect()
     }
 
-    /// Renders the template with these variables, at the cost of `fuel` at most.
+    /// Renders the template with these variables, at the cost of `fuel` at most, and says what of it is left.
     ///
     /// Errors: the template fails, does what is not supported, or uses up its fuel.
-    pub(super) fn render(&self, variables: Vec<(&str, Value)>, fuel: u64) -> Result<String, Fault> {
-        Run::new(&self.tree, Meter::new(fuel), self.now, variables).template()
+    pub(super) fn render(
+        &self,
+        variables: Vec<(&str, Value)>,
+        fuel: u64,
+    ) -> (Result<String, Fault>, u64) {
+        let mut run = Run::new(&self.tree, Meter::new(fuel), self.now, variables);
+        let rendered = run.template();
+        (rendered, run.meter.left())
     }
 }

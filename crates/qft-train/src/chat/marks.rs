@@ -3,6 +3,7 @@
 //! The engine does not know the tag, so it is rewritten into blocks that it knows, around characters that no text
 //! holds (U+FDD0 and U+FDD1 are reserved as non-characters); they are taken out again after rendering.
 
+use serde_json::Value;
 use std::ops::Range;
 
 const BEGIN: char = '\u{FDD0}';
@@ -105,6 +106,18 @@ fn rewritten(tag: &str) -> Option<String> {
         "with" => format!("{{%{left} with %}}{write}{{% if true {right}%}}"),
         _ => format!("{{%{left} endif %}}{write}{{% endwith {right}%}}"),
     })
+}
+
+/// Whether a value holds a mark in any of its texts.
+pub(super) fn has_mark(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains([BEGIN, END]),
+        Value::Array(list) => list.iter().any(has_mark),
+        Value::Object(map) => {
+            map.iter().any(|(name, value)| name.contains([BEGIN, END]) || has_mark(value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// `text` without marks, and what stood between them.

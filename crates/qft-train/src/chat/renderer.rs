@@ -3,10 +3,10 @@
 use super::jinja::{Fault, Value};
 use super::spans::{Turns, common_prefix, common_suffix};
 use super::{Conversation, Rendered, Template, fuel, is_assistant, is_learned, marks, message};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, ensure};
 use crate::options::TrainOn;
+use std::cell::Cell;
 use std::ops::Range;
-use std::time::Instant;
 
 /// Variables by which templates are told not to let the model think first.
 const THOUGHTS: [&str; 2] = ["enable_thinking", "thinking"];
@@ -19,8 +19,8 @@ pub(super) struct Renderer<'a> {
     template: &'a Template,
     /// What a rendering may cost.
     fuel: u64,
-    /// When no more renderings are begun.
-    deadline: Instant,
+    /// What all further ones may.
+    left: Cell<u64>,
     messages: Vec<Value>,
     tools: Option<Value>,
     /// The turns of the assistant that are learned.
@@ -30,15 +30,21 @@ pub(super) struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
-    /// Errors: values of the conversation are nested too deeply.
+    /// Errors: values of the conversation are nested too deeply; it holds a character by which marks of the template are
+    /// known.
     pub(super) fn new(template: &'a Template, fuel: u64, talk: &Conversation) -> Result<Self> {
+        ensure!(
+            !template.marked || !talk.messages.iter().chain(&talk.tools).any(marks::has_mark),
+            "the conversation holds U+FDD0 or U+FDD1, which stand for no character and mark the assistant's words here; take \
+             them out"
+        );
         let messages = talk.messages.iter().map(message::normalized);
         let messages: Vec<Value> = messages.collect::<Result<_, Fault>>()?;
         let spoken = (0..messages.len()).filter(|&i| is_assistant(&messages[i]));
         let (learned, given) = spoken.partition(|&i| is_learned(&talk.messages[i]));
         let tools = talk.tools.as_ref().map(Value::from_json).transpose()?;
-        let deadline = fuel::deadline();
-        Ok(Self { template, fuel, deadline, messages, tools, learned, given })
+        let left = Cell::new(fuel::OF_ALL);
+        Ok(Self { template, fuel, left, messages, tools, learned, given })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -61,12 +67,14 @@ impl<'a> Renderer<'a> {
 
     /// These messages; with `prompt`, up to where the assistant speaks next.
     pub(super) fn render(&self, messages: &[Value], prompt: bool) -> Result<String> {
-        Ok(marks::take_marks(&self.render_with(messages, prompt, Vec::new())?).0)
+        let text = self.render_with(messages, prompt, Vec::new())?;
+        Ok(if self.template.marked { marks::take_marks(&text).0 } else { text })
     }
 
     /// These messages, and what the template marks of them.
     fn marked(&self, messages: &[Value]) -> Result<(String, Vec<Range<usize>>)> {
-        Ok(marks::take_marks(&self.render_with(messages, false, Vec::new())?))
+        let text = self.render_with(messages, false, Vec::new())?;
+        Ok(if self.template.marked { marks::take_marks(&text) } else { (text, Vec::new()) })
     }
 
     /// These messages with a prompt that skips over thoughts; none where the template knows no such prompt, or fails.
@@ -85,9 +93,6 @@ impl<'a> Renderer<'a> {
         prompt: bool,
         more: Vec<(&str, Value)>,
     ) -> Result<String> {
-        if Instant::now() > self.deadline {
-            return Err(fuel::too_long(self.name()));
-        }
         let special = &self.template.special;
         let eos = special.ends.first().map_or("", String::as_str);
         let mut variables = vec![
@@ -99,7 +104,9 @@ impl<'a> Renderer<'a> {
             ("eos_token", Value::text(eos)),
         ];
         variables.extend(more);
-        let rendered = self.template.program.render(variables, self.fuel);
+        let fuel = self.fuel.min(self.left.get());
+        let (rendered, left) = self.template.program.render(variables, fuel);
+        self.left.set(self.left.get() - (fuel - left));
         rendered.map_err(|fault| match fault {
             Fault::OutOfFuel => fuel::too_long(self.name()),
             fault => Error::from(fault)
@@ -130,7 +137,8 @@ impl<'a> Renderer<'a> {
             TrainOn::All => {
                 let text = self.whole(false)?;
                 let all = 0..text.len();
-                Ok(vec![Rendered { text, learned: vec![all] }])
+                let learned = self.without_given(&text, vec![all])?;
+                Ok(vec![Rendered { text, learned }])
             }
             TrainOn::Completion => Ok(vec![self.all_turns()?]),
             TrainOn::Turns => self.learned.iter().map(|&turn| self.one_turn(turn)).collect(),
@@ -145,10 +153,7 @@ impl<'a> Renderer<'a> {
         let (text, mut learned) = self.marked(&self.messages)?;
         let turns = Turns { renderer: self, messages: &self.messages, text: &text };
         if self.template.marked {
-            for &turn in &self.given {
-                let given = turns.of(turn)?.with_context(|| self.forgets(turn))?;
-                learned.retain(|span| span.end <= given.start || span.start >= given.end);
-            }
+            learned = self.without_given(&text, learned)?;
         } else {
             let span = |&turn: &usize| turns.of(turn)?.with_context(|| self.forgets(turn));
             learned = self.learned.iter().map(span).collect::<Result<_>>()?;
@@ -161,6 +166,19 @@ impl<'a> Renderer<'a> {
             learned.retain(|span| !span.is_empty());
         }
         Ok(Rendered { text, learned })
+    }
+
+    /// Of `spans` of the whole conversation, which is `text`, what is outside the turns that are not to be learned.
+    fn without_given(&self, text: &str, mut spans: Vec<Range<usize>>) -> Result<Vec<Range<usize>>> {
+        let turns = Turns { renderer: self, messages: &self.messages, text };
+        for &turn in &self.given {
+            let given = turns.of(turn)?.with_context(|| self.forgets(turn))?;
+            let around = |span: Range<usize>| {
+                [span.start..span.end.min(given.start), span.start.max(given.end)..span.end]
+            };
+            spans = spans.into_iter().flat_map(around).filter(|span| !span.is_empty()).collect();
+        }
+        Ok(spans)
     }
 
     /// The conversation up to a turn, of which that turn is learned.

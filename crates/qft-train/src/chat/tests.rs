@@ -248,7 +248,7 @@ fn comparing_lists_that_hold_themselves_twice_ends() {
 }
 
 #[test]
-fn renderings_of_many_turns_end_by_the_clock() {
+fn renderings_of_many_turns_end() {
     let source =
         "{% for i in range(90000) %}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}";
     let template = ChatTemplate::new("t.jinja", source, special(), 0).unwrap();
@@ -477,4 +477,64 @@ fn built_in_templates_write_tools_or_refuse_them() {
         let error = format!("{:#}", template.render(&talk, false).unwrap_err());
         assert!(error.contains("`tools`") && error.contains("--template chatml"), "{error}");
     }
+}
+
+#[test]
+fn what_stands_behind_an_answer_is_found() {
+    for (template, behind) in [
+        (BuiltIn::Chatml, "<|im_end|>\n"),
+        (BuiltIn::Llama3, "<|eot_id|>"),
+        (BuiltIn::Llama2, "</s>"),
+        (BuiltIn::Alpaca, "</s>\n\n"),
+        (BuiltIn::None, "</s>"),
+    ] {
+        let template = ChatTemplate::built_in(template, special()).unwrap();
+        let found = template.behind_answers();
+        assert!(found.starts_with(behind), "{found:?}");
+    }
+    let refuses = ChatTemplate::new("t", "{{ raise_exception('no') }}", special(), 0).unwrap();
+    assert_eq!(refuses.behind_answers(), "");
+}
+
+#[test]
+fn thoughts_that_a_template_leaves_out_are_known() {
+    let thinks = |field: &str| {
+        let said = json!({"role": "assistant", "content": "a", field: "Hm."});
+        Conversation { messages: vec![said], tools: None }
+    };
+    let template = |source: &str| ChatTemplate::new("t", source, special(), 0).unwrap();
+    let plain = template("{% for m in messages %}{{ m.content }}{% endfor %}{{ enable_thinking }}");
+    let open =
+        template("{% for m in messages %}{{ m.reasoning_content }}{{ m.content }}{% endfor %}");
+    assert!(plain.writes_thoughts(&talk()));
+    for field in ["reasoning_content", "reasoning", "thinking"] {
+        assert!(!plain.writes_thoughts(&thinks(field)), "{field}");
+    }
+    assert!(open.writes_thoughts(&thinks("reasoning_content")));
+    assert!(!open.writes_thoughts(&thinks("reasoning")));
+}
+
+#[test]
+fn marks_in_what_is_said_are_no_marks() {
+    let messages = vec![json!({"role": "assistant", "content": "a\u{fdd0}b\u{fdd1}c"})];
+    let talk = Conversation { messages, tools: None };
+    let plain = turns("");
+    assert_eq!(plain.render(&talk, false).unwrap(), "<assistant>a\u{fdd0}b\u{fdd1}c</s>\n");
+    let source =
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}";
+    let marked = ChatTemplate::new("t", source, special(), 0).unwrap();
+    let error = marked.samples(&talk, TrainOn::Completion).unwrap_err().to_string();
+    assert!(error.contains("U+FDD0"), "{error}");
+}
+
+#[test]
+fn turns_of_weight_zero_are_never_learned() {
+    let say = |role: &str, text: &str| json!({"role": role, "content": text});
+    let given = json!({"role": "assistant", "content": "no", "weight": 0});
+    let messages = vec![say("user", "q"), given, say("user", "r"), say("assistant", "yes")];
+    let talk = Conversation { messages, tools: None };
+    let samples = turns("").samples(&talk, TrainOn::All).unwrap();
+    let Rendered { text, learned } = &samples[0];
+    let said: String = learned.iter().map(|span| &text[span.clone()]).collect();
+    assert!(!said.contains("no") && said.contains("yes") && said.contains('q'), "{said}");
 }

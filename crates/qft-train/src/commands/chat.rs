@@ -40,7 +40,7 @@ pub fn run(options: &ChatOptions, quiet: bool) -> Result<()> {
     let folder = ModelFolder::find(&options.model, Need::All, &mut |notice| fetching.show(notice))?;
     let longest = folder.config.longest_sequence();
     let context = options.context.unwrap_or(CONTEXT).min(longest);
-    let folder = folder.for_sequences(context);
+    let folder = folder.for_sequences(context).for_chats(&options.reading)?;
     let reader = folder.reader(&options.reading, context);
     let template = reader
         .template(DataFormat::Messages)?

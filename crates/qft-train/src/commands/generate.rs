@@ -22,6 +22,7 @@ pub fn run(options: &GenerateOptions, quiet: bool) -> Result<()> {
     let ops = Machine::open(options.machine)?.ops;
     let mut fetching = Fetching::new(quiet);
     let folder = ModelFolder::find(&options.model, Need::All, &mut |notice| fetching.show(notice))?;
+    let folder = if options.chat { folder.for_chats(&options.reading)? } else { folder };
     let reader = folder.reader(&options.reading, folder.config.longest_sequence());
     let prompts = match &options.prompts {
         Prompts::One(text) => vec![reader.one_prompt(text, options.chat)?],

@@ -3,7 +3,8 @@
 use super::{Args, Command};
 use crate::error::Result;
 use crate::options::{
-    DeviceChoice, EvalFiles, FinetuneOptions, HeldOut, Length, Resume, Size, Span, States,
+    DeviceChoice, EvalFiles, FinetuneArgs, FinetuneOptions, HeldOut, Length, Resume, Size, Span,
+    States,
 };
 use crate::step::GradientMode;
 use clap::{CommandFactory, Parser};
@@ -13,20 +14,32 @@ use qft_optim::ScheduleKind;
 use std::io::Write;
 
 fn finetune(line: &str) -> Result<FinetuneOptions> {
+    given(line)?.resolve()
+}
+
+fn given(line: &str) -> Result<FinetuneArgs> {
     let base = "qft finetune --model m --data d.txt --out o";
     let words = base.split(' ').chain(line.split(' ').filter(|word| !word.is_empty()));
     let parsed = Args::try_parse_from(words)
         .map_err(|error| crate::Error::new(crate::ErrorKind::Options, error.to_string()))?;
     match parsed.command {
-        Command::Finetune(args) => args.resolve(),
+        Command::Finetune(args) => Ok(*args),
         _ => unreachable!("the command is finetune"),
     }
 }
 
 fn settings(text: &str, line: &str) -> Result<FinetuneOptions> {
+    with_settings(text, line, FinetuneArgs::resolve)
+}
+
+fn with_settings<T>(
+    text: &str,
+    line: &str,
+    work: impl FnOnce(FinetuneArgs) -> Result<T>,
+) -> Result<T> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    finetune(&format!("--config {} {line}", file.path().display()))
+    work(given(&format!("--config {} {line}", file.path().display()))?)
 }
 
 #[test]
@@ -290,23 +303,31 @@ fn printed_options_come_to_the_same_when_they_are_read() {
         "--eval-data a --eval-data x=b --sample-prompt A --sample-prompt B --export gguf:q8_0 --field prompt=q --no-cache",
         "--resume latest --too-long cut --pack --compute forward --checkpoint-every 3 --template x.jinja --profile",
     ] {
-        let options = settings("", line).unwrap();
-        let printed = options.to_toml().unwrap();
+        let options = finetune(line).unwrap();
+        let printed = given(line).unwrap().to_toml().unwrap();
         let again = settings(&printed, "").unwrap_or_else(|error| panic!("{error:#}\n{printed}"));
-        assert_eq!(again.to_toml().unwrap(), printed, "{line}");
-        // What the states have by themselves is written out; all else is as it was.
-        let crate::options::StateOptions { protected, momentum_code, .. } = options.state;
-        let state = crate::options::StateOptions { protected, momentum_code, ..again.state };
-        assert_eq!(FinetuneOptions { state, ..again }, options, "{printed}");
+        assert_eq!(again, options, "{printed}");
+        let printed_again = with_settings(&printed, "", FinetuneArgs::to_toml).unwrap();
+        assert_eq!(printed_again, printed, "{line}");
     }
-    let printed = settings("", "--lr 3e-5").unwrap().to_toml().unwrap();
+    let printed = given("--lr 3e-5 --no-shuffle --gpus 2").unwrap().to_toml().unwrap();
     for text in [
         "# Files\n",
-        "lr = 0.00003\n",
-        "schedule = \"cosine\"\n",
-        "batch-size = 4\n",
-        "beta1 = 0.95\n",
+        "\nlr = 0.00003\n",
+        "\nshuffle = false\n",
+        "\nprocesses = 2\n",
+        "\n# schedule = \"cosine\"\n",
+        "\n# batch-size = 4\n",
+        "\n# beta1 = 0.95\n",
     ] {
         assert!(printed.contains(text), "{text}: {printed}");
+    }
+}
+
+#[test]
+fn printed_options_leave_defaults_to_what_they_depend_on() {
+    let printed = given("").unwrap().to_toml().unwrap();
+    for line in ["--states f32", "--states tiny", "--optimizer adamw", "--states compact"] {
+        assert_eq!(settings(&printed, line).unwrap(), finetune(line).unwrap(), "{line}");
     }
 }

@@ -34,6 +34,8 @@ pub struct Counts {
     pub bad: usize,
     /// Conversations with tools that the template does not write.
     pub tools_unseen: usize,
+    /// Conversations with thoughts that the template does not write.
+    pub thoughts_unseen: usize,
     /// Records, or turns of conversations, with something to learn.
     pub samples: usize,
     /// Of these, such that no token is learned by which generation stops.
@@ -224,7 +226,7 @@ impl PartialEq for Documents {
 impl fmt::Display for Documents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let About { counts, left_out, learned, seq_len, .. } = &self.about;
-        let Counts { truncated, dropped, too_long, bad, tools_unseen, .. } = *counts;
+        let Counts { truncated, dropped, too_long, bad, .. } = *counts;
         write!(f, "{} documents, {} tokens, {learned} of them learned", self.len(), self.tokens())?;
         if truncated > 0 {
             write!(f, "; {truncated} cut at {seq_len} tokens")?;
@@ -242,6 +244,15 @@ impl fmt::Display for Documents {
             let more = if bad > told.len() { " ..." } else { "" };
             write!(f, "; {bad} left out that cannot be read ({}{more})", told.join(" | "))?;
         }
+        self.write_unseen(f)?;
+        self.write_ends(f)?;
+        self.write_unknown(f)
+    }
+}
+
+impl Documents {
+    fn write_unseen(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { tools_unseen, thoughts_unseen, .. } = self.about.counts;
         if tools_unseen > 0 {
             write!(
                 f,
@@ -249,12 +260,16 @@ impl fmt::Display for Documents {
                  cannot see (give another --template, such as chatml)"
             )?;
         }
-        self.write_ends(f)?;
-        self.write_unknown(f)
+        if thoughts_unseen > 0 {
+            write!(
+                f,
+                "; {thoughts_unseen} with thoughts that the chat template does not write: the model does not learn them \
+                 (put them into `content`, in the tags in which the model thinks, or give another --template)"
+            )?;
+        }
+        Ok(())
     }
-}
 
-impl Documents {
     fn write_ends(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { samples, endless, .. } = self.about.counts;
         let remedy = "name the token that ends them in tokenizer_config.json or generation_config.json, or give another \
@@ -319,6 +334,7 @@ mod tests {
         documents.counts = Counts {
             too_long: 2,
             tools_unseen: 3,
+            thoughts_unseen: 2,
             samples: 4,
             endless: 4,
             unknown: 1,

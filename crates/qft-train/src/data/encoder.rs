@@ -24,6 +24,8 @@ pub trait TextEncoder: Sync {
     fn eos(&self) -> &[u32];
     /// The token for what cannot be spelled.
     fn unknown(&self) -> Option<u32>;
+    /// Whether a token is one of those that a text is searched for before it is split.
+    fn is_added(&self, id: u32) -> bool;
     /// The text of a token.
     fn token(&self, id: u32) -> Option<String>;
 }
@@ -55,6 +57,10 @@ impl TextEncoder for Tokenizer {
 
     fn unknown(&self) -> Option<u32> {
         Tokenizer::unknown(self)
+    }
+
+    fn is_added(&self, id: u32) -> bool {
+        Tokenizer::is_added(self, id)
     }
 
     fn token(&self, id: u32) -> Option<String> {

@@ -13,7 +13,7 @@ use super::template::{ModelTemplates, Template};
 use super::windows::windows;
 use crate::chat::{Conversation, Rendered, SpecialTexts};
 use crate::error::{Context, Result, bail, ensure};
-use crate::options::{DataFormat, ReadingOptions, TooLong, TrainOn};
+use crate::options::{DataFormat, ReadingOptions, TemplateChoice, TooLong, TrainOn};
 use records::Records;
 use std::path::{Path, PathBuf};
 use texts::Texts;
@@ -158,6 +158,24 @@ impl Reader<'_> {
         let is_token = |text: &str| Ok(self.encoder.encode(text)?.len() == 1);
         let choice = &self.options.template;
         Template::choose(choice, format, self.templates, self.special_texts(), is_token)
+    }
+
+    /// The token by which the assistant's turns end in conversations; none where there is no template for them, or where it
+    /// writes none.
+    ///
+    /// Errors: the file of `--template` cannot be read or is not valid.
+    pub fn end_of_turn(&self) -> Result<Option<u32>> {
+        let template = match self.template(DataFormat::Messages) {
+            Ok(template) => template,
+            Err(error) if matches!(self.options.template, TemplateChoice::File(_)) => {
+                return Err(error);
+            }
+            // A model's own template is its data's concern: texts need none.
+            Err(_) => None,
+        };
+        let behind = template.map(|template| template.behind_answers()).unwrap_or_default();
+        let first = self.encoder.encode(&behind)?.first().copied();
+        Ok(first.filter(|&id| self.encoder.is_added(id) && self.encoder.bos() != Some(id)))
     }
 
     /// The tokens of `talk` up to where the assistant speaks next.

@@ -90,6 +90,11 @@ impl Template {
         self.chat.source()
     }
 
+    /// What is written behind what the assistant says, as [`ChatTemplate::behind_answers`] has it.
+    pub(super) fn behind_answers(&self) -> String {
+        self.chat.behind_answers()
+    }
+
     /// The samples that a conversation becomes.
     ///
     /// Errors: the template refuses it, or fails.
@@ -109,6 +114,11 @@ impl Template {
     /// Whether the tools of a conversation are written.
     pub(super) fn shows_tools(&self, talk: &Conversation) -> bool {
         talk.tools.is_none() || self.chat_for(talk).writes_tools()
+    }
+
+    /// Whether the thoughts of a conversation are written.
+    pub(super) fn shows_thoughts(&self, talk: &Conversation) -> bool {
+        self.chat_for(talk).writes_thoughts(talk)
     }
 
     fn chat_for(&self, talk: &Conversation) -> &ChatTemplate {

@@ -22,7 +22,7 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Print all options, with what is the default, as such a file, and do nothing else
+    /// Print all options as such a file, what is not given as a comment with its default, and do nothing else
     #[arg(long)]
     #[serde(skip)]
     pub print_config: bool,
@@ -120,7 +120,8 @@ impl FinetuneArgs {
         settings::merge(self).and_then(Self::resolve_merged).of_kind(ErrorKind::Options)
     }
 
-    fn resolve_merged(self) -> Result<FinetuneOptions> {
+    /// As [`FinetuneArgs::resolve`], where the settings file has been read.
+    pub(super) fn resolve_merged(self) -> Result<FinetuneOptions> {
         let files = self.files.resolve()?;
         let training = self.training.resolve()?;
         let states =

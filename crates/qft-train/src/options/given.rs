@@ -7,7 +7,7 @@ use super::finetune::{FinetuneArgs, FinetuneOptions};
 use super::job::{JobArgs, JobOptions};
 use super::machine::{MachineArgs, MachineOptions, MemoryArgs};
 use super::progress::{ProgressArgs, ProgressOptions, Resume};
-use super::settings::{command, options_of};
+use super::settings::{self, command, options_of};
 use super::states::{BackwardArgs, StateOptions, UpdateArgs, WeightArgs};
 use super::step::{AccumulateArgs, BatchArgs, StepOptions};
 use super::training::{Length, OptimizerOptions, RuleArgs, TrainingArgs, TrainingOptions};
@@ -15,12 +15,25 @@ use super::value::decimal;
 use crate::error::{ErrorKind, OfKind, Result};
 use serde_json::Value;
 
-impl FinetuneOptions {
-    /// As a settings file, from which the same options come; what was not given and has no default is left out.
+impl FinetuneArgs {
+    /// As a settings file, from which the same options come. What was not given is a comment with its default, which may
+    /// depend on options that are; what has no default is left out.
     ///
-    /// Errors: a path that is no text.
-    pub fn to_toml(&self) -> Result<String> {
-        let given = options_of(&FinetuneArgs::from(self)).of_kind(ErrorKind::Options)?;
+    /// Errors: those of [`FinetuneArgs::resolve`]; a path that is no text.
+    pub fn to_toml(self) -> Result<String> {
+        let merged = settings::merge(self).of_kind(ErrorKind::Options)?;
+        let given = options_of(&merged).of_kind(ErrorKind::Options)?;
+        let options = merged.resolve_merged().of_kind(ErrorKind::Options)?;
+        let all = options_of(&Self::from(&options)).of_kind(ErrorKind::Options)?;
+        // One may come from another that has no place here, as processes from GPUs.
+        let by_default = |name: &str| {
+            let mut others = all.clone();
+            others.remove(name);
+            let others = serde_json::from_value::<Self>(Value::Object(others)).ok();
+            let otherwise = others.and_then(|others| others.resolve_merged().ok());
+            let otherwise = otherwise.and_then(|options| options_of(&Self::from(&options)).ok());
+            !given.contains_key(name) && otherwise.as_ref() == Some(&all)
+        };
         let (mut text, mut last) = (String::new(), None);
         let command = command();
         let mut headings: Vec<&str> = Vec::new();
@@ -32,13 +45,14 @@ impl FinetuneOptions {
         for heading in headings {
             let own = command.get_arguments().filter(|o| o.get_help_heading() == Some(heading));
             for name in own.filter_map(clap::Arg::get_long) {
-                let Some(value) = given.get(name) else { continue };
+                let Some(value) = all.get(name) else { continue };
                 if last != Some(heading) {
                     let space = if last.is_some() { "\n" } else { "" };
                     text += &format!("{space}# {heading}\n");
                     last = Some(heading);
                 }
-                text += &format!("{name} = {}\n", toml_of(value));
+                let comment = if by_default(name) { "# " } else { "" };
+                text += &format!("{comment}{name} = {}\n", toml_of(value));
             }
         }
         Ok(text)

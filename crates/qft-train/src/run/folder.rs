@@ -58,6 +58,17 @@ impl ModelFolder {
         Self { config: self.config.for_sequences(tokens), ..self }
     }
 
+    /// The same model, whose texts end where turns do as well, in conversations that are read as `reading` says: what a base
+    /// model's files name may be the end of a document alone.
+    ///
+    /// Errors: the file of `--template` cannot be read or is not valid.
+    pub fn for_chats(mut self, reading: &ReadingOptions) -> Result<Self> {
+        if let Some(id) = self.reader(reading, 0).end_of_turn().of_kind(ErrorKind::Data)? {
+            self.tokenizer.add_end(id)?;
+        }
+        Ok(self)
+    }
+
     /// Loads the weights, unless `stop` is set meanwhile; `report` hears of every quantized matrix.
     pub fn load(
         &self,

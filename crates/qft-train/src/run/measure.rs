@@ -66,7 +66,7 @@ pub fn measure(
     options: &EvalOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Measured> {
-    let folder = ModelFolder::open(dir)?;
+    let folder = ModelFolder::open(dir)?.for_chats(&options.reading)?;
     let encoded = sets.iter().map(|set| EncodedSet::new(set, &folder, options.questions.too_long));
     let encoded = encoded.collect::<Result<Vec<_>>>()?;
     let mut longest = encoded.iter().map(EncodedSet::longest).max().unwrap_or(0);

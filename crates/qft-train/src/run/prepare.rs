@@ -49,7 +49,7 @@ impl<'a> Run<'a> {
         };
         let seq_len = options.step.seq_len(&folder.config)?;
         options.training.optimizer.group_lr.check(&folder.config).of_kind(ErrorKind::Options)?;
-        let folder = folder.for_sequences(seq_len);
+        let folder = folder.for_sequences(seq_len).for_chats(&options.reading)?;
         exports::check(&options.files, &folder)?;
         let read = files.read(options, &folder, seq_len, stop, observers);
         let RunData { train, held_out } = read.of_kind(ErrorKind::Data)?;

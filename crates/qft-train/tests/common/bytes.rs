@@ -41,6 +41,10 @@ impl TextEncoder for Bytes {
         None
     }
 
+    fn is_added(&self, id: u32) -> bool {
+        id == END
+    }
+
     fn token(&self, id: u32) -> Option<String> {
         (id == END).then(|| "</s>".into())
     }

@@ -39,6 +39,10 @@ impl TextEncoder for Bytes {
         &[257]
     }
 
+    fn is_added(&self, id: u32) -> bool {
+        id > 255
+    }
+
     fn token(&self, id: u32) -> Option<String> {
         match id {
             256 => Some("<s>".into()),

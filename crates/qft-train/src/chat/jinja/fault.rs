@@ -75,6 +75,11 @@ impl Meter {
         Self { left: Cell::new(fuel), level: Cell::new(0) }
     }
 
+    /// What is left.
+    pub(super) fn left(&self) -> u64 {
+        self.left.get()
+    }
+
     /// Takes fuel for some steps.
     pub(super) fn steps(&self, count: usize) -> Outcome<()> {
         let left = self.left.get().checked_sub(count as u64).ok_or(Fault::OutOfFuel)?;

@@ -67,9 +67,9 @@ impl<'t> Run<'t> {
     }
 
     /// Renders the whole template.
-    pub(super) fn template(mut self) -> Outcome<String> {
+    pub(super) fn template(&mut self) -> Outcome<String> {
         self.body(&self.tree.body)?;
-        Ok(self.out)
+        Ok(std::mem::take(&mut self.out))
     }
 
     /// Runs statements.

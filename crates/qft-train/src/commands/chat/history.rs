@@ -5,7 +5,7 @@ use crate::data::Record;
 use crate::data::records::detect;
 use crate::error::{Context, ErrorKind, OfKind, Result, bail};
 use qft_files::{AtomicFile, Disk};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// A talk.
@@ -15,6 +15,8 @@ pub(super) struct History {
     /// Lines of earlier talks, as they are.
     earlier: Vec<String>,
     messages: Vec<Value>,
+    /// What else the record of the talk holds.
+    beside: Map<String, Value>,
 }
 
 impl History {
@@ -31,11 +33,11 @@ impl History {
         };
         let mut earlier: Vec<_> =
             text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
-        let messages = match earlier.pop() {
-            Some(line) => messages(&line).with_context(place)?,
-            None => Vec::new(),
+        let (messages, beside) = match earlier.pop() {
+            Some(line) => talk(&line).with_context(place)?,
+            None => Default::default(),
         };
-        Ok(Self { path: Some(path.into()), earlier, messages })
+        Ok(Self { path: Some(path.into()), earlier, messages, beside })
     }
 
     pub(super) fn messages(&self) -> &[Value] {
@@ -54,7 +56,8 @@ impl History {
     pub(super) fn reset(&mut self) {
         let system = self.system().cloned();
         if self.messages.len() > usize::from(system.is_some()) {
-            self.earlier.push(line(&self.messages));
+            self.earlier.push(self.line());
+            self.beside.clear();
         }
         self.messages = system.into_iter().collect();
     }
@@ -85,12 +88,19 @@ impl History {
         taken
     }
 
+    /// The record of the talk.
+    fn line(&self) -> String {
+        let mut record = Map::from_iter([("messages".to_owned(), json!(self.messages))]);
+        record.extend(self.beside.clone());
+        Value::Object(record).to_string()
+    }
+
     /// Writes the file, whole, if there is one.
     ///
     /// Errors: it cannot be written.
     pub(super) fn save(&self) -> Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        let lines = self.earlier.iter().cloned().chain([line(&self.messages)]);
+        let lines = self.earlier.iter().cloned().chain([self.line()]);
         let text: String = lines.map(|line| line + "\n").collect();
         let written = AtomicFile::write_whole(&Disk::default(), path, text.as_bytes());
         let place = || format!("--history: cannot write {}", path.display());
@@ -98,16 +108,16 @@ impl History {
     }
 }
 
-fn line(messages: &[Value]) -> String {
-    json!({ "messages": messages }).to_string()
-}
-
-/// The messages of a record, whatever its format.
-fn messages(line: &str) -> Result<Vec<Value>> {
+/// The messages of a record, whatever its format, and its fields that are no part of the talk.
+fn talk(line: &str) -> Result<(Vec<Value>, Map<String, Value>)> {
     let value: Value = serde_json::from_str(line).context("the last line is not JSON")?;
     let format = detect(&value)?;
+    let mut beside = value.as_object().cloned().unwrap_or_default();
+    beside.retain(|name, _| {
+        !["messages", "conversations", "system", "tools"].contains(&name.as_str())
+    });
     match Record::from_json(value, format)? {
-        Record::Chat(talk) if talk.tools.is_none() => Ok(talk.messages),
+        Record::Chat(talk) if talk.tools.is_none() => Ok((talk.messages, beside)),
         Record::Chat(_) => bail!("the last line is a talk with tools, which cannot be called here"),
         _ => {
             bail!("the last line is not a conversation; give a file with `messages`, or a new one")
@@ -150,6 +160,27 @@ mod tests {
         history.save().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(r#"{"messages":[{"role":"system","content":"Be brief."}"#));
+    }
+
+    #[test]
+    fn what_a_record_holds_beside_its_talk_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("talks.jsonl");
+        let record =
+            r#"{"id": 7, "messages": [{"role": "user", "content": "a"}], "tag": {"b": [1]}}"#;
+        std::fs::write(&path, record).unwrap();
+        let mut history = History::open(Some(&path)).unwrap();
+        history.push("assistant", "c");
+        history.save().unwrap();
+        let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!((&line["id"], &line["tag"]), (&json!(7), &json!({"b": [1]})));
+        assert_eq!(line["messages"][1]["content"], "c");
+        history.reset();
+        history.push("user", "d");
+        history.save().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let [first, second] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert!(first.contains("\"id\"") && !second.contains("\"id\""), "{text}");
     }
 
     #[test]

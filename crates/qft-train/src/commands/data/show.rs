@@ -21,6 +21,7 @@ pub fn run(options: &ShowOptions, quiet: bool) -> Result<()> {
     let data = named::data(&options.data, &mut |notice| fetching.show(notice))?;
     let folder =
         ModelFolder::find(&options.model, Need::Text, &mut |notice| fetching.show(notice))?;
+    let folder = folder.for_chats(&options.reading)?;
     let seq_len = options.step.seq_len(&folder.config)?;
     let cache = Cache::of(&options.cache)?;
     let bar = ReadingBar::new(quiet);

@@ -47,7 +47,14 @@ struct Made {
     place: Place,
     /// Its samples, and whether they are of a text.
     samples: Result<(Vec<Sample>, bool)>,
-    shows_tools: bool,
+    unseen: Unseen,
+}
+
+/// What the template leaves out of a conversation.
+#[derive(Default)]
+struct Unseen {
+    tools: bool,
+    thoughts: bool,
 }
 
 impl<'a> Records<'a> {
@@ -123,7 +130,7 @@ impl<'a> Records<'a> {
                 Ok(Some(row))
             }
             Err(error) => {
-                self.take(Made { place, samples: Err(error), shows_tools: true }, parts)?;
+                self.take(Made { place, samples: Err(error), unseen: Unseen::default() }, parts)?;
                 Ok(None)
             }
         }
@@ -131,7 +138,7 @@ impl<'a> Records<'a> {
 
     /// Adds what a record became.
     fn take(&mut self, made: Made, parts: &mut Parts) -> Result<()> {
-        let Made { place, samples, shows_tools } = made;
+        let Made { place, samples, unseen } = made;
         let documents = parts.documents(self.read < self.kept);
         self.read += 1;
         documents.counts.read += 1;
@@ -146,7 +153,8 @@ impl<'a> Records<'a> {
             }
             Err(error) => return Err(error),
         };
-        documents.counts.tools_unseen += usize::from(!shows_tools);
+        documents.counts.tools_unseen += usize::from(unseen.tools);
+        documents.counts.thoughts_unseen += usize::from(unseen.thoughts);
         let before = documents.counts.dropped;
         if samples.is_empty() {
             documents.counts.dropped += 1;
@@ -169,16 +177,17 @@ impl Reader<'_> {
     /// What a row becomes.
     fn made(&self, row: Row, known: &Known) -> Made {
         let place = row.place;
-        let mut shows_tools = true;
+        let mut unseen = Unseen::default();
         let samples = (|| {
             let record = Record::from_json(self.named(row)?, known.format)?;
             if let (Record::Chat(talk), Some(template)) = (&record, &known.template) {
-                shows_tools = template.shows_tools(talk);
+                unseen.tools = !template.shows_tools(talk);
+                unseen.thoughts = !template.shows_thoughts(talk);
             }
             let is_text = matches!(record, Record::Text(_));
             Ok((self.samples(&record, known.template.as_ref())?, is_text))
         })();
-        Made { place, samples, shows_tools }
+        Made { place, samples, unseen }
     }
 
     /// The format of records, of which this is the first, and the row.

@@ -58,6 +58,10 @@ impl TextEncoder for Bytes {
         &self.eos
     }
 
+    fn is_added(&self, id: u32) -> bool {
+        [BOS, EOS].contains(&id)
+    }
+
     fn token(&self, id: u32) -> Option<String> {
         match id {
             BOS => Some("<s>".into()),
@@ -381,4 +385,31 @@ fn bad_records_can_be_left_out() {
     let documents = setup.read_text("f.jsonl", DataFormat::Messages, &lines).unwrap();
     assert_eq!((documents.counts().bad, documents.len()), (1, 1));
     assert!(documents.to_string().contains("f.jsonl:1"), "{documents}");
+}
+
+#[test]
+fn the_token_that_ends_turns_is_known_by_the_template() {
+    let end = |template: &str, eos: Vec<u32>| {
+        let mut setup = Setup::new(template, TrainOn::Completion);
+        setup.encoder.eos = eos;
+        setup.reader(&setup.options).end_of_turn().unwrap()
+    };
+    // Templates get the first end token; a text that is no token of its own ends nothing.
+    assert_eq!(end("alpaca", vec![EOS]), Some(EOS));
+    assert_eq!(end("alpaca", Vec::new()), None);
+    assert_eq!(end("chatml", vec![EOS]), None);
+    assert_eq!(end("none", vec![EOS]), Some(EOS));
+    let dir = tempfile::tempdir().unwrap();
+    let file = |source: &str| {
+        let path = dir.path().join("t.jinja");
+        std::fs::write(&path, source).unwrap();
+        path.display().to_string()
+    };
+    let turns =
+        |end: &str| format!("{{% for m in messages %}}{{{{ m.content }}}}{end}{{% endfor %}}");
+    assert_eq!(end(&file(&turns(" </s>")), Vec::new()), Some(EOS));
+    // What begins a text ends none.
+    assert_eq!(end(&file(&turns("<s>")), Vec::new()), None);
+    let setup = Setup::new(&dir.path().join("none").display().to_string(), TrainOn::Completion);
+    assert!(setup.reader(&setup.options).end_of_turn().is_err());
 }

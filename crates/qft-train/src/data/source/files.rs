@@ -3,10 +3,12 @@
 use super::input::PACKED;
 use crate::data::weight::Weight;
 use crate::error::{Context, Result, bail, ensure};
+use qft_hub::splits_of_folder;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Endings of the files that are taken from a folder.
+/// Endings of the files that are taken from a folder, as a message names them.
 const ENDINGS: [&str; 8] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet", "txt", "text"];
 
 /// The largest weight.
@@ -85,22 +87,43 @@ fn expand(given: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// The data files of a folder, without those of folders within.
+///
+/// Errors: there are none; they are of several splits by their names, and it is not said which are meant.
 fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+    let mut names = Vec::new();
     let place = || format!("{}: cannot be read; make it readable", folder.display());
     for entry in std::fs::read_dir(folder).with_context(place)? {
         let path = entry.with_context(place)?.path();
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if path.is_file() && !hidden && ENDINGS.contains(&ending(&path).as_str()) {
-            files.push(path);
+        if path.is_file() {
+            let name = path.file_name().and_then(OsStr::to_str);
+            let name = name
+                .with_context(|| format!("{}: its name is not UTF-8; rename it", path.display()))?;
+            names.push(name.to_owned());
         }
     }
+    names.sort();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let splits = splits_of_folder(&names);
     ensure!(
-        !files.is_empty(),
-        "{}: has no data files; give a folder with files that end in .{}, packed or not",
+        !splits.is_empty(),
+        "{}: has no data files (folders within it are not looked into); give a folder with files that end in .{}, packed or \
+         not",
         folder.display(),
         ENDINGS.join(", .")
     );
+    ensure!(
+        splits.len() == 1,
+        "{}: has files of several splits by their names: {}; name those that are meant, as in '{}'",
+        folder.display(),
+        splits
+            .iter()
+            .map(|(split, files)| format!("{split} ({})", files.join(", ")))
+            .collect::<Vec<_>>()
+            .join("; "),
+        folder.join("*train*").display()
+    );
+    let mut files: Vec<_> = splits.into_values().flatten().map(|name| folder.join(name)).collect();
     files.sort();
     Ok(files)
 }

@@ -7,11 +7,12 @@ pub(super) use parquet::each_parquet_row;
 
 use super::Place;
 use super::input::Input;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result, bail};
 use quotes::Quotes;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{BufRead, Read};
 use std::ops::Range;
@@ -196,6 +197,10 @@ pub(super) fn each_csv_row(mut input: Input<'_>, take: &mut Take<'_>) -> Result<
         .from_reader(Quotes::new(bytes, delimiter, &open));
     let place = || format!("{}: the names of the columns cannot be read", path.display());
     let columns = reader.headers().with_context(place)?.clone();
+    let mut known = HashSet::new();
+    if let Some(twice) = columns.iter().find(|name| !name.is_empty() && !known.insert(*name)) {
+        bail!("{}: two columns are called `{twice}`; give each a name of its own", path.display());
+    }
     for row in reader.records() {
         let (position, cells) = match row {
             Ok(row) => {

@@ -59,6 +59,7 @@ fn wrong_files_are_told_apart() {
         ("a.arrow", b"ARROW1", "to_parquet"),
         ("a.csv", b"text,x\na,b\nc\n", "the row has 1 fields, and the first line names 2"),
         ("a.csv", b"text,x\na,\xff\n", "is not UTF-8"),
+        ("a.csv", b"text,x,text\na,b,c\n", "two columns are called `text`"),
     ] {
         let error = format!("{:#}", read(name, bytes).expect_err(told));
         assert!(error.contains(told), "{told:?} in {error:?}");
@@ -209,6 +210,12 @@ fn folders_and_patterns_name_files() {
     assert_eq!(names(dir.path()), ["a.csv.gz", "b.jsonl"]);
     assert_eq!(names(&dir.path().join("*.md")), ["README.md"]);
     assert_eq!(names(&dir.path().join("b.jsonl")), ["b.jsonl"]);
+    std::fs::write(dir.path().join("b_test.jsonl"), "x").unwrap();
+    let error = expanded(&[dir.path().to_path_buf()]).unwrap_err().to_string();
+    assert!(error.contains("test (b_test.jsonl); train (a.csv.gz, b.jsonl)"), "{error}");
+    std::fs::remove_file(dir.path().join("b_test.jsonl")).unwrap();
+    std::fs::write(dir.path().join("LICENSE.txt"), "x").unwrap();
+    assert_eq!(names(dir.path()), ["a.csv.gz", "b.jsonl"]);
     for (wrong, told) in [("*.parquet", "finds no file"), ("[", "not a valid pattern")] {
         let error = expanded(&[dir.path().join(wrong)]).unwrap_err().to_string();
         assert!(error.contains(told), "{error}");
