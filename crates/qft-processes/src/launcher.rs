@@ -90,6 +90,10 @@ pub(crate) struct Variables {
     local_rank: Option<&'static str>,
 }
 
+/// Where the processes of `torchrun` meet.
+const ADDRESS: &str = "MASTER_ADDR";
+const PORT: &str = "MASTER_PORT";
+
 /// In the order in which they are asked: what runs within the other comes first. Not `SLURM_NTASKS`, which a shell of `salloc`
 /// has as well.
 const LAUNCHERS: [Variables; 5] = [
@@ -134,7 +138,27 @@ impl Launch {
     pub fn from_variables(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, Error> {
         let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
         // What is set by hand is not taken for torchrun's, which has somewhere to meet.
-        let met = lookup("MASTER_ADDR").zip(lookup("MASTER_PORT"));
+        let met = match [lookup(ADDRESS), lookup(PORT)] {
+            [Some(host), Some(port)] => Some((host, port)),
+            [None, None] => None,
+            [_, port] => {
+                let numbered = lookup("RANK").is_some()
+                    && lookup("WORLD_SIZE").is_some_and(|processes| processes != "1");
+                let (name, expected) = match port {
+                    None => (PORT, "the port at which the processes meet"),
+                    Some(_) => (ADDRESS, "the machine of process 0"),
+                };
+                if numbered {
+                    return Err(Error::Variable {
+                        launcher: Launcher::Torchrun,
+                        name,
+                        value: String::new(),
+                        expected: expected.to_owned(),
+                    });
+                }
+                None
+            }
+        };
         for variables in &LAUNCHERS {
             let torchrun = variables.launcher == Launcher::Torchrun;
             if (torchrun && met.is_none()) || variables.size.is_some_and(|n| lookup(n).is_none()) {
@@ -158,8 +182,8 @@ impl Variables {
             ("RANK", rank.to_string()),
             ("WORLD_SIZE", size.to_string()),
             ("LOCAL_RANK", rank.to_string()),
-            ("MASTER_ADDR", "127.0.0.1".to_owned()),
-            ("MASTER_PORT", port.to_string()),
+            (ADDRESS, "127.0.0.1".to_owned()),
+            (PORT, port.to_string()),
             (PORT_IS_HELD.0, String::new()),
         ]
     }

@@ -92,6 +92,14 @@ fn what_does_not_fit_is_refused_by_name() {
             &[&TORCHRUN[..4], &[("MASTER_PORT", "70000")]].concat(),
             "MASTER_PORT=70000: expected a port, 0 to 65535; torchrun sets it, or unset it",
         ),
+        (
+            &TORCHRUN[..4],
+            "MASTER_PORT=: expected the port at which the processes meet; torchrun sets it, or unset it",
+        ),
+        (
+            &[&TORCHRUN[..2], &TORCHRUN[4..]].concat(),
+            "MASTER_ADDR=: expected the machine of process 0; torchrun sets it, or unset it",
+        ),
     ] {
         assert_eq!(detect(variables).unwrap_err().to_string(), text);
     }

@@ -1,6 +1,6 @@
 //! `qft plan`: the memory of a run before anything is loaded, and what would fit.
 
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::machine::Machine;
 use crate::memory::{
     Budget, Fit, MemoryPlan, Process, Request, RunShape, StepShape, StepTraffic, gb,
@@ -21,7 +21,8 @@ pub fn run(options: &PlanOptions, quiet: bool) -> Result<()> {
     let config = if origin.is_some() || dir.exists() {
         LlamaConfig::from_dir(&dir)?
     } else {
-        LlamaConfig::preset(&options.model.to_string())?
+        let context = || format!("--model: there is no folder {}", options.model);
+        LlamaConfig::preset(&options.model.to_string()).with_context(context)?
     };
     let seq_len = options.step.seq_len(&config)?;
     let shape = StepShape {

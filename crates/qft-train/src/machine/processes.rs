@@ -5,6 +5,8 @@ use super::Job;
 use crate::error::{Context, ErrorKind, OfKind, Result, ensure};
 use crate::options::job::JobOptions;
 use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 /// What an error is about.
@@ -19,6 +21,32 @@ fn check(asked: usize, started: Option<usize>) -> Result<()> {
         started.unwrap_or_default()
     );
     Ok(())
+}
+
+/// What may pass in silence until all processes have met.
+#[cfg(unix)]
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Does `work`, which waits for the others, and says so if that takes long.
+#[cfg(unix)]
+fn waiting_aloud<T>(launch: &qft_processes::Launch, work: impl FnOnce() -> T) -> T {
+    let (done, awaited) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if awaited.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
+                let place = launch.master.as_ref();
+                let place = place.map(|master| format!(" at {}:{}", master.host, master.port));
+                tracing::warn!(
+                    "process {} waits for the others of its job{}; those that have not started have to",
+                    launch.rank,
+                    place.unwrap_or_default()
+                );
+            }
+        });
+        let out = work();
+        drop(done);
+        out
+    })
 }
 
 /// What connects this process with those of its job; nothing where it is alone.
@@ -43,7 +71,7 @@ impl Connection {
         let processes = match Launch::detect().context(NOT_CONNECTED)? {
             Some(launch) => {
                 check(asked, launch.size).of_kind(ErrorKind::Options)?;
-                Processes::open(&launch, deadlines)
+                waiting_aloud(&launch, || Processes::open(&launch, deadlines))
             }
             None if asked == 1 => return Ok(Self { processes: None, deadline: timeout }),
             None => Team::of_this_program(asked).and_then(|team| Processes::start(team, deadlines)),

@@ -16,7 +16,7 @@ pub const DEFAULT_BATCH_SIZE: usize = 4;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct BatchArgs {
-    /// Tokens per sequence; longer documents are cut [default: 512, or the model's limit if that is less]
+    /// Tokens per sequence; what becomes of longer documents is up to --too-long [default: 512, or the model's limit if that is less]
     #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>, allow_negative_numbers = true, help_heading = "Data")]
     pub seq_len: Option<usize>,
     /// Sequences per micro-batch [default: 4]
