@@ -1,0 +1,288 @@
+//! What an instruction of PTX does, and what of a multiprocessor it takes.
+
+use super::resources::Resource;
+use anyhow::{Context, Result, bail};
+
+/// The type of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Type {
+    Predicate,
+    Unsigned(u32),
+    Signed(u32),
+    F32,
+    F64,
+}
+
+impl Type {
+    /// Bytes in memory.
+    pub(super) fn bytes(self) -> u64 {
+        match self {
+            Self::Predicate => 1,
+            Self::Unsigned(bits) | Self::Signed(bits) => u64::from(bits / 8),
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
+    fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64)
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "pred" => Self::Predicate,
+            "f32" => Self::F32,
+            "f64" => Self::F64,
+            "u8" | "b8" => Self::Unsigned(8),
+            "u16" | "b16" => Self::Unsigned(16),
+            "u32" | "b32" => Self::Unsigned(32),
+            "u64" | "b64" => Self::Unsigned(64),
+            "s8" => Self::Signed(8),
+            "s16" => Self::Signed(16),
+            "s32" => Self::Signed(32),
+            "s64" => Self::Signed(64),
+            _ => return None,
+        })
+    }
+}
+
+/// Memory that an address is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    Global,
+    Shared,
+    /// The address tells.
+    Generic,
+}
+
+/// A comparison; those of floats with a `u` hold for what is not a number, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    LessOrEqualUnordered,
+    GreaterOrEqualUnordered,
+    Number,
+    NotANumber,
+}
+
+/// What an instruction computes from the values of its operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    Move,
+    Add,
+    Subtract,
+    Multiply,
+    MultiplyHigh,
+    MultiplyWide,
+    MultiplyAdd,
+    Divide,
+    Remainder,
+    Minimum,
+    Maximum,
+    And,
+    Or,
+    Xor,
+    Not,
+    Negate,
+    Absolute,
+    ShiftLeft,
+    ShiftRight,
+    Insert,
+    Permute,
+    CountOnes,
+    CountZeros,
+    Compare(Comparison),
+    Select,
+    /// From this type to that of the instruction; `Some(true)` rounds down, `Some(false)` towards zero, `None` to nearest.
+    Convert(Type, Option<bool>),
+    /// Two floats to two bf16.
+    PackBf16,
+    Exponential,
+    SquareRoot,
+    InverseSquareRoot,
+    Inverse,
+}
+
+/// What an instruction does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Compute(Arithmetic),
+    Parameter,
+    Load(Space),
+    Store(Space),
+    Atomic(Space),
+    CopyAsync,
+    LoadMatrix,
+    /// Multiplications and additions of a warp, on what, and bytes of shared memory that it reads by itself.
+    Product { count: u64, on: Resource, shared_bytes: u64 },
+    ShuffleXor,
+    ShuffleFrom,
+    ShuffleUp,
+    Ballot,
+    ReduceMax,
+    Barrier,
+    Branch,
+    Return,
+    /// Orders others.
+    Nothing,
+}
+
+/// An instruction without its operands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Opcode {
+    pub(super) action: Action,
+    pub(super) of: Type,
+    /// Instructions of the machine that it becomes, as [`slots`] estimates.
+    pub(super) slots: f32,
+    /// Another resource than issue slots that each of them takes, or some.
+    pub(super) unit: Option<(Resource, f32)>,
+}
+
+/// What the name of an instruction says.
+///
+/// Errors: one that is not known.
+pub(super) fn opcode(name: &str) -> Result<Opcode> {
+    let words: Vec<&str> = name.split('.').collect();
+    let of = words.iter().rev().find_map(|word| Type::of(word)).unwrap_or(Type::Unsigned(32));
+    let action = action(name, &words, of).with_context(|| format!("instruction {name}"))?;
+    let of = match action {
+        // The first of two types is that of the result.
+        Action::Compute(Arithmetic::Convert(..)) => {
+            words.iter().find_map(|word| Type::of(word)).unwrap_or(of)
+        }
+        _ => of,
+    };
+    let (slots, unit) = slots(action, of);
+    Ok(Opcode { action, of, slots, unit })
+}
+
+fn action(name: &str, words: &[&str], of: Type) -> Result<Action> {
+    use Arithmetic as A;
+    let has = |word: &str| words.contains(&word);
+    let space = if has("global") {
+        Space::Global
+    } else if has("shared") {
+        Space::Shared
+    } else {
+        Space::Generic
+    };
+    let compute = |arithmetic| Ok(Action::Compute(arithmetic));
+    match words[0] {
+        "mov" | "cvta" => compute(A::Move),
+        "add" => compute(A::Add),
+        "sub" => compute(A::Subtract),
+        "mul" if has("wide") => compute(A::MultiplyWide),
+        "mul" if has("hi") => compute(A::MultiplyHigh),
+        "mul" => compute(A::Multiply),
+        "mad" | "fma" if !has("wide") && !has("hi") => compute(A::MultiplyAdd),
+        "div" => compute(A::Divide),
+        "rem" => compute(A::Remainder),
+        "min" => compute(A::Minimum),
+        "max" => compute(A::Maximum),
+        "and" => compute(A::And),
+        "or" => compute(A::Or),
+        "xor" => compute(A::Xor),
+        "not" => compute(A::Not),
+        "neg" => compute(A::Negate),
+        "abs" => compute(A::Absolute),
+        "shl" => compute(A::ShiftLeft),
+        "shr" => compute(A::ShiftRight),
+        "bfi" => compute(A::Insert),
+        "prmt" => compute(A::Permute),
+        "popc" => compute(A::CountOnes),
+        "clz" => compute(A::CountZeros),
+        "selp" => compute(A::Select),
+        "ex2" => compute(A::Exponential),
+        "sqrt" => compute(A::SquareRoot),
+        "rsqrt" => compute(A::InverseSquareRoot),
+        "rcp" => compute(A::Inverse),
+        "setp" => compute(A::Compare(match words[1] {
+            "eq" => Comparison::Equal,
+            "ne" => Comparison::NotEqual,
+            "lt" => Comparison::Less,
+            "le" => Comparison::LessOrEqual,
+            "gt" => Comparison::Greater,
+            "ge" => Comparison::GreaterOrEqual,
+            "leu" => Comparison::LessOrEqualUnordered,
+            "geu" => Comparison::GreaterOrEqualUnordered,
+            "num" => Comparison::Number,
+            "nan" => Comparison::NotANumber,
+            other => bail!("comparison {other}"),
+        })),
+        "cvt" if has("bf16x2") => compute(A::PackBf16),
+        "cvt" => {
+            let down = has("rmi").then_some(true).or_else(|| has("rzi").then_some(false));
+            compute(A::Convert(of, down))
+        }
+        "ld" if has("param") => Ok(Action::Parameter),
+        "ld" => Ok(Action::Load(space)),
+        "st" => Ok(Action::Store(space)),
+        "atom" => Ok(Action::Atomic(space)),
+        "cp" if has("cg") || has("ca") => Ok(Action::CopyAsync),
+        "ldmatrix" => Ok(Action::LoadMatrix),
+        "mma" if has("m16n8k32") => {
+            Ok(Action::Product { count: 16 * 8 * 32, on: Resource::Int8, shared_bytes: 0 })
+        }
+        "mma" if has("m16n8k16") => {
+            Ok(Action::Product { count: 16 * 8 * 16, on: Resource::Bf16, shared_bytes: 0 })
+        }
+        // A quarter of a warpgroup's product, and of the 256 rows of 32 bytes that it reads.
+        "wgmma" if has("m64n256k32") => Ok(Action::Product {
+            count: 64 * 256 * 32 / 4,
+            on: Resource::Warpgroup,
+            shared_bytes: 256 * 32 / 4,
+        }),
+        "shfl" if has("bfly") => Ok(Action::ShuffleXor),
+        "shfl" if has("idx") => Ok(Action::ShuffleFrom),
+        "shfl" if has("up") => Ok(Action::ShuffleUp),
+        "vote" => Ok(Action::Ballot),
+        "redux" => Ok(Action::ReduceMax),
+        "bar" if has("warp") => Ok(Action::Nothing),
+        "bar" => Ok(Action::Barrier),
+        "bra" => Ok(Action::Branch),
+        "ret" => Ok(Action::Return),
+        "cp" | "fence" | "wgmma" => Ok(Action::Nothing),
+        _ => bail!("{name} is not known"),
+    }
+}
+
+/// Instructions of the machine that become of one of PTX, and the unit that takes them beside the scheduler.
+///
+/// Estimates, by what the pinned assembler makes of it: copies and the narrowing of registers become none, signs of floats are
+/// part of their reader, 64-bit integers take two, divisions and roots that round correctly a short sequence each. Rates of units
+/// are of the CUDA C++ Programming Guide, "Arithmetic Instructions".
+fn slots(action: Action, of: Type) -> (f32, Option<(Resource, f32)>) {
+    use Arithmetic as A;
+    let integer = |slots| (slots, Some((Resource::Integer, slots)));
+    let wide = if of.bytes() == 8 { 2.0 } else { 1.0 };
+    let float = if of == Type::F64 { (1.0, Some((Resource::Double, 1.0))) } else { (1.0, None) };
+    match action {
+        Action::Parameter | Action::Nothing => (0.0, None),
+        Action::Compute(arithmetic) => match arithmetic {
+            A::Move => (0.0, None),
+            A::Negate | A::Absolute if of.is_float() => (0.0, None),
+            A::Divide if of == Type::F32 => (10.0, Some((Resource::Special, 1.0))),
+            A::Divide | A::Remainder if !of.is_float() => (16.0, Some((Resource::Special, 1.0))),
+            A::SquareRoot | A::Inverse => (7.0, Some((Resource::Special, 1.0))),
+            A::Exponential | A::InverseSquareRoot | A::CountOnes | A::CountZeros => {
+                (1.0, Some((Resource::Special, 1.0)))
+            }
+            A::Convert(from, _) if !from.is_float() && !of.is_float() => (0.0, None),
+            A::Convert(from, _) if from == Type::F64 || of == Type::F64 => {
+                (1.0, Some((Resource::Double, 1.0)))
+            }
+            A::Convert(..) | A::PackBf16 => integer(1.0),
+            A::Multiply | A::MultiplyAdd if !of.is_float() => (wide * wide, None),
+            A::MultiplyHigh | A::MultiplyWide => (1.0, None),
+            A::Minimum | A::Maximum | A::Compare(_) if of == Type::F32 => integer(1.0),
+            _ if of.is_float() => float,
+            _ => integer(wide),
+        },
+        _ => (1.0, None),
+    }
+}
