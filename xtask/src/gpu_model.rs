@@ -22,6 +22,7 @@ use anyhow::{Result, ensure};
 use cards::{CARDS, Card};
 use ladder::Rung;
 use qft_llama::LlamaConfig;
+use qft_llama::pass::Recompute;
 use qft_train::options::States;
 use report::Modelled;
 use step::{Recorded, Way};
@@ -77,7 +78,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// All ways to do a step for which the card has the memory.
+/// A step with all activations kept, and one with blocks recomputed, each in the largest micro-batches for which the card has the
+/// memory; the latter only if they are larger.
 fn ways(
     runner: &mut Runner,
     card: &Card,
@@ -85,17 +87,22 @@ fn ways(
     args: &Args,
     sequences: usize,
 ) -> Result<Vec<Modelled>> {
-    let mut ways = Vec::new();
-    for way in Way::all(args.seq_len, sequences) {
-        let Some(recorded) = step::record(card, config, args.states, way)? else { continue };
-        let Recorded { requests, peak_bytes } = recorded;
-        let mut rungs = Vec::new();
-        let mut work = runner.work(&requests)?;
-        for rung in Rung::ALL {
-            work = rung.apply(work, way.shape.accumulate);
-            rungs.push(work.clone());
+    let mut ways: Vec<Modelled> = Vec::new();
+    for recompute in [Recompute::None, Recompute::Block] {
+        let most = ways.first().map_or(0, |way| way.way.shape.batch_size);
+        let mut all = Way::all(args.seq_len, sequences, recompute);
+        all.retain(|way| way.shape.batch_size > most);
+        for way in all {
+            let Some(recorded) = step::record(card, config, args.states, way)? else { continue };
+            let Recorded { requests, peak_bytes } = recorded;
+            let mut work = runner.work(&requests)?;
+            let rungs = Rung::ALL.map(|rung| {
+                work = rung.apply(std::mem::take(&mut work), way.shape.accumulate);
+                work.clone()
+            });
+            ways.push(Modelled { way, peak_bytes, rungs: rungs.into() });
+            break;
         }
-        ways.push(Modelled { way, peak_bytes, rungs });
     }
     Ok(ways)
 }

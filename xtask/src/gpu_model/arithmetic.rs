@@ -114,9 +114,7 @@ fn integer(arithmetic: Arithmetic, bits: u32, signed: bool, operands: [u64; 4]) 
         }
         A::Permute => i128::from(permute(operands)),
         A::CountOnes => i128::from((operands[0] & mask(bits)).count_ones()),
-        A::CountZeros => {
-            i128::from((operands[0] & mask(bits)).leading_zeros() + bits).max(64) - 64
-        }
+        A::CountZeros => i128::from((operands[0] & mask(bits)).leading_zeros() + bits).max(64) - 64,
         A::Compare(comparison) => i128::from(match comparison {
             Comparison::Equal => a == b,
             Comparison::NotEqual => a != b,

@@ -7,7 +7,6 @@ use super::resources::Counts;
 use super::warp::{SECTOR_BYTES, WARP, Warp};
 use anyhow::{Context, Result};
 use qft_cuda::Arg;
-use std::collections::HashMap;
 use std::ops::Range;
 
 /// What a block takes.
@@ -35,8 +34,8 @@ pub(super) struct Surroundings<'a> {
     launched: &'a Launched,
     index: [u64; 2],
     shared: Vec<u8>,
-    /// Sectors that were read, and written.
-    sectors: HashMap<u64, (bool, bool)>,
+    /// Sectors that were touched, twice their number and one more if written.
+    sectors: Vec<u64>,
 }
 
 /// Runs block number `index` of a launch, in x before y.
@@ -49,7 +48,7 @@ pub(super) fn run(program: &Program, launched: &Launched, index: u64) -> Result<
         launched,
         index: [index % columns, index / columns],
         shared: vec![0; shared as usize],
-        sectors: HashMap::new(),
+        sectors: Vec::new(),
     };
     let mut warps: Vec<_> = (0..threads.div_ceil(WARP as u64))
         .map(|index| Warp::new(program, index, threads))
@@ -106,11 +105,12 @@ impl Surroundings<'_> {
 
     /// Notes that a sector of memory is read or written.
     pub(super) fn touch(&mut self, sector: u64, written: bool) {
-        let (read, stored) = self.sectors.entry(sector).or_default();
-        *(if written { stored } else { read }) = true;
+        self.sectors.push(2 * sector + u64::from(written));
     }
 
-    fn touched(&self) -> Vec<Touched> {
+    fn touched(&mut self) -> Vec<Touched> {
+        self.sectors.sort_unstable();
+        self.sectors.dedup();
         let mut touched = vec![Touched::default(); self.launched.args.len()];
         let mut pointers: Vec<_> = (self.launched.args.iter().enumerate())
             .filter_map(|(i, arg)| match arg {
@@ -126,21 +126,20 @@ impl Surroundings<'_> {
                 Some(range) => range.start.min(start)..range.end.max(end),
             });
         };
-        for (&sector, &(read, written)) in &self.sectors {
-            let start = sector * SECTOR_BYTES;
+        for &sector in &self.sectors {
+            let (start, written) = (sector / 2 * SECTOR_BYTES, sector % 2 == 1);
             // The last argument that begins before the end of the sector.
             let before = pointers.partition_point(|&(address, _)| address < start + SECTOR_BYTES);
             let Some(&(_, argument)) = before.checked_sub(1).and_then(|at| pointers.get(at)) else {
                 continue;
             };
             let touched = &mut touched[argument];
-            if read {
-                touched.read_bytes += SECTOR_BYTES;
-                widen(&mut touched.read, start);
-            }
             if written {
                 touched.written_bytes += SECTOR_BYTES;
                 widen(&mut touched.written, start);
+            } else {
+                touched.read_bytes += SECTOR_BYTES;
+                widen(&mut touched.read, start);
             }
         }
         touched

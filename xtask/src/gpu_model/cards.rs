@@ -85,7 +85,6 @@ impl Card {
     pub(super) fn rate(&self, resource: Resource) -> f64 {
         match resource {
             Resource::Issue => 4.0,
-            Resource::Integer => 2.0,
             Resource::Special => 0.5,
             Resource::Double => self.double,
             Resource::Shared => 1.0,

@@ -119,7 +119,11 @@ pub(super) enum Action {
     CopyAsync,
     LoadMatrix,
     /// Multiplications and additions of a warp, on what, and bytes of shared memory that it reads by itself.
-    Product { count: u64, on: Resource, shared_bytes: u64 },
+    Product {
+        count: u64,
+        on: Resource,
+        shared_bytes: u64,
+    },
     ShuffleXor,
     ShuffleFrom,
     ShuffleUp,
@@ -139,7 +143,7 @@ pub(super) struct Opcode {
     pub(super) of: Type,
     /// Instructions of the machine that it becomes, as [`slots`] estimates.
     pub(super) slots: f32,
-    /// Another resource than issue slots that each of them takes, or some.
+    /// What they take of another unit.
     pub(super) unit: Option<(Resource, f32)>,
 }
 
@@ -253,35 +257,31 @@ fn action(name: &str, words: &[&str], of: Type) -> Result<Action> {
 
 /// Instructions of the machine that become of one of PTX, and the unit that takes them beside the scheduler.
 ///
-/// Estimates, by what the pinned assembler makes of it: copies and the narrowing of registers become none, signs of floats are
-/// part of their reader, 64-bit integers take two, divisions and roots that round correctly a short sequence each. Rates of units
-/// are of the CUDA C++ Programming Guide, "Arithmetic Instructions".
+/// Estimates, by what the assembler makes of it: copies and the narrowing of registers become none, signs of floats are part of
+/// their reader, 64-bit integers take two, divisions and roots that round correctly a short sequence each. Units of which no kernel
+/// asks for more than its share of the slots are left out: those for integers and comparisons do half as many as there are slots,
+/// and fewer than half of any kernel's instructions are theirs.
 fn slots(action: Action, of: Type) -> (f32, Option<(Resource, f32)>) {
     use Arithmetic as A;
-    let integer = |slots| (slots, Some((Resource::Integer, slots)));
     let wide = if of.bytes() == 8 { 2.0 } else { 1.0 };
-    let float = if of == Type::F64 { (1.0, Some((Resource::Double, 1.0))) } else { (1.0, None) };
+    let special = |slots| (slots, Some((Resource::Special, 1.0)));
+    let double = (1.0, Some((Resource::Double, 1.0)));
     match action {
         Action::Parameter | Action::Nothing => (0.0, None),
         Action::Compute(arithmetic) => match arithmetic {
             A::Move => (0.0, None),
             A::Negate | A::Absolute if of.is_float() => (0.0, None),
-            A::Divide if of == Type::F32 => (10.0, Some((Resource::Special, 1.0))),
-            A::Divide | A::Remainder if !of.is_float() => (16.0, Some((Resource::Special, 1.0))),
-            A::SquareRoot | A::Inverse => (7.0, Some((Resource::Special, 1.0))),
-            A::Exponential | A::InverseSquareRoot | A::CountOnes | A::CountZeros => {
-                (1.0, Some((Resource::Special, 1.0)))
-            }
+            A::Divide if of == Type::F32 => special(10.0),
+            A::Divide | A::Remainder if !of.is_float() => special(16.0),
+            A::SquareRoot | A::Inverse => special(7.0),
+            A::Exponential | A::InverseSquareRoot | A::CountOnes | A::CountZeros => special(1.0),
             A::Convert(from, _) if !from.is_float() && !of.is_float() => (0.0, None),
-            A::Convert(from, _) if from == Type::F64 || of == Type::F64 => {
-                (1.0, Some((Resource::Double, 1.0)))
-            }
-            A::Convert(..) | A::PackBf16 => integer(1.0),
-            A::Multiply | A::MultiplyAdd if !of.is_float() => (wide * wide, None),
+            A::Convert(Type::F64, _) => double,
             A::MultiplyHigh | A::MultiplyWide => (1.0, None),
-            A::Minimum | A::Maximum | A::Compare(_) if of == Type::F32 => integer(1.0),
-            _ if of.is_float() => float,
-            _ => integer(wide),
+            A::Multiply | A::MultiplyAdd if !of.is_float() => (wide * wide, None),
+            _ if of == Type::F64 => double,
+            _ if of.is_float() => (1.0, None),
+            _ => (wide, None),
         },
         _ => (1.0, None),
     }

@@ -33,7 +33,10 @@ pub(super) enum Operand {
     Immediate(u64),
     Special(Special),
     Parameter(usize),
-    Memory { base: Box<Operand>, offset: u64 },
+    Memory {
+        base: Box<Operand>,
+        offset: u64,
+    },
     Vector(Vec<Operand>),
     Label(usize),
     /// `_`, or a second result that nobody reads.

@@ -32,8 +32,15 @@ pub(super) struct Launched {
 pub(super) enum Request {
     Launch(Launched),
     /// To an address, from an address of this device.
-    Copy { to: u64, from: u64, bytes: u64 },
-    Zero { to: u64, bytes: u64 },
+    Copy {
+        to: u64,
+        from: u64,
+        bytes: u64,
+    },
+    Zero {
+        to: u64,
+        bytes: u64,
+    },
 }
 
 /// The device.
@@ -65,7 +72,11 @@ impl Recorder {
             max_shared_bytes: card.max_shared_bytes,
         };
         let state = State { next: 1 << 32, ..State::default() };
-        Self { properties, memory_bytes: card.memory_bytes - DRIVER_BYTES, state: Mutex::new(state) }
+        Self {
+            properties,
+            memory_bytes: card.memory_bytes - DRIVER_BYTES,
+            state: Mutex::new(state),
+        }
     }
 
     /// All requests since the last call.

@@ -35,7 +35,11 @@ pub(super) fn seconds(card: &Card, work: &[Work]) -> f64 {
 }
 
 /// The fastest way at a rung, and its seconds.
-pub(super) fn fastest<'a>(card: &Card, ways: &'a [Modelled], rung: usize) -> Option<(&'a Modelled, f64)> {
+pub(super) fn fastest<'a>(
+    card: &Card,
+    ways: &'a [Modelled],
+    rung: usize,
+) -> Option<(&'a Modelled, f64)> {
     let timed = ways.iter().map(|modelled| (modelled, seconds(card, &modelled.rungs[rung])));
     timed.min_by(|a, b| a.1.total_cmp(&b.1))
 }
@@ -62,9 +66,9 @@ pub(super) fn step(card: &Card, modelled: &Modelled) {
     print!("| {} | {} | {gb:.1} | {rate:.0} | {:.0} |", card.name, describe(way), all * 1e3);
     let mut classes = [0.0; CLASSES.len()];
     for work in work {
-        let class = CLASSES
-            .iter()
-            .position(|(_, prefixes)| prefixes.iter().any(|prefix| work.kernel.starts_with(prefix)));
+        let class = CLASSES.iter().position(|(_, prefixes)| {
+            prefixes.iter().any(|prefix| work.kernel.starts_with(prefix))
+        });
         classes[class.unwrap_or(CLASSES.len() - 1)] += time(card, work).seconds;
     }
     classes.iter().for_each(|seconds| print!(" {:.0} |", seconds * 1e3));
@@ -105,7 +109,9 @@ pub(super) fn ladder(cards: &[(Card, Vec<Modelled>)]) {
         print!("| {} |", rung.name());
         for (card, ways) in cards {
             match fastest(card, ways, at) {
-                Some((fastest, seconds)) => print!(" {:.0} |", fastest.way.tokens() as f64 / seconds),
+                Some((fastest, seconds)) => {
+                    print!(" {:.0} |", fastest.way.tokens() as f64 / seconds)
+                }
                 None => print!(" no room |"),
             }
         }

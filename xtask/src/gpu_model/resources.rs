@@ -7,8 +7,6 @@ use std::ops::{Add, AddAssign, Mul};
 pub(super) enum Resource {
     /// Instructions of warps that are started.
     Issue,
-    /// Of them those for integers, comparisons and conversions.
-    Integer,
     /// Of them those for powers, reciprocals and counts of bits.
     Special,
     /// Of them those in double precision.
@@ -25,9 +23,8 @@ pub(super) enum Resource {
 
 impl Resource {
     /// All, in order.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Issue,
-        Self::Integer,
         Self::Special,
         Self::Double,
         Self::Shared,

@@ -21,14 +21,14 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// All ways to do a step of so many sequences of a length.
-    pub(super) fn all(seq_len: usize, sequences: usize) -> Vec<Self> {
+    /// With as large micro-batches as possible: from all of a step's sequences at a time to one.
+    pub(super) fn all(seq_len: usize, sequences: usize, recompute: Recompute) -> Vec<Self> {
         let halves = (0..).map(|i| sequences >> i).take_while(|&batch_size| batch_size > 0);
         halves
             .filter(|batch_size| sequences.is_multiple_of(*batch_size))
-            .flat_map(|batch_size| {
-                let shape = StepShape { seq_len, batch_size, accumulate: sequences / batch_size };
-                [Recompute::None, Recompute::Block].map(|recompute| Self { shape, recompute })
+            .map(|batch_size| {
+                let accumulate = sequences / batch_size;
+                Self { shape: StepShape { seq_len, batch_size, accumulate }, recompute }
             })
             .collect()
     }

@@ -36,17 +36,23 @@ pub(super) struct Time {
 pub(super) fn time(card: &Card, work: &Work) -> Time {
     let bytes: f64 = work.traffic.iter().map(|t| t.read_bytes + t.written_bytes).sum();
     let memory = bytes / (card.copy_bytes_per_second * MEMORY_SHARE);
-    let reads: f64 = work.traffic.iter().filter(|t| t.block_written_bytes == 0.0).map(|t| t.block_read_bytes).sum();
+    let reads: f64 = work
+        .traffic
+        .iter()
+        .filter(|t| t.block_written_bytes == 0.0)
+        .map(|t| t.block_read_bytes)
+        .sum();
     // What is written, and what it is added to.
     let results: f64 = (work.traffic.iter().filter(|t| t.block_written_bytes > 0.0))
         .map(|t| t.block_read_bytes + t.block_written_bytes)
         .sum();
-    let (cycles, bound) = if work.main.products() > 0.0 && resident(card, work) == 1 && !work.overlapped {
-        let (main, bound) = cycles(card, &work.main, reads, card.cache_bytes_per_cycle);
-        (main + cycles(card, &work.tail, results, TAIL_BYTES_PER_CYCLE).0, bound)
-    } else {
-        cycles(card, &(work.main + work.tail), reads + results, card.cache_bytes_per_cycle)
-    };
+    let (cycles, bound) =
+        if work.main.products() > 0.0 && resident(card, work) == 1 && !work.overlapped {
+            let (main, bound) = cycles(card, &work.main, reads, card.cache_bytes_per_cycle);
+            (main + cycles(card, &work.tail, results, TAIL_BYTES_PER_CYCLE).0, bound)
+        } else {
+            cycles(card, &(work.main + work.tail), reads + results, card.cache_bytes_per_cycle)
+        };
     let in_turn = (work.blocks / f64::from(card.multiprocessors)).ceil();
     let compute = in_turn * cycles / card.hertz;
     if memory >= compute {
@@ -65,7 +71,10 @@ fn cycles(card: &Card, counts: &Counts, bytes: f64, bytes_per_cycle: f64) -> (f6
     Resource::ALL
         .iter()
         .map(|&unit| (counts.of(unit) / (card.rate(unit) * share(unit)), Bound::Unit(unit)))
-        .fold((bytes / bytes_per_cycle, Bound::Cache), |most, one| if one.0 > most.0 { one } else { most })
+        .fold(
+            (bytes / bytes_per_cycle, Bound::Cache),
+            |most, one| if one.0 > most.0 { one } else { most },
+        )
 }
 
 /// Blocks of a launch that a multiprocessor holds at a time, by threads and shared memory.

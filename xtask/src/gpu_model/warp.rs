@@ -116,7 +116,8 @@ impl Warp {
                 };
                 let asked: [bool; WARP] =
                     std::array::from_fn(|lane| active[lane] && bytes[lane] & 0xFFFF_FFFF > 0);
-                self.global(&from, &asked, 16, false, around);
+                // Past the first cache.
+                touch(&from, &asked, 16, false, around);
                 self.shared(&to, active, 16, false);
             }
             Action::LoadMatrix => {
@@ -196,8 +197,7 @@ impl Warp {
             one => vec![one.clone()],
         };
         let parts = vector(stored.unwrap_or(&operands[0]));
-        let (of, is_float) =
-            (opcode.of.bytes(), matches!(opcode.of, Type::F32 | Type::F64));
+        let (of, is_float) = (opcode.of.bytes(), matches!(opcode.of, Type::F32 | Type::F64));
         let bytes = of * parts.len() as u64;
         let is_shared = match opcode.action {
             Action::Load(space) | Action::Store(space) | Action::Atomic(space) => match space {
@@ -277,18 +277,9 @@ impl Warp {
         stored: bool,
         around: &mut Surroundings<'_>,
     ) {
-        let mut sectors: Vec<u64> = (0..WARP)
-            .filter(|&lane| active[lane])
-            .flat_map(|lane| {
-                let (first, last) = (addresses[lane], addresses[lane] + bytes.max(1) - 1);
-                first / SECTOR_BYTES..last / SECTOR_BYTES + 1
-            })
-            .collect();
-        sectors.sort_unstable();
-        sectors.dedup();
-        let turns = (sectors.len() as f64 * SECTOR_BYTES as f64 / TURN_BYTES).max(1.0);
+        let sectors = touch(addresses, active, bytes, stored, around);
+        let turns = (sectors as f64 * SECTOR_BYTES as f64 / TURN_BYTES).max(1.0);
         self.tail.add(Resource::Shared, turns);
-        sectors.iter().for_each(|&sector| around.touch(sector, stored));
     }
 
     fn addresses(&self, operand: &Operand, around: &Surroundings<'_>) -> Lanes {
@@ -323,4 +314,25 @@ impl Warp {
             }
         }
     }
+}
+
+/// Notes the sectors of memory that threads touch together; how many there are.
+fn touch(
+    addresses: &Lanes,
+    active: &[bool; WARP],
+    bytes: u64,
+    stored: bool,
+    around: &mut Surroundings<'_>,
+) -> usize {
+    let mut sectors: Vec<u64> = (0..WARP)
+        .filter(|&lane| active[lane])
+        .flat_map(|lane| {
+            let (first, last) = (addresses[lane], addresses[lane] + bytes - 1);
+            first / SECTOR_BYTES..last / SECTOR_BYTES + 1
+        })
+        .collect();
+    sectors.sort_unstable();
+    sectors.dedup();
+    sectors.iter().for_each(|&sector| around.touch(sector, stored));
+    sectors.len()
 }

@@ -103,7 +103,9 @@ impl Runner {
             Entry::Vacant(place) => {
                 let program = match self.programs.entry(launched.kernel) {
                     Entry::Occupied(known) => Rc::clone(known.get()),
-                    Entry::Vacant(place) => Rc::clone(place.insert(Rc::new(read(launched.kernel)?))),
+                    Entry::Vacant(place) => {
+                        Rc::clone(place.insert(Rc::new(read(launched.kernel)?)))
+                    }
                 };
                 place.insert(run(&program, launched)?).clone()
             }
