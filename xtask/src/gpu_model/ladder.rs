@@ -2,7 +2,7 @@
 
 use super::resources::Resource;
 use super::work::{Traffic, Work};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// Blocks of the vocabulary that become one.
 const MERGED_BLOCKS: usize = 8;
@@ -220,60 +220,58 @@ fn persistent(mut work: Vec<Work>) -> Vec<Work> {
 /// hidden states, which is added to once.
 fn head(work: Vec<Work>, accumulate: usize) -> Vec<Work> {
     let contents = contents(&work);
-    let is_logits = |at: usize| {
-        is_nt(&work[at]) && work.get(at + 1).is_some_and(|next| next.kernel.starts_with("loss_"))
-    };
-    // From the logits of the backward pass to what the final norm does with the gradient.
     let next = |at: usize| work.get(at + 1).map_or("", |work| work.kernel);
+    let is_logits = |at: usize| is_nt(&work[at]) && next(at).starts_with("loss_");
+    // From the logits of the backward pass to what the final norm does with the gradient.
     let begin = (0..work.len()).find(|&at| is_logits(at) && next(at) == "loss_gradient_f32");
-    let end = (begin.unwrap_or(0)..work.len())
+    let begin = begin.unwrap_or(work.len());
+    let end = (begin..work.len())
         .find(|&at| work[at].kernel.starts_with("rmsnorm_backward"))
         .unwrap_or(work.len());
     let mut changed = Vec::with_capacity(work.len());
     let mut logits = 0;
-    let mut kept: HashSet<usize> = HashSet::new();
     for (at, own) in work.iter().enumerate() {
-        let backward = begin.is_some_and(|begin| (begin..end).contains(&at));
-        let forward = !backward && (is_logits(at) || own.kernel == "loss_stats_f32");
-        if Some(at) == begin {
+        let is_backward = (begin..end).contains(&at);
+        let is_head = is_backward || is_logits(at) || own.kernel == "loss_stats_f32";
+        if at == begin {
             logits = 0;
         }
-        if is_logits(at) {
-            logits += 1;
-        }
-        if !backward && !forward {
+        logits += usize::from(is_logits(at));
+        if !is_head {
             changed.push(own.clone());
             continue;
         }
-        // Micro-batches follow each other within a block of the vocabulary, and in the forward pass the other way around.
-        let parts = if backward { accumulate } else { 1 };
-        let block = (logits - 1) / parts;
-        if block % MERGED_BLOCKS != 0 {
-            continue;
+        // Backward, micro-batches follow each other within a block of the vocabulary; forward it is the other way around.
+        let block = (logits - 1) / if is_backward { accumulate } else { 1 };
+        if block.is_multiple_of(MERGED_BLOCKS) {
+            changed.push(merged(own.clone(), contents[at].first().copied().flatten()));
         }
-        kept.insert(at);
-        let factor = MERGED_BLOCKS as f64;
-        let mut merged = own.clone();
-        let of_logits = contents[at].first().copied().flatten() == Some(Contents::OfLogits);
-        let is_sum = own.kernel.starts_with("gemm_i8_f32_nn") && of_logits;
-        if is_sum || own.kernel.starts_with("loss_") {
-            merged.main = merged.main * factor;
-            for traffic in merged.traffic.iter_mut().filter(|t| !is_sum || t.written_bytes == 0.0) {
-                *traffic = traffic.times(factor);
-            }
-            if !is_sum {
-                merged.tail = merged.tail * factor;
-            }
-        } else {
-            merged.blocks *= factor;
-            for traffic in &mut merged.traffic {
-                traffic.read_bytes *= factor;
-                traffic.written_bytes *= factor;
-            }
-        }
-        changed.push(merged);
     }
     changed
+}
+
+/// A launch of the head for as many blocks of the vocabulary as become one.
+fn merged(mut own: Work, first: Option<Contents>) -> Work {
+    let factor = MERGED_BLOCKS as f64;
+    let is_sum = own.kernel.starts_with("gemm_i8_f32_nn") && first == Some(Contents::OfLogits);
+    if is_sum {
+        // A longer contraction, whose results are written once.
+        own.main = own.main * factor;
+        for traffic in own.traffic.iter_mut().filter(|traffic| traffic.written_bytes == 0.0) {
+            *traffic = traffic.times(factor);
+        }
+    } else if own.kernel.starts_with("loss_") {
+        // Longer rows.
+        (own.main, own.tail) = (own.main * factor, own.tail * factor);
+        own.traffic.iter_mut().for_each(|traffic| *traffic = traffic.times(factor));
+    } else {
+        own.blocks *= factor;
+        for traffic in &mut own.traffic {
+            traffic.read_bytes *= factor;
+            traffic.written_bytes *= factor;
+        }
+    }
+    own
 }
 
 /// A product adds whole numbers to the sum itself, instead of writing floats for another kernel to add.

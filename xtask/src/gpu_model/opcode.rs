@@ -166,7 +166,6 @@ pub(super) fn opcode(name: &str) -> Result<Opcode> {
 }
 
 fn action(name: &str, words: &[&str], of: Type) -> Result<Action> {
-    use Arithmetic as A;
     let has = |word: &str| words.contains(&word);
     let space = if has("global") {
         Space::Global
@@ -175,84 +174,93 @@ fn action(name: &str, words: &[&str], of: Type) -> Result<Action> {
     } else {
         Space::Generic
     };
-    let compute = |arithmetic| Ok(Action::Compute(arithmetic));
-    match words[0] {
-        "mov" | "cvta" => compute(A::Move),
-        "add" => compute(A::Add),
-        "sub" => compute(A::Subtract),
-        "mul" if has("wide") => compute(A::MultiplyWide),
-        "mul" if has("hi") => compute(A::MultiplyHigh),
-        "mul" => compute(A::Multiply),
-        "mad" | "fma" if !has("wide") && !has("hi") => compute(A::MultiplyAdd),
-        "div" => compute(A::Divide),
-        "rem" => compute(A::Remainder),
-        "min" => compute(A::Minimum),
-        "max" => compute(A::Maximum),
-        "and" => compute(A::And),
-        "or" => compute(A::Or),
-        "xor" => compute(A::Xor),
-        "not" => compute(A::Not),
-        "neg" => compute(A::Negate),
-        "abs" => compute(A::Absolute),
-        "shl" => compute(A::ShiftLeft),
-        "shr" => compute(A::ShiftRight),
-        "bfi" => compute(A::Insert),
-        "prmt" => compute(A::Permute),
-        "popc" => compute(A::CountOnes),
-        "clz" => compute(A::CountZeros),
-        "selp" => compute(A::Select),
-        "ex2" => compute(A::Exponential),
-        "sqrt" => compute(A::SquareRoot),
-        "rsqrt" => compute(A::InverseSquareRoot),
-        "rcp" => compute(A::Inverse),
-        "setp" => compute(A::Compare(match words[1] {
-            "eq" => Comparison::Equal,
-            "ne" => Comparison::NotEqual,
-            "lt" => Comparison::Less,
-            "le" => Comparison::LessOrEqual,
-            "gt" => Comparison::Greater,
-            "ge" => Comparison::GreaterOrEqual,
-            "leu" => Comparison::LessOrEqualUnordered,
-            "geu" => Comparison::GreaterOrEqualUnordered,
-            "num" => Comparison::Number,
-            "nan" => Comparison::NotANumber,
-            other => bail!("comparison {other}"),
-        })),
-        "cvt" if has("bf16x2") => compute(A::PackBf16),
+    let product = |count, on, shared_bytes| Action::Product { count, on, shared_bytes };
+    Ok(match words[0] {
+        "ld" if has("param") => Action::Parameter,
+        "ld" => Action::Load(space),
+        "st" => Action::Store(space),
+        "atom" => Action::Atomic(space),
+        "cp" if has("cg") || has("ca") => Action::CopyAsync,
+        "ldmatrix" => Action::LoadMatrix,
+        "mma" if has("m16n8k32") => product(16 * 8 * 32, Resource::Int8, 0),
+        "mma" if has("m16n8k16") => product(16 * 8 * 16, Resource::Bf16, 0),
+        // A quarter of a warpgroup's product, and of the 256 rows of 32 bytes that it reads.
+        "wgmma" if has("m64n256k32") => {
+            product(64 * 256 * 32 / 4, Resource::Warpgroup, 256 * 32 / 4)
+        }
+        "shfl" if has("bfly") => Action::ShuffleXor,
+        "shfl" if has("idx") => Action::ShuffleFrom,
+        "shfl" if has("up") => Action::ShuffleUp,
+        "vote" => Action::Ballot,
+        "redux" => Action::ReduceMax,
+        "bar" if has("warp") => Action::Nothing,
+        "bar" => Action::Barrier,
+        "bra" => Action::Branch,
+        "ret" => Action::Return,
+        "cp" | "fence" | "wgmma" => Action::Nothing,
+        _ => match arithmetic(words, of) {
+            Some(arithmetic) => Action::Compute(arithmetic),
+            None => bail!("{name} is not known"),
+        },
+    })
+}
+
+fn arithmetic(words: &[&str], of: Type) -> Option<Arithmetic> {
+    use Arithmetic as A;
+    let has = |word: &str| words.contains(&word);
+    Some(match words[0] {
+        "mov" | "cvta" => A::Move,
+        "add" => A::Add,
+        "sub" => A::Subtract,
+        "mul" if has("wide") => A::MultiplyWide,
+        "mul" if has("hi") => A::MultiplyHigh,
+        "mul" => A::Multiply,
+        "mad" | "fma" if !has("wide") && !has("hi") => A::MultiplyAdd,
+        "div" => A::Divide,
+        "rem" => A::Remainder,
+        "min" => A::Minimum,
+        "max" => A::Maximum,
+        "and" => A::And,
+        "or" => A::Or,
+        "xor" => A::Xor,
+        "not" => A::Not,
+        "neg" => A::Negate,
+        "abs" => A::Absolute,
+        "shl" => A::ShiftLeft,
+        "shr" => A::ShiftRight,
+        "bfi" => A::Insert,
+        "prmt" => A::Permute,
+        "popc" => A::CountOnes,
+        "clz" => A::CountZeros,
+        "selp" => A::Select,
+        "ex2" => A::Exponential,
+        "sqrt" => A::SquareRoot,
+        "rsqrt" => A::InverseSquareRoot,
+        "rcp" => A::Inverse,
+        "setp" => A::Compare(comparison(words[1])?),
+        "cvt" if has("bf16x2") => A::PackBf16,
         "cvt" => {
             let down = has("rmi").then_some(true).or_else(|| has("rzi").then_some(false));
-            compute(A::Convert(of, down))
+            A::Convert(of, down)
         }
-        "ld" if has("param") => Ok(Action::Parameter),
-        "ld" => Ok(Action::Load(space)),
-        "st" => Ok(Action::Store(space)),
-        "atom" => Ok(Action::Atomic(space)),
-        "cp" if has("cg") || has("ca") => Ok(Action::CopyAsync),
-        "ldmatrix" => Ok(Action::LoadMatrix),
-        "mma" if has("m16n8k32") => {
-            Ok(Action::Product { count: 16 * 8 * 32, on: Resource::Int8, shared_bytes: 0 })
-        }
-        "mma" if has("m16n8k16") => {
-            Ok(Action::Product { count: 16 * 8 * 16, on: Resource::Bf16, shared_bytes: 0 })
-        }
-        // A quarter of a warpgroup's product, and of the 256 rows of 32 bytes that it reads.
-        "wgmma" if has("m64n256k32") => Ok(Action::Product {
-            count: 64 * 256 * 32 / 4,
-            on: Resource::Warpgroup,
-            shared_bytes: 256 * 32 / 4,
-        }),
-        "shfl" if has("bfly") => Ok(Action::ShuffleXor),
-        "shfl" if has("idx") => Ok(Action::ShuffleFrom),
-        "shfl" if has("up") => Ok(Action::ShuffleUp),
-        "vote" => Ok(Action::Ballot),
-        "redux" => Ok(Action::ReduceMax),
-        "bar" if has("warp") => Ok(Action::Nothing),
-        "bar" => Ok(Action::Barrier),
-        "bra" => Ok(Action::Branch),
-        "ret" => Ok(Action::Return),
-        "cp" | "fence" | "wgmma" => Ok(Action::Nothing),
-        _ => bail!("{name} is not known"),
-    }
+        _ => return None,
+    })
+}
+
+fn comparison(name: &str) -> Option<Comparison> {
+    Some(match name {
+        "eq" => Comparison::Equal,
+        "ne" => Comparison::NotEqual,
+        "lt" => Comparison::Less,
+        "le" => Comparison::LessOrEqual,
+        "gt" => Comparison::Greater,
+        "ge" => Comparison::GreaterOrEqual,
+        "leu" => Comparison::LessOrEqualUnordered,
+        "geu" => Comparison::GreaterOrEqualUnordered,
+        "num" => Comparison::Number,
+        "nan" => Comparison::NotANumber,
+        _ => return None,
+    })
 }
 
 /// Instructions of the machine that become of one of PTX, and the unit that takes them beside the scheduler.
@@ -284,5 +292,29 @@ fn slots(action: Action, of: Type) -> (f32, Option<(Resource, f32)>) {
             _ => (wide, None),
         },
         _ => (1.0, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_instructions_do() {
+        for (name, action, of) in [
+            ("add.rn.f32", Action::Compute(Arithmetic::Add), Type::F32),
+            ("ld.global.nc.v4.f32", Action::Load(Space::Global), Type::F32),
+            ("st.shared.v2.u32", Action::Store(Space::Shared), Type::Unsigned(32)),
+            (
+                "cvt.rn.f32.s32",
+                Action::Compute(Arithmetic::Convert(Type::Signed(32), None)),
+                Type::F32,
+            ),
+            ("bar.warp.sync", Action::Nothing, Type::Unsigned(32)),
+        ] {
+            let found = opcode(name).unwrap();
+            assert_eq!((found.action, found.of), (action, of), "{name}");
+        }
+        assert!(opcode("tcgen05.mma").is_err());
     }
 }

@@ -84,3 +84,56 @@ fn resident(card: &Card, work: &Work) -> u32 {
     let room = card.max_shared_bytes + RESERVED_SHARED_BYTES;
     (card.threads / threads).min(room / shared).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cards::CARDS;
+    use super::super::work::Traffic;
+    use super::*;
+    use qft_cuda::Launch;
+
+    /// A launch of 132 blocks, each of these counts, on the first card.
+    fn work(main: Counts, tail: Counts, read_bytes: f64) -> Work {
+        Work {
+            kernel: "any",
+            args: Vec::new(),
+            launch: Launch::blocks(132, 256).with_shared(200 << 10),
+            blocks: 132.0,
+            main,
+            tail,
+            traffic: vec![Traffic { read_bytes, ..Traffic::default() }],
+            overlapped: false,
+        }
+    }
+
+    fn counts(resource: Resource, count: f64) -> Counts {
+        let mut counts = Counts::default();
+        counts.add(resource, count);
+        counts
+    }
+
+    #[test]
+    fn the_longest_of_all_decides() {
+        let card = &CARDS[0];
+        let second = card.copy_bytes_per_second * MEMORY_SHARE;
+        let copy = time(card, &work(Counts::default(), Counts::default(), second));
+        assert_eq!((copy.seconds, copy.bound), (1.0, Bound::Memory));
+        let slots = counts(Resource::Issue, card.hertz * 4.0 * ISSUE_SHARE);
+        let issue = time(card, &work(Counts::default(), slots * 2.0, second));
+        assert_eq!((issue.seconds, issue.bound), (2.0, Bound::Unit(Resource::Issue)));
+    }
+
+    #[test]
+    fn the_end_of_a_product_waits_where_one_block_fits() {
+        let card = &CARDS[0];
+        let product = counts(Resource::Warpgroup, card.hertz * 4096.0 * PRODUCT_SHARE);
+        let end = counts(Resource::Issue, card.hertz * 4.0 * ISSUE_SHARE / 2.0);
+        let mut work = work(product, end, 0.0);
+        assert_eq!(time(card, &work).seconds, 1.5);
+        work.overlapped = true;
+        assert_eq!(time(card, &work).seconds, 1.0);
+        // Half of the multiprocessors have a second block to do.
+        work.blocks = 1.5 * 132.0;
+        assert_eq!(time(card, &work).seconds, 2.0);
+    }
+}

@@ -107,19 +107,7 @@ impl Warp {
             Action::Load(_) | Action::Store(_) | Action::Atomic(_) => {
                 self.access(instruction, active, around)?;
             }
-            Action::CopyAsync => {
-                let to = self.addresses(&operands[0], around);
-                let from = self.addresses(&operands[1], around);
-                let bytes = match operands.get(3) {
-                    Some(bytes) => self.values(bytes, around),
-                    None => self.values(&operands[2], around),
-                };
-                let asked: [bool; WARP] =
-                    std::array::from_fn(|lane| active[lane] && bytes[lane] & 0xFFFF_FFFF > 0);
-                // Past the first cache.
-                touch(&from, &asked, 16, false, around);
-                self.shared(&to, active, 16, false);
-            }
+            Action::CopyAsync => self.copy_async(operands, active, around),
             Action::LoadMatrix => {
                 let from = self.addresses(&operands[1], around);
                 self.shared(&from, active, 16, false);
@@ -135,19 +123,7 @@ impl Warp {
                 self.main += std::mem::take(&mut self.tail);
             }
             Action::ShuffleXor | Action::ShuffleFrom | Action::ShuffleUp => {
-                self.tail.add(Resource::Shared, 1.0);
-                let (values, by) =
-                    (self.values(&operands[1], around), self.values(&operands[2], around));
-                let result = std::array::from_fn(|lane| {
-                    let by = by[lane] as usize;
-                    let from = match opcode.action {
-                        Action::ShuffleXor => lane ^ by,
-                        Action::ShuffleUp => lane.checked_sub(by).unwrap_or(lane),
-                        _ => by,
-                    };
-                    values[from % WARP]
-                });
-                self.set(&operands[0], active, &result);
+                self.shuffle(instruction, active, around);
             }
             Action::Ballot => {
                 let values = self.values(&operands[1], around);
@@ -176,6 +152,47 @@ impl Warp {
             Action::Barrier | Action::Nothing => {}
         }
         Ok(())
+    }
+
+    /// Copies 16 bytes for each thread to shared memory, past its registers.
+    fn copy_async(
+        &mut self,
+        operands: &[Operand],
+        active: &[bool; WARP],
+        around: &mut Surroundings<'_>,
+    ) {
+        let to = self.addresses(&operands[0], around);
+        let from = self.addresses(&operands[1], around);
+        let bytes = match operands.get(3) {
+            Some(bytes) => self.values(bytes, around),
+            None => self.values(&operands[2], around),
+        };
+        let asked: [bool; WARP] =
+            std::array::from_fn(|lane| active[lane] && bytes[lane] & 0xFFFF_FFFF > 0);
+        // Past the first cache.
+        touch(&from, &asked, 16, false, around);
+        self.shared(&to, active, 16, false);
+    }
+
+    /// Gives each thread the value of another.
+    fn shuffle(
+        &mut self,
+        Instruction { opcode, operands, .. }: &Instruction,
+        active: &[bool; WARP],
+        around: &Surroundings<'_>,
+    ) {
+        self.tail.add(Resource::Shared, 1.0);
+        let (values, by) = (self.values(&operands[1], around), self.values(&operands[2], around));
+        let result = std::array::from_fn(|lane| {
+            let by = by[lane] as usize;
+            let from = match opcode.action {
+                Action::ShuffleXor => lane ^ by,
+                Action::ShuffleUp => lane.checked_sub(by).unwrap_or(lane),
+                _ => by,
+            };
+            values[from % WARP]
+        });
+        self.set(&operands[0], active, &result);
     }
 
     /// A load, a store or an atomic operation.

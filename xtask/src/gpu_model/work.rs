@@ -211,3 +211,111 @@ fn run(program: &Program, launched: &Launched) -> Result<Work> {
         overlapped: false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::resources::Resource;
+    use super::*;
+
+    /// Pointers far from each other.
+    fn pointer(number: u64) -> Arg {
+        Arg::Ptr(number << 40)
+    }
+
+    fn work(kernel: &'static str, launch: Launch, args: Vec<Arg>) -> Work {
+        let launched = Launched { kernel, launch, args, known: Vec::new() };
+        Runner::default().work(&[Request::Launch(launched)]).unwrap().remove(0)
+    }
+
+    fn bytes(work: &Work) -> Vec<(f64, f64)> {
+        work.traffic.iter().map(|t| (t.read_bytes, t.written_bytes)).collect()
+    }
+
+    #[test]
+    fn all_kernels_are_understood() {
+        for kernel in ptx::entries().keys() {
+            let program = read(kernel).unwrap();
+            assert!(!program.instructions.is_empty(), "{kernel}");
+        }
+    }
+
+    #[test]
+    fn sums_move_twelve_bytes_an_element() {
+        let (rows, cols) = (64, 4096);
+        let args = vec![
+            pointer(1),
+            pointer(2),
+            Arg::U32(8),
+            pointer(3),
+            Arg::U32(rows),
+            Arg::U32(cols),
+            Arg::U32(1),
+        ];
+        let work = work("add_units_f32_i32", Launch::blocks(rows, 256), args);
+        let (plane, found) = (f64::from(rows * cols * 4), bytes(&work));
+        assert_eq!((found[0], found[3]), ((plane, 0.0), (plane, plane)));
+        // A bound for each row, in a sector of its own or not.
+        assert!(found[1].0 <= f64::from(rows * 4) && found[1].1 == 0.0, "{found:?}");
+    }
+
+    #[test]
+    fn a_product_multiplies_and_moves_what_its_shape_says() {
+        let (m, n, k) = (512_u32, 768_u32, 1024_u32);
+        let sizes = [m, n, k].map(Arg::U32);
+        let stride = |cols: u32| Arg::U64(cols.into());
+        for (kernel, unit, tile, shared) in [
+            ("gemm_i8_f32_nt_128x256", Resource::Int8, (128, 256), 4 * 64 * 384),
+            ("gemm_i8_f32_nt_hopper", Resource::Warpgroup, (128, 256), 4 * 128 * 384 + 1024),
+        ] {
+            let mut args = vec![pointer(1), stride(k), pointer(2), stride(k)];
+            args.extend([pointer(3), pointer(4), pointer(5), stride(n)]);
+            args.extend(sizes);
+            args.push(Arg::U32(0));
+            let launch = Launch::blocks(m / tile.0 * (n / tile.1), 256).with_shared(shared);
+            let work = work(kernel, launch, args);
+            let all = (work.main + work.tail).of(unit) * work.blocks;
+            assert_eq!(all, f64::from(m) * f64::from(n) * f64::from(k), "{kernel}");
+            let found = bytes(&work);
+            assert_eq!(found[0].0, f64::from(m * k), "{kernel}");
+            assert_eq!(found[2].0, f64::from(n * k), "{kernel}");
+            assert_eq!(found[6], (0.0, f64::from(m * n * 4)), "{kernel}");
+            // Each block reads its strips of both operands.
+            assert_eq!(work.traffic[0].block_read_bytes, f64::from(tile.0 * k), "{kernel}");
+        }
+    }
+
+    #[test]
+    fn an_update_reads_and_writes_each_plane_once() {
+        let (rows, cols) = (16_u32, 4096_u32);
+        let mut args: Vec<_> = (1..=5).map(pointer).collect();
+        args.extend([Arg::NULL; 6]);
+        args.extend([pointer(6), Arg::U64(cols.into()), Arg::NULL, pointer(7), pointer(8)]);
+        args.extend([0, rows, cols].map(Arg::U32));
+        args.extend([1.0, 1e-4, 0.9, 0.99, 0.1, 0.0, 0.0, 0.0, 1.0].map(Arg::F32));
+        args.extend([Arg::U32(5), Arg::U32(1), Arg::U64(7)]);
+        args.extend([1, 2, 3].map(Arg::U32));
+        let launch = Launch::blocks(rows, 256).with_shared(24 << 10);
+        let work = work("lion_update_f32_i8_r8_sqrt", launch, args);
+        let (plane, found) = (f64::from(rows * cols), bytes(&work));
+        for argument in [0, 1, 3] {
+            assert_eq!(found[argument], (plane, plane), "{argument}");
+        }
+        assert_eq!(found[11], (4.0 * plane, 0.0));
+        // Between 100 and 250 instructions for 32 weights beside each other.
+        let slots = work.tail.of(Resource::Issue) * work.blocks / (plane / 32.0);
+        assert!((100.0..250.0).contains(&slots), "{slots}");
+    }
+
+    #[test]
+    fn streams_of_random_bits_make_no_difference_and_sizes_do() {
+        let launched = |seed, cols| {
+            let mut args = vec![pointer(1), Arg::U64(64), Arg::NULL, pointer(2), pointer(3)];
+            args.extend([Arg::U32(cols), Arg::U32(1), Arg::U64(seed)]);
+            args.extend([Arg::U32(1); 4]);
+            let (kernel, launch) = ("quantize_rows_f32_i8", Launch::blocks(1, 32));
+            key(&Launched { kernel, launch, args, known: Vec::new() })
+        };
+        assert_eq!(launched(1, 64), launched(2, 64));
+        assert_ne!(launched(1, 64), launched(1, 32));
+    }
+}
