@@ -53,6 +53,7 @@ fn float(arithmetic: Arithmetic, [a, b, c]: [f64; 3]) -> Outcome {
             Comparison::LessOrEqual => a <= b,
             Comparison::Greater => a > b,
             Comparison::GreaterOrEqual => a >= b,
+            Comparison::LessUnordered => unordered || a < b,
             Comparison::LessOrEqualUnordered => unordered || a <= b,
             Comparison::GreaterOrEqualUnordered => unordered || a >= b,
             Comparison::Number => !unordered,
@@ -94,6 +95,7 @@ fn integer(arithmetic: Arithmetic, bits: u32, signed: bool, operands: [u64; 4]) 
         A::Multiply | A::MultiplyWide => a.wrapping_mul(b),
         A::MultiplyHigh => a.wrapping_mul(b) >> bits,
         A::MultiplyAdd => a.wrapping_mul(b).wrapping_add(c),
+        A::DotProduct => c + dot_product(operands[0], operands[1]),
         A::Divide => a.checked_div(b).unwrap_or(-1),
         A::Remainder => a.checked_rem(b).unwrap_or(0),
         A::Minimum => a.min(b),
@@ -118,7 +120,7 @@ fn integer(arithmetic: Arithmetic, bits: u32, signed: bool, operands: [u64; 4]) 
         A::Compare(comparison) => i128::from(match comparison {
             Comparison::Equal => a == b,
             Comparison::NotEqual => a != b,
-            Comparison::Less => a < b,
+            Comparison::Less | Comparison::LessUnordered => a < b,
             Comparison::LessOrEqual | Comparison::LessOrEqualUnordered => a <= b,
             Comparison::Greater => a > b,
             Comparison::GreaterOrEqual | Comparison::GreaterOrEqualUnordered => a >= b,
@@ -134,6 +136,11 @@ fn integer(arithmetic: Arithmetic, bits: u32, signed: bool, operands: [u64; 4]) 
 
 fn mask(bits: u32) -> u64 {
     if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
+}
+
+fn dot_product(a: u64, b: u64) -> i128 {
+    let byte = |x: u64, i: u32| value(8, true, x >> (8 * i));
+    (0..4).map(|i| byte(a, i) * byte(b, i)).sum()
 }
 
 /// Four bytes of eight, by the lowest three bits of each digit; the fourth spreads the sign.
@@ -195,6 +202,7 @@ mod tests {
             (A::ShiftLeft, u32, [1, 40, 0, 0], 0),
             (A::Insert, u32, [5, 0xFFFF_FFFF, 4, 3], 0xFFFF_FFDF),
             (A::Permute, u32, [0x0403_0281, 0x0807_0605, 0x8740, 0], 0xFF08_0581),
+            (A::DotProduct, s32, [0x0102_03FF, 0x0101_0102, 10, 0], 14),
             (A::CountZeros, u32, [1, 0, 0, 0], 31),
             (A::Compare(Comparison::Less), s32, [0xFFFF_FFFF, 0, 0, 0], 1),
             (A::Compare(Comparison::Less), u32, [0xFFFF_FFFF, 0, 0, 0], 0),

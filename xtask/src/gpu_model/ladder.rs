@@ -17,11 +17,12 @@ pub(super) enum Rung {
     Persistent,
     Head,
     Sums,
+    Rotation,
 }
 
 impl Rung {
     /// All, in the order in which they follow each other.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Today,
         Self::Bf16,
         Self::AttentionBackward,
@@ -29,6 +30,7 @@ impl Rung {
         Self::Persistent,
         Self::Head,
         Self::Sums,
+        Self::Rotation,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Rung {
             Self::Persistent => "persistent products on Hopper, multicast",
             Self::Head => "blocks of the vocabulary eight times as large",
             Self::Sums => "micro-batches summed by the product",
+            Self::Rotation => "gradients of weights turned back by the update",
         }
     }
 
@@ -57,6 +60,7 @@ impl Rung {
             Self::Persistent => persistent(work),
             Self::Head => head(work, accumulate),
             Self::Sums => sums(work),
+            Self::Rotation => rotation(work),
         }
     }
 }
@@ -295,6 +299,22 @@ fn sums(work: Vec<Work>) -> Vec<Work> {
     changed
 }
 
+/// An update turns a row of the gradient back where it waits in shared memory, instead of reading what another kernel has turned.
+fn rotation(work: Vec<Work>) -> Vec<Work> {
+    let is_update =
+        |kernel: &str| kernel.starts_with("lion_update") || kernel.starts_with("adamw_update");
+    let mut changed: Vec<Work> = Vec::with_capacity(work.len());
+    for mut own in work {
+        if is_update(own.kernel)
+            && let Some(last) = changed.pop_if(|last| last.kernel == "rotate_rows_f32")
+        {
+            own.tail += last.tail * (last.blocks / own.blocks);
+        }
+        changed.push(own);
+    }
+    changed
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::resources::Counts;
@@ -361,6 +381,16 @@ mod tests {
         add.args = vec![qft_cuda::Arg::U32(1); 7];
         let step = vec![product("gemm_i8_f32_tn_128x256", (10, 0.0, 32.0)), add];
         assert_eq!((bytes(&step), bytes(&sums(step.clone()))), (16.0 + 128.0, 16.0 + 64.0));
+    }
+
+    #[test]
+    fn an_update_that_turns_gradients_saves_a_read_and_a_write() {
+        let mut turn = work("rotate_rows_f32", &[(10, 32.0, 32.0)]);
+        turn.tail.add(Resource::Issue, 3.0);
+        let update = work("lion_update_f32_i8_r8_sqrt", &[(10, 32.0, 0.0)]);
+        let changed = rotation(vec![turn.clone(), turn, update]);
+        assert_eq!((changed.len(), bytes(&changed)), (2, 64.0 + 32.0));
+        assert_eq!(changed[1].tail.of(Resource::Issue), 3.0);
     }
 
     #[test]
