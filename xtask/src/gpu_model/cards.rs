@@ -19,8 +19,8 @@ pub(super) struct Card {
     pub(super) memory_bytes: u64,
     /// Cycles in a second while it computes.
     pub(super) hertz: f64,
-    /// Bytes that copying within its memory reads and writes in a second: measured on an H200, and of the others' 1008 and 768
-    /// GB/s the same part as their users report.
+    /// Bytes that copying within its memory reads and writes in a second: measured on an H200, of the others nine tenths of what their
+    /// data sheets say (1008 and 768 GB/s).
     pub(super) copy_bytes_per_second: f64,
     /// Bytes that a multiprocessor gets from the second cache in a cycle while all of them ask. Assumed.
     pub(super) cache_bytes_per_cycle: f64,

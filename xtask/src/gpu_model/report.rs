@@ -54,7 +54,7 @@ fn describe(way: Way) -> String {
 pub(super) fn steps_head() {
     print!("| card | micro-batches x sequences x tokens | GB | tok/s | ms |");
     CLASSES.iter().for_each(|(name, _)| print!(" {name} |"));
-    println!(" {} launches and the gaps between them |", "");
+    println!(" launches and the gaps between them |");
     println!("|---|---|---|---|---|{}", "---|".repeat(CLASSES.len() + 1));
 }
 
