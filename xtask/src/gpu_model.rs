@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// A preset.
     #[arg(long, default_value = "llama-2-7b")]
     model: String,
-    /// Training states.
+    /// Training states, without protected weights.
     #[arg(long, default_value = "full")]
     states: States,
     /// Tokens per sequence.

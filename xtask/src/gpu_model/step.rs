@@ -65,7 +65,8 @@ fn steps(
     states: States,
     Way { shape, recompute }: Way,
 ) -> Result<Recorded> {
-    let setup = setup_of(states, None, recompute)?;
+    // Where protected weights lie is a matter of the model's values, which there are none of.
+    let setup = setup_of(states, Some(0.0), recompute)?;
     let host = Arc::new(Host::new(CpuConfig { threads: 1, isa: Isa::SCALAR })?);
     let cuda = Cuda::untried(Arc::clone(recorder) as Arc<dyn Driver>, host)?;
     let model = Model::alloc(&cuda, config, setup.format)?;
@@ -96,6 +97,7 @@ mod tests {
         let mut config = LlamaConfig::preset("llama-110m").unwrap();
         config.num_hidden_layers = 2;
         config.layers.truncate(2);
+        config.vocab_size = 4096;
         // Weights of the blocks' matrices, which take three products; the head takes four, or three if its logits are kept.
         let blocks: usize = config
             .tensors()
@@ -103,8 +105,8 @@ mod tests {
             .map(|tensor| tensor.elements())
             .sum();
         let head = config.vocab_size * config.hidden_size;
-        for card in CARDS {
-            let recorded = record(&card, &config, States::Full, way(Recompute::None)).unwrap();
+        for card in &CARDS[..2] {
+            let recorded = record(card, &config, States::Full, way(Recompute::None)).unwrap();
             let work = Runner::default().work(&recorded.unwrap().requests).unwrap();
             let products = |unit| -> f64 {
                 work.iter().map(|work| (work.main + work.tail).of(unit) * work.blocks).sum()
