@@ -113,14 +113,7 @@ impl Warp {
                 self.shared(&from, active, 16, false);
             }
             Action::Product { count, on, shared_bytes } => {
-                self.tail.add(on, count as f64);
-                // The first operand is in shared memory unless it is a list of registers.
-                let first = match operands.get(1) {
-                    Some(Operand::Vector(_)) => 0,
-                    _ => shared_bytes / 4,
-                };
-                self.tail.add(Resource::Shared, (shared_bytes + first) as f64 / TURN_BYTES);
-                self.main += std::mem::take(&mut self.tail);
+                self.product(count, on, shared_bytes, operands);
             }
             Action::ShuffleXor | Action::ShuffleFrom | Action::ShuffleUp => {
                 self.shuffle(instruction, active, around);
@@ -152,6 +145,18 @@ impl Warp {
             Action::Barrier | Action::Nothing => {}
         }
         Ok(())
+    }
+
+    /// A product of tensor cores, of which only the work counts.
+    fn product(&mut self, count: u64, on: Resource, shared_bytes: u64, operands: &[Operand]) {
+        self.tail.add(on, count as f64);
+        // The first operand is in shared memory unless it is a list of registers.
+        let first = match operands.get(1) {
+            Some(Operand::Vector(_)) => 0,
+            _ => shared_bytes / 4,
+        };
+        self.tail.add(Resource::Shared, (shared_bytes + first) as f64 / TURN_BYTES);
+        self.main += std::mem::take(&mut self.tail);
     }
 
     /// Copies 16 bytes for each thread to shared memory, past its registers.
