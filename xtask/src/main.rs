@@ -6,6 +6,7 @@ mod bench_memory;
 mod bench_step;
 mod ci;
 mod gpu_check;
+mod gpu_model;
 mod kernels;
 mod options;
 mod parity;
@@ -29,6 +30,8 @@ enum Task {
     BenchGemm(bench_gemm::Args),
     /// All checks that need a GPU, here or packed into a folder for another machine.
     GpuCheck(gpu_check::Args),
+    /// What a training step should take on an H200, an RTX 4090 and an RTX A6000, by what its kernels do; needs no GPU.
+    GpuModel(gpu_model::Args),
     /// What INT8 states cost in quality: a table of losses and accuracies beside FP32 Lion and AdamW.
     Parity(Box<parity::Args>),
     /// Checks the rules of the repository that no compiler knows.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Kernels(args) => kernels::run(&args),
         Task::BenchGemm(args) => bench_gemm::run(&args),
         Task::GpuCheck(args) => gpu_check::run(&args),
+        Task::GpuModel(args) => gpu_model::run(&args),
         Task::Parity(args) => parity::run(&args),
         Task::Tidy => tidy::run(),
         Task::Options => options::run(),

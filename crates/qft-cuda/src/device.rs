@@ -56,6 +56,15 @@ impl Cuda {
         Ok(device)
     }
 
+    /// The same without a trial: Hopper's products of warpgroups are taken for right. For drivers that compute nothing.
+    ///
+    /// Errors: as [`Cuda::new`].
+    pub fn untried(driver: Arc<dyn Driver>, host: Arc<Host>) -> Result<Self, Error> {
+        let device = Self::without_warpgroup_products(driver, host)?;
+        let warpgroup_products = device.is_hopper();
+        Ok(Self { warpgroup_products, ..device })
+    }
+
     pub(crate) fn without_warpgroup_products(
         driver: Arc<dyn Driver>,
         host: Arc<Host>,

@@ -32,7 +32,7 @@ const CRATES: [(&str, &[&str]); 13] = [
             "qft-cuda",
         ],
     ),
-    ("xtask", &["qft-tensor", "qft-llama", "qft-train"]),
+    ("xtask", &["qft-tensor", "qft-llama", "qft-train", "qft-cuda"]),
 ];
 
 /// What tests of a crate may use beyond that; `qft-testing` is open to all.
