@@ -1,6 +1,7 @@
 //! The memory ledger: who owns how many bytes, now and at the peak.
 
-use crate::DType;
+use crate::arena::Arena;
+use crate::{DType, Error};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,10 +78,10 @@ impl Owner {
         )
     }
 
-    /// Whether a freed buffer of this owner is kept for the next allocation of the same size.
+    /// Whether buffers of this owner come back each step: their memory is kept, as parts of what was reserved for them or by
+    /// exact size.
     ///
-    /// States live as long as the model, and loading is over before the first step; everything else comes back
-    /// with the same sizes each step.
+    /// States live as long as the model, and loading is over before the first step.
     pub const fn is_pooled(self) -> bool {
         !self.is_state() && !matches!(self, Self::Loading | Self::Exchange)
     }
@@ -118,10 +119,14 @@ pub struct MemoryReport {
     pub peak_bytes: u64,
     /// Bytes per owner at the moment of `peak_bytes`.
     pub at_peak: Vec<(Owner, u64)>,
-    /// Bytes taken from the system: live buffers and freed ones kept for reuse.
+    /// Bytes taken from the system: live buffers, freed ones kept for reuse, and all of the arena.
     pub reserved_bytes: u64,
     /// The largest value that `reserved_bytes` ever had.
     pub peak_reserved_bytes: u64,
+    /// The most bytes of an arena that were needed: what to reserve for the same buffers again.
+    pub arena_bytes: u64,
+    /// How often memory was taken from the system: for a buffer, or for an arena.
+    pub allocations: u64,
 }
 
 const N: usize = Owner::ALL.len();
@@ -135,10 +140,60 @@ struct State {
     at_peak: [u64; N],
     total: u64,
     total_peak: u64,
+    /// Without the arena.
     reserved: u64,
     reserved_peak: u64,
+    arena: Option<Arena>,
+    /// The most that was reserved beside the arena, since there is one.
+    beside_arena: u64,
+    /// The most that earlier arenas needed.
+    arena_peak: u64,
+    allocations: u64,
     /// Freed blocks kept for reuse: size in bytes -> count.
     free: HashMap<u64, usize>,
+}
+
+impl State {
+    /// Where the memory of a buffer of a pooled owner comes from.
+    fn place(&mut self, bytes: u64) -> Place {
+        if let Some(offset) = self.arena.as_mut().and_then(|arena| arena.take(bytes)) {
+            return Place::Arena(offset);
+        }
+        match self.free.get_mut(&bytes) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                Place::Kept
+            }
+            _ => Place::New,
+        }
+    }
+
+    /// Takes note of what is reserved now. What an arena is found to need, it has had from its beginning.
+    fn note_reserved(&mut self) {
+        let reserved = match &self.arena {
+            None => self.reserved,
+            Some(arena) => {
+                self.beside_arena = self.beside_arena.max(self.reserved);
+                self.beside_arena + arena.bytes()
+            }
+        };
+        self.reserved_peak = self.reserved_peak.max(reserved);
+    }
+
+    fn arena_peak(&self) -> u64 {
+        self.arena_peak.max(self.arena.as_ref().map_or(0, Arena::peak_bytes))
+    }
+}
+
+/// Where the memory of a buffer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// From the system.
+    New,
+    /// It is a kept block of the same size.
+    Kept,
+    /// The arena has it at this offset in bytes.
+    Arena(u64),
 }
 
 /// Counts every buffer of a device, by owner. Shared by a device and all its buffers.
@@ -157,8 +212,7 @@ pub struct Registration {
     id: u64,
     owner: Owner,
     bytes: u64,
-    /// Whether a kept block of this size must be reused instead of taking new memory.
-    pub(crate) reuse: bool,
+    pub(crate) place: Place,
 }
 
 impl Registration {
@@ -179,10 +233,14 @@ impl Drop for Registration {
         state.live.remove(&self.id);
         state.current[self.owner as usize] -= self.bytes;
         state.total -= self.bytes;
-        if self.owner.is_pooled() {
-            *state.free.entry(self.bytes).or_insert(0) += 1;
-        } else {
-            state.reserved -= self.bytes;
+        match self.place {
+            Place::Arena(offset) => {
+                if let Some(arena) = &mut state.arena {
+                    arena.give_back(offset, self.bytes);
+                }
+            }
+            _ if self.owner.is_pooled() => *state.free.entry(self.bytes).or_insert(0) += 1,
+            _ => state.reserved -= self.bytes,
         }
     }
 }
@@ -214,19 +272,13 @@ impl Ledger {
             state.total_peak = state.total;
             state.at_peak = state.current;
         }
-        let reuse = owner.is_pooled()
-            && match state.free.get_mut(&bytes) {
-                Some(count) if *count > 0 => {
-                    *count -= 1;
-                    true
-                }
-                _ => false,
-            };
-        if !reuse {
+        let place = if owner.is_pooled() { state.place(bytes) } else { Place::New };
+        if place == Place::New {
+            state.allocations += 1;
             state.reserved += bytes;
-            state.reserved_peak = state.reserved_peak.max(state.reserved);
         }
-        Registration { ledger: Arc::clone(self), id, owner, bytes, reuse }
+        state.note_reserved();
+        Registration { ledger: Arc::clone(self), id, owner, bytes, place }
     }
 
     /// Every buffer alive now, in order of allocation.
@@ -245,9 +297,28 @@ impl Ledger {
             current_bytes: state.total,
             peak_bytes: state.total_peak,
             at_peak: Owner::ALL.iter().map(|&o| (o, state.at_peak[o as usize])).collect(),
-            reserved_bytes: state.reserved,
+            reserved_bytes: state.reserved + state.arena.as_ref().map_or(0, Arena::bytes),
             peak_reserved_bytes: state.reserved_peak,
+            arena_bytes: state.arena_peak(),
+            allocations: state.allocations,
         }
+    }
+
+    /// From now on buffers of pooled owners have places in an arena of `bytes`, or of as many as they turn out to need; of zero,
+    /// there is none. Called by devices, which have that memory.
+    ///
+    /// Errors: [`Error::ArenaInUse`] if buffers are in the last one.
+    pub fn reserve(&self, bytes: Option<u64>) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.arena.as_ref().is_some_and(|arena| !arena.is_empty()) {
+            return Err(Error::ArenaInUse);
+        }
+        state.arena_peak = state.arena_peak();
+        state.beside_arena = 0;
+        state.arena = (bytes != Some(0)).then(|| Arena::new(bytes));
+        state.allocations += u64::from(state.arena.is_some());
+        state.note_reserved();
+        Ok(())
     }
 
     /// Forgets kept blocks: called by the device that has returned them to the system.

@@ -100,8 +100,10 @@ pub struct MemoryPlan {
     pub owners: Vec<OwnerBytes>,
     /// The most bytes in use at a time.
     pub peak_bytes: u64,
-    /// The most bytes taken from the system: in use, or kept for reuse.
+    /// The most bytes taken from the system: in use, kept for reuse, or reserved.
     pub reserved_bytes: u64,
+    /// Bytes to [reserve](Device::reserve) before the first step, for all buffers that come and go from then on.
+    pub arena_bytes: u64,
 }
 
 /// Bytes of one owner.
@@ -144,6 +146,7 @@ impl MemoryPlan {
             owners,
             peak_bytes: report.peak_bytes,
             reserved_bytes: report.peak_reserved_bytes,
+            arena_bytes: report.arena_bytes,
         }
     }
 }
@@ -196,6 +199,7 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> 
     if diagnosed {
         trainer.diagnose(&planner)?;
     }
+    planner.reserve(u64::MAX)?;
     let copy = copied.then(|| Snapshot::plan(planner.ledger(), &mut trainer));
     if let Some(tokens) = sampled {
         let tokens = tokens.min(config.max_position_embeddings);
@@ -204,17 +208,16 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> 
         decoder.read(&mut [(&mut sequence, &vec![0; tokens])])?;
     }
     if let Some(seq_len) = evaluated {
-        planner.trim();
         let batch = full_batch(StepShape { seq_len, ..shape });
         pass::evaluate(&planner, &trainer.model, &trainer.pass, &batch)?;
     }
-    planner.trim();
     let batches = vec![full_batch(shape); shape.accumulate];
     trainer.step(&planner, &batches, 0.0)?;
     drop(copy);
     checkpoint::plan(&planner, &mut trainer);
     let mut whole = WholeRows::of(&planner, &trainer.model);
     let rows: &mut FillRows<'_> = &mut |spec, range, out| whole.read(spec, range, out);
+    planner.reserve(0)?;
     export::plan(planner.ledger(), config, export_dtype, rows)?;
     if exported {
         planner.trim();
