@@ -1,6 +1,6 @@
 //! Places in one reservation of memory: which bytes of it are in use. Pure book-keeping, the same on every device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Places start at multiples of this many bytes: the alignment of CUDA's own allocations, and two lines of its caches.
 pub const ALIGNMENT_BYTES: u64 = 256;
@@ -8,16 +8,19 @@ pub const ALIGNMENT_BYTES: u64 = 256;
 /// The free and the used bytes of a reservation.
 ///
 /// A block takes the smallest hole that it fits into, and the end only if it fits into none. So where the same blocks come and
-/// go in the same order, they have the same places however large the reservation is, and one of [`Arena::peak_bytes`] is
-/// enough for them.
+/// go in the same order, they have the same places however large the reservation is, and one of as many bytes as an arena
+/// without a limit turned out to need is enough for them.
 #[derive(Debug, Default)]
 pub struct Arena {
     /// Bytes of the reservation; without a limit, as many as turn out to be needed.
     limit: Option<u64>,
     /// Free bytes before `end`, as start and length. No two of them touch each other or `end`.
     holes: BTreeMap<u64, u64>,
+    /// The same, as length and start.
+    by_len: BTreeSet<(u64, u64)>,
     /// Everything from here on is free.
     end: u64,
+    /// The largest `end` there was.
     peak: u64,
 }
 
@@ -27,14 +30,14 @@ impl Arena {
         Self { limit, ..Self::default() }
     }
 
+    /// Bytes of the reservation, if it has a size.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
     /// Bytes of the reservation: the limit, or what has been needed until now.
     pub fn bytes(&self) -> u64 {
         self.limit.unwrap_or(self.peak)
-    }
-
-    /// The most bytes from the start to the end of the last block that there ever were, holes among them.
-    pub fn peak_bytes(&self) -> u64 {
-        self.peak
     }
 
     /// Whether nothing is in use.
@@ -45,11 +48,10 @@ impl Arena {
     /// The offset of a place for `bytes`, or nothing if there is none.
     pub fn take(&mut self, bytes: u64) -> Option<u64> {
         let bytes = place_bytes(bytes);
-        let fitting = self.holes.iter().filter(|&(_, &len)| len >= bytes);
-        if let Some((&start, &len)) = fitting.min_by_key(|&(_, &len)| len) {
-            self.holes.remove(&start);
+        if let Some(&(len, start)) = self.by_len.range((bytes, 0)..).next() {
+            self.remove(start, len);
             if len > bytes {
-                self.holes.insert(start + bytes, len - bytes);
+                self.insert(start + bytes, len - bytes);
             }
             return Some(start);
         }
@@ -65,20 +67,31 @@ impl Arena {
     /// Frees the place at `start` that [`Self::take`] gave for `bytes`.
     pub fn give_back(&mut self, start: u64, bytes: u64) {
         let (mut start, mut end) = (start, start + place_bytes(bytes));
-        if let Some(len) = self.holes.remove(&end) {
+        if let Some(&len) = self.holes.get(&end) {
+            self.remove(end, len);
             end += len;
         }
         if let Some((&before, &len)) = self.holes.range(..start).next_back()
             && before + len == start
         {
-            self.holes.remove(&before);
+            self.remove(before, len);
             start = before;
         }
         if end == self.end {
             self.end = start;
         } else {
-            self.holes.insert(start, end - start);
+            self.insert(start, end - start);
         }
+    }
+
+    fn insert(&mut self, start: u64, len: u64) {
+        self.holes.insert(start, len);
+        self.by_len.insert((len, start));
+    }
+
+    fn remove(&mut self, start: u64, len: u64) {
+        self.holes.remove(&start);
+        self.by_len.remove(&(len, start));
     }
 }
 
@@ -106,7 +119,7 @@ mod tests {
         assert_eq!(arena.take(0), Some(2 * A), "nothing has a place too");
         assert_eq!(arena.take(4 * A), None, "beyond the limit");
         assert_eq!(arena.take(3 * A), Some(7 * A));
-        assert_eq!((arena.bytes(), arena.peak_bytes()), (10 * A, 10 * A));
+        assert_eq!(arena.bytes(), 10 * A);
     }
 
     #[test]
@@ -121,7 +134,7 @@ mod tests {
         assert_eq!(arena.take(3 * A), Some(0));
         arena.give_back(0, 3 * A);
         arena.give_back(3 * A, A);
-        assert!(arena.is_empty() && arena.holes.is_empty());
+        assert!(arena.is_empty() && arena.holes.is_empty() && arena.by_len.is_empty());
         assert_eq!(arena.bytes(), 4 * A, "what was needed");
     }
 
@@ -145,7 +158,7 @@ mod tests {
                     for &(other, len) in &used {
                         prop_assert!(end <= other || other + len.max(1) <= start);
                     }
-                    prop_assert!(end <= arena.peak_bytes());
+                    prop_assert!(end <= arena.bytes());
                     used.push((start, *bytes));
                     history.push(start);
                 } else {
@@ -154,7 +167,7 @@ mod tests {
                 }
             }
             // The same again in no more than was needed: everything has its place again.
-            let mut bounded = Arena::new(Some(arena.peak_bytes()));
+            let mut bounded = Arena::new(Some(arena.bytes()));
             let mut again: Vec<(u64, u64)> = Vec::new();
             let mut starts = history.iter();
             for (comes, bytes, index) in &blocks {
@@ -170,7 +183,7 @@ mod tests {
             for (start, bytes) in used {
                 arena.give_back(start, bytes);
             }
-            prop_assert!(arena.is_empty() && arena.holes.is_empty());
+            prop_assert!(arena.is_empty() && arena.holes.is_empty() && arena.by_len.is_empty());
         }
     }
 }

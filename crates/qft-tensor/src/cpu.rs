@@ -13,8 +13,8 @@ use crate::{
     Ledger, Owner, Pieces,
 };
 use memory::{HostBlock, HostPages};
-use region::HostRegion;
 use rayon::prelude::*;
+use region::HostRegion;
 use std::sync::Arc;
 
 /// The host processor.

@@ -123,7 +123,7 @@ pub struct MemoryReport {
     pub reserved_bytes: u64,
     /// The largest value that `reserved_bytes` ever had.
     pub peak_reserved_bytes: u64,
-    /// The most bytes of an arena that were needed: what to reserve for the same buffers again.
+    /// Bytes of the largest arena; of one without a limit, those that it turned out to need.
     pub arena_bytes: u64,
     /// How often memory was taken from the system: for a buffer, or for an arena.
     pub allocations: u64,
@@ -140,14 +140,11 @@ struct State {
     at_peak: [u64; N],
     total: u64,
     total_peak: u64,
-    /// Without the arena.
     reserved: u64,
     reserved_peak: u64,
     arena: Option<Arena>,
-    /// The most that was reserved beside the arena, since there is one.
-    beside_arena: u64,
-    /// The most that earlier arenas needed.
-    arena_peak: u64,
+    /// Of the largest of the arenas before.
+    arena_bytes: u64,
     allocations: u64,
     /// Freed blocks kept for reuse: size in bytes -> count.
     free: HashMap<u64, usize>,
@@ -168,20 +165,15 @@ impl State {
         }
     }
 
-    /// Takes note of what is reserved now. What an arena is found to need, it has had from its beginning.
-    fn note_reserved(&mut self) {
-        let reserved = match &self.arena {
-            None => self.reserved,
-            Some(arena) => {
-                self.beside_arena = self.beside_arena.max(self.reserved);
-                self.beside_arena + arena.bytes()
-            }
-        };
-        self.reserved_peak = self.reserved_peak.max(reserved);
+    /// More is taken from the system.
+    fn take(&mut self, bytes: u64) {
+        self.allocations += 1;
+        self.reserved += bytes;
+        self.reserved_peak = self.reserved_peak.max(self.reserved);
     }
 
-    fn arena_peak(&self) -> u64 {
-        self.arena_peak.max(self.arena.as_ref().map_or(0, Arena::peak_bytes))
+    fn arena_bytes(&self) -> u64 {
+        self.arena_bytes.max(self.arena.as_ref().map_or(0, Arena::bytes))
     }
 }
 
@@ -274,10 +266,8 @@ impl Ledger {
         }
         let place = if owner.is_pooled() { state.place(bytes) } else { Place::New };
         if place == Place::New {
-            state.allocations += 1;
-            state.reserved += bytes;
+            state.take(bytes);
         }
-        state.note_reserved();
         Registration { ledger: Arc::clone(self), id, owner, bytes, place }
     }
 
@@ -297,27 +287,40 @@ impl Ledger {
             current_bytes: state.total,
             peak_bytes: state.total_peak,
             at_peak: Owner::ALL.iter().map(|&o| (o, state.at_peak[o as usize])).collect(),
-            reserved_bytes: state.reserved + state.arena.as_ref().map_or(0, Arena::bytes),
+            reserved_bytes: state.reserved,
             peak_reserved_bytes: state.reserved_peak,
-            arena_bytes: state.arena_peak(),
+            arena_bytes: state.arena_bytes(),
             allocations: state.allocations,
         }
     }
 
-    /// From now on buffers of pooled owners have places in an arena of `bytes`, or of as many as they turn out to need; of zero,
-    /// there is none. Called by devices, which have that memory.
+    /// From now on buffers of pooled owners have places in an arena of `bytes`; of zero, there is none. Called by devices, which
+    /// have that memory.
     ///
     /// Errors: [`Error::ArenaInUse`] if buffers are in the last one.
-    pub fn reserve(&self, bytes: Option<u64>) -> Result<(), Error> {
+    pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        self.replace_arena((bytes > 0).then(|| Arena::new(Some(bytes))))
+    }
+
+    /// The same, in an arena of as many bytes as they turn out to need, which are not counted as reserved: to find out how
+    /// many they are.
+    ///
+    /// Errors: as [`Self::reserve`].
+    pub fn measure_arena(&self) -> Result<(), Error> {
+        self.replace_arena(Some(Arena::new(None)))
+    }
+
+    fn replace_arena(&self, arena: Option<Arena>) -> Result<(), Error> {
         let mut state = self.lock();
         if state.arena.as_ref().is_some_and(|arena| !arena.is_empty()) {
             return Err(Error::ArenaInUse);
         }
-        state.arena_peak = state.arena_peak();
-        state.beside_arena = 0;
-        state.arena = (bytes != Some(0)).then(|| Arena::new(bytes));
-        state.allocations += u64::from(state.arena.is_some());
-        state.note_reserved();
+        state.arena_bytes = state.arena_bytes();
+        state.reserved -= state.arena.as_ref().and_then(Arena::limit).unwrap_or(0);
+        state.arena = arena;
+        if let Some(bytes) = state.arena.as_ref().and_then(Arena::limit) {
+            state.take(bytes);
+        }
         Ok(())
     }
 

@@ -183,10 +183,9 @@ impl Device for Planner {
         Ok(())
     }
 
-    /// As much as its buffers turn out to need, whatever was asked for.
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
         self.trim();
-        self.ledger.reserve((bytes == 0).then_some(0))
+        self.ledger.reserve(bytes)
     }
 
     fn trim(&self) {

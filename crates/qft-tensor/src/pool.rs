@@ -1,7 +1,7 @@
 //! Memory that is kept for reuse: a region out of which buffers get parts, and blocks of exact sizes beside it.
 
-use crate::ledger::{Ledger, Place, Registration};
 use crate::Error;
+use crate::ledger::{Ledger, Place, Registration};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,12 +44,12 @@ impl<B, R> Pool<B, R> {
         bytes: u64,
         make: impl FnOnce(u64) -> Result<R, Error>,
     ) -> Result<(), Error> {
-        ledger.reserve(Some(0))?;
+        ledger.reserve(0)?;
         let mut region = self.region();
         *region = None;
         if bytes > 0 {
             *region = Some(Arc::new(make(bytes)?));
-            ledger.reserve(Some(bytes))?;
+            ledger.reserve(bytes)?;
         }
         Ok(())
     }
@@ -101,7 +101,9 @@ impl<B, R> fmt::Debug for PooledBlock<B, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Own(block) => write!(f, "a block of {} bytes", block.bytes),
-            Self::Part(part) => write!(f, "{} bytes of a region, from {} on", part.bytes, part.offset),
+            Self::Part(part) => {
+                write!(f, "{} bytes of a region, from {} on", part.bytes, part.offset)
+            }
         }
     }
 }
