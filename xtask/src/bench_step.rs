@@ -6,12 +6,14 @@ use anyhow::{Result, bail};
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
 use qft_llama::{LlamaConfig, Synthetic, Weights, WithOutliers};
+use qft_train::TrainOps;
 use qft_train::machine::Machine;
 use qft_train::machine::rss;
 use qft_train::memory::{StepShape, plan};
 use qft_train::options::DeviceChoice;
 use qft_train::options::MachineOptions;
 use qft_train::options::States;
+use qft_train::step::Setup;
 use qft_train::step::trainer::Trainer;
 use std::time::Instant;
 
@@ -48,7 +50,8 @@ pub(crate) struct Args {
     /// Give the inputs of all linear layers of the blocks four outlier channels.
     #[arg(long)]
     outlier_channels: bool,
-    /// Give each step sequences of another length, between half of `--seq-len` and all of it, as real data does.
+    /// Give each step sequences of another length, between half of `--seq-len` and all of it, as real data does; the rate is then
+    /// that of all steps together.
     #[arg(long)]
     ragged: bool,
     /// Reserve nothing before the first step: blocks are kept by size, and given back whenever lengths change.
@@ -71,15 +74,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })?;
     let (ops, clock) = machine.watched(true);
     let Some(mut clock) = clock else { bail!("the device has no clock around it") };
-    let source = Synthetic::new(&config, 0);
-    let with_outliers = WithOutliers::new(&source, &config);
-    let weights: &dyn Weights = if args.outlier_channels { &with_outliers } else { &source };
-    let model = Model::load(&*ops, &config, weights, setup.format, &mut |_, _| ())?;
-    let mut trainer = Trainer::new(&*ops, model, setup.optimizer, setup.pass, setup.gradients)?;
     let shape = StepShape { seq_len: args.seq_len, batch_size: args.batch_size, accumulate: 1 };
-    if !args.no_reserve {
-        ops.reserve(plan(&config, &setup, shape)?.arena_bytes)?;
-    }
+    let mut trainer = trainer(args, &*ops, (&config, &setup), shape)?;
     let whole = text_like_batch(&config, shape);
     // The clock looks at every operation, for which a GPU has to be waited for: it is not there while steps are timed.
     let mut step = |number: usize| -> Result<Run> {
@@ -122,10 +118,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         args.seq_len,
         machine.description()
     );
-    println!(
-        "median step {seconds:.3} s, {rate:.0} tok/s{}",
-        if args.ragged { " over all steps" } else { "" }
-    );
+    println!("median step {seconds:.3} s, {rate:.0} tok/s");
     if let Some(cores) = cores {
         println!("least time of all cores together in a step: {cores:.3} s");
     }
@@ -137,6 +130,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("\npeak resident memory {:.0} MB", bytes as f64 * 1e-6);
     }
     Ok(())
+}
+
+/// A trainer of random weights, for whose steps memory is reserved unless that is not wanted.
+fn trainer(
+    args: &Args,
+    ops: &dyn TrainOps,
+    (config, setup): (&LlamaConfig, &Setup),
+    shape: StepShape,
+) -> Result<Trainer> {
+    let source = Synthetic::new(config, 0);
+    let with_outliers = WithOutliers::new(&source, config);
+    let weights: &dyn Weights = if args.outlier_channels { &with_outliers } else { &source };
+    let model = Model::load(ops, config, weights, setup.format, &mut |_, _| ())?;
+    let trainer = Trainer::new(ops, model, setup.optimizer, setup.pass, setup.gradients)?;
+    if !args.no_reserve {
+        ops.reserve(plan(config, setup, shape)?.arena_bytes)?;
+    }
+    Ok(trainer)
 }
 
 /// The length of the sequences of a step whose number is this: each from half of the longest on once before any comes again,
