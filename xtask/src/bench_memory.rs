@@ -191,7 +191,11 @@ fn row(args: &Args, model: &str, config: &LlamaConfig, states: States) -> Result
     let size = args.ranks.max(1);
     let process = Process { rank: size - 1, size, by_devices: false };
     let planned = plan(config, &setup, RunShape { process, ..shape.into() })?;
-    let measured = if args.run { Some(measure(args, config, &setup, shape)?) } else { None };
+    let measured = if args.run {
+        Some(measure(args, config, &setup, shape, planned.arena_bytes)?)
+    } else {
+        None
+    };
     // A gigabyte of a card goes to the driver, the context and the kernels.
     let card_gb =
         CARDS.into_iter().find(|gb| planned.reserved_bytes + 1_000_000_000 <= gb * (1 << 30));
@@ -232,8 +236,14 @@ pub(crate) fn setup_of(
     Ok(asked.resolve()?.state.setup(&optimizer, 0, recompute))
 }
 
-/// Loads a model of random weights and does complete optimizer steps.
-fn measure(args: &Args, config: &LlamaConfig, setup: &Setup, shape: StepShape) -> Result<Measured> {
+/// Loads a model of random weights and does complete optimizer steps in an arena of so many bytes.
+fn measure(
+    args: &Args,
+    config: &LlamaConfig,
+    setup: &Setup,
+    shape: StepShape,
+    arena_bytes: u64,
+) -> Result<Measured> {
     let synthetic = Synthetic::new(config, 0);
     let folder = RandomModel::new(args.weights, config, &synthetic)?;
     let start_rss_bytes = rss::current().context("/proc/self/status is not readable")?;
@@ -248,6 +258,7 @@ fn measure(args: &Args, config: &LlamaConfig, setup: &Setup, shape: StepShape) -
     let model = Model::load(ops, config, &*source, setup.format, &mut |_, _| ())?;
     let load_seconds = start.elapsed().as_secs_f64();
     let mut trainer = Trainer::new(ops, model, setup.optimizer, setup.pass, setup.gradients)?;
+    ops.reserve(arena_bytes)?;
     let batch = text_like_batch(config, shape);
     let (mut losses, mut step_seconds) = (Vec::new(), Vec::new());
     for _ in 0..args.steps {

@@ -5,7 +5,7 @@ use crate::scratch::{HOPPER_SCRATCH_BYTES, SCRATCH_BYTES, Scratch};
 use crate::{Arg, Driver, Error, Gpu, Launch, PeerExchange, Peers};
 use qft_tensor::buffer::RawBuffer;
 use qft_tensor::collectives::{Exchange, Ticket};
-use qft_tensor::pool::FreeBlocks;
+use qft_tensor::pool::Pool;
 use qft_tensor::{
     Alone, Buffer, Collectives, Communicator, DType, Device, DeviceKind, Element, Host, Ledger,
     Mat, MatMut, Owner, Pieces, Span, Traffic,
@@ -33,7 +33,7 @@ pub struct Cuda {
     communicator: Arc<dyn Communicator>,
     peers: Option<Arc<dyn Peers>>,
     ledger: Arc<Ledger>,
-    free: Arc<FreeBlocks<DriverBlock>>,
+    pool: Arc<Pool<DriverBlock, DriverBlock>>,
     scratch: Scratch,
     warpgroup_products: bool,
 }
@@ -72,7 +72,7 @@ impl Cuda {
         let is_hopper = driver.properties().compute_capability == HOPPER;
         let bytes = if is_hopper { HOPPER_SCRATCH_BYTES } else { SCRATCH_BYTES };
         let scratch = Scratch::new(&driver, bytes)?;
-        let (ledger, free) = (Arc::default(), Arc::default());
+        let (ledger, pool) = (Arc::default(), Arc::default());
         let communicator = Arc::new(Alone);
         Ok(Self {
             driver,
@@ -80,7 +80,7 @@ impl Cuda {
             communicator,
             peers: None,
             ledger,
-            free,
+            pool,
             scratch,
             warpgroup_products: false,
         })
@@ -111,7 +111,7 @@ impl Cuda {
 
     /// The same device with nothing on its ledger. Blocks that were kept for reuse go back to the driver.
     pub(crate) fn with_empty_ledger(self) -> Self {
-        Self { ledger: Arc::default(), free: Arc::default(), ..self }
+        Self { ledger: Arc::default(), pool: Arc::default(), ..self }
     }
 
     /// Whether the kernels for Hopper may be used.
@@ -159,6 +159,15 @@ impl Cuda {
             return Ok(());
         }
         self.driver.launch(kernel, launch, args)
+    }
+
+    /// Memory of the driver for what has this name.
+    fn block(&self, name: &'static str, bytes: u64) -> Result<DriverBlock, qft_tensor::Error> {
+        let size = usize::try_from(bytes).map_err(|_| Error::OutOfMemory { bytes });
+        size.and_then(|size| DriverBlock::new(&self.driver, size)).map_err(|error| match error {
+            Error::OutOfMemory { .. } => qft_tensor::Error::OutOfMemory { name, bytes },
+            other => other.during("alloc"),
+        })
     }
 
     /// The address of an untyped buffer, which must be memory of this very device.
@@ -280,15 +289,7 @@ impl Device for Cuda {
         len: usize,
     ) -> Result<RawBuffer, qft_tensor::Error> {
         let registration = self.ledger.register(owner, name, dtype, len);
-        let block = self.free.take(&registration, |bytes| {
-            let size = usize::try_from(bytes).map_err(|_| Error::OutOfMemory { bytes });
-            size.and_then(|size| DriverBlock::new(&self.driver, size)).map_err(
-                |error| match error {
-                    Error::OutOfMemory { .. } => qft_tensor::Error::OutOfMemory { name, bytes },
-                    other => other.during("alloc"),
-                },
-            )
-        })?;
+        let block = self.pool.take(&registration, |bytes| self.block(name, bytes))?;
         let block = DeviceBlock::new(block, self.driver.properties().ordinal, dtype, len);
         Ok(RawBuffer::new(Box::new(block), registration, name))
     }
@@ -369,8 +370,13 @@ impl Device for Cuda {
         self.driver.synchronize().map_err(|error| error.during("synchronize"))
     }
 
+    fn reserve(&self, bytes: u64) -> Result<(), qft_tensor::Error> {
+        self.trim();
+        self.pool.reserve(&self.ledger, bytes, |bytes| self.block("arena", bytes))
+    }
+
     fn trim(&self) {
-        self.free.clear();
+        self.pool.clear();
         self.ledger.release_free();
     }
 }

@@ -42,7 +42,7 @@ impl fmt::Debug for DriverBlock {
 
 /// The memory behind a buffer of a [`crate::Cuda`].
 pub(crate) struct DeviceBlock {
-    block: PooledBlock<DriverBlock>,
+    block: PooledBlock<DriverBlock, DriverBlock>,
     ordinal: usize,
     dtype: DType,
     len: usize,
@@ -54,7 +54,7 @@ pub(crate) struct DeviceBlock {
 impl DeviceBlock {
     /// Memory for `len` elements, contents unknown.
     pub(crate) fn new(
-        block: PooledBlock<DriverBlock>,
+        block: PooledBlock<DriverBlock, DriverBlock>,
         ordinal: usize,
         dtype: DType,
         len: usize,
@@ -85,10 +85,11 @@ impl DeviceBlock {
 
     /// The address, if the block is memory of `driver`.
     pub(crate) fn address_on(&self, driver: &Arc<dyn Driver>) -> Option<u64> {
-        self.block
-            .get()
-            .filter(|block| Arc::ptr_eq(&block.driver, driver))
-            .map(DriverBlock::address)
+        let (block, offset) = match &self.block {
+            PooledBlock::Own(own) => (own.get()?, 0),
+            PooledBlock::Part(part) => (part.region(), part.offset()),
+        };
+        Arc::ptr_eq(&block.driver, driver).then(|| block.address() + offset)
     }
 }
 

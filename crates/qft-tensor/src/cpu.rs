@@ -4,15 +4,17 @@ mod gemm;
 pub mod int8_rows;
 mod memory;
 mod quantize;
+mod region;
 
 use crate::buffer::RawBuffer;
-use crate::pool::FreeBlocks;
+use crate::pool::Pool;
 use crate::{
     Alone, Collectives, Communicator, CpuConfig, DType, Device, DeviceKind, Error, Host, Isa,
     Ledger, Owner, Pieces,
 };
 use memory::{HostBlock, HostPages};
 use rayon::prelude::*;
+use region::HostRegion;
 use std::sync::Arc;
 
 /// The host processor.
@@ -24,7 +26,7 @@ pub struct Cpu {
     host: Host,
     communicator: Arc<dyn Communicator>,
     ledger: Arc<Ledger>,
-    free: Arc<FreeBlocks<HostPages>>,
+    pool: Arc<Pool<HostPages, HostRegion>>,
 }
 
 impl Cpu {
@@ -36,7 +38,7 @@ impl Cpu {
             host: Host::new(config)?,
             communicator: Arc::new(Alone),
             ledger: Arc::default(),
-            free: Arc::default(),
+            pool: Arc::default(),
         })
     }
 
@@ -101,7 +103,7 @@ impl Device for Cpu {
         len: usize,
     ) -> Result<RawBuffer, Error> {
         let registration = self.ledger.register(owner, name, dtype, len);
-        let block: HostBlock = self.free.take(&registration, |bytes| {
+        let block: HostBlock = self.pool.take(&registration, |bytes| {
             usize::try_from(bytes)
                 .ok()
                 .and_then(HostPages::new)
@@ -156,8 +158,16 @@ impl Device for Cpu {
         Ok(())
     }
 
+    fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        self.trim();
+        self.pool.reserve(&self.ledger, bytes, |bytes| {
+            let region = usize::try_from(bytes).ok().and_then(HostRegion::new);
+            region.ok_or(Error::OutOfMemory { name: "arena", bytes })
+        })
+    }
+
     fn trim(&self) {
-        self.free.clear();
+        self.pool.clear();
         self.ledger.release_free();
     }
 }

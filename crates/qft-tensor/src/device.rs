@@ -91,6 +91,12 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Waits until all work given to the device is done.
     fn synchronize(&self) -> Result<(), Error>;
 
-    /// Returns freed blocks that were kept for reuse to the system.
+    /// Takes `bytes` from the system at once, out of which buffers of pooled owners are served from now on, in place of what was
+    /// reserved before; zero gives that back. Buffers for which there is no place in it are allocated as without it.
+    ///
+    /// Errors: [`Error::OutOfMemory`]; [`Error::ArenaInUse`] if buffers are in what was reserved before.
+    fn reserve(&self, bytes: u64) -> Result<(), Error>;
+
+    /// Returns freed blocks that were kept for reuse to the system. What was reserved stays.
     fn trim(&self);
 }

@@ -68,6 +68,9 @@ pub enum Error {
         /// Its size.
         bytes: u64,
     },
+    /// What was reserved cannot be given back.
+    #[error("reserve: buffers are still in the memory that was reserved before")]
+    ArenaInUse,
     /// No stream of random numbers is set apart for a micro-batch or a part of a tensor.
     #[error(
         "random numbers for {purpose:?}: {what} {got} would repeat those of another; only {limit} have numbers of their own"

@@ -1,6 +1,7 @@
 //! The memory ledger: who owns how many bytes, now and at the peak.
 
-use crate::DType;
+use crate::arena::Arena;
+use crate::{DType, Error};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,10 +78,10 @@ impl Owner {
         )
     }
 
-    /// Whether a freed buffer of this owner is kept for the next allocation of the same size.
+    /// Whether buffers of this owner come back each step: their memory is kept, as parts of what was reserved for them or by
+    /// exact size.
     ///
-    /// States live as long as the model, and loading is over before the first step; everything else comes back
-    /// with the same sizes each step.
+    /// States live as long as the model, and loading is over before the first step.
     pub const fn is_pooled(self) -> bool {
         !self.is_state() && !matches!(self, Self::Loading | Self::Exchange)
     }
@@ -118,10 +119,14 @@ pub struct MemoryReport {
     pub peak_bytes: u64,
     /// Bytes per owner at the moment of `peak_bytes`.
     pub at_peak: Vec<(Owner, u64)>,
-    /// Bytes taken from the system: live buffers and freed ones kept for reuse.
+    /// Bytes taken from the system: live buffers, freed ones kept for reuse, and all of the arena.
     pub reserved_bytes: u64,
     /// The largest value that `reserved_bytes` ever had.
     pub peak_reserved_bytes: u64,
+    /// Bytes of the largest arena; of one without a limit, those that it turned out to need.
+    pub arena_bytes: u64,
+    /// How often memory was taken from the system: for a buffer, or for an arena.
+    pub allocations: u64,
 }
 
 const N: usize = Owner::ALL.len();
@@ -137,8 +142,50 @@ struct State {
     total_peak: u64,
     reserved: u64,
     reserved_peak: u64,
+    arena: Option<Arena>,
+    /// Of the largest of the arenas before.
+    arena_bytes: u64,
+    allocations: u64,
     /// Freed blocks kept for reuse: size in bytes -> count.
     free: HashMap<u64, usize>,
+}
+
+impl State {
+    /// Where the memory of a buffer of a pooled owner comes from.
+    fn place(&mut self, bytes: u64) -> Place {
+        if let Some(offset) = self.arena.as_mut().and_then(|arena| arena.take(bytes)) {
+            return Place::Arena(offset);
+        }
+        match self.free.get_mut(&bytes) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                Place::Kept
+            }
+            _ => Place::New,
+        }
+    }
+
+    /// More is taken from the system.
+    fn take(&mut self, bytes: u64) {
+        self.allocations += 1;
+        self.reserved += bytes;
+        self.reserved_peak = self.reserved_peak.max(self.reserved);
+    }
+
+    fn arena_bytes(&self) -> u64 {
+        self.arena_bytes.max(self.arena.as_ref().map_or(0, Arena::bytes))
+    }
+}
+
+/// Where the memory of a buffer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// From the system.
+    New,
+    /// It is a kept block of the same size.
+    Kept,
+    /// The arena has it at this offset in bytes.
+    Arena(u64),
 }
 
 /// Counts every buffer of a device, by owner. Shared by a device and all its buffers.
@@ -157,8 +204,7 @@ pub struct Registration {
     id: u64,
     owner: Owner,
     bytes: u64,
-    /// Whether a kept block of this size must be reused instead of taking new memory.
-    pub(crate) reuse: bool,
+    pub(crate) place: Place,
 }
 
 impl Registration {
@@ -179,10 +225,14 @@ impl Drop for Registration {
         state.live.remove(&self.id);
         state.current[self.owner as usize] -= self.bytes;
         state.total -= self.bytes;
-        if self.owner.is_pooled() {
-            *state.free.entry(self.bytes).or_insert(0) += 1;
-        } else {
-            state.reserved -= self.bytes;
+        match self.place {
+            Place::Arena(offset) => {
+                if let Some(arena) = &mut state.arena {
+                    arena.give_back(offset, self.bytes);
+                }
+            }
+            _ if self.owner.is_pooled() => *state.free.entry(self.bytes).or_insert(0) += 1,
+            _ => state.reserved -= self.bytes,
         }
     }
 }
@@ -214,19 +264,11 @@ impl Ledger {
             state.total_peak = state.total;
             state.at_peak = state.current;
         }
-        let reuse = owner.is_pooled()
-            && match state.free.get_mut(&bytes) {
-                Some(count) if *count > 0 => {
-                    *count -= 1;
-                    true
-                }
-                _ => false,
-            };
-        if !reuse {
-            state.reserved += bytes;
-            state.reserved_peak = state.reserved_peak.max(state.reserved);
+        let place = if owner.is_pooled() { state.place(bytes) } else { Place::New };
+        if place == Place::New {
+            state.take(bytes);
         }
-        Registration { ledger: Arc::clone(self), id, owner, bytes, reuse }
+        Registration { ledger: Arc::clone(self), id, owner, bytes, place }
     }
 
     /// Every buffer alive now, in order of allocation.
@@ -247,7 +289,39 @@ impl Ledger {
             at_peak: Owner::ALL.iter().map(|&o| (o, state.at_peak[o as usize])).collect(),
             reserved_bytes: state.reserved,
             peak_reserved_bytes: state.reserved_peak,
+            arena_bytes: state.arena_bytes(),
+            allocations: state.allocations,
         }
+    }
+
+    /// From now on buffers of pooled owners have places in an arena of `bytes`; of zero, there is none. Called by devices, which
+    /// have that memory.
+    ///
+    /// Errors: [`Error::ArenaInUse`] if buffers are in the last one.
+    pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        self.replace_arena((bytes > 0).then(|| Arena::new(Some(bytes))))
+    }
+
+    /// The same, in an arena of as many bytes as they turn out to need, which are not counted as reserved: to find out how
+    /// many they are.
+    ///
+    /// Errors: as [`Self::reserve`].
+    pub fn measure_arena(&self) -> Result<(), Error> {
+        self.replace_arena(Some(Arena::new(None)))
+    }
+
+    fn replace_arena(&self, arena: Option<Arena>) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.arena.as_ref().is_some_and(|arena| !arena.is_empty()) {
+            return Err(Error::ArenaInUse);
+        }
+        state.arena_bytes = state.arena_bytes();
+        state.reserved -= state.arena.as_ref().and_then(Arena::limit).unwrap_or(0);
+        state.arena = arena;
+        if let Some(bytes) = state.arena.as_ref().and_then(Arena::limit) {
+            state.take(bytes);
+        }
+        Ok(())
     }
 
     /// Forgets kept blocks: called by the device that has returned them to the system.

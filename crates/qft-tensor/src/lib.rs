@@ -11,6 +11,7 @@
 #[cfg(test)]
 extern crate self as qft_tensor;
 
+pub mod arena;
 pub mod background;
 pub mod buffer;
 pub mod collectives;

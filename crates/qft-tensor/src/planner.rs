@@ -183,6 +183,11 @@ impl Device for Planner {
         Ok(())
     }
 
+    fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        self.trim();
+        self.ledger.reserve(bytes)
+    }
+
     fn trim(&self) {
         self.ledger.release_free();
     }

@@ -1,5 +1,6 @@
 //! Memory, before anything is loaded: what a run takes, and whether it fits; and what the processes of a job exchange.
 
+mod arena;
 pub mod bytes;
 pub mod fit;
 pub mod plan;

@@ -171,6 +171,7 @@ fn measured_bytes_on_the_device_are_the_planned_ones() {
         };
         let scratch = used();
         let mut trainer = trainer(&device, &setup);
+        device.reserve(planned.arena_bytes).unwrap();
         for step in 0..2 {
             trainer.step(&device, &[windows.batch(step, 1)], LR).unwrap();
         }
@@ -182,6 +183,7 @@ fn measured_bytes_on_the_device_are_the_planned_ones() {
             owners.map(|o| (o.owner, o.peak_bytes)).collect()
         };
         assert_eq!(owners(&measured), owners(&planned), "{states:?} {recompute:?}");
+        assert_eq!(measured.arena_bytes, planned.arena_bytes, "{states:?} {recompute:?}");
         // What the driver gave out beside its scratch block is what the ledger says.
         assert_eq!(used() - scratch, report.reserved_bytes, "{states:?} {recompute:?}");
     }

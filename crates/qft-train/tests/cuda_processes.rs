@@ -99,19 +99,20 @@ fn memory_of_exchanges_is_the_planned_one() {
     let windows = Windows::shakespeare(SEQ_LEN);
     let peaks = team(2, |processes| {
         let device = by_devices(processes);
+        let process = Process::of(&device);
+        assert!(process.by_devices);
+        let planned = plan(&config, &setup, RunShape { process, ..step.into() }).unwrap();
         let mut trainer = trainer(&device, &setup);
+        device.reserve(planned.arena_bytes).unwrap();
         for start in [0, 2] {
             let batches = [windows.batch(start, 1), windows.batch(start + 1, 1)];
             trainer.step(&device, &batches, LR).unwrap();
         }
-        let process = Process::of(&device);
-        assert!(process.by_devices);
-        let planned = plan(&config, &setup, RunShape { process, ..step.into() }).unwrap();
         let measured = MemoryPlan::from_report(&device.ledger().report(), &config, setup.gradients);
         // The plan's peak of loading is that of an export, which is not done here.
-        let owners = |plan: MemoryPlan| -> Vec<_> {
+        let owners = |plan: MemoryPlan| -> (Vec<_>, u64) {
             let owners = plan.owners.into_iter().filter(|o| o.owner != Owner::Loading.name());
-            owners.map(|o| (o.owner, o.peak_bytes)).collect()
+            (owners.map(|o| (o.owner, o.peak_bytes)).collect(), plan.arena_bytes)
         };
         (owners(planned), owners(measured))
     });

@@ -90,11 +90,15 @@ fn step(model: &str, states: States, shape: StepShape) -> BTreeMap<&'static str,
     let model = Model::plan(&device, &config, setup.format).unwrap();
     let mut trainer =
         Trainer::new(&device, model, setup.optimizer, setup.pass, setup.gradients).unwrap();
+    let planned = plan(&config, &setup, shape).unwrap();
+    device.reserve(planned.arena_bytes).unwrap();
+    let allocations = || device.ledger().report().allocations;
+    let before = allocations();
     driver.launches.lock().unwrap().clear();
     let batches = vec![full_batch(shape); shape.accumulate];
     trainer.step(&device, &batches, 1e-5).unwrap();
     let report = MemoryPlan::from_report(&device.ledger().report(), &config, setup.gradients);
-    let planned = plan(&config, &setup, shape).unwrap();
+    assert_eq!(allocations(), before, "{states:?} {shape:?}: the step took memory");
     assert_eq!(report.peak_bytes, planned.peak_bytes, "{states:?} {shape:?}");
     let launches = driver.launches.lock().unwrap();
     launches.clone()

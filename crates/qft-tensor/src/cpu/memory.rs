@@ -1,5 +1,6 @@
 //! Host memory of buffers: large blocks on huge pages.
 
+use super::region::HostRegion;
 use crate::DeviceKind;
 use crate::buffer::{CacheLine, Storage};
 use crate::ledger::GRANULE_BYTES;
@@ -24,11 +25,7 @@ impl HostPages {
             let lines = bytes / GRANULE_BYTES as usize;
             return bytemuck::try_zeroed_slice_box(lines).ok().map(Self::Heap);
         }
-        let map = MmapOptions::new().len(bytes).map_anon().ok()?;
-        // A wish only: without huge pages everything works, more slowly.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Some(Self::Mapped(map))
+        map(bytes).map(Self::Mapped)
     }
 
     fn bytes(&self) -> &[u8] {
@@ -46,8 +43,17 @@ impl HostPages {
     }
 }
 
-/// A block of host memory in use.
-pub(super) type HostBlock = PooledBlock<HostPages>;
+/// Pages of zeros, huge ones where the system has them, or nothing if there is no memory left.
+pub(super) fn map(bytes: usize) -> Option<MmapMut> {
+    let map = MmapOptions::new().len(bytes).map_anon().ok()?;
+    // A wish only: without huge pages everything works, more slowly.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Some(map)
+}
+
+/// The memory of a buffer in use.
+pub(super) type HostBlock = PooledBlock<HostPages, HostRegion>;
 
 impl Storage for HostBlock {
     fn kind(&self) -> DeviceKind {
@@ -60,9 +66,15 @@ impl Storage for HostBlock {
         self
     }
     fn host(&self) -> Option<&[u8]> {
-        self.get().map(HostPages::bytes)
+        match self {
+            Self::Own(block) => block.get().map(HostPages::bytes),
+            Self::Part(part) => Some(part.host()),
+        }
     }
     fn host_mut(&mut self) -> Option<&mut [u8]> {
-        self.get_mut().map(HostPages::bytes_mut)
+        match self {
+            Self::Own(block) => block.get_mut().map(HostPages::bytes_mut),
+            Self::Part(part) => Some(part.host_mut()),
+        }
     }
 }

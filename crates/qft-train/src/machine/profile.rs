@@ -247,6 +247,10 @@ impl Device for Profiled {
         self.inner.synchronize()
     }
 
+    fn reserve(&self, bytes: u64) -> Result<(), qft_tensor::Error> {
+        self.inner.reserve(bytes)
+    }
+
     fn trim(&self) {
         self.inner.trim();
     }

@@ -1,9 +1,10 @@
 //! Memory, before anything is loaded: loading, a step and saving by the real code, on a device that only counts.
 
+use super::arena;
 use crate::error::Result;
 use crate::step::rows::WholeRows;
 use crate::step::snapshot::Snapshot;
-use crate::step::{GradientMode, Setup, checkpoint};
+use crate::step::{GradientMode, Setup, Trainer, checkpoint};
 use qft_llama::Batch;
 use qft_llama::config::LlamaConfig;
 use qft_llama::export::{self, FillRows, WeightType};
@@ -45,7 +46,7 @@ impl Process {
         Self { rank, size, by_devices: device.collectives().is_some() }
     }
 
-    fn planner(self) -> Planner {
+    pub(super) fn planner(self) -> Planner {
         let planner = Planner::of_process(self.rank, self.size);
         if self.by_devices { planner.with_collectives() } else { planner }
     }
@@ -70,6 +71,40 @@ pub struct RunShape {
     pub exported: bool,
     /// Which process it is of those that share the run.
     pub process: Process,
+}
+
+impl StepShape {
+    /// The micro-batches of a step of full length.
+    pub(super) fn full_batches(self) -> Vec<Batch> {
+        vec![full_batch(self); self.accumulate]
+    }
+}
+
+impl RunShape {
+    /// The trainer of such a run.
+    pub(super) fn trainer(self, planner: &Planner, setup: &Setup, model: Model) -> Result<Trainer> {
+        let mut trainer = setup.trainer(planner, model)?;
+        if self.diagnosed {
+            trainer.diagnose(planner)?;
+        }
+        Ok(trainer)
+    }
+
+    /// What is done between steps: a text is written, and data that is held out is evaluated.
+    pub(super) fn look(self, planner: &Planner, trainer: &Trainer) -> Result<()> {
+        let Trainer { model, pass, .. } = trainer;
+        if let Some(tokens) = self.sampled {
+            let tokens = tokens.min(model.config.max_position_embeddings);
+            let decoder = Decoder::new(planner, model, *pass);
+            let mut sequence = decoder.sequence(tokens)?;
+            decoder.read(&mut [(&mut sequence, &vec![0; tokens])])?;
+        }
+        if let Some(seq_len) = self.evaluated {
+            let batch = full_batch(StepShape { seq_len, ..self.step });
+            pass::evaluate(planner, model, pass, &batch)?;
+        }
+        Ok(())
+    }
 }
 
 impl From<StepShape> for RunShape {
@@ -100,8 +135,10 @@ pub struct MemoryPlan {
     pub owners: Vec<OwnerBytes>,
     /// The most bytes in use at a time.
     pub peak_bytes: u64,
-    /// The most bytes taken from the system: in use, or kept for reuse.
+    /// The most bytes taken from the system: in use, kept for reuse, or reserved.
     pub reserved_bytes: u64,
+    /// Bytes to [reserve](Device::reserve) before the first step, for all buffers that come and go from then on.
+    pub arena_bytes: u64,
 }
 
 /// Bytes of one owner.
@@ -144,6 +181,7 @@ impl MemoryPlan {
             owners,
             peak_bytes: report.peak_bytes,
             reserved_bytes: report.peak_reserved_bytes,
+            arena_bytes: report.arena_bytes,
         }
     }
 }
@@ -180,43 +218,22 @@ fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
 
 /// The memory of a run that trains `config` with `setup`: loading, a step, an evaluation, a sample, and saving.
 pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> Result<MemoryPlan> {
-    let RunShape {
-        step: shape,
-        evaluated,
-        sampled,
-        diagnosed,
-        copied,
-        export_dtype,
-        exported,
-        process,
-    } = shape.into();
-    let planner = process.planner();
+    let shape = shape.into();
+    let arena_bytes = arena::needed(config, setup, shape)?;
+    let planner = shape.process.planner();
     let model = Model::plan(&planner, config, setup.format)?;
-    let mut trainer = setup.trainer(&planner, model)?;
-    if diagnosed {
-        trainer.diagnose(&planner)?;
-    }
-    let copy = copied.then(|| Snapshot::plan(planner.ledger(), &mut trainer));
-    if let Some(tokens) = sampled {
-        let tokens = tokens.min(config.max_position_embeddings);
-        let decoder = Decoder::new(&planner, &trainer.model, trainer.pass);
-        let mut sequence = decoder.sequence(tokens)?;
-        decoder.read(&mut [(&mut sequence, &vec![0; tokens])])?;
-    }
-    if let Some(seq_len) = evaluated {
-        planner.trim();
-        let batch = full_batch(StepShape { seq_len, ..shape });
-        pass::evaluate(&planner, &trainer.model, &trainer.pass, &batch)?;
-    }
-    planner.trim();
-    let batches = vec![full_batch(shape); shape.accumulate];
-    trainer.step(&planner, &batches, 0.0)?;
+    let mut trainer = shape.trainer(&planner, setup, model)?;
+    planner.reserve(arena_bytes)?;
+    let copy = shape.copied.then(|| Snapshot::plan(planner.ledger(), &mut trainer));
+    shape.look(&planner, &trainer)?;
+    trainer.step(&planner, &shape.step.full_batches(), 0.0)?;
     drop(copy);
     checkpoint::plan(&planner, &mut trainer);
     let mut whole = WholeRows::of(&planner, &trainer.model);
     let rows: &mut FillRows<'_> = &mut |spec, range, out| whole.read(spec, range, out);
-    export::plan(planner.ledger(), config, export_dtype, rows)?;
-    if exported {
+    planner.reserve(0)?;
+    export::plan(planner.ledger(), config, shape.export_dtype, rows)?;
+    if shape.exported {
         planner.trim();
         export::plan_all(planner.ledger(), config, rows)?;
     }

@@ -200,7 +200,8 @@ impl Run<'_> {
             codes: codes.as_ref().map(|codes| codes as &FillCodes<'_>),
             existing: Existing::Joined,
         };
-        ops.trim();
+        // What steps were served from is free for what exports take.
+        ops.reserve(0)?;
         saved.write(ops.ledger(), fill).with_context(|| {
             format!("cannot save the model to {}; checkpoints are untouched", out.display())
         })?;

@@ -134,6 +134,7 @@ impl<'a> Run<'a> {
             trainer.diagnose(ops)?;
         }
         self.check_rates(&trainer.model, observers)?;
+        ops.reserve(self.fit.plan.arena_bytes)?;
         let own = self.resumed.as_ref().is_some_and(|dir| output::is_own(&options.files.out, dir));
         Ok(State {
             recipe,
