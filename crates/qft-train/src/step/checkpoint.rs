@@ -239,8 +239,8 @@ pub(super) fn state_tensors(trainer: &mut Trainer) -> Vec<StateTensor<'_>> {
     all
 }
 
-/// Where the bytes of a tensor lie on their way. What is kept for the next step is given back first, so that saving
-/// stays below the peak of training.
+/// Where the bytes of a tensor lie on their way. Blocks that are kept by size are given back first, so that saving stays below
+/// the peak of training; what was reserved for steps stays, and the plan counts both.
 pub(super) fn chunk(ops: &dyn TrainOps, tensors: &[StateTensor<'_>]) -> Transfer<u8> {
     ops.trim();
     let most = tensors.iter().map(StateTensor::bytes).max().unwrap_or(0);
