@@ -11,6 +11,7 @@ mod spans;
 
 use crate::error::{Context, Result, ensure};
 use crate::options::{BuiltIn, TrainOn};
+pub(crate) use arguments::with_object;
 pub(crate) use fuel::spawn;
 use jinja::Program;
 use renderer::Renderer;
@@ -22,9 +23,6 @@ use std::sync::Arc;
 /// The date that `strftime_now` gives to templates in training, in seconds since 1970: 26 July 2024, which LLaMA 3's
 /// own template falls back on. A run must not depend on the day on which it is resumed.
 pub const TRAINING_DATE: u64 = 1_721_952_000;
-
-/// Fields in which messages hold what was thought before they were said.
-const THOUGHTS: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
 
 /// The texts of special tokens that templates may write.
 #[derive(Debug, Clone, Default)]
@@ -49,8 +47,14 @@ pub struct Conversation {
 impl Conversation {
     /// The turn of a user, alone.
     pub fn ask(text: &str) -> Self {
-        let message = serde_json::json!({ "role": "user", "content": text });
-        Self { messages: vec![message], tools: None }
+        Self::default().then_ask(text)
+    }
+
+    /// The same, and then the turn of a user.
+    #[must_use]
+    pub fn then_ask(mut self, text: &str) -> Self {
+        self.messages.push(serde_json::json!({ "role": "user", "content": text }));
+        self
     }
 }
 
@@ -153,12 +157,19 @@ impl ChatTemplate {
 
     /// Whether the template writes the fields of a conversation's messages that hold what was thought before they were said.
     pub fn writes_thoughts(&self, talk: &Conversation) -> bool {
-        let held = |name: &str| {
-            let mut thoughts =
-                talk.messages.iter().filter_map(|message| message.get(name)?.as_str());
-            thoughts.any(|thought| !thought.trim().is_empty())
+        let thought = |message: &Value, name| {
+            message
+                .get(name)
+                .and_then(Value::as_str)
+                .is_some_and(|thought| !thought.trim().is_empty())
         };
-        THOUGHTS.iter().all(|name| !held(name) || names(&self.template.source, name))
+        // Templates see it under several names.
+        let mut thoughtful = talk
+            .messages
+            .iter()
+            .filter(|message| message::REASONING.iter().any(|&name| thought(message, name)));
+        message::REASONING.iter().any(|name| names(&self.template.source, name))
+            || thoughtful.next().is_none()
     }
 
     /// What the template writes behind what the assistant says, without the white space between; nothing where it writes

@@ -3,6 +3,7 @@
 use clap::Parser;
 use qft_train::commands::data::DataCommand;
 use qft_train::commands::{self, Args, Command};
+use qft_train::options::home;
 use qft_train::options::terminal::Verbosity;
 use qft_train::report::{self, log};
 use qft_train::{ErrorKind, Result};
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 const WRONG_OPTIONS: u8 = 2;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::parse_from(std::env::args_os().map(home::expanded));
     let result = log::start(&args.terminal).and_then(|()| run(args));
     log::end(&result);
     match result {

@@ -11,6 +11,7 @@ pub mod finetune;
 pub mod generate;
 mod given;
 pub mod group;
+pub mod home;
 pub mod job;
 pub mod machine;
 pub mod plan;

@@ -111,3 +111,19 @@ fn a_checkpoint_that_is_named_gets_its_name_back() {
     assert_eq!(checkpoint::read_progress(&dir).unwrap(), progress);
     assert_eq!(checkpoint::latest(root.path()).unwrap(), Some(dir));
 }
+
+#[test]
+fn a_checkpoint_that_was_cut_off_is_passed_over() {
+    let cpu = cpu();
+    let mut trainer = trainer(&cpu, &setup(States::Compact));
+    let root = tempfile::tempdir().unwrap();
+    let mut save = |step| {
+        let progress = Progress { step, ..progress(&trainer) };
+        checkpoint::save(&cpu, &mut trainer, &progress, root.path()).unwrap()
+    };
+    let (older, newer) = (save(3), save(6));
+    assert_eq!(checkpoint::latest(root.path()).unwrap(), Some(newer.clone()));
+    let states = std::fs::File::options().write(true).open(newer.join("state.safetensors"));
+    states.unwrap().set_len(1000).unwrap();
+    assert_eq!(checkpoint::latest(root.path()).unwrap(), Some(older));
+}

@@ -3,14 +3,13 @@
 
 mod common;
 
-use common::{lion, progress, state_options};
+use common::{lion, progress, smallest_model, state_options};
 use qft_cuda::{Arg, Cuda, Driver, Error, Launch, MemoryInfo, Properties, Signature};
 use qft_emulator::Emulator;
 use qft_llama::model::Model;
 use qft_llama::pass::Recompute;
-use qft_llama::{Batch, LlamaConfig, Synthetic};
+use qft_llama::{Batch, Synthetic};
 use qft_tensor::{Device, Pieces};
-use qft_testing::material;
 use qft_train::TrainOps;
 use qft_train::memory::{StepShape, plan};
 use qft_train::options::States;
@@ -78,18 +77,6 @@ impl Driver for Counting {
     }
 }
 
-/// As small as a model can be, as kernels are emulated.
-fn config() -> LlamaConfig {
-    LlamaConfig {
-        hidden_size: 32,
-        intermediate_size: 64,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
-        ..LlamaConfig::from_dir(&material::stories260k()).unwrap().with_layers(1)
-    }
-}
-
 /// The micro-batches of a step: one or two, of sequences of any length.
 fn batches(step: u32) -> Vec<Batch> {
     let batch = |number: u32| {
@@ -108,7 +95,7 @@ fn batches(step: u32) -> Vec<Batch> {
 fn needed(setup: &Setup) -> u64 {
     let (seq_len, accumulate) = (LONGEST as usize, 2);
     let shape = StepShape { seq_len, batch_size: BATCH_SIZE, accumulate };
-    plan(&config(), setup, shape).unwrap().arena_bytes
+    plan(&smallest_model(), setup, shape).unwrap().arena_bytes
 }
 
 /// Does all steps after reserving so many bytes: what `count` says before and after them, and all states at their end.
@@ -118,7 +105,7 @@ fn steps(
     reserved: u64,
     count: &dyn Fn() -> u64,
 ) -> (u64, u64, Vec<u8>) {
-    let config = config();
+    let config = smallest_model();
     let weights = Synthetic::new(&config, 0);
     let model = Model::load(ops, &config, &weights, setup.format, &mut |_, _| ()).unwrap();
     let mut trainer =

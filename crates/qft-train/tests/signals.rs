@@ -84,7 +84,7 @@ fn nohup_keeps_a_run_going() {
 
 #[test]
 fn a_signal_saves_a_checkpoint_and_tells_its_number() {
-    for (signal, code) in [("HUP", 129), ("TERM", 143)] {
+    for (signal, code) in [("HUP", 129), ("TERM", 143), ("USR1", 138), ("XCPU", 152)] {
         let temp = tempfile::tempdir().unwrap();
         let child = start(":", &finetune(temp.path(), &["--steps=2000"]));
         wait_for_step(&child, temp.path());

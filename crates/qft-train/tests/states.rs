@@ -3,7 +3,10 @@
 
 mod common;
 
-use common::{INT8_STATES, Windows, cpu, hybrid, lion, progress, setup, state_options, trainer};
+use common::{
+    INT8_STATES, Windows, cpu, hybrid, lion, progress, setup, smallest_model, state_options,
+    trainer,
+};
 use qft_autograd::layers::linear::{self, BLOCK_ELEMENTS, block_rows};
 use qft_autograd::{Error, GradientSink, Matrix, Vector};
 use qft_llama::export::SavedWeights;
@@ -377,15 +380,7 @@ fn memory_does_not_grow_with_steps() {
     let cpu = Cpu::new(CpuConfig { threads: 1, ..CpuConfig::detect().unwrap() }).unwrap();
     let ops: &dyn TrainOps = &cpu;
     let windows = Windows::shakespeare(8);
-    // As small as a model can be: what might grow does so with steps and buffers, not with their size.
-    let config = LlamaConfig {
-        hidden_size: 32,
-        intermediate_size: 64,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
-        ..LlamaConfig::from_dir(&material::stories260k()).unwrap().with_layers(1)
-    };
+    let config = smallest_model();
     let weights = Synthetic::new(&config, 0);
     for states in [States::Full, States::Paper] {
         let setup = setup(states);

@@ -317,9 +317,7 @@ fn rotation(work: Vec<Work>) -> Vec<Work> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::resources::Counts;
     use super::*;
-    use qft_cuda::Launch;
 
     fn work(kernel: &'static str, traffic: &[(u64, f64, f64)]) -> Work {
         let traffic = traffic.iter().map(|&(address, read_bytes, written_bytes)| Traffic {
@@ -329,16 +327,7 @@ mod tests {
             block_read_bytes: read_bytes,
             block_written_bytes: written_bytes,
         });
-        Work {
-            kernel,
-            args: Vec::new(),
-            launch: Launch::blocks(1, 1),
-            blocks: 1.0,
-            main: Counts::default(),
-            tail: Counts::default(),
-            traffic: traffic.collect(),
-            overlapped: false,
-        }
+        Work::of_traffic(kernel, traffic.collect())
     }
 
     /// A product from addresses 1 and 2 to `out`.

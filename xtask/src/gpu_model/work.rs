@@ -66,6 +66,20 @@ impl Traffic {
 }
 
 impl Work {
+    /// What moves bytes and computes nothing.
+    pub(super) fn of_traffic(kernel: &'static str, traffic: Vec<Traffic>) -> Self {
+        Self {
+            kernel,
+            args: Vec::new(),
+            launch: Launch::blocks(1, 1),
+            blocks: 1.0,
+            main: Counts::default(),
+            tail: Counts::default(),
+            traffic,
+            overlapped: false,
+        }
+    }
+
     /// An argument that is a number.
     pub(super) fn number(&self, argument: usize) -> u64 {
         match self.args.get(argument) {
@@ -129,16 +143,8 @@ fn moved(kernel: &'static str, to: u64, from: Option<u64>, bytes: u64) -> Work {
     let bytes = bytes as f64;
     let written = Traffic { address: to, written_bytes: bytes, ..Traffic::default() };
     let read = from.map(|address| Traffic { address, read_bytes: bytes, ..Traffic::default() });
-    Work {
-        kernel,
-        args: Vec::new(),
-        launch: Launch::blocks(1, 1),
-        blocks: 1.0,
-        main: Counts::default(),
-        tail: Counts::default(),
-        traffic: std::iter::once(written).chain(read).collect(),
-        overlapped: true,
-    }
+    let work = Work::of_traffic(kernel, std::iter::once(written).chain(read).collect());
+    Work { overlapped: true, ..work }
 }
 
 /// The same for launches that take the same.

@@ -20,8 +20,22 @@ fn decoded(talk: &Conversation) -> Option<Conversation> {
     any.then_some(decoded)
 }
 
+/// The object whose JSON text the arguments are; an empty text stands for none.
 fn object(arguments: &Value) -> Option<Map<String, Value>> {
-    serde_json::from_str(arguments.as_str()?).ok()
+    match arguments.as_str()?.trim() {
+        "" => Some(Map::new()),
+        text => serde_json::from_str(text).ok(),
+    }
+}
+
+/// What a call is, with arguments that are the JSON text of an object as that object.
+pub(crate) fn with_object(mut call: Value) -> Value {
+    if let Some(arguments) = call.get_mut("arguments")
+        && let Some(object) = object(arguments)
+    {
+        *arguments = Value::Object(object);
+    }
+    call
 }
 
 /// The arguments of all calls of a message.
@@ -42,27 +56,40 @@ fn is_encoded_twice(text: &str, talk: &Conversation) -> bool {
     })
 }
 
+/// `talk` with other arguments in the place of each that is the text of an object: what becomes of them does not depend on whether
+/// these hold anything.
+fn probe(talk: &Conversation) -> Conversation {
+    let mut probe = talk.clone();
+    for arguments in probe.messages.iter_mut().flat_map(arguments) {
+        if object(arguments).is_some() {
+            *arguments = Value::String(PROBE.into());
+        }
+    }
+    probe
+}
+
+/// Arguments whose text is another when it is encoded once more.
+const PROBE: &str = r#"{"qft_probe": "qft_value"}"#;
+
 /// `talk` with arguments as objects, if there are any as text and the template expects objects; `render` renders a
 /// conversation.
 pub(super) fn as_expected(
     talk: &Conversation,
     render: impl Fn(&Conversation) -> Result<String>,
 ) -> Option<Conversation> {
-    let decoded = decoded(talk)?;
-    let as_object = render(&decoded).ok()?;
-    let expects_objects = match render(talk) {
-        Ok(as_text) => is_encoded_twice(&as_text, talk) || is_lost(&as_text, &as_object, talk),
+    let objects = decoded(talk)?;
+    let probe = probe(talk);
+    let as_object = render(&decoded(&probe)?).ok()?;
+    let expects_objects = match render(&probe) {
+        Ok(as_text) => is_encoded_twice(&as_text, &probe) || is_lost(&as_text, &as_object),
         Err(_) => true,
     };
-    expects_objects.then_some(decoded)
+    expects_objects.then_some(objects)
 }
 
-/// Whether parts of the arguments got lost that do not as an object.
-fn is_lost(as_text: &str, as_object: &str, talk: &Conversation) -> bool {
-    let mut talk = talk.clone();
-    talk.messages.iter_mut().flat_map(arguments).any(|arguments| {
-        let Some(object) = object(arguments) else { return false };
-        let texts = object.iter().flat_map(|(key, value)| [Some(key.as_str()), value.as_str()]);
-        texts.flatten().any(|part| !as_text.contains(part) && as_object.contains(part))
-    })
+/// Whether the probe gets lost that does not as an object.
+fn is_lost(as_text: &str, as_object: &str) -> bool {
+    ["qft_probe", "qft_value"]
+        .iter()
+        .any(|part| !as_text.contains(part) && as_object.contains(part))
 }

@@ -4,7 +4,7 @@ use super::jinja::{Fault, Value as Seen};
 use serde_json::{Map, Value};
 
 /// Names under which a message's reasoning is passed; templates read the first, or the second.
-const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+pub(super) const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// Without keys that hold nothing, which many templates take for something, and with reasoning under the names that
 /// templates read.

@@ -403,7 +403,17 @@ fn arguments_are_what_the_template_expects() {
     ] {
         assert_eq!(render(write, &text), render(write, &object), "{write}");
     }
+    // However little they hold.
+    for text in [json!("{}"), json!(""), json!(" {\"a\": 1} ")] {
+        let object = if text == json!(" {\"a\": 1} ") { json!({"a": 1}) } else { json!({}) };
+        assert_eq!(
+            render("c.function | tojson", &text),
+            render("c.function | tojson", &object),
+            "{text}"
+        );
+    }
     // Those that join texts want a text.
+    assert_eq!(render("'<' + c.function.arguments + '>'", &json!("{}")), "<{}>");
     assert_eq!(render("'<' + c.function.arguments + '>'", &text), "<{\"city\": \"Köln\"}>");
     // Those that know both get what there is.
     let both =
@@ -511,7 +521,10 @@ fn thoughts_that_a_template_leaves_out_are_known() {
         assert!(!plain.writes_thoughts(&thinks(field)), "{field}");
     }
     assert!(open.writes_thoughts(&thinks("reasoning_content")));
-    assert!(!open.writes_thoughts(&thinks("reasoning")));
+    assert!(
+        open.writes_thoughts(&thinks("reasoning")),
+        "it is passed under the other name as well"
+    );
 }
 
 #[test]

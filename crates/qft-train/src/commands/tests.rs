@@ -331,3 +331,11 @@ fn printed_options_leave_defaults_to_what_they_depend_on() {
         assert_eq!(settings(&printed, line).unwrap(), finetune(line).unwrap(), "{line}");
     }
 }
+
+#[test]
+fn a_warm_up_and_a_decay_share_the_run() {
+    let schedule = |line: &str| finetune(line).unwrap().training.optimizer.schedule(10);
+    assert!(schedule("--schedule wsd --warmup 6 --decay 4").is_ok());
+    let error = schedule("--schedule wsd --warmup 6 --decay 6").unwrap_err().to_string();
+    assert!(error.contains("6 and 6 steps are more than the 10"), "{error}");
+}

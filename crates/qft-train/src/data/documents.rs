@@ -40,6 +40,10 @@ pub struct Counts {
     pub samples: usize,
     /// Of these, such that no token is learned by which generation stops.
     pub endless: usize,
+    /// Answers that say nothing.
+    pub empty: usize,
+    /// Answers that begin within a token, which stands for what is before them as well.
+    pub merged: usize,
     /// Tokens of these that are learned and stand for what the tokenizer cannot spell.
     pub unknown: usize,
 }
@@ -246,6 +250,7 @@ impl fmt::Display for Documents {
         }
         self.write_unseen(f)?;
         self.write_ends(f)?;
+        self.write_answers(f)?;
         self.write_unknown(f)
     }
 }
@@ -285,6 +290,21 @@ impl Documents {
                 "; {some} answers end without a token that generation stops at ({remedy})"
             ),
         }
+    }
+
+    fn write_answers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { empty, merged, .. } = self.about.counts;
+        if empty > 0 {
+            write!(f, "; {empty} answers are empty: the model learns to say nothing")?;
+        }
+        if merged > 0 {
+            write!(
+                f,
+                "; {merged} answers begin within a token, which has the end of their prompt as well: a model that is asked sees \
+                 other tokens than it was trained with (a blank between the two belongs to the answer)"
+            )?;
+        }
+        Ok(())
     }
 
     fn write_unknown(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -337,6 +357,8 @@ mod tests {
             thoughts_unseen: 2,
             samples: 4,
             endless: 4,
+            empty: 3,
+            merged: 2,
             unknown: 1,
             ..documents.counts
         };
@@ -346,6 +368,9 @@ mod tests {
             "4 left out that cannot be read (f.jsonl:1: no | ",
             " ...)",
             "3 with tools",
+            "2 with thoughts",
+            "3 answers are empty",
+            "2 answers begin within a token",
         ] {
             assert!(text.contains(told), "{text}");
         }

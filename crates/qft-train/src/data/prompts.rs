@@ -3,7 +3,7 @@
 use super::encoder::at_start;
 use super::progress::Tally;
 use super::reader::Reader;
-use super::records::{Record, detect, rename};
+use super::records::{Record, detect, join_conversation, rename};
 use super::source::{Piece, Source};
 use super::template::Template;
 use crate::chat::Conversation;
@@ -54,7 +54,7 @@ impl Reader<'_> {
         })?;
         for (number, line) in all.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let place = || format!("{}:{}", path.display(), number + 1);
-            prompts.push(prompter.text(line).with_context(place)?);
+            prompts.push(prompter.text(Conversation::default(), line).with_context(place)?);
         }
         ensure!(!prompts.is_empty(), "{}: has no prompts", path.display());
         Ok(prompts)
@@ -64,7 +64,7 @@ impl Reader<'_> {
     ///
     /// Errors: there is no chat template, or it refuses the text; the text cannot be tokenized.
     pub fn one_prompt(&self, text: &str, chat: bool) -> Result<Prompt> {
-        Prompter { reader: *self, chat, template: None }.text(text)
+        Prompter { reader: *self, chat, template: None }.text(Conversation::default(), text)
     }
 }
 
@@ -75,12 +75,14 @@ impl Prompter<'_> {
         if let Value::Object(fields) = &mut value {
             complete(fields);
         }
+        join_conversation(&mut value);
         let format = match options.format {
             DataFormat::Auto => detect(&value)?,
             format => format,
         };
         match Record::from_json(value, format)? {
-            Record::Text(text) | Record::Completion { prompt: text, .. } => self.text(&text),
+            Record::Text(text) => self.text(Conversation::default(), &text),
+            Record::Completion { before, prompt, .. } => self.text(before, &prompt),
             Record::Chat(mut talk) => {
                 let answered = |last: &Value| last["role"] == "assistant";
                 if talk.messages.last().is_some_and(answered) {
@@ -92,10 +94,11 @@ impl Prompter<'_> {
         }
     }
 
-    fn text(&mut self, text: &str) -> Result<Prompt> {
+    /// A text to continue; where it is what a user says, `before` is what the model is told first.
+    fn text(&mut self, before: Conversation, text: &str) -> Result<Prompt> {
         let given = text.into();
         if self.chat {
-            let talk = self.talk(Conversation::ask(text), DataFormat::Messages)?;
+            let talk = self.talk(before.then_ask(text), DataFormat::Messages)?;
             return Ok(Prompt { given, ..talk });
         }
         let ids = at_start(self.reader.encoder, text)?;

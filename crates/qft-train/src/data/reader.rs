@@ -208,6 +208,11 @@ impl Reader<'_> {
             counts.samples += 1;
             counts.endless +=
                 usize::from(sample.spans().any(|said| !said.iter().any(|id| eos.contains(id))));
+            if !is_text {
+                let empty = |said: &&[u32]| said.iter().all(|id| eos.contains(id));
+                counts.empty += sample.spans().filter(empty).count();
+                counts.merged += sample.merged;
+            }
             counts.unknown += sample.targets().filter(|&id| Some(id) == unknown).count();
         }
         let default = if is_text { TooLong::Split } else { TooLong::Drop };
@@ -264,7 +269,12 @@ impl Reader<'_> {
                 sample.begin(self.encoder);
                 Ok(vec![sample])
             }
-            (Record::Completion { prompt, completion }, None) => {
+            (Record::Completion { before, prompt, completion }, None) => {
+                ensure!(
+                    before.messages.is_empty() && before.tools.is_none(),
+                    "`system` and `tools` are for a chat template, and prompts and completions are put together as they are; give \
+                     --template, or take them out of the records"
+                );
                 let text = format!("{prompt}{completion}");
                 let all = self.options.train_on == TrainOn::All;
                 let start = if all { 0 } else { prompt.len() };
@@ -273,9 +283,9 @@ impl Reader<'_> {
                 sample.begin(self.encoder);
                 Ok(vec![sample])
             }
-            (Record::Completion { prompt, completion }, Some(template)) => {
-                let mut talk = Conversation::ask(prompt);
+            (Record::Completion { before, prompt, completion }, Some(template)) => {
                 let answer = serde_json::json!({ "role": "assistant", "content": completion });
+                let mut talk = before.clone().then_ask(prompt);
                 talk.messages.push(answer);
                 self.chat_samples(&talk, template)
             }

@@ -2,7 +2,7 @@
 
 use super::binary;
 use super::roles::Role;
-use crate::chat::Conversation;
+use crate::chat::{Conversation, with_object};
 use crate::error::{Context, Result, bail, ensure};
 use crate::options::{DataFormat, FieldName};
 use serde_json::{Map, Value, json};
@@ -14,6 +14,8 @@ pub enum Record {
     Text(String),
     /// A text and how it goes on.
     Completion {
+        /// What is said before it to the model, and the tools that this may call: for chat templates alone.
+        before: Conversation,
         /// What is given.
         prompt: String,
         /// What is learned.
@@ -30,24 +32,32 @@ pub fn detect(value: &Value) -> Result<DataFormat> {
     let Value::Object(map) = value else {
         bail!("expected an object, found {}", kind(value));
     };
-    let has = |field: &str| map.contains_key(field);
+    // A field without a value is one that other records have.
+    let held = |field: &str| map.get(field).is_some_and(|value| !value.is_null());
+    let named = |field: &str| map.contains_key(field);
+    if let Some(format) = format_by(&held).or_else(|| format_by(&named)) {
+        return Ok(format);
+    }
+    let fields: Vec<&str> = map.keys().map(String::as_str).take(8).collect();
+    bail!(
+        "cannot tell the format of a record with the fields [{}]; known are `text`, `prompt` and `completion`, `instruction` \
+         and `output`, `conversations`, and `messages`; a field of another name is given as --field output=response",
+        fields.join(", ")
+    )
+}
+
+/// The format of a record that has these fields.
+fn format_by(has: &dyn Fn(&str) -> bool) -> Option<DataFormat> {
     if has("messages") {
-        Ok(DataFormat::Messages)
+        Some(DataFormat::Messages)
     } else if has("conversations") {
-        Ok(DataFormat::Sharegpt)
+        Some(DataFormat::Sharegpt)
     } else if has("instruction") && has("output") {
-        Ok(DataFormat::Alpaca)
+        Some(DataFormat::Alpaca)
     } else if has("prompt") && has("completion") {
-        Ok(DataFormat::PromptCompletion)
-    } else if has("text") {
-        Ok(DataFormat::JsonlText)
+        Some(DataFormat::PromptCompletion)
     } else {
-        let fields: Vec<&str> = map.keys().map(String::as_str).take(8).collect();
-        bail!(
-            "cannot tell the format of a record with the fields [{}]; known are `text`, `prompt` and \
-             `completion`, `instruction` and `output`, `conversations`, and `messages`",
-            fields.join(", ")
-        )
+        has("text").then_some(DataFormat::JsonlText)
     }
 }
 
@@ -68,6 +78,26 @@ pub fn rename(value: &mut Value, fields: &[FieldName]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes one conversation of a record whose `prompt` and `completion` are lists of messages; what the assistant says in the first is
+/// not learned.
+pub fn join_conversation(value: &mut Value) {
+    let Value::Object(map) = value else { return };
+    let [Some(Value::Array(_)), Some(Value::Array(_))] = [map.get("prompt"), map.get("completion")]
+    else {
+        return;
+    };
+    let [Some(Value::Array(mut messages)), Some(Value::Array(answers))] =
+        ["prompt", "completion"].map(|field| map.shift_remove(field))
+    else {
+        return;
+    };
+    for given in messages.iter_mut().filter_map(Value::as_object_mut) {
+        given.insert("train".into(), false.into());
+    }
+    messages.extend(answers);
+    map.insert("messages".into(), messages.into());
 }
 
 impl Record {
@@ -97,11 +127,13 @@ impl Record {
                  keep records of different formats in different files"
             );
         }
+        check_beside(&map)?;
         match format {
             DataFormat::Messages => chat(&mut map, "messages"),
             DataFormat::Sharegpt => chat(&mut map, "conversations"),
             DataFormat::Alpaca => alpaca(&mut map),
             DataFormat::PromptCompletion => Ok(Self::Completion {
+                before: instructions(&mut map)?,
                 prompt: text(&map, "prompt")?.to_string(),
                 completion: text(&map, "completion")?.to_string(),
             }),
@@ -110,6 +142,41 @@ impl Record {
             }
         }
     }
+}
+
+/// Fields of whole records that say whether an answer is good.
+const VERDICTS: [&str; 2] = ["label", "kto_tag"];
+
+/// Fields of whole records with what is not text.
+const MEDIA: [&str; 6] = ["image", "images", "video", "videos", "audio", "audios"];
+
+/// Checks what stands beside what is read of a record, and changes its meaning.
+///
+/// Errors: it says that the answer is a bad one, or has pictures or sounds.
+fn check_beside(map: &Map<String, Value>) -> Result<()> {
+    for field in VERDICTS {
+        ensure!(
+            map.get(field) != Some(&Value::Bool(false)),
+            "`{field}` is false: the answer is marked as a bad one, and would be learned; keep the good ones only"
+        );
+    }
+    for field in MEDIA {
+        let empty = match map.get(field) {
+            None | Some(Value::Null) => true,
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::String(path)) => path.is_empty(),
+            Some(_) => false,
+        };
+        ensure!(empty, "`{field}`: is not text; only text can be learned");
+    }
+    Ok(())
+}
+
+/// The `system` message and the `tools` beside what is said.
+fn instructions(map: &mut Map<String, Value>) -> Result<Conversation> {
+    let system = optional(map, "system")?;
+    let system = system.map(|system| json!({ "role": "system", "content": system }));
+    Ok(Conversation { messages: system.into_iter().collect(), tools: tools(map)? })
 }
 
 /// The field that keeps a call as it was written, beside what templates read.
@@ -124,7 +191,7 @@ pub(super) fn write_calls(talk: &mut Conversation) {
             Some(text) => vec![text.to_owned()],
             None => {
                 let calls = calls.iter().map(|call| call.get("function").unwrap_or(call));
-                calls.map(Value::to_string).collect()
+                calls.map(|call| with_object(call.clone()).to_string()).collect()
             }
         };
         let lines: Vec<_> = said.map(str::to_owned).into_iter().chain(calls).collect();
@@ -134,10 +201,7 @@ pub(super) fn write_calls(talk: &mut Conversation) {
 
 /// `instruction`, `input` and `output`, with a `system` message and a `history` of earlier exchanges if there are any.
 fn alpaca(map: &mut Map<String, Value>) -> Result<Record> {
-    let mut messages = Vec::new();
-    if let Some(system) = optional(map, "system")? {
-        messages.push(json!({ "role": "system", "content": system }));
-    }
+    let Conversation { mut messages, tools } = instructions(map)?;
     if map.get("history").is_some_and(|history| !history.is_null() && history != "") {
         for (i, exchange) in list(map, "history")?.into_iter().enumerate() {
             let Some([Value::String(asked), Value::String(answered)]) =
@@ -160,16 +224,12 @@ fn alpaca(map: &mut Map<String, Value>) -> Result<Record> {
         None => json!({ "role": "user", "content": instruction }),
     });
     messages.push(json!({ "role": "assistant", "content": text(map, "output")? }));
-    Ok(Record::Chat(Conversation { messages, tools: None }))
+    Ok(Record::Chat(Conversation { messages, tools }))
 }
 
 /// `conversations` or `messages`, with `tools` and a `system` message beside them if there are any.
 fn chat(map: &mut Map<String, Value>, field: &str) -> Result<Record> {
-    let tools = tools(map)?;
-    let mut messages = Vec::new();
-    if let Some(system) = optional(map, "system")? {
-        messages.push(json!({ "role": "system", "content": system }));
-    }
+    let Conversation { mut messages, tools } = instructions(map)?;
     let said = list(map, field)?;
     ensure!(!said.is_empty(), "`{field}` is empty; remove the record");
     for (i, said) in said.into_iter().enumerate() {
@@ -185,7 +245,7 @@ fn message(value: Value) -> Result<Value> {
     };
     for (other, name) in [("from", "role"), ("value", "content")] {
         match message.shift_remove(other) {
-            Some(value) if !message.contains_key(name) => {
+            Some(value) if message.get(name).is_none_or(Value::is_null) => {
                 message.insert(name.into(), value);
             }
             Some(value) => {
@@ -212,34 +272,52 @@ fn message(value: Value) -> Result<Value> {
         // As `transformers` has it: no key that holds nothing.
         None => drop(message.shift_remove("content")),
     }
-    learned(&message)?;
+    read_switches(&mut message)?;
     if let Some((field, _)) = message.iter().find(|(_, value)| binary::is_within(value)) {
         bail!("`{field}`: {}", binary::NOT_TEXT);
     }
     Ok(Value::Object(message))
 }
 
-/// Brings calls to tools into the form that templates know: `tool_calls` may be the JSON text of a list, and `function_call` is
-/// an older name for one of them.
+/// Brings calls to tools into the form that templates know: `tool_calls` may be the JSON text of a list, each of them the JSON
+/// text of a call, and `function_call` is an older name for one of them.
 fn read_calls(message: &mut Map<String, Value>) -> Result<()> {
-    if let Some(Value::String(calls)) = message.get("tool_calls") {
-        let calls: Value = match calls.trim() {
-            "" => Value::Null,
-            calls => serde_json::from_str(calls).context("`tool_calls` is not valid JSON")?,
-        };
-        ensure!(
-            calls.is_array() || calls.is_null(),
-            "`tool_calls`: expected a list, found {}",
-            kind(&calls)
-        );
-        message.insert("tool_calls".into(), calls);
+    match message.remove("tool_calls") {
+        None | Some(Value::Null) => {}
+        Some(calls) => {
+            let calls = match decoded(calls).context("`tool_calls`")? {
+                Value::Null => Value::Null,
+                Value::Array(calls) => {
+                    let calls = calls.into_iter().map(|call| match decoded(call)? {
+                        call @ Value::Object(_) => Ok(call),
+                        other => bail!("expected an object for each call, found {}", kind(&other)),
+                    });
+                    Value::Array(calls.collect::<Result<_>>().context("`tool_calls`")?)
+                }
+                other => bail!("`tool_calls`: expected a list, found {}", kind(&other)),
+            };
+            message.insert("tool_calls".into(), calls);
+        }
     }
     let calls = message.get("tool_calls").and_then(Value::as_array).is_some_and(|c| !c.is_empty());
-    if !calls && message.get("function_call").is_some_and(Value::is_object) {
-        let call = message.shift_remove("function_call");
-        message.insert("tool_calls".into(), json!([{ "type": "function", "function": call }]));
+    let Some(call) = message.remove("function_call").filter(|_| !calls) else { return Ok(()) };
+    match decoded(call).context("`function_call`")? {
+        Value::Null => {}
+        call @ Value::Object(_) => {
+            message.insert("tool_calls".into(), json!([{ "type": "function", "function": call }]));
+        }
+        other => bail!("`function_call`: expected an object, found {}", kind(&other)),
     }
     Ok(())
+}
+
+/// What a JSON text stands for; an empty one for nothing.
+fn decoded(value: Value) -> Result<Value> {
+    match value {
+        Value::String(text) if text.trim().is_empty() => Ok(Value::Null),
+        Value::String(text) => serde_json::from_str(&text).context("is not valid JSON"),
+        value => Ok(value),
+    }
 }
 
 /// The text of a message; none where calls to tools, or thoughts, come without words.
@@ -261,19 +339,33 @@ fn content(message: &Map<String, Value>) -> Result<Option<String>> {
     }
 }
 
-/// Checks the fields that say whether a message is learned: `weight` of 0 or 1, `train` of true or false.
-fn learned(message: &Map<String, Value>) -> Result<()> {
-    match message.get("weight") {
-        None | Some(Value::Null) => {}
-        Some(weight) if [0.0, 1.0].map(Some).contains(&weight.as_f64()) => {}
-        Some(weight) => {
-            bail!("`weight`: expected 0 or 1, found {weight}; other weights are not supported")
+/// Fields that say whether a message is learned by true or false, or 0 or 1.
+const SWITCHES: [&str; 4] = ["weight", "train", "training", "loss"];
+
+/// Reads the fields that say whether a message is learned, of all names, into `train`, which is there if it is not.
+fn read_switches(message: &mut Map<String, Value>) -> Result<()> {
+    if let Some(field) = ["train_detail", "training_detail"].into_iter().find(|&field| {
+        message.get(field).is_some_and(|detail| !detail.is_null() && *detail != json!([]))
+    }) {
+        bail!(
+            "`{field}`: parts of a message cannot be left out of what is learned; give `train` for all of it"
+        );
+    }
+    for field in SWITCHES {
+        let off = match message.get(field) {
+            None | Some(Value::Null | Value::Bool(true)) => false,
+            Some(Value::Bool(false)) => true,
+            Some(number) if number.as_f64() == Some(1.0) => false,
+            Some(number) if number.as_f64() == Some(0.0) => true,
+            Some(other) => bail!(
+                "`{field}`: expected true or false, or 1 or 0, found {other}; other weights are not supported"
+            ),
+        };
+        if off {
+            message.insert("train".into(), false.into());
         }
     }
-    match message.get("train") {
-        None | Some(Value::Null | Value::Bool(_)) => Ok(()),
-        Some(other) => bail!("`train`: expected true or false, found {}", kind(other)),
-    }
+    Ok(())
 }
 
 /// A call as `tool_calls` has it, if the text is one.
@@ -283,26 +375,25 @@ fn call(content: &str) -> Option<Value> {
     Some(json!({ "type": "function", "function": call }))
 }
 
-/// `tools`: a list, or the JSON text of one; each in the form that templates expect.
+/// `tools`, or `functions` as an older name: a list, or the JSON text of one, of objects or the JSON texts of such; each in the form
+/// that templates expect.
 fn tools(map: &mut Map<String, Value>) -> Result<Option<Value>> {
-    let tools = match map.remove("tools") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
-        Some(Value::String(text)) => match serde_json::from_str(&text) {
-            Ok(tools) => tools,
-            Err(error) => bail!("`tools` is not valid JSON: {error}"),
-        },
-        Some(tools) => tools,
+    let older = map.remove("functions").unwrap_or_default();
+    let tools = map.remove("tools").unwrap_or_default();
+    let (name, tools) = if tools.is_null() { ("functions", older) } else { ("tools", tools) };
+    ensure!(!binary::is_within(&tools), "`{name}`: {}", binary::NOT_TEXT);
+    let place = || format!("`{name}`");
+    let tools = match decoded(tools).with_context(place)? {
+        Value::Null => return Ok(None),
+        Value::Array(tools) => tools,
+        other => bail!("`{name}`: expected a list, found {}", kind(&other)),
     };
-    ensure!(!binary::is_within(&tools), "`tools`: {}", binary::NOT_TEXT);
-    let Value::Array(tools) = tools else {
-        bail!("`tools`: expected a list, found {}", kind(&tools));
-    };
-    let wrapped = tools.into_iter().map(|tool| match tool.get("function") {
-        Some(_) => tool,
-        None => json!({ "type": "function", "function": tool }),
+    let wrapped = tools.into_iter().map(|tool| match decoded(tool)? {
+        tool @ Value::Object(_) if tool.get("function").is_some() => Ok(tool),
+        tool @ Value::Object(_) => Ok(json!({ "type": "function", "function": tool })),
+        other => bail!("expected an object for each tool, found {}", kind(&other)),
     });
-    let tools: Vec<Value> = wrapped.collect();
+    let tools: Vec<Value> = wrapped.collect::<Result<_>>().with_context(place)?;
     Ok((!tools.is_empty()).then_some(Value::Array(tools)))
 }
 
@@ -363,11 +454,16 @@ mod tests {
         }
     }
 
+    fn completion(prompt: &str, completion: &str) -> Record {
+        let (prompt, completion) = (prompt.into(), completion.into());
+        Record::Completion { before: Conversation::default(), prompt, completion }
+    }
+
     #[test]
     fn every_format_is_read() {
         assert_eq!(read(json!({"text": "a"})).unwrap(), Record::Text("a".into()));
         let record = read(json!({"prompt": "a", "completion": "b"})).unwrap();
-        assert_eq!(record, Record::Completion { prompt: "a".into(), completion: "b".into() });
+        assert_eq!(record, completion("a", "b"));
         let talk = chat(json!({
             "instruction": "i", "input": "x", "output": "o", "text": "all", "system": "s",
             "history": [["q", "a"]],
@@ -412,8 +508,7 @@ mod tests {
         let mut value = json!({"question": "a", "reply": "b", "prompt": "c"});
         let fields = ["prompt=question", "completion=reply"].map(|name| name.parse().unwrap());
         rename(&mut value, &fields).unwrap();
-        let record = Record::Completion { prompt: "a".into(), completion: "b".into() };
-        assert_eq!(read(value).unwrap(), record);
+        assert_eq!(read(value).unwrap(), completion("a", "b"));
         // Nothing else is read in the place of a column that is not there; what may be absent may be.
         let mut value = json!({"prompt": "a", "completion": "b"});
         let told = rename(&mut value, &["prompt=question".parse().unwrap()]).unwrap_err();
@@ -449,6 +544,97 @@ mod tests {
     }
 
     #[test]
+    fn calls_and_tools_may_be_texts_all_the_way_down() {
+        let call = json!({"name": "f", "arguments": {"a": 1}});
+        let listed = json!({"type": "function", "function": call});
+        for message in [
+            json!({"role": "assistant", "content": "", "function_call": call.to_string()}),
+            json!({"role": "assistant", "content": "", "tool_calls": [listed.to_string()]}),
+            json!({"role": "assistant", "content": "", "function_call": call, "tool_calls": []}),
+        ] {
+            let talk = chat(json!({"messages": [message]}));
+            assert_eq!(talk.messages[0]["tool_calls"], json!([listed]), "{message}");
+        }
+        // Templates that know no calls see the same, whatever their arguments came as.
+        let said = |arguments: Value| {
+            let call = json!({"function": {"name": "f", "arguments": arguments}});
+            let message = json!({"role": "assistant", "content": "", "tool_calls": [call]});
+            let mut talk = chat(json!({"messages": [message]}));
+            write_calls(&mut talk);
+            talk.messages[0]["content"].clone()
+        };
+        assert_eq!(said(json!("{\"a\": 1}")), said(json!({"a": 1})));
+        let tool = json!({"name": "f", "parameters": {}});
+        let expected = json!([{"type": "function", "function": tool}]);
+        let messages = json!([{"role": "user", "content": "x"}]);
+        for (field, tools) in [
+            ("tools", json!([tool.to_string()])),
+            ("functions", json!([tool])),
+            ("functions", json!([tool]).to_string().into()),
+            ("tools", expected.clone()),
+        ] {
+            let talk = chat(json!({"messages": messages, field: tools}));
+            assert_eq!(talk.tools.as_ref(), Some(&expected), "{field}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_to_be_learned_is_said_in_many_ways() {
+        for (field, value) in [
+            ("weight", json!(0)),
+            ("train", json!(false)),
+            ("training", json!(false)),
+            ("loss", json!(false)),
+            ("loss", json!(0.0)),
+        ] {
+            let message = json!({"role": "assistant", "content": "x", field: value});
+            let talk = chat(json!({"messages": [message]}));
+            assert_eq!(talk.messages[0]["train"], json!(false), "{field}");
+        }
+        for (field, value) in [("weight", json!(1)), ("loss", json!(true)), ("train", json!(null))]
+        {
+            let message = json!({"role": "assistant", "content": "x", field: value});
+            let talk = chat(json!({"messages": [message]}));
+            assert_ne!(talk.messages[0].get("train"), Some(&json!(false)), "{field}");
+        }
+    }
+
+    #[test]
+    fn instructions_stand_beside_what_is_said() {
+        let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+        let record = json!({"prompt": "a", "completion": "b", "system": "s", "tools": tools});
+        let Record::Completion { before, .. } = read(record).unwrap() else { panic!() };
+        assert_eq!(before.messages[0]["content"], "s");
+        assert_eq!(before.tools, Some(tools.clone()));
+        let talk = chat(json!({"instruction": "i", "output": "o", "tools": tools}));
+        assert_eq!(talk.tools, Some(tools));
+    }
+
+    #[test]
+    fn prompts_and_completions_may_be_messages() {
+        let mut value = json!({
+            "prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                       {"role": "user", "content": "c"}],
+            "completion": [{"role": "assistant", "content": "d"}],
+        });
+        join_conversation(&mut value);
+        let talk = chat(value);
+        let learned: Vec<_> =
+            talk.messages.iter().map(|message| message.get("train").is_none()).collect();
+        assert_eq!(learned, [false, false, false, true]);
+        let mut text = json!({"prompt": "a", "completion": "b"});
+        join_conversation(&mut text);
+        assert_eq!(read(text).unwrap(), completion("a", "b"));
+    }
+
+    #[test]
+    fn fields_without_a_value_are_not_there() {
+        let said = json!([{"from": "human", "value": "x", "role": null, "content": null}]);
+        let talk = chat(json!({"messages": null, "conversations": said}));
+        assert_eq!(talk.messages[0]["content"], "x");
+    }
+
+    #[test]
     fn wrong_fields_are_named() {
         for (value, told) in [
             (json!({"messages": [{"role": "user", "content": 3}]}), "`messages[0]`: `content`"),
@@ -459,6 +645,32 @@ mod tests {
             (json!({"messages": [{"role": "user", "content": null}]}), "found nothing"),
             (json!({"messages": [{"role": "user", "content": "x", "weight": 0.5}]}), "`weight`"),
             (json!({"messages": [{"role": "user", "content": "x", "train": "no"}]}), "`train`"),
+            (
+                json!({"messages": [{"role": "user", "content": "x", "train_detail": [{}]}]}),
+                "`train_detail`",
+            ),
+            (
+                json!({"messages": [{"role": "assistant", "content": "", "tool_calls": {"name": "f"}}]}),
+                "`tool_calls`",
+            ),
+            (
+                json!({"messages": [{"role": "assistant", "content": "", "tool_calls": [3]}]}),
+                "each call",
+            ),
+            (
+                json!({"messages": [{"role": "assistant", "content": "", "function_call": 3}]}),
+                "`function_call`",
+            ),
+            (json!({"messages": [{"role": "user", "content": "x"}], "tools": [3]}), "each tool"),
+            (
+                json!({"messages": [{"role": "user", "content": "x"}], "images": ["a.png"]}),
+                "`images`",
+            ),
+            (json!({"prompt": "a", "completion": "b", "label": false}), "`label` is false"),
+            (
+                json!({"messages": [{"role": "user", "content": "x"}], "kto_tag": false}),
+                "`kto_tag`",
+            ),
             (json!({"messages": [{"content": "x"}]}), "`role` is missing"),
             (json!({"messages": [{"role": "user", "content": [{"type": "image"}]}]}), "content[0]"),
             (json!({"messages": []}), "empty"),

@@ -9,6 +9,8 @@ use std::ops::Range;
 pub(super) struct Sample {
     pub(super) ids: Vec<u32>,
     pub(super) learned: Vec<bool>,
+    /// Spans that begin within a token: it stands for what is before them as well.
+    pub(super) merged: usize,
 }
 
 impl Sample {
@@ -23,16 +25,17 @@ impl Sample {
     ) -> Result<Self> {
         let (ids, places) = encoder.encode_with_places(text)?;
         let mut learned = vec![false; ids.len()];
-        let mut first = 0;
+        let (mut first, mut merged) = (0, 0);
         for span in spans {
             // Places rise; a token without bytes stands at one.
             let before = |place: &&Range<usize>| place.end.max(place.start + 1) <= span.start;
             first += places[first..].iter().take_while(before).count();
+            merged += usize::from(places.get(first).is_some_and(|place| place.start < span.start));
             let within = places[first..].iter().take_while(|place| place.start < span.end);
             let count = within.count();
             learned[first..first + count].fill(true);
         }
-        Ok(Self { ids, learned })
+        Ok(Self { ids, learned, merged })
     }
 
     /// A text that is learned as a whole.
@@ -41,7 +44,7 @@ impl Sample {
     pub(super) fn whole(encoder: &dyn TextEncoder, text: &str) -> Result<Self> {
         let ids = encoder.encode(text)?;
         let learned = vec![true; ids.len()];
-        Ok(Self { ids, learned })
+        Ok(Self { ids, learned, merged: 0 })
     }
 
     /// Puts the tokens before it that the tokenizer puts before a text, unless they are there.
@@ -81,6 +84,7 @@ impl Sample {
 
     /// The tokens in `range`, as a sample of its own.
     pub(super) fn part(&self, range: Range<usize>) -> Self {
-        Self { ids: self.ids[range.clone()].to_vec(), learned: self.learned[range].to_vec() }
+        let (ids, learned) = (self.ids[range.clone()].to_vec(), self.learned[range].to_vec());
+        Self { ids, learned, merged: 0 }
     }
 }

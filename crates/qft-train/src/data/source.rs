@@ -85,8 +85,13 @@ impl<'a> Source<'a> {
                 let beginning = input.beginning()?;
                 ensure!(
                     !beginning.trim_ascii().is_empty(),
-                    "{}: is empty; give a file that holds text",
-                    path.display()
+                    "{}: is empty{}; give a file that holds text",
+                    path.display(),
+                    if path.is_file() {
+                        ""
+                    } else {
+                        ", or was read before: a pipe can be read only once"
+                    }
                 );
                 let place = path.display();
                 ensure!(

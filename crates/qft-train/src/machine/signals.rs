@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Catches the signals that ask a run to stop: Ctrl-C, a termination, a lost terminal.
+/// Catches the signals that ask a run to stop: Ctrl-C, a termination, a lost terminal, those of schedulers before the time is
+/// over (SIGUSR1, SIGUSR2, SIGXCPU).
 ///
 /// The first one sets a flag, and a line on stderr says so; one after that line ends the process at once, whatever the
 /// process is doing. Signals that come together count as one: `timeout` sends its signal to a process and to its group,
@@ -55,13 +56,16 @@ fn code(number: usize) -> u8 {
 #[cfg(unix)]
 mod unix {
     use super::{StopSignal, code};
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
     use signal_hook::{flag, low_level::pipe};
     use std::io::{self, Read, Write};
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
+
+    /// What people and schedulers ask to stop by: Slurm's `--signal` sends what it is told, and a limit of processor time its own.
+    const CAUGHT: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU];
 
     /// Signals within this time are the same.
     const TOGETHER: Duration = Duration::from_millis(300);
@@ -75,7 +79,7 @@ mod unix {
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || warn(come, &number, &arm))?;
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        for signal in CAUGHT {
             if ignored & (1 << (signal - 1)) != 0 {
                 continue;
             }

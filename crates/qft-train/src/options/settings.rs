@@ -1,6 +1,7 @@
 //! The settings file: the options of `qft finetune` as TOML, and how flags win over it.
 
 use super::finetune::FinetuneArgs;
+use super::home::expanded_text;
 use crate::error::{Context, Result, bail};
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, FromArgMatches};
@@ -127,7 +128,7 @@ fn words_of(option: &clap::Arg, key: &str, value: &toml::Value) -> Result<Vec<St
         toml::Value::Array(_) | toml::Value::Table(_) => return Err("expected one value".into()),
         one => vec![plain(one)?],
     };
-    Ok(values.into_iter().map(|value| format!("--{key}={value}")).collect())
+    Ok(values.into_iter().map(|value| expanded_text(format!("--{key}={value}"))).collect())
 }
 
 /// What is wrong with a value, in the words of the option.

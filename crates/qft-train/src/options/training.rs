@@ -273,6 +273,10 @@ impl OptimizerOptions {
         };
         decay.check("decay", total)?;
         let decay = decay.steps(total);
+        ensure!(
+            warmup.saturating_add(decay) <= total,
+            "--warmup and --decay: {warmup} and {decay} steps are more than the {total} of the run; give less of one"
+        );
         let (kind, peak, floor) = (self.schedule, self.lr, self.min_lr_ratio);
         Ok(Schedule { kind, peak, floor, warmup, decay, total })
     }

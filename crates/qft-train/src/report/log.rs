@@ -1,11 +1,11 @@
 //! What the program says of itself while it works: on standard error, and in the file of `--log-file`.
 
 use super::note;
-use crate::error::{Context, Error, ErrorKind, OfKind, Result};
+use crate::error::{Context, Error, ErrorKind, OfKind, Result, ensure};
 use crate::machine::Job;
 use crate::options::terminal::{TerminalArgs, Verbosity};
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tracing_subscriber::filter::EnvFilter;
@@ -47,6 +47,11 @@ pub fn start(options: &TerminalArgs) -> Result<()> {
         .log_internal_errors(false)
         .with_filter(filter(shown, asked == Verbosity::Normal, "off"));
     let file = options.log_file.as_deref().map(of_this_process).map(|path| {
+        ensure!(
+            is_log(&path),
+            "--log-file: {} holds something else than a log; give another file",
+            path.display()
+        );
         let file = OpenOptions::new().append(true).create(true).open(&path);
         let place = || {
             format!(
@@ -72,6 +77,24 @@ pub fn start(options: &TerminalArgs) -> Result<()> {
     tracing::info!(target: COMMAND, "qft {}: {}", env!("CARGO_PKG_VERSION"), words.join(" "));
     Ok(())
 }
+
+/// Whether a file begins as a log does, with a time such as `2026-12-01T`, or holds nothing yet. What is no file, such as a
+/// terminal, is not read.
+fn is_log(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = |file: File| file.take(TIME.len() as u64).read_to_end(&mut start);
+    if !path.is_file() || File::open(path).and_then(read).is_err() {
+        return true;
+    }
+    let fits = |(&found, expected): (&u8, &u8)| match expected {
+        b'0' => found.is_ascii_digit(),
+        sign => found == *sign,
+    };
+    start.is_empty() || start.len() == TIME.len() && start.iter().zip(TIME).all(fits)
+}
+
+/// How the time begins that a line of a log begins with; a zero stands for any digit.
+const TIME: &[u8] = b"0000-00-00T";
 
 /// The file of this process: in a job, those behind the first have their number behind its name.
 fn of_this_process(path: &Path) -> PathBuf {
@@ -125,5 +148,27 @@ pub fn end<T>(result: &Result<T>) {
             let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {error:#}");
             tracing::error!(target: COMMAND, "{error:#}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_logs_are_added_to() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        assert!(is_log(&path), "there is none yet");
+        for (text, log) in [
+            ("", true),
+            ("2026-12-01T13:23:00.123456Z  INFO done\n", true),
+            ("2026-12-01", false),
+            ("{\"text\": \"a\"}\n", false),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(is_log(&path), log, "{text}");
+        }
+        assert!(is_log(Path::new("/dev/null")));
     }
 }

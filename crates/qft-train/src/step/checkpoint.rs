@@ -406,7 +406,8 @@ pub fn latest(root: &Path) -> Result<Option<PathBuf>> {
     restore_folders(&Disk::default(), root, is_checkpoint)?;
     let all = list(root)?;
     for (_, dir) in all.iter().rev() {
-        match read_progress(dir) {
+        match read_progress(dir).and_then(|_| Ok(TensorFile::open(&dir.join(STATE_FILE), ADVICE)?))
+        {
             Ok(_) => return Ok(Some(dir.clone())),
             Err(error) => tracing::warn!("{} is passed over: {error:#}", dir.display()),
         }
@@ -463,8 +464,13 @@ pub fn read_progress(dir: &Path) -> Result<Progress> {
 pub fn progress_text(dir: &Path) -> Result<String> {
     restore_folder(&Disk::default(), dir)?;
     let path = dir.join(PROGRESS_FILE);
-    fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}: is this a checkpoint folder?", path.display()))
+    fs::read_to_string(&path).with_context(|| {
+        format!(
+            "cannot read {}: --resume takes a checkpoint, such as OUT/checkpoints/step-000100, or `latest` for the newest one in \
+             --out",
+            path.display()
+        )
+    })
 }
 
 /// Where a run stands, by the text in its checkpoint `dir`.

@@ -36,6 +36,18 @@ pub(crate) fn host() -> Arc<Host> {
     Arc::new(Host::new(CpuConfig { threads: 2, ..CpuConfig::detect().unwrap() }).unwrap())
 }
 
+/// As small as a model can be: for kernels that are emulated, and for what grows with steps and buffers and not with their size.
+pub(crate) fn smallest_model() -> LlamaConfig {
+    LlamaConfig {
+        hidden_size: 32,
+        intermediate_size: 64,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        ..LlamaConfig::from_dir(&material::stories260k()).unwrap().with_layers(1)
+    }
+}
+
 /// Lion without warm-up, decay or clipping.
 pub(crate) fn lion() -> OptimizerOptions {
     OptimizerOptions { beta1: 0.95, beta2: 0.98, ..OptimizerOptions::for_plan(OptimizerKind::Lion) }

@@ -36,7 +36,7 @@ pub fn run(options: &ShowOptions, quiet: bool) -> Result<()> {
     write(statistics(&documents, seq_len))?;
     let end = documents.len().min(options.first.saturating_add(options.count));
     ensure!(
-        options.count == 0 || options.first < end,
+        options.count == 0 || options.first < end || (options.first, end) == (0, 0),
         "--from: {} is beyond the {} documents",
         options.first + 1,
         documents.len()

@@ -4,7 +4,7 @@ use super::{Parts, Reader};
 use crate::data::documents::{DocumentWriter, Reason};
 use crate::data::parallel::{in_order, threads};
 use crate::data::progress::Tally;
-use crate::data::records::{Record, detect, rename};
+use crate::data::records::{Record, detect, join_conversation, rename};
 use crate::data::sample::Sample;
 use crate::data::source::{Place, Row};
 use crate::data::template::Template;
@@ -180,7 +180,9 @@ impl Reader<'_> {
         let mut unseen = Unseen::default();
         let samples = (|| {
             let record = Record::from_json(self.named(row)?, known.format)?;
-            if let (Record::Chat(talk), Some(template)) = (&record, &known.template) {
+            if let (Record::Chat(talk) | Record::Completion { before: talk, .. }, Some(template)) =
+                (&record, &known.template)
+            {
                 unseen.tools = !template.shows_tools(talk);
                 unseen.thoughts = !template.shows_thoughts(talk);
             }
@@ -208,6 +210,7 @@ impl Reader<'_> {
     fn named(&self, row: Row) -> Result<Value> {
         let mut value = row.parse()?;
         rename(&mut value, &self.options.fields)?;
+        join_conversation(&mut value);
         Ok(value)
     }
 }

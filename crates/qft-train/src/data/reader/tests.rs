@@ -413,3 +413,23 @@ fn the_token_that_ends_turns_is_known_by_the_template() {
     let setup = Setup::new(&dir.path().join("none").display().to_string(), TrainOn::Completion);
     assert!(setup.reader(&setup.options).end_of_turn().is_err());
 }
+
+#[test]
+fn answers_that_say_nothing_or_begin_within_a_token_are_counted() {
+    let setup = Setup::new("auto", TrainOn::Completion);
+    // A blank and the byte after it are a token.
+    let counts = |prompt: &str, completion: &str| {
+        let record = json!({"prompt": prompt, "completion": completion});
+        let counts = setup.read(DataFormat::PromptCompletion, record).unwrap().counts();
+        (counts.empty, counts.merged)
+    };
+    assert_eq!(counts("a:", " b"), (0, 0));
+    assert_eq!(counts("a: ", "b"), (0, 1));
+    assert_eq!(counts("a:", ""), (1, 0));
+    let chat = Setup::new("chatml", TrainOn::Completion);
+    let record = json!({"prompt": "q", "completion": "a", "system": "Be kind."});
+    let documents = chat.read(DataFormat::PromptCompletion, record.clone()).unwrap();
+    assert!(decode(documents.get(0).unwrap().ids()).contains("Be kind."));
+    let error = setup.read(DataFormat::PromptCompletion, record).unwrap_err();
+    assert!(format!("{error:#}").contains("give --template"), "{error:#}");
+}

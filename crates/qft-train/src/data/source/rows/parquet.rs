@@ -55,16 +55,22 @@ pub(in super::super) fn each_parquet_row(
     Ok(())
 }
 
-/// The columns of a row, or the fields of a group, as JSON.
+/// The columns of a row as JSON.
 fn object<'a>(fields: impl Iterator<Item = (&'a String, &'a Field)>) -> Value {
     Value::Object(fields.map(|(name, field)| (name.clone(), json(field))).collect())
+}
+
+/// A group as JSON, without fields that are null: in a column all groups have the same, and those that a record lacks are
+/// filled up so.
+fn group<'a>(fields: impl Iterator<Item = (&'a String, &'a Field)>) -> Value {
+    object(fields.filter(|(_, field)| !matches!(field, Field::Null)))
 }
 
 /// A field as JSON. Bytes that have no mark of what they are count as text if they can be: some writers leave it out.
 fn json(field: &Field) -> Value {
     match field {
         Field::Bytes(bytes) => binary::value_of(bytes.data()),
-        Field::Group(row) => object(row.get_column_iter()),
+        Field::Group(row) => group(row.get_column_iter()),
         Field::ListInternal(list) => Value::Array(list.elements().iter().map(json).collect()),
         Field::MapInternal(map) => {
             let entry = |(key, field): &(Field, Field)| {
