@@ -522,7 +522,7 @@ fn resuming_what_does_not_fit() {
     place
         .refuses(&["--resume"], &["--resume latest", "there is no checkpoint", "without --resume"]);
     let nowhere = format!("--resume={}", place.path("nowhere").display());
-    place.refuses(&[&nowhere], &["nowhere", "is this a checkpoint folder?"]);
+    place.refuses(&[&nowhere], &["nowhere", "--resume takes a checkpoint"]);
 
     let options = ["--steps=4", "--checkpoint-every=2", "--keep-checkpoints=9"];
     succeed(&place.args(&options));

@@ -78,18 +78,24 @@ pub(super) fn as_expected(
     render: impl Fn(&Conversation) -> Result<String>,
 ) -> Option<Conversation> {
     let objects = decoded(talk)?;
-    let probe = probe(talk);
-    let as_object = render(&decoded(&probe)?).ok()?;
-    let expects_objects = match render(&probe) {
-        Ok(as_text) => is_encoded_twice(&as_text, &probe) || is_lost(&as_text, &as_object),
-        Err(_) => true,
+    let expects_objects = |talk: &Conversation| {
+        let as_object = render(&decoded(talk)?).ok()?;
+        Some(match render(talk) {
+            Ok(as_text) => is_encoded_twice(&as_text, talk) || is_lost(&as_text, &as_object, talk),
+            Err(_) => true,
+        })
     };
-    expects_objects.then_some(objects)
+    // By what becomes of any arguments, or of these, of which a template may read some by name.
+    let expects = expects_objects(&probe(talk)) == Some(true) || expects_objects(talk)?;
+    expects.then_some(objects)
 }
 
-/// Whether the probe gets lost that does not as an object.
-fn is_lost(as_text: &str, as_object: &str) -> bool {
-    ["qft_probe", "qft_value"]
-        .iter()
-        .any(|part| !as_text.contains(part) && as_object.contains(part))
+/// Whether parts of the arguments get lost that do not as an object.
+fn is_lost(as_text: &str, as_object: &str, talk: &Conversation) -> bool {
+    let mut talk = talk.clone();
+    talk.messages.iter_mut().flat_map(arguments).any(|arguments| {
+        let Some(object) = object(arguments) else { return false };
+        let texts = object.iter().flat_map(|(key, value)| [Some(key.as_str()), value.as_str()]);
+        texts.flatten().any(|part| !as_text.contains(part) && as_object.contains(part))
+    })
 }

@@ -285,14 +285,17 @@ fn read_calls(message: &mut Map<String, Value>) -> Result<()> {
     match message.remove("tool_calls") {
         None | Some(Value::Null) => {}
         Some(calls) => {
-            let calls = match decoded(calls).context("`tool_calls`")? {
+            let calls = match decoded(calls, "tool_calls")? {
                 Value::Null => Value::Null,
                 Value::Array(calls) => {
-                    let calls = calls.into_iter().map(|call| match decoded(call)? {
+                    let calls = calls.into_iter().map(|call| match decoded(call, "tool_calls")? {
                         call @ Value::Object(_) => Ok(call),
-                        other => bail!("expected an object for each call, found {}", kind(&other)),
+                        other => bail!(
+                            "`tool_calls`: expected an object for each call, found {}",
+                            kind(&other)
+                        ),
                     });
-                    Value::Array(calls.collect::<Result<_>>().context("`tool_calls`")?)
+                    Value::Array(calls.collect::<Result<_>>()?)
                 }
                 other => bail!("`tool_calls`: expected a list, found {}", kind(&other)),
             };
@@ -301,7 +304,7 @@ fn read_calls(message: &mut Map<String, Value>) -> Result<()> {
     }
     let calls = message.get("tool_calls").and_then(Value::as_array).is_some_and(|c| !c.is_empty());
     let Some(call) = message.remove("function_call").filter(|_| !calls) else { return Ok(()) };
-    match decoded(call).context("`function_call`")? {
+    match decoded(call, "function_call")? {
         Value::Null => {}
         call @ Value::Object(_) => {
             message.insert("tool_calls".into(), json!([{ "type": "function", "function": call }]));
@@ -311,11 +314,13 @@ fn read_calls(message: &mut Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-/// What a JSON text stands for; an empty one for nothing.
-fn decoded(value: Value) -> Result<Value> {
+/// What the JSON text of a field stands for; an empty one for nothing.
+fn decoded(value: Value, field: &str) -> Result<Value> {
     match value {
         Value::String(text) if text.trim().is_empty() => Ok(Value::Null),
-        Value::String(text) => serde_json::from_str(&text).context("is not valid JSON"),
+        Value::String(text) => {
+            serde_json::from_str(&text).with_context(|| format!("`{field}` is not valid JSON"))
+        }
         value => Ok(value),
     }
 }
@@ -357,9 +362,10 @@ fn read_switches(message: &mut Map<String, Value>) -> Result<()> {
             Some(Value::Bool(false)) => true,
             Some(number) if number.as_f64() == Some(1.0) => false,
             Some(number) if number.as_f64() == Some(0.0) => true,
-            Some(other) => bail!(
-                "`{field}`: expected true or false, or 1 or 0, found {other}; other weights are not supported"
-            ),
+            Some(Value::Number(weight)) => {
+                bail!("`{field}`: expected 0 or 1, found {weight}; other weights are not supported")
+            }
+            Some(other) => bail!("`{field}`: expected true or false, found {}", kind(other)),
         };
         if off {
             message.insert("train".into(), false.into());
@@ -382,18 +388,17 @@ fn tools(map: &mut Map<String, Value>) -> Result<Option<Value>> {
     let tools = map.remove("tools").unwrap_or_default();
     let (name, tools) = if tools.is_null() { ("functions", older) } else { ("tools", tools) };
     ensure!(!binary::is_within(&tools), "`{name}`: {}", binary::NOT_TEXT);
-    let place = || format!("`{name}`");
-    let tools = match decoded(tools).with_context(place)? {
+    let tools = match decoded(tools, name)? {
         Value::Null => return Ok(None),
         Value::Array(tools) => tools,
         other => bail!("`{name}`: expected a list, found {}", kind(&other)),
     };
-    let wrapped = tools.into_iter().map(|tool| match decoded(tool)? {
+    let wrapped = tools.into_iter().map(|tool| match decoded(tool, name)? {
         tool @ Value::Object(_) if tool.get("function").is_some() => Ok(tool),
         tool @ Value::Object(_) => Ok(json!({ "type": "function", "function": tool })),
-        other => bail!("expected an object for each tool, found {}", kind(&other)),
+        other => bail!("`{name}`: expected an object for each tool, found {}", kind(&other)),
     });
-    let tools: Vec<Value> = wrapped.collect::<Result<_>>().with_context(place)?;
+    let tools: Vec<Value> = wrapped.collect::<Result<_>>()?;
     Ok((!tools.is_empty()).then_some(Value::Array(tools)))
 }
 

@@ -124,6 +124,9 @@ impl fmt::Display for DeviceChoice {
 #[serde(try_from = "String", into = "String")]
 pub struct Size(pub u64);
 
+/// Less is hardly meant without a unit.
+const LEAST_PLAIN_BYTES: f64 = 1e6;
+
 impl FromStr for Size {
     type Err = String;
 
@@ -133,7 +136,8 @@ impl FromStr for Size {
         let text = text.trim();
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
-        let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        let unit_name = unit.trim();
+        let unit = match unit_name.to_ascii_lowercase().as_str() {
             "" | "b" => 1u64,
             "k" | "kb" => 1_000,
             "m" | "mb" => 1_000_000,
@@ -148,6 +152,11 @@ impl FromStr for Size {
         let bytes = number.parse::<f64>().map_err(|_| problem())? * unit as f64;
         if bytes < 1.0 || bytes >= u64::MAX as f64 {
             return Err(problem());
+        }
+        if unit_name.is_empty() && bytes < LEAST_PLAIN_BYTES {
+            return Err(format!(
+                "`{text}` is so many bytes; give a unit as well, such as {text}GB"
+            ));
         }
         Ok(Self(bytes as u64))
     }
@@ -183,7 +192,7 @@ mod tests {
     #[test]
     fn sizes_with_and_without_units() {
         for (text, bytes) in [
-            ("1", 1),
+            ("1000000", 1_000_000),
             ("24GB", 24_000_000_000),
             ("24 gb", 24_000_000_000),
             ("1.5GiB", 3 << 29),
@@ -192,7 +201,7 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
-        for bad in ["", "GB", "-1GB", "0", "1 parsec", "1e30TB", "1.2.3", "nan"] {
+        for bad in ["", "GB", "-1GB", "0", "1 parsec", "1e30TB", "1.2.3", "nan", "16"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
         }
     }

@@ -199,7 +199,10 @@ pub(super) fn each_csv_row(mut input: Input<'_>, take: &mut Take<'_>) -> Result<
     let columns = reader.headers().with_context(place)?.clone();
     let mut known = HashSet::new();
     if let Some(twice) = columns.iter().find(|name| !name.is_empty() && !known.insert(*name)) {
-        bail!("{}: two columns are called `{twice}`; give each a name of its own", path.display());
+        bail!(
+            "{}:1: two columns are called `{twice}`; give each a name of its own",
+            path.display()
+        );
     }
     for row in reader.records() {
         let (position, cells) = match row {
