@@ -127,7 +127,10 @@ impl Record {
                  keep records of different formats in different files"
             );
         }
-        check_beside(&map)?;
+        let is_text = matches!(format, DataFormat::JsonlText | DataFormat::Auto | DataFormat::Text);
+        if !is_text {
+            check_beside(&map)?;
+        }
         match format {
             DataFormat::Messages => chat(&mut map, "messages"),
             DataFormat::Sharegpt => chat(&mut map, "conversations"),
@@ -150,7 +153,7 @@ const VERDICTS: [&str; 2] = ["label", "kto_tag"];
 /// Fields of whole records with what is not text.
 const MEDIA: [&str; 6] = ["image", "images", "video", "videos", "audio", "audios"];
 
-/// Checks what stands beside what is read of a record, and changes its meaning.
+/// Checks what stands beside an answer, and changes its meaning.
 ///
 /// Errors: it says that the answer is a bad one, or has pictures or sounds.
 fn check_beside(map: &Map<String, Value>) -> Result<()> {
@@ -282,28 +285,28 @@ fn message(value: Value) -> Result<Value> {
 /// Brings calls to tools into the form that templates know: `tool_calls` may be the JSON text of a list, each of them the JSON
 /// text of a call, and `function_call` is an older name for one of them.
 fn read_calls(message: &mut Map<String, Value>) -> Result<()> {
-    match message.remove("tool_calls") {
-        None | Some(Value::Null) => {}
-        Some(calls) => {
-            let calls = match decoded(calls, "tool_calls")? {
-                Value::Null => Value::Null,
-                Value::Array(calls) => {
-                    let calls = calls.into_iter().map(|call| match decoded(call, "tool_calls")? {
-                        call @ Value::Object(_) => Ok(call),
-                        other => bail!(
+    if let Some(calls) = message.get_mut("tool_calls") {
+        *calls = match decoded(calls.take(), "tool_calls")? {
+            Value::Null => Value::Null,
+            Value::Array(calls) => {
+                let calls = calls.into_iter().map(|call| match decoded(call, "tool_calls")? {
+                    call @ Value::Object(_) => Ok(call),
+                    other => {
+                        bail!(
                             "`tool_calls`: expected an object for each call, found {}",
                             kind(&other)
-                        ),
-                    });
-                    Value::Array(calls.collect::<Result<_>>()?)
-                }
-                other => bail!("`tool_calls`: expected a list, found {}", kind(&other)),
-            };
-            message.insert("tool_calls".into(), calls);
-        }
+                        )
+                    }
+                });
+                Value::Array(calls.collect::<Result<_>>()?)
+            }
+            other => bail!("`tool_calls`: expected a list, found {}", kind(&other)),
+        };
     }
     let calls = message.get("tool_calls").and_then(Value::as_array).is_some_and(|c| !c.is_empty());
-    let Some(call) = message.remove("function_call").filter(|_| !calls) else { return Ok(()) };
+    let Some(call) = message.shift_remove("function_call").filter(|_| !calls) else {
+        return Ok(());
+    };
     match decoded(call, "function_call")? {
         Value::Null => {}
         call @ Value::Object(_) => {
@@ -466,7 +469,8 @@ mod tests {
 
     #[test]
     fn every_format_is_read() {
-        assert_eq!(read(json!({"text": "a"})).unwrap(), Record::Text("a".into()));
+        let text = json!({"text": "a", "label": false, "image": "a.png"});
+        assert_eq!(read(text).unwrap(), Record::Text("a".into()));
         let record = read(json!({"prompt": "a", "completion": "b"})).unwrap();
         assert_eq!(record, completion("a", "b"));
         let talk = chat(json!({
