@@ -2,6 +2,8 @@
 //
 //   out[m, n] (+)= f32(sum_k a(m, k) b(n, k)) * row_scale[m] * col_scale[n]
 //
+// gemm_i8_i32: out i32, whole numbers of each row's unit, sum_unit of bound f32 [M] and count: the nearest, ties to even, added
+// with wrap-around.
 // Shapes: nt: a [M, K], b [N, K]; nn: a [M, K], b [K, N]; tn: a [K, M], b [K, N]; out f32 [M, N], row_scale [M],
 // col_scale [N], each scale may be absent; any row strides. All orientations read the operands as they are stored: see
 // include/gemm_tile.cuh for the layout in shared memory, why it has no bank conflicts, and how bytes are transposed on
@@ -60,8 +62,9 @@ struct Product {
     }
 
     // Writes the warp's cells, the first of which is (m0, n0).
-    static __device__ __forceinline__ void finish(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
-                                                  uint32_t n_end, bool inside) {
+    template <class End>
+    static __device__ __forceinline__ void finish(const Sums& sums, const Epilogue<End>& e, uint32_t m0, uint32_t n0,
+                                                  uint32_t m_end, uint32_t n_end, bool inside) {
         const uint32_t g = lane_index() / 4, t = lane_index() % 4;
         constexpr uint32_t ROWS = WM / 8;
         const auto at = [&](uint32_t index) {
@@ -75,10 +78,11 @@ struct Product {
             }
             return cells;
         };
-        e.write<4, ROWS * WN / 16>(at, m_end, n_end, inside);
+        e.template write<4, ROWS * WN / 16>(at, m_end, n_end, inside);
     }
 
-    static __device__ __forceinline__ void run(const Operand& a, const Operand& b, uint32_t k, const Epilogue& e) {
+    template <class End>
+    static __device__ __forceinline__ void run(const Operand& a, const Operand& b, uint32_t k, const Epilogue<End>& e) {
         DYN_SHARED(uint8_t, shared);
         const TilePlace tile = tile_place((a.outer + BM - 1) / BM, (b.outer + BN - 1) / BN);
         const uint32_t m0 = tile.row * BM, n0 = tile.column * BN;
@@ -130,82 +134,114 @@ gemm_i8_f32_nt_128x256(const int8_t* __restrict__ a, uint64_t a_stride, const in
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 256, 64, 64, 4, true, true, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(256, 1)
 gemm_i8_f32_nn_128x256(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 256, 64, 64, 4, true, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(256, 1)
 gemm_i8_f32_tn_128x256(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 256, 64, 64, 4, false, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
 gemm_i8_f32_nt_128x128(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 128, 64, 64, 3, true, true, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
 gemm_i8_f32_nn_128x128(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 128, 64, 64, 3, true, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
 gemm_i8_f32_tn_128x128(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<128, 128, 64, 64, 3, false, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_nt_64x64(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 4, true, true, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_nn_64x64(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 4, true, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_tn_64x64(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 4, false, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_nt_unaligned(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 2, true, true, false>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_nn_unaligned(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 2, true, false, false>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
 }
 extern "C" __global__ void __launch_bounds__(128, 4)
 gemm_i8_f32_tn_unaligned(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
                     const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
                     uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
     Product<64, 64, 32, 32, 2, false, false, false>::run({a, a_stride, m}, {b, b_stride, n}, k,
-        {row_scale, col_scale, out, out_stride, accumulate != 0});
+        Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
+}
+extern "C" __global__ void __launch_bounds__(256, 1)
+gemm_i8_i32_tn_128x256(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
+                    const float* __restrict__ row_scale, const float* __restrict__ col_scale, int32_t* __restrict__ out,
+                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
+                    const float* __restrict__ bound, uint32_t count) {
+    Product<128, 256, 64, 64, 4, false, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
+        Epilogue<AsUnits>{row_scale, col_scale, out, out_stride, accumulate != 0, {bound, count}});
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+gemm_i8_i32_tn_128x128(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
+                    const float* __restrict__ row_scale, const float* __restrict__ col_scale, int32_t* __restrict__ out,
+                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
+                    const float* __restrict__ bound, uint32_t count) {
+    Product<128, 128, 64, 64, 3, false, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
+        Epilogue<AsUnits>{row_scale, col_scale, out, out_stride, accumulate != 0, {bound, count}});
+}
+extern "C" __global__ void __launch_bounds__(128, 4)
+gemm_i8_i32_tn_64x64(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
+                    const float* __restrict__ row_scale, const float* __restrict__ col_scale, int32_t* __restrict__ out,
+                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
+                    const float* __restrict__ bound, uint32_t count) {
+    Product<64, 64, 32, 32, 4, false, false, true>::run({a, a_stride, m}, {b, b_stride, n}, k,
+        Epilogue<AsUnits>{row_scale, col_scale, out, out_stride, accumulate != 0, {bound, count}});
+}
+extern "C" __global__ void __launch_bounds__(128, 4)
+gemm_i8_i32_tn_unaligned(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
+                    const float* __restrict__ row_scale, const float* __restrict__ col_scale, int32_t* __restrict__ out,
+                    uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
+                    const float* __restrict__ bound, uint32_t count) {
+    Product<64, 64, 32, 32, 2, false, false, false>::run({a, a_stride, m}, {b, b_stride, n}, k,
+        Epilogue<AsUnits>{row_scale, col_scale, out, out_stride, accumulate != 0, {bound, count}});
 }

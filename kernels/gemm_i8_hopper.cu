@@ -3,7 +3,7 @@
 // mma.sync needs them in registers first.
 //
 //   nt: out[m, n] (+)= f32(sum_k a[m, k] b[n, k]) * row_scale[m] * col_scale[n]
-//   nn: out[m, n] (+)= f32(sum_k a[m, k] b[k, n]) * row_scale[m] * col_scale[n]
+//   nn: out[m, n] (+)= f32(sum_k a[m, k] b[k, n]) * row_scale[m] * col_scale[n], or the whole numbers of gemm_i8_i32
 //
 // Shapes: a [M, K], b [N, K] or [K, N], out f32 [M, N], row_scale [M], col_scale [N], each scale may be absent; any row
 // strides. Rows of a and b are 16-byte aligned.
@@ -168,7 +168,7 @@ __device__ __forceinline__ void multiply(Sums& sums, uint8_t* shared, Small& sma
 }
 
 // Writes the thread's cells of nt: two rows, m0 and m0 + 8.
-__device__ __forceinline__ void finish_nt(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
+__device__ __forceinline__ void finish_nt(const Sums& sums, const Epilogue<AsFloats>& e, uint32_t m0, uint32_t n0, uint32_t m_end,
                                           uint32_t n_end, bool inside) {
     const auto at = [&](uint32_t index) {
         const uint32_t h = index % 2, j = index / 2;
@@ -179,14 +179,42 @@ __device__ __forceinline__ void finish_nt(const Sums& sums, const Epilogue& e, u
 }
 
 // Writes the thread's cells of nn: two columns, n0 and n0 + 1, whose rows begin with m0.
-__device__ __forceinline__ void finish_nn(const Sums& sums, const Epilogue& e, uint32_t m0, uint32_t n0, uint32_t m_end,
+template <class End>
+__device__ __forceinline__ void finish_nn(const Sums& sums, const Epilogue<End>& e, uint32_t m0, uint32_t n0, uint32_t m_end,
                                           uint32_t n_end, bool inside) {
     const auto at = [&](uint32_t index) {
         const uint32_t element = index % 2, j = index / 2;
         const uint32_t m = m0 + 8 * j + lane_index() % 4 * 2 + element;
         return Cells<2>{m, n0, {sums[4 * j + element], sums[4 * j + 2 + element]}};
     };
-    e.write<2, LARGE / 4>(at, m_end, n_end, inside);
+    e.template write<2, LARGE / 4>(at, m_end, n_end, inside);
+}
+
+// out (+)= a b, of which a block computes 256 x 128.
+template <class End>
+__device__ __forceinline__ void run_nn(const Operand& a, const Operand& b, uint32_t k, const Epilogue<End>& e) {
+    DYN_SHARED(uint8_t, unaligned);
+    uint8_t* shared = unaligned + (0u - shared_address(unaligned)) % SWIZZLE_PATTERN;
+    const uint32_t m = a.outer, n = b.outer;
+    const TilePlace tile = tile_place((m + LARGE - 1) / LARGE, (n + SMALL - 1) / SMALL);
+    const uint32_t m0 = tile.row * LARGE, n0 = tile.column * SMALL;
+
+    Sums sums = {};
+    StoredCopies small(b, n0, k);
+    Copies<LARGE, false> large(a, m0, k);
+    const uint64_t a_tiles = wgmma_descriptor(shared_address(shared) + SMALL_BYTES);
+    // Of two steps: the products of one read theirs while those of the next are loaded.
+    uint32_t words[2][SLICES][4];
+    multiply<2>(sums, shared, small, large, k, [&](uint32_t parity, uint32_t stage) {
+        load_columns(words[parity], shared + stage);
+        const uint64_t a_tile = wgmma_advance(a_tiles, stage);
+        wgmma_fence();
+#pragma unroll
+        for (uint32_t i = 0; i < SLICES; ++i) {
+            wgmma_s8_m64n256k32(sums, words[parity][i], wgmma_advance(a_tile, i * WGMMA_K));
+        }
+    });
+    finish_nn(sums, e, m0, n0 + warp_index() * 16 + lane_index() / 4 * 2, m, n, m0 + LARGE <= m && n0 + SMALL <= n);
 }
 
 }  // namespace
@@ -218,35 +246,23 @@ gemm_i8_f32_nt_hopper(const int8_t* __restrict__ a_data, uint64_t a_stride, cons
             wgmma_s8_m64n256k32(sums, wgmma_advance(a_tile, i * WGMMA_K), wgmma_advance(b_tile, i * WGMMA_K));
         }
     });
-    finish_nt(sums, {row_scale, col_scale, out, out_stride, accumulate != 0}, m0 + row, n0, m, n,
+    finish_nt(sums, {row_scale, col_scale, out, out_stride, accumulate != 0, {}}, m0 + row, n0, m, n,
               m0 + SMALL <= m && n0 + LARGE <= n);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1)
-gemm_i8_f32_nn_hopper(const int8_t* __restrict__ a_data, uint64_t a_stride, const int8_t* __restrict__ b_data,
-                      uint64_t b_stride, const float* __restrict__ row_scale, const float* __restrict__ col_scale,
-                      float* __restrict__ out, uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k,
-                      uint32_t accumulate) {
-    DYN_SHARED(uint8_t, unaligned);
-    uint8_t* shared = unaligned + (0u - shared_address(unaligned)) % SWIZZLE_PATTERN;
-    const TilePlace tile = tile_place((m + LARGE - 1) / LARGE, (n + SMALL - 1) / SMALL);
-    const uint32_t m0 = tile.row * LARGE, n0 = tile.column * SMALL;
+gemm_i8_f32_nn_hopper(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
+                      const float* __restrict__ row_scale, const float* __restrict__ col_scale, float* __restrict__ out,
+                      uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate) {
+    run_nn({a, a_stride, m}, {b, b_stride, n}, k,
+           Epilogue<AsFloats>{row_scale, col_scale, out, out_stride, accumulate != 0, {}});
+}
 
-    Sums sums = {};
-    StoredCopies small({b_data, b_stride, n}, n0, k);
-    Copies<LARGE, false> large({a_data, a_stride, m}, m0, k);
-    const uint64_t a_tiles = wgmma_descriptor(shared_address(shared) + SMALL_BYTES);
-    // Of two steps: the products of one read theirs while those of the next are loaded.
-    uint32_t words[2][SLICES][4];
-    multiply<2>(sums, shared, small, large, k, [&](uint32_t parity, uint32_t stage) {
-        load_columns(words[parity], shared + stage);
-        const uint64_t a_tile = wgmma_advance(a_tiles, stage);
-        wgmma_fence();
-#pragma unroll
-        for (uint32_t i = 0; i < SLICES; ++i) {
-            wgmma_s8_m64n256k32(sums, words[parity][i], wgmma_advance(a_tile, i * WGMMA_K));
-        }
-    });
-    finish_nn(sums, {row_scale, col_scale, out, out_stride, accumulate != 0}, m0,
-              n0 + warp_index() * 16 + lane_index() / 4 * 2, m, n, m0 + LARGE <= m && n0 + SMALL <= n);
+extern "C" __global__ void __launch_bounds__(256, 1)
+gemm_i8_i32_nn_hopper(const int8_t* __restrict__ a, uint64_t a_stride, const int8_t* __restrict__ b, uint64_t b_stride,
+                      const float* __restrict__ row_scale, const float* __restrict__ col_scale, int32_t* __restrict__ out,
+                      uint64_t out_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t accumulate,
+                      const float* __restrict__ bound, uint32_t count) {
+    run_nn({a, a_stride, m}, {b, b_stride, n}, k,
+           Epilogue<AsUnits>{row_scale, col_scale, out, out_stride, accumulate != 0, {bound, count}});
 }

@@ -7,8 +7,8 @@
 // squares of the gradient, and whether its scale grew.
 // Grid: a block per row, of a warp for each 512 columns, 8 at most. A warp takes 128 columns at a time: the block of one
 // scale of a moment, whose 128 random words are one counter of Philox per lane. A lane has four neighbours: 16 bytes of the
-// gradient, 4 of each plane, loaded while the block before is computed. Everything is read once and written once. First the
-// moments move, and leave the step's directions, which a rotated matrix needs of the whole row: of Lion the signs
+// gradient, 4 of each plane, loaded while the block before is computed. Everything is read once and written once. First the row of
+// the gradient comes to the place of its random words, turned back on its way if it is rotated (rotation.cuh). Then the moments move, and leave the step's directions, which a rotated matrix needs of the whole row: of Lion the signs
 // (rotation.cuh), of AdamW floats; then the weights. Whether a row needs a larger scale is known only at its end. Random words wait
 // for the weights, and new weights for the scale, in shared memory (rows up to 16384 columns; directions that are floats take as much
 // again, so 8192), or for longer rows in `long_rows` [gridDim.x, ceil(K / 128) * 128] words, or twice as many, where a block takes
@@ -195,13 +195,22 @@ struct WeightQuad {
     uint32_t q, r;
 };
 
-// Start the loads of a quad of which `left` columns exist, the others being zero; where quads are `aligned`, nothing waits for
-// the loads here.
-__device__ __forceinline__ float4 load_gradient(const float* grad, uint32_t left, bool aligned) {
-    if (left == 0) return {};
-    if (aligned) return *reinterpret_cast<const float4*>(grad);
-    return {grad[0], left > 1 ? grad[1] : 0.0f, left > 2 ? grad[2] : 0.0f, left > 3 ? grad[3] : 0.0f};
+// Brings a row of the gradient, turned back if it is rotated and zero behind its end, to where its random words will be. A
+// barrier must follow.
+__device__ __forceinline__ void turn_gradient(const Step& step, const float* grad, int32_t* row) {
+    const uint32_t cols = step.cols, padded = (cols + BLOCK - 1) / BLOCK * BLOCK;
+    const auto value = [&](uint32_t col) { return grad[col]; };
+    const auto use = [&](uint32_t col, float x) { row[col] = __float_as_int(x); };
+    if (step.rotated) {
+        walk_rotated(cols, value, use);
+    } else {
+        for (uint32_t col = threadIdx.x; col < cols; col += blockDim.x) use(col, value(col));
+    }
+    for (uint32_t col = cols + threadIdx.x; col < padded; col += blockDim.x) use(col, 0.0f);
 }
+
+// Starts the loads of a quad of which `left` columns exist, the others being zero; where quads are `aligned`, nothing waits for
+// the loads here.
 template <int LOG_F>
 __device__ __forceinline__ WeightQuad load_weights(const Place& place, uint32_t left, bool aligned) {
     WeightQuad x = {};
@@ -225,18 +234,17 @@ __device__ __forceinline__ int32_t fixed_point(const WeightQuad& x, uint32_t i) 
     return static_cast<int16_t>(pair >> 16 * (i % 2)) - 128;
 }
 
-// Moves the moments of row n, and leaves the random words in `random` and the directions; returns the thread's share of the sum of
-// squares.
+// Moves the moments of row n by the gradient in `row`, and leaves there the random words, and the directions; returns the thread's
+// share of the sum of squares.
 template <class Rule>
-__device__ __forceinline__ float update_moments(const Step& step, const Planes& planes, const float* grad, bool aligned, uint32_t n,
-                                                int32_t* random, const typename Rule::Directions& directions, uint32_t* words) {
+__device__ __forceinline__ float update_moments(const Step& step, const Planes& planes, bool aligned, uint32_t n, int32_t* row,
+                                                const typename Rule::Directions& directions, uint32_t* words) {
     const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK, first_block = n * blocks;
     const uint32_t warp = warp_index(), warps = blockDim.x / WARP;
     uint32_t col = warp * BLOCK + QUAD * lane_index();
     MomentRow<typename Rule::First> first(planes.first, planes.first_scale, n, cols, warp);
     MomentRow<typename Rule::Second> second(planes.second, planes.second_scale, n, cols, warp);
     uint32_t left = columns_left(col, cols);
-    float4 next_grad = load_gradient(grad + col, left, aligned);
     MomentQuad next_first = {}, next_second = {};
     if (warp < blocks) {
         next_first = first.load(left, aligned);
@@ -247,7 +255,6 @@ __device__ __forceinline__ float update_moments(const Step& step, const Planes& 
         const uint32_t here = col, left_here = left;
         auto first_here = first;
         auto second_here = second;
-        const float grads[QUAD] = {next_grad.x, next_grad.y, next_grad.z, next_grad.w};
         const MomentQuad x = next_first, y = next_second;
         // Before all else: they are under way while this block is computed, and draw_words keeps them above itself.
         col += warps * BLOCK;
@@ -255,14 +262,16 @@ __device__ __forceinline__ float update_moments(const Step& step, const Planes& 
         first.advance(warps);
         if (Rule::TWO) second.advance(warps);
         if (block + warps < blocks) {
-            next_grad = load_gradient(grad + col, left, aligned);
             next_first = first.load(left, aligned);
             if (Rule::TWO) next_second = second.load(left, aligned);
         }
         uint32_t word[QUAD], even[QUAD];
         draw_words(words, step.stream, 2 * (first_block + block), 2 * (first_block + block) + 1);
         element_words(word, words);
-        *reinterpret_cast<uint4*>(random + here) = make_uint4(word[0], word[1], word[2], word[3]);
+        const int4 turned = *reinterpret_cast<const int4*>(row + here);
+        const float grads[QUAD] = {__int_as_float(turned.x), __int_as_float(turned.y), __int_as_float(turned.z),
+                                   __int_as_float(turned.w)};
+        *reinterpret_cast<uint4*>(row + here) = make_uint4(word[0], word[1], word[2], word[3]);
         if (Rule::First::DITHERED || Rule::TWO) dither_words(even, step.dither, n, here);
         float m[QUAD], v[QUAD] = {};
         MomentRow<typename Rule::First>::decode(m, x);
@@ -334,9 +343,10 @@ __device__ __forceinline__ void update_row(const Step& step, const Planes& plane
     __shared__ double sums[MAX_WARPS];
     const uint32_t cols = step.cols, blocks = (cols + BLOCK - 1) / BLOCK, first_block = n * blocks;
     const uint32_t warp = warp_index(), warps = blockDim.x / WARP;
+    turn_gradient(step, grad, fixed);
     directions.clear(cols);
     __syncthreads();
-    const float squares = update_moments<Rule>(step, planes, grad, aligned, n, fixed, directions, words);
+    const float squares = update_moments<Rule>(step, planes, aligned, n, fixed, directions, words);
     __syncthreads();
     if (Rule::TWO) {
         directions.rotate(cols);
@@ -395,7 +405,7 @@ __device__ __forceinline__ void update_rows(const Step& step, const Planes& plan
     } else {
         directions = {{signs, signs + sign_words(cols)}, step.rotated};
     }
-    const bool aligned = quads_aligned(grad, stride) && quads_aligned(planes.q, cols) && quads_aligned(planes.r, cols) &&
+    const bool aligned = quads_aligned(planes.q, cols) && quads_aligned(planes.r, cols) &&
                          quads_aligned(planes.first, cols) && quads_aligned(planes.second, cols);
     for (uint32_t i = blockIdx.x; i < rows; i += gridDim.x) {
         const uint32_t n = first_row + i;

@@ -1,6 +1,7 @@
-// The end of an INT8 product's sums: the result as scaled floats.
+// The end of an INT8 product's sums: the result as scaled floats, or as whole numbers of units.
 #pragma once
 #include "common.cuh"
+#include "numeric.cuh"
 
 // WIDTH (2 or 4) neighbouring cells of a row of the result, from (m, n) on, where n divides by WIDTH.
 template <uint32_t WIDTH>
@@ -9,9 +10,9 @@ struct Cells {
     int32_t sum[WIDTH];
 };
 
-template <uint32_t WIDTH>
-struct alignas(WIDTH * sizeof(float)) Floats {
-    float x[WIDTH];
+template <class Word, uint32_t WIDTH>
+struct alignas(WIDTH * sizeof(Word)) Words {
+    Word x[WIDTH];
 };
 
 // The same value, of which the compiler does not see where it comes from: else it would make a copy of all that follows for
@@ -38,20 +39,57 @@ struct Scale {
     __device__ __forceinline__ float operator[](uint32_t index) const { return __ldg(first + index * step); }
 };
 
-// out[m, n] (+)= f32(sum) * row_scale[m] * col_scale[n]
+// What is written for a float, and how it is added: the float itself.
+struct AsFloats {
+    using Word = float;
+    // What a row's floats are written by.
+    using Row = uint32_t;
+
+    __device__ __forceinline__ Row row(uint32_t) const { return 0; }
+    // What is added to where nothing was: it changes no number.
+    static __device__ __forceinline__ float none() { return -0.0f; }
+    static __device__ __forceinline__ float word(float value, Row) { return value; }
+    static __device__ __forceinline__ float add(float old, float value) { return __fadd_rn(old, value); }
+};
+
+// The nearest whole number of its row's unit, ties to even; what is not a number is 0.
+struct AsUnits {
+    using Word = int32_t;
+    // The inverse unit.
+    using Row = float;
+
+    const float* bound;  // [M].
+    uint32_t count;
+
+    __device__ __forceinline__ Row row(uint32_t m) const { return inverse_sum_unit(__ldg(bound + m), count); }
+    static __device__ __forceinline__ int32_t none() { return 0; }
+    static __device__ __forceinline__ int32_t word(float value, Row inverse) {
+        const float units = __fmul_rn(value, inverse);
+        return units != units ? 0 : __float2int_rn(units);
+    }
+    static __device__ __forceinline__ int32_t add(int32_t old, int32_t units) {
+        return static_cast<int32_t>(static_cast<uint32_t>(old) + static_cast<uint32_t>(units));
+    }
+};
+
+// out[m, n] (+)= f32(sum) * row_scale[m] * col_scale[n], as END says.
+template <class End>
 struct Epilogue {
+    using Word = typename End::Word;
+
     const float* row_scale;  // [M] or null.
     const float* col_scale;  // [N] or null.
-    float* out;
+    Word* out;
     uint64_t stride;
     bool accumulate;
+    End end;
 
     // Writes the COUNT cells of a thread, `at(0)` to `at(COUNT - 1)`. `inside` says, the same for all threads of a block, that
     // none of its cells is outside of the result [m_end, n_end].
     template <uint32_t WIDTH, uint32_t COUNT, class At>
     __device__ __forceinline__ void write(const At& at, uint32_t m_end, uint32_t n_end, bool inside) const {
         const Scale row(row_scale), column(col_scale);
-        if (inside && is_aligned(out, WIDTH * sizeof(float)) && stride % WIDTH == 0) {
+        if (inside && is_aligned(out, WIDTH * sizeof(Word)) && stride % WIDTH == 0) {
             if (accumulate) write_inside<true, WIDTH, COUNT>(at, row, column);
             else write_inside<false, WIDTH, COUNT>(at, row, column);
             return;
@@ -61,13 +99,13 @@ struct Epilogue {
             const uint32_t add = opaque(static_cast<uint32_t>(accumulate));
             const Cells<WIDTH> cells = at(i);
             if (cells.m >= m_end) continue;
+            const auto by = end.row(cells.m);
 #pragma unroll
             for (uint32_t v = 0; v < WIDTH; ++v) {
                 if (cells.n + v >= n_end) continue;
-                float* cell = out + cells.m * stride + cells.n + v;
+                Word* cell = out + cells.m * stride + cells.n + v;
                 const float value = scaled(cells.sum[v], row[cells.m], column[cells.n + v]);
-                // Adding a negative zero changes no number.
-                *cell = __fadd_rn(add ? *cell : -0.0f, value);
+                *cell = End::add(add ? *cell : End::none(), End::word(value, by));
             }
         }
     }
@@ -83,24 +121,26 @@ private:
         constexpr uint32_t TOGETHER = COUNT % 8 == 0 ? 8 : COUNT;
 #pragma unroll
         for (uint32_t first = 0; first < COUNT; first += TOGETHER) {
-            Floats<WIDTH> old[TOGETHER];
+            Words<Word, WIDTH> old[TOGETHER];
             float scale[TOGETHER];
+            typename End::Row by[TOGETHER];
 #pragma unroll
             for (uint32_t i = 0; i < TOGETHER; ++i) {
                 const Cells<WIDTH> cells = at(first + i);
                 scale[i] = row[cells.m];
-                if (ACCUMULATE) old[i] = *reinterpret_cast<const Floats<WIDTH>*>(out + cells.m * stride + cells.n);
+                by[i] = end.row(cells.m);
+                if (ACCUMULATE) old[i] = *reinterpret_cast<const Words<Word, WIDTH>*>(out + cells.m * stride + cells.n);
             }
 #pragma unroll
             for (uint32_t i = 0; i < TOGETHER; ++i) {
                 const Cells<WIDTH> cells = at(first + i);
-                Floats<WIDTH> value;
+                Words<Word, WIDTH> words;
 #pragma unroll
                 for (uint32_t v = 0; v < WIDTH; ++v) {
-                    const float x = scaled(cells.sum[v], scale[i], column[cells.n + v]);
-                    value.x[v] = ACCUMULATE ? __fadd_rn(old[i].x[v], x) : x;
+                    const Word word = End::word(scaled(cells.sum[v], scale[i], column[cells.n + v]), by[i]);
+                    words.x[v] = ACCUMULATE ? End::add(old[i].x[v], word) : word;
                 }
-                *reinterpret_cast<Floats<WIDTH>*>(out + cells.m * stride + cells.n) = value;
+                *reinterpret_cast<Words<Word, WIDTH>*>(out + cells.m * stride + cells.n) = words;
             }
         }
     }

@@ -39,6 +39,12 @@ __device__ __forceinline__ float sum_unit(float bound, uint32_t count) {
     return __uint_as_float(static_cast<uint32_t>((unit < -126 ? -126 : unit) + 127) << 23);
 }
 
+// The inverse of that unit, a power of two as well; zero for a bound that is not finite.
+__device__ __forceinline__ float inverse_sum_unit(float bound, uint32_t count) {
+    const uint32_t unit = __float_as_uint(sum_unit(bound, count));
+    return unit > 0x7F800000u ? 0.0f : __uint_as_float(0x7F000000u - unit);
+}
+
 // bf16 from f32, to nearest, ties to even; NaN stays a quiet NaN.
 __device__ __forceinline__ uint16_t bf16_from_f32(float x) {
     const uint32_t bits = __float_as_uint(x);

@@ -94,10 +94,6 @@ impl LayerOps for Cpu {
         unit_sum::raise_bound(op)
     }
 
-    fn add_units(&self, op: AddUnits<'_>) -> Result<(), Error> {
-        unit_sum::add(self, op)
-    }
-
     fn from_units(&self, op: FromUnits<'_>) -> Result<(), Error> {
         unit_sum::from(self, op)
     }

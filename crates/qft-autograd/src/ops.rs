@@ -26,7 +26,7 @@ pub use rmsnorm::{RmsNormBackward, RmsNormForward};
 pub use rope::Rope;
 pub use scaled_add::ScaledAdd;
 pub use swiglu::{SwigluBackward, SwigluForward};
-pub use unit_sum::{AddUnits, FromUnits, RaiseBound};
+pub use unit_sum::{FromUnits, RaiseBound};
 
 use crate::Error;
 use qft_quant::HybridOps;
@@ -100,8 +100,6 @@ pub trait LayerOps: HybridOps {
     fn scaled_add(&self, op: ScaledAdd<'_>) -> Result<(), Error>;
     /// See [`RaiseBound`].
     fn raise_bound(&self, op: RaiseBound<'_>) -> Result<(), Error>;
-    /// See [`AddUnits`].
-    fn add_units(&self, op: AddUnits<'_>) -> Result<(), Error>;
     /// See [`FromUnits`].
     #[allow(clippy::wrong_self_convention)] // Converts its operands, not the device.
     fn from_units(&self, op: FromUnits<'_>) -> Result<(), Error>;

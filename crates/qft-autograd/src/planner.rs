@@ -77,10 +77,6 @@ impl LayerOps for Planner {
         op.check()
     }
 
-    fn add_units(&self, op: AddUnits<'_>) -> Result<(), Error> {
-        op.check().map(drop)
-    }
-
     fn from_units(&self, op: FromUnits<'_>) -> Result<(), Error> {
         op.check().map(drop)
     }

@@ -4,7 +4,7 @@
 mod ops_common;
 
 use ops_common::{best, garbage, get, put};
-use qft_autograd::layers::linear::{self, PendingGradient};
+use qft_autograd::layers::linear::{self, GradientOut, PendingGradient};
 use qft_autograd::{
     Activations, Context, Error, GradientSink, Matrix, Outlet, Products, TensorId, Vector,
 };
@@ -38,7 +38,7 @@ fn gradient(tokens: usize, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let w = Matrix::hybrid(TensorId(0), "w", w);
     let pending = PendingGradient::new(&ctx, &w, &x, &dy, n, Rounding::Nearest).unwrap();
     let mut grad = garbage(&cpu, n * k);
-    pending.multiply(&ctx, 0..n, &mut grad).unwrap();
+    pending.multiply(&ctx, 0..n, GradientOut::Floats(&mut grad)).unwrap();
     get(&grad)
 }
 
@@ -103,7 +103,7 @@ fn summed(order: &[usize], compute: Products) -> (Vec<f32>, Vec<Vec<f32>>) {
         let dy = put(&cpu, &rng.normals(tokens * n, 0.01f64.powi(number as i32)));
         let share = PendingGradient::new(&at(number), &w, &x, &dy, n, Rounding::Nearest).unwrap();
         let mut grad = garbage(&cpu, n * k);
-        share.multiply(&at(number), 0..n, &mut grad).unwrap();
+        share.multiply(&at(number), 0..n, GradientOut::Floats(&mut grad)).unwrap();
         alone.push(get(&grad));
         pending.push(share);
     }

@@ -8,7 +8,9 @@ use common::{alloc, bits, cpu, devices_under_test, host, upload};
 use proptest::prelude::*;
 use qft_cuda::{Arg, Cuda, Driver, Error, Gpu, Launch, Properties};
 use qft_emulator::Emulator;
-use qft_tensor::{Buffer, Element, GemmF32, GemmI8, GemmOps, MAX_K, Mat, MatMut, Orientation};
+use qft_tensor::{
+    Buffer, Element, GemmF32, GemmI8, GemmOps, GemmOut, MAX_K, Mat, MatMut, Orientation,
+};
 use qft_testing::rng::TestRng;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -104,6 +106,8 @@ struct Problem {
     margins: [(usize, usize); 3],
     row_scale: bool,
     col_scale: bool,
+    /// Whether results are whole numbers of units, for how many of them.
+    units: Option<u32>,
     accumulate: bool,
     values: Values,
 }
@@ -111,8 +115,8 @@ struct Problem {
 impl Problem {
     fn new(orientation: Orientation, m: usize, n: usize, k: usize) -> Self {
         let (margins, values) = ([(0, 0); 3], Values::Random);
-        let (row_scale, col_scale, accumulate) = (true, true, false);
-        Self { orientation, m, n, k, margins, row_scale, col_scale, accumulate, values }
+        let (row_scale, col_scale, units, accumulate) = (true, true, None, false);
+        Self { orientation, m, n, k, margins, row_scale, col_scale, units, accumulate, values }
     }
 
     /// The same shape with 16-byte aligned rows of `a` and `b`, inside of wider matrices.
@@ -136,6 +140,10 @@ impl Problem {
         let row_scale = upload(device, &rng.normals(m, 1.0));
         let col_scale = upload(device, &rng.normals(n, 1e-3));
         let mut out = upload(device, &rng.normals(m * width(n, 2), 10.0));
+        let mut sum: Buffer<i32> = upload(device, &vec![-7; m * width(n, 2)]);
+        // The largest magnitude of a result; of every fifth row it is not a number.
+        let bounds = (0..m).map(|m| if m % 5 == 3 { f32::NAN } else { 1e3 + m as f32 });
+        let bound = upload(device, &bounds.collect::<Vec<_>>());
         let view = |buffer, i, shape| view(buffer, shape, margins[i]);
         device
             .gemm_i8(GemmI8 {
@@ -144,11 +152,24 @@ impl Problem {
                 b: view(&b, 1, b_shape),
                 row_scale: self.row_scale.then_some(row_scale.all()),
                 col_scale: self.col_scale.then_some(col_scale.all()),
-                out: view_mut(&mut out, (m, n), margins[2]),
-                accumulate: self.accumulate,
+                out: match self.units {
+                    None => GemmOut::Floats {
+                        out: view_mut(&mut out, (m, n), margins[2]),
+                        accumulate: self.accumulate,
+                    },
+                    Some(count) => GemmOut::Units {
+                        sum: view_mut(&mut sum, (m, n), margins[2]),
+                        bound: bound.all(),
+                        count,
+                        accumulate: self.accumulate,
+                    },
+                },
             })
             .unwrap_or_else(|error| panic!("{error}: {self:?}"));
-        bits(&out.to_vec(device).unwrap())
+        match self.units {
+            None => bits(&out.to_vec(device).unwrap()),
+            Some(_) => sum.to_vec(device).unwrap().into_iter().map(i32::cast_unsigned).collect(),
+        }
     }
 }
 
@@ -216,6 +237,11 @@ fn borders() {
         for (m, n, k) in shapes {
             let problem = Problem::new(orientation, m, n, k);
             problems.extend([problem.aligned(), problem]);
+            if orientation == Orientation::Tn {
+                let units = Problem { units: Some(3), ..problem };
+                let adding = Problem { accumulate: true, units: Some(1), ..problem };
+                problems.extend([units.aligned(), units, adding.aligned(), adding]);
+            }
         }
     }
     compare(&problems);
@@ -250,14 +276,18 @@ fn products_of_warpgroups() {
         (300, 130, 700),
         (143, 70, 513),
     ];
-    products_of_warpgroups_in(Orientation::Nt, &nt, &[HOPPER_KERNEL]);
-    products_of_warpgroups_in(Orientation::Nn, &nn, &["gemm_i8_f32_nn_hopper"]);
-    products_of_warpgroups_in(Orientation::Tn, &tn, &["gemm_i8_f32_nn_hopper", "transpose_i8"]);
+    products_of_warpgroups_in(Orientation::Nt, None, &nt, &[HOPPER_KERNEL]);
+    products_of_warpgroups_in(Orientation::Nn, None, &nn, &["gemm_i8_f32_nn_hopper"]);
+    let floats = ["gemm_i8_f32_nn_hopper", "transpose_i8"];
+    products_of_warpgroups_in(Orientation::Tn, None, &tn, &floats);
+    let units = ["gemm_i8_i32_nn_hopper", "transpose_i8"];
+    products_of_warpgroups_in(Orientation::Tn, Some(2), &tn, &units);
 }
 
 /// Products of these shapes, which all the kernels of `expected` must compute, and no others.
 fn products_of_warpgroups_in(
     orientation: Orientation,
+    units: Option<u32>,
     shapes: &[(usize, usize, usize)],
     expected: &[&'static str],
 ) {
@@ -276,7 +306,7 @@ fn products_of_warpgroups_in(
         })
         .collect();
     for (index, &(m, n, k)) in shapes.iter().enumerate() {
-        let problem = Problem::new(orientation, m, n, k).aligned();
+        let problem = Problem { units, ..Problem::new(orientation, m, n, k) }.aligned();
         let odd = [problem.margins[0], problem.margins[1], (index % 3, 1)];
         let problems = [
             problem,
@@ -401,8 +431,7 @@ fn wrong_operands_are_errors() {
             b,
             row_scale: None,
             col_scale: None,
-            out: out.mat_mut(2, 3).unwrap(),
-            accumulate: false,
+            out: GemmOut::floats(out.mat_mut(2, 3).unwrap()),
         })
     };
     let (x, y) = (a.mat(2, 8).unwrap(), a.mat(3, 9).unwrap());

@@ -59,7 +59,7 @@ pub struct MatrixUpdate<'a> {
     pub rule: Rule,
     /// Which rows `grad` belongs to.
     pub rows: Range<usize>,
-    /// Gradient of these rows; rotated in place where the matrix is stored rotated.
+    /// Gradient of these rows, as it is stored; unspecified afterwards.
     pub grad: MatMut<'a, f32>,
     /// Multiplies the gradient first: clipping.
     pub grad_scale: f32,

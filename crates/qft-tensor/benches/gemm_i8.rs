@@ -50,7 +50,7 @@ fn products(c: &mut Criterion) {
                          (m, n, k): (usize, usize, usize)| {
             let (a, b) = (rng.int8(m * k), rng.int8(n * k));
             let (row_scale, col_scale) = (rng.normals(m, 1.0), rng.normals(n, 1.0));
-            let mut out = vec![0.0; m * n];
+            let mut out = vec![0; m * n];
             let operand = |data, outer, k_contiguous| Operand {
                 data,
                 stride: if k_contiguous { k } else { outer },
@@ -64,6 +64,7 @@ fn products(c: &mut Criterion) {
                 b: operand(&b, n, orientation == Orientation::Nt),
                 row_scale: Some(&row_scale),
                 col_scale: Some(&col_scale),
+                inverse_units: None,
                 out_stride: n,
                 accumulate: false,
             };

@@ -4,8 +4,9 @@
 //! `cargo run --release -p qft-tensor --example quantize_matrix`
 
 use qft_tensor::{
-    Buffer, Cpu, CpuConfig, Dequantize, Error, GemmF32, GemmI8, GemmOps, Orientation, Owner,
-    Philox, Purpose, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RngKey, Rounding, ScaleAxis,
+    Buffer, Cpu, CpuConfig, Dequantize, Error, GemmF32, GemmI8, GemmOps, GemmOut, Orientation,
+    Owner, Philox, Purpose, QMatrix, QuantizeCols, QuantizeOps, QuantizeRows, RngKey, Rounding,
+    ScaleAxis,
 };
 
 const TOKENS: usize = 256;
@@ -89,8 +90,7 @@ fn products(cpu: &Cpu, x: &[f32], w: &[f32]) -> Result<(Vec<f32>, Vec<f32>), Err
         b: w.ints()?,
         row_scale: Some(x.scale.all()),
         col_scale: Some(w.scale.all()),
-        out: out.mat_mut(TOKENS, OUTPUTS)?,
-        accumulate: false,
+        out: GemmOut::floats(out.mat_mut(TOKENS, OUTPUTS)?),
     })?;
     Ok((float, out.to_vec(cpu)?))
 }

@@ -45,7 +45,7 @@ pub use cpu::Cpu;
 pub use device::{Device, DeviceKind};
 pub use dtype::{DType, Element};
 pub use error::Error;
-pub use gemm::{GemmF32, GemmI8, GemmOps, MAX_K, Orientation};
+pub use gemm::{GemmF32, GemmI8, GemmOps, GemmOut, MAX_K, Orientation};
 pub use host::{CpuConfig, Host};
 pub use ledger::{Ledger, LiveBuffer, MemoryReport, Owner};
 pub use pieces::Pieces;

@@ -8,7 +8,8 @@ mod product;
 use product::{Problem, Values};
 use proptest::prelude::*;
 use qft_tensor::{
-    Buffer, Cpu, CpuConfig, Error, GemmF32, GemmI8, GemmOps, Isa, MAX_K, Orientation, Owner,
+    Buffer, Cpu, CpuConfig, Error, GemmF32, GemmI8, GemmOps, GemmOut, Isa, MAX_K, Orientation,
+    Owner,
 };
 use qft_testing::rng::TestRng;
 
@@ -46,10 +47,10 @@ fn borders() {
 }
 
 #[test]
-fn missing_scales_and_accumulation() {
+fn missing_scales_units_and_accumulation() {
     let cpus = cpus();
     for orientation in Orientation::ALL {
-        for bits in 0..8 {
+        for bits in 0..16 {
             // The last contraction is cut in two.
             for (m, n, k) in [(3, 37, 70), (30, 70, 33), (30, 64, 0), (9, 17, 4100)] {
                 check_all(
@@ -58,6 +59,7 @@ fn missing_scales_and_accumulation() {
                         row_scale: bits & 1 != 0,
                         col_scale: bits & 2 != 0,
                         accumulate: bits & 4 != 0,
+                        units: bits & 8 != 0,
                         ..Problem::new(orientation, m, n, k)
                     },
                 );
@@ -111,12 +113,12 @@ proptest! {
         orientation in prop::sample::select(Orientation::ALL.to_vec()),
         (m, n, k) in (0usize..130, 0usize..130, 0usize..300),
         gaps in prop::array::uniform3(0usize..40),
-        (row_scale, col_scale, accumulate) in any::<(bool, bool, bool)>(),
+        (row_scale, col_scale, units, accumulate) in any::<(bool, bool, bool, bool)>(),
         seed in any::<u64>(),
     ) {
         let values = Values::Random;
         let problem = Problem {
-            orientation, m, n, k, gaps, row_scale, col_scale, accumulate, values, seed,
+            orientation, m, n, k, gaps, row_scale, col_scale, units, accumulate, values, seed,
         };
         let expected = problem.expected();
         for isa in Isa::available() {
@@ -154,8 +156,7 @@ fn views_of_buffers() {
             b: view(&b, br, bc, 5),
             row_scale: None,
             col_scale: None,
-            out: out.mat_mut(m, n).unwrap(),
-            accumulate: false,
+            out: GemmOut::floats(out.mat_mut(m, n).unwrap()),
         })
         .unwrap();
         for (i, &got) in out.host().unwrap().iter().enumerate() {
@@ -190,9 +191,8 @@ fn wrong_shapes_are_errors() {
             col_scale: None,
             out: {
                 let (r, c) = out_shape;
-                out.mat_mut(r, c).unwrap()
+                GemmOut::floats(out.mat_mut(r, c).unwrap())
             },
-            accumulate: false,
         })
     };
     assert!(matches!(run((2, 8), (3, 9), (2, 3), None), Err(Error::ShapeMismatch { .. })));

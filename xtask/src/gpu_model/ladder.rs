@@ -16,21 +16,17 @@ pub(super) enum Rung {
     OnePass,
     Persistent,
     Head,
-    Sums,
-    Rotation,
 }
 
 impl Rung {
     /// All, in the order in which they follow each other.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Today,
         Self::Bf16,
         Self::AttentionBackward,
         Self::OnePass,
         Self::Persistent,
         Self::Head,
-        Self::Sums,
-        Self::Rotation,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -45,8 +41,6 @@ impl Rung {
             Self::OnePass => "gradients of outputs quantized in one pass, both ways",
             Self::Persistent => "persistent products on Hopper, multicast",
             Self::Head => "blocks of the vocabulary eight times as large",
-            Self::Sums => "micro-batches summed by the product",
-            Self::Rotation => "gradients of weights turned back by the update",
         }
     }
 
@@ -59,8 +53,6 @@ impl Rung {
             Self::OnePass => one_pass(work),
             Self::Persistent => persistent(work),
             Self::Head => head(work, accumulate),
-            Self::Sums => sums(work),
-            Self::Rotation => rotation(work),
         }
     }
 }
@@ -84,6 +76,7 @@ fn is_nt(work: &Work) -> bool {
 fn is_weight_gradient(work: &[Work], at: usize) -> bool {
     let kernel = work[at].kernel;
     kernel.starts_with("gemm_i8_f32_tn")
+        || kernel.starts_with("gemm_i8_i32")
         || kernel.starts_with("gemm_i8_f32_nn") && at > 0 && work[at - 1].kernel == "transpose_i8"
 }
 
@@ -278,43 +271,6 @@ fn merged(mut own: Work, first: Option<Contents>) -> Work {
     own
 }
 
-/// A product adds whole numbers to the sum itself, instead of writing floats for another kernel to add.
-fn sums(work: Vec<Work>) -> Vec<Work> {
-    const RESULT: usize = 6;
-    const ACCUMULATE: usize = 6;
-    let mut changed: Vec<Work> = Vec::with_capacity(work.len());
-    for own in work {
-        if own.kernel != "add_units_f32_i32" {
-            changed.push(own);
-            continue;
-        }
-        if own.number(ACCUMULATE) != 0
-            && let Some(product) = changed.last_mut()
-            && let Some(result) = product.traffic.get_mut(RESULT)
-        {
-            result.read_bytes = result.written_bytes;
-            result.block_read_bytes = result.block_written_bytes;
-        }
-    }
-    changed
-}
-
-/// An update turns a row of the gradient back where it waits in shared memory, instead of reading what another kernel has turned.
-fn rotation(work: Vec<Work>) -> Vec<Work> {
-    let is_update =
-        |kernel: &str| kernel.starts_with("lion_update") || kernel.starts_with("adamw_update");
-    let mut changed: Vec<Work> = Vec::with_capacity(work.len());
-    for mut own in work {
-        if is_update(own.kernel)
-            && let Some(last) = changed.pop_if(|last| last.kernel == "rotate_rows_f32")
-        {
-            own.tail += last.tail * (last.blocks / own.blocks);
-        }
-        changed.push(own);
-    }
-    changed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,24 +318,6 @@ mod tests {
         let mut again = narrow.clone();
         again.push(work("embed_hybrid_f32", &[(10, 0.0, 32.0)]));
         assert_eq!(bytes(&bf16(again)), 64.0 + 32.0);
-    }
-
-    #[test]
-    fn sums_by_the_product_save_a_write_and_a_read() {
-        let mut add = work("add_units_f32_i32", &[(10, 32.0, 0.0), (11, 32.0, 32.0)]);
-        add.args = vec![qft_cuda::Arg::U32(1); 7];
-        let step = vec![product("gemm_i8_f32_tn_128x256", (10, 0.0, 32.0)), add];
-        assert_eq!((bytes(&step), bytes(&sums(step.clone()))), (16.0 + 128.0, 16.0 + 64.0));
-    }
-
-    #[test]
-    fn an_update_that_turns_gradients_saves_a_read_and_a_write() {
-        let mut turn = work("rotate_rows_f32", &[(10, 32.0, 32.0)]);
-        turn.tail.add(Resource::Issue, 3.0);
-        let update = work("lion_update_f32_i8_r8_sqrt", &[(10, 32.0, 0.0)]);
-        let changed = rotation(vec![turn.clone(), turn, update]);
-        assert_eq!((changed.len(), bytes(&changed)), (2, 64.0 + 32.0));
-        assert_eq!(changed[1].tail.of(Resource::Issue), 3.0);
     }
 
     #[test]

@@ -16,7 +16,7 @@ const CLASSES: [(&str, &[&str]); 8] = [
     ("quantization, rotation", &["quantize", "column", "rotate"]),
     ("norm, RoPE, SwiGLU", &["rmsnorm", "sum_shares", "swiglu", "rope"]),
     ("loss", &["loss"]),
-    ("sums of micro-batches", &["raise_bound", "add_units", "from_units"]),
+    ("sums of micro-batches", &["raise_bound", "from_units"]),
     ("rest", &[""]),
 ];
 

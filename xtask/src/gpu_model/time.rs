@@ -96,7 +96,6 @@ mod tests {
     fn work(main: Counts, tail: Counts, read_bytes: f64) -> Work {
         Work {
             kernel: "any",
-            args: Vec::new(),
             launch: Launch::blocks(132, 256).with_shared(200 << 10),
             blocks: 132.0,
             main,

@@ -17,8 +17,8 @@ use crate::activations::Activations;
 use crate::{Context, Error, Matrix, Outlet, Weight};
 use qft_quant::{DecodeRows, HybridMatrix, Precision, SparseBackward, SparseForward};
 use qft_tensor::{
-    Buffer, GemmF32, GemmI8, Orientation, Owner, Purpose, QMatrix, QuantizeCols, QuantizeRows,
-    RotateRows, Rounding, ScaleAxis,
+    Buffer, GemmF32, GemmI8, GemmOut, Orientation, Owner, Purpose, QMatrix, QuantizeCols,
+    QuantizeRows, RotateRows, Rounding, ScaleAxis, Span,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -72,8 +72,7 @@ pub fn forward(
                 b: q,
                 row_scale: Some(x.scale.all()),
                 col_scale: Some(scale),
-                out: y.mat_mut(tokens, rows.len())?,
-                accumulate,
+                out: GemmOut::Floats { out: y.mat_mut(tokens, rows.len())?, accumulate },
             })?;
             if weight.protected.is_some() {
                 let y = y.mat_mut(tokens, rows.len())?;
@@ -139,8 +138,7 @@ pub fn backward_input(
                 b: q,
                 row_scale: Some(z.scale.all()),
                 col_scale: None,
-                out: dx.mat_mut(tokens, k)?,
-                accumulate,
+                out: GemmOut::Floats { out: dx.mat_mut(tokens, k)?, accumulate },
             })?;
             if weight.protected.is_some() {
                 let dx = dx.mat_mut(tokens, k)?;
@@ -277,16 +275,16 @@ impl PendingGradient {
         }
     }
 
-    /// `grad = dy[:, part]^T x`, f32 `[part.len(), K]`.
+    /// `dy[:, part]^T x`, `[part.len(), K]`.
     pub fn multiply(
         &self,
         ctx: &Context<'_>,
         part: Range<usize>,
-        grad: &mut Buffer<f32>,
+        mut out: GradientOut<'_>,
     ) -> Result<(), Error> {
         let ((tokens, k), rows) = (self.x.shape(), part.len());
-        match (&*self.x, &self.dy) {
-            (Activations::Int8(x), OutputGradient::Int8(u)) => {
+        match (&*self.x, &self.dy, &mut out) {
+            (Activations::Int8(x), OutputGradient::Int8(u), out) => {
                 // At least one product, which sets the gradient of no tokens to zero.
                 for start in (0..tokens.max(1)).step_by(CONTRACTION_TOKENS) {
                     let chunk = start..(start + CONTRACTION_TOKENS).min(tokens);
@@ -296,29 +294,65 @@ impl PendingGradient {
                         b: x.ints()?.row_range(chunk.clone())?,
                         row_scale: Some(u.scale.span(part.clone())?),
                         col_scale: None,
-                        out: grad.mat_mut(rows, k)?,
-                        accumulate: start > 0,
+                        out: out.of_product(rows, k, start > 0)?,
                     })?;
                 }
+                Ok(())
             }
-            (Activations::Float { data, .. }, OutputGradient::Float(dy)) => {
+            (
+                Activations::Float { data, .. },
+                OutputGradient::Float(dy),
+                GradientOut::Floats(grad),
+            ) => {
                 let n = dy.len() / tokens.max(1);
-                ctx.ops.gemm_f32(GemmF32 {
+                Ok(ctx.ops.gemm_f32(GemmF32 {
                     orientation: Orientation::Tn,
                     a: dy.mat(tokens, n)?.col_range(part)?,
                     b: data.mat(tokens, k)?,
                     out: grad.mat_mut(rows, k)?,
                     accumulate: false,
-                })?;
+                })?)
             }
-            _ => {
-                return Err(Error::WrongSaved {
-                    layer: "linear",
-                    what: "input and output gradient are of different formats",
-                });
-            }
+            _ => Err(Error::WrongSaved {
+                layer: "linear",
+                what: "input, output gradient and its sum are of different formats",
+            }),
         }
-        Ok(())
+    }
+}
+
+/// Where rows of a share of a weight gradient go.
+#[derive(Debug)]
+pub enum GradientOut<'a> {
+    /// Overwritten.
+    Floats(&'a mut Buffer<f32>),
+    /// As in [`GemmOut::Units`], of shares in INT8.
+    Units {
+        /// i32 `[rows, K]`.
+        sum: &'a mut Buffer<i32>,
+        /// f32 `[rows]`.
+        bound: Span<'a, f32>,
+        /// How many shares are added.
+        count: u32,
+        /// Whether this one is added, or overwrites.
+        accumulate: bool,
+    },
+}
+
+impl GradientOut<'_> {
+    /// For a product over some of the tokens; `further` is whether it is not the first.
+    fn of_product(&mut self, rows: usize, k: usize, further: bool) -> Result<GemmOut<'_>, Error> {
+        Ok(match self {
+            Self::Floats(grad) => {
+                GemmOut::Floats { out: grad.mat_mut(rows, k)?, accumulate: further }
+            }
+            Self::Units { sum, bound, count, accumulate } => GemmOut::Units {
+                sum: sum.mat_mut(rows, k)?,
+                bound: *bound,
+                count: *count,
+                accumulate: *accumulate || further,
+            },
+        })
     }
 }
 

@@ -8,9 +8,9 @@
 //!
 //! In float, shares are added in the order of their numbers.
 
-use super::linear::PendingGradient;
+use super::linear::{GradientOut, PendingGradient};
 use super::processes::{self, Lookups, UnitRows};
-use crate::ops::{AddUnits, EmbedBackward, FromUnits, RaiseBound, ScaledAdd};
+use crate::ops::{EmbedBackward, FromUnits, RaiseBound, ScaledAdd};
 use crate::{Context, Error, Matrix, Outlet};
 use qft_tensor::{Buffer, Owner, RowShard};
 use std::ops::Range;
@@ -82,7 +82,7 @@ impl<'a> ShareSum<'a> {
         let rows = self.first_row + part.start..self.first_row + part.end;
         match &mut self.kind {
             Kind::Units { bound, sum } if ops.communicator().size() > 1 => {
-                add_units(self.ctx, self.shares, (bound, sum), part.clone(), cols, grad)?;
+                add_units(self.ctx, self.shares, (bound, sum), part.clone())?;
                 if processes::is_idle(ops, self.ctx.micro_batches) {
                     sum.fill_zero(ops)?;
                 }
@@ -93,13 +93,13 @@ impl<'a> ShareSum<'a> {
                 return outlet.late.start(self.ctx, late);
             }
             Kind::Units { bound, sum } => {
-                add_units(self.ctx, self.shares, (bound, sum), part.clone(), cols, grad)?;
+                add_units(self.ctx, self.shares, (bound, sum), part.clone())?;
                 let (bound, count) = (bound.span(part)?, self.ctx.micro_batches as u32);
                 ops.from_units(FromUnits { sum, bound, count, cols, values: grad })?;
             }
             Kind::Single => {
                 for share in self.shares {
-                    share.multiply(self.ctx, part.clone(), grad)?;
+                    share.multiply(self.ctx, part.clone(), GradientOut::Floats(grad))?;
                 }
             }
             Kind::Ordered(block) => {
@@ -114,20 +114,18 @@ impl<'a> ShareSum<'a> {
     }
 }
 
-/// Sets the start of `sum` to rows `part` of this process's shares in whole numbers; `grad` is room for one share.
+/// Sets the start of `sum` to rows `part` of this process's shares in whole numbers.
 fn add_units(
     ctx: &Context<'_>,
     shares: &[PendingGradient],
     (bound, sum): (&Buffer<f32>, &mut Buffer<i32>),
     part: Range<usize>,
-    cols: usize,
-    grad: &mut Buffer<f32>,
 ) -> Result<(), Error> {
     let (bound, count) = (bound.span(part.clone())?, ctx.micro_batches as u32);
     for (i, share) in shares.iter().enumerate() {
-        share.multiply(ctx, part.clone(), grad)?;
         let accumulate = i > 0;
-        ctx.ops.add_units(AddUnits { values: grad, bound, count, cols, sum, accumulate })?;
+        let out = GradientOut::Units { sum: &mut *sum, bound, count, accumulate };
+        share.multiply(ctx, part.clone(), out)?;
     }
     Ok(())
 }
@@ -144,7 +142,7 @@ fn add_in_order(
     for number in 0..ctx.micro_batches {
         let out = if number == 0 { &mut *grad } else { &mut *block };
         if let Some(own) = shares.iter().find(|own| own.micro_batch() == number) {
-            own.multiply(ctx, part.clone(), out)?;
+            own.multiply(ctx, part.clone(), GradientOut::Floats(out))?;
         }
         processes::hand_out(ctx.ops, out, part.len() * cols, (number, ctx.micro_batches))?;
         if number > 0 {

@@ -2,7 +2,7 @@
 
 use crate::scratch::ScratchUse;
 use crate::{Arg, Cuda, Launch};
-use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, Orientation};
+use qft_tensor::{DType, Error, GemmF32, GemmI8, GemmOps, GemmOut, Orientation};
 
 /// What the asynchronous copies need of addresses and strides, in bytes.
 const ALIGNMENT: u64 = 16;
@@ -36,6 +36,8 @@ const PRODUCTS_PER_BYTE: u64 = 80;
 struct Tiling {
     /// For each orientation in the order of [`Orientation::ALL`].
     kernels: [&'static str; 3],
+    /// The last of them again, with whole numbers for results.
+    units: &'static str,
     /// Rows and columns of the result per block.
     rows: u32,
     cols: u32,
@@ -47,6 +49,7 @@ struct Tiling {
 const ALIGNED: [Tiling; 3] = [
     Tiling {
         kernels: ["gemm_i8_f32_nt_128x256", "gemm_i8_f32_nn_128x256", "gemm_i8_f32_tn_128x256"],
+        units: "gemm_i8_i32_tn_128x256",
         rows: 128,
         cols: 256,
         threads: 256,
@@ -54,6 +57,7 @@ const ALIGNED: [Tiling; 3] = [
     },
     Tiling {
         kernels: ["gemm_i8_f32_nt_128x128", "gemm_i8_f32_nn_128x128", "gemm_i8_f32_tn_128x128"],
+        units: "gemm_i8_i32_tn_128x128",
         rows: 128,
         cols: 128,
         threads: 128,
@@ -61,6 +65,7 @@ const ALIGNED: [Tiling; 3] = [
     },
     Tiling {
         kernels: ["gemm_i8_f32_nt_64x64", "gemm_i8_f32_nn_64x64", "gemm_i8_f32_tn_64x64"],
+        units: "gemm_i8_i32_tn_64x64",
         rows: 64,
         cols: 64,
         threads: 128,
@@ -70,6 +75,7 @@ const ALIGNED: [Tiling; 3] = [
 
 const UNALIGNED: Tiling = Tiling {
     kernels: ["gemm_i8_f32_nt_unaligned", "gemm_i8_f32_nn_unaligned", "gemm_i8_f32_tn_unaligned"],
+    units: "gemm_i8_i32_tn_unaligned",
     rows: 64,
     cols: 64,
     threads: 128,
@@ -77,23 +83,31 @@ const UNALIGNED: Tiling = Tiling {
 };
 
 /// On Hopper's warpgroups: rows and columns of the result per block, threads and tiles in shared memory.
-const HOPPER_NT: Tiling =
-    Tiling { kernels: ["gemm_i8_f32_nt_hopper"; 3], rows: 128, cols: 256, threads: 256, stages: 4 };
+const HOPPER_NT: Tiling = Tiling {
+    kernels: ["gemm_i8_f32_nt_hopper", "gemm_i8_f32_nn_hopper", "gemm_i8_f32_nn_hopper"],
+    units: "gemm_i8_i32_nn_hopper",
+    rows: 128,
+    cols: 256,
+    threads: 256,
+    stages: 4,
+};
 
 /// The same for operands of which the second one is contiguous along the result's columns.
-const HOPPER_NN: Tiling =
-    Tiling { kernels: ["gemm_i8_f32_nn_hopper"; 3], rows: 256, cols: 128, ..HOPPER_NT };
+const HOPPER_NN: Tiling = Tiling { rows: 256, cols: 128, ..HOPPER_NT };
 
 /// Rows and columns of the result per block of the float kernels, and their threads.
 const F32_TILE: (u32, u32, u32) = (128, 64, 256);
 
 impl Tiling {
-    /// The kernel and its launch for a result `[m, n]`.
-    fn launch(&self, orientation: Orientation, m: usize, n: usize) -> (&'static str, Launch) {
+    /// The kernel of an orientation, or that of `tn` with whole numbers.
+    fn kernel(&self, orientation: Orientation, units: bool) -> &'static str {
+        if units { self.units } else { self.kernels[orientation as usize] }
+    }
+
+    /// Its launch for a result `[m, n]`.
+    fn launch(&self, m: usize, n: usize) -> Launch {
         let shared_bytes = self.stages * TILE_K * (self.rows + self.cols);
-        let launch = Launch::blocks(blocks(m, n, self.rows, self.cols), self.threads)
-            .with_shared(shared_bytes);
-        (self.kernels[orientation as usize], launch)
+        Launch::blocks(blocks(m, n, self.rows, self.cols), self.threads).with_shared(shared_bytes)
     }
 
     /// Time until the last multiprocessor is done, per step of the contraction, in multiplications.
@@ -118,10 +132,17 @@ fn hopper_tiling(orientation: Orientation) -> Tiling {
 
 /// A product on Hopper's warpgroups and its launch.
 pub(crate) fn hopper(orientation: Orientation, m: usize, n: usize) -> (&'static str, Launch) {
-    let Tiling { kernels, rows, cols, threads, stages } = hopper_tiling(orientation);
+    let tiling = hopper_tiling(orientation);
+    (tiling.kernel(orientation, false), hopper_launch(&tiling, m, n))
+}
+
+fn hopper_launch(
+    &Tiling { rows, cols, threads, stages, .. }: &Tiling,
+    m: usize,
+    n: usize,
+) -> Launch {
     let shared_bytes = stages * HOPPER_TILE_K * (rows + cols) + HOPPER_ALIGNMENT;
-    let launch = Launch::blocks(blocks(m, n, rows, cols), threads).with_shared(shared_bytes);
-    (kernels[orientation as usize], launch)
+    Launch::blocks(blocks(m, n, rows, cols), threads).with_shared(shared_bytes)
 }
 
 /// What of a device decides which kernel is the fastest.
@@ -142,23 +163,22 @@ struct GemmPlan {
     transpose: bool,
 }
 
-impl From<(&'static str, Launch)> for GemmPlan {
-    fn from((kernel, launch): (&'static str, Launch)) -> Self {
-        Self { kernel, launch, transpose: false }
-    }
-}
-
-/// The fastest way to an INT8 product of `k` steps.
+/// The fastest way to an INT8 product of `k` steps, with whole numbers for results if `units`.
 ///
 /// The choice changes the time only: all kernels give the same bits.
 fn choose(
-    orientation: Orientation,
+    (orientation, units): (Orientation, bool),
     (m, n, k): (usize, usize, usize),
     aligned: bool,
     DeviceLimits { multiprocessors, warpgroups, scratch_bytes }: DeviceLimits,
 ) -> GemmPlan {
+    let in_place = |tiling: Tiling| GemmPlan {
+        kernel: tiling.kernel(orientation, units),
+        launch: tiling.launch(m, n),
+        transpose: false,
+    };
     if !aligned {
-        return UNALIGNED.launch(orientation, m, n).into();
+        return in_place(UNALIGNED);
     }
     if orientation == Orientation::Nt && m <= FEW_ROWS {
         let kernel = match m {
@@ -168,7 +188,8 @@ fn choose(
             _ => "gemm_i8_f32_nt_rows_8",
         };
         // Blocks of eight warps, two columns to a warp.
-        return (kernel, Launch::blocks(blocks(m, n, FEW_ROWS as u32, 16), 256)).into();
+        let launch = Launch::blocks(blocks(m, n, FEW_ROWS as u32, 16), 256);
+        return GemmPlan { kernel, launch, transpose: false };
     }
     let [mut best, others @ ..] = ALIGNED;
     for tiling in others {
@@ -180,13 +201,14 @@ fn choose(
     if warpgroups && (!transpose || transposed_bytes(m, k) <= scratch_bytes) {
         let (numerator, denominator) = SHARE_WITHOUT_WARPGROUPS;
         let copies = if transpose { PRODUCTS_PER_COPIED_BYTE * m as u64 } else { 0 };
-        let cost = hopper_tiling(orientation).cost(m, n, multiprocessors) + copies;
+        let tiling = hopper_tiling(orientation);
+        let cost = tiling.cost(m, n, multiprocessors) + copies;
         if cost * numerator <= best.cost(m, n, multiprocessors) * denominator {
-            let (kernel, launch) = hopper(orientation, m, n);
-            return GemmPlan { kernel, launch, transpose };
+            let kernel = tiling.kernel(orientation, units);
+            return GemmPlan { kernel, launch: hopper_launch(&tiling, m, n), transpose };
         }
     }
-    best.launch(orientation, m, n).into()
+    in_place(best)
 }
 
 /// Bytes from one row to the next of a first operand `[k, m]` that has been transposed, and of all of it.
@@ -238,7 +260,7 @@ impl GemmOps for Cuda {
     fn gemm_i8(&self, op: GemmI8<'_>) -> Result<(), Error> {
         const OP: &str = "gemm_i8";
         let (m, n, k) = op.check()?;
-        let GemmI8 { orientation, a, b, row_scale, col_scale, mut out, accumulate } = op;
+        let GemmI8 { orientation, a, b, row_scale, col_scale, out } = op;
         let [m_arg, n_arg, k_arg] = sizes(OP, m, n, k)?;
         let (a_arg, b_arg) = (self.read_mat(OP, a)?, self.read_mat(OP, b)?);
         let scale = |span: Option<_>| span.map_or(Ok(Arg::NULL), |span| self.read_span(OP, span));
@@ -249,9 +271,18 @@ impl GemmOps for Cuda {
             scratch_bytes: self.scratch_block().bytes(),
         };
         let GemmPlan { kernel, launch, transpose } =
-            choose(orientation, (m, n, k), aligned, limits);
+            choose((orientation, matches!(out, GemmOut::Units { .. })), (m, n, k), aligned, limits);
         let (row_scale, col_scale) = (scale(row_scale)?, scale(col_scale)?);
-        let (out_arg, out_stride) = (self.write_mat(OP, &mut out)?, Arg::size(out.stride()));
+        // What only results in whole numbers need stands at the end.
+        let (out_arg, out_stride, accumulate, unit) = match out {
+            GemmOut::Floats { mut out, accumulate } => {
+                (self.write_mat(OP, &mut out)?, out.stride(), accumulate, None)
+            }
+            GemmOut::Units { mut sum, bound, count, accumulate } => {
+                let unit = [self.read_span(OP, bound)?, Arg::U32(count)];
+                (self.write_mat(OP, &mut sum)?, sum.stride(), accumulate, Some(unit))
+            }
+        };
         // Held until the product that reads it has been started.
         let scratch =
             if transpose { Some(self.transpose(OP, (m, k), a_arg, a.stride())?) } else { None };
@@ -259,7 +290,7 @@ impl GemmOps for Cuda {
             Some(scratch) => (scratch.at(0), transposed_stride(k)),
             None => (a_arg, a.stride()),
         };
-        let args = [
+        let mut args = vec![
             first_arg,
             Arg::size(first_stride),
             b_arg,
@@ -267,12 +298,13 @@ impl GemmOps for Cuda {
             row_scale,
             col_scale,
             out_arg,
-            out_stride,
+            Arg::size(out_stride),
             m_arg,
             n_arg,
             k_arg,
             Arg::U32(accumulate.into()),
         ];
+        args.extend(unit.into_iter().flatten());
         self.launch(OP, kernel, launch, &args)
     }
 
@@ -311,7 +343,7 @@ mod tests {
     /// Which result's rows and columns a block computes.
     fn tile(m: usize, n: usize, multiprocessors: u32) -> (u32, u32) {
         let limits = DeviceLimits { multiprocessors, warpgroups: false, scratch_bytes: 0 };
-        let GemmPlan { kernel, .. } = choose(Orientation::Nn, (m, n, 1), true, limits);
+        let GemmPlan { kernel, .. } = choose((Orientation::Nn, false), (m, n, 1), true, limits);
         let tiling = ALIGNED.iter().find(|tiling| tiling.kernels.contains(&kernel)).unwrap();
         (tiling.rows, tiling.cols)
     }
@@ -333,8 +365,9 @@ mod tests {
     #[test]
     fn few_rows_and_unaligned_operands_have_their_kernels() {
         let limits = DeviceLimits { multiprocessors: 132, warpgroups: false, scratch_bytes: 0 };
-        let name =
-            |orientation, m, aligned| choose(orientation, (m, 500, 64), aligned, limits).kernel;
+        let name = |orientation, m, aligned| {
+            choose((orientation, false), (m, 500, 64), aligned, limits).kernel
+        };
         assert_eq!(name(Orientation::Nt, 1, true), "gemm_i8_f32_nt_rows_1");
         assert_eq!(name(Orientation::Nt, 3, true), "gemm_i8_f32_nt_rows_4");
         assert_eq!(name(Orientation::Nt, 8, true), "gemm_i8_f32_nt_rows_8");
@@ -350,7 +383,7 @@ mod tests {
         let scratch_bytes = crate::scratch::HOPPER_SCRATCH_BYTES;
         let limits = DeviceLimits { multiprocessors: 132, warpgroups: true, scratch_bytes };
         let is_hopper = |orientation, (m, n, k), aligned| {
-            choose(orientation, (m, n, k), aligned, limits).kernel.ends_with("_hopper")
+            choose((orientation, false), (m, n, k), aligned, limits).kernel.ends_with("_hopper")
         };
         for (m, n) in [(2048, 4096), (2048, 11_008), (2048, 1024), (32_768, 4096)] {
             for orientation in [Orientation::Nt, Orientation::Nn] {

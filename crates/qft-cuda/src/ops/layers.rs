@@ -3,10 +3,10 @@
 use super::{attention, bias, embedding, loss, rmsnorm, rope, scaled_add, swiglu, unit_sum};
 use crate::Cuda;
 use qft_autograd::ops::{
-    AddBias, AddUnits, AttentionBackward, AttentionDecode, AttentionForward, BiasGradient,
-    EmbedBackward, EmbedForward, FromBf16, FromUnits, GatherRows, LossGradient, LossStats,
-    RaiseBound, RmsNormBackward, RmsNormForward, Rope, ScaledAdd, ScatterRows, SwigluBackward,
-    SwigluForward, ToBf16,
+    AddBias, AttentionBackward, AttentionDecode, AttentionForward, BiasGradient, EmbedBackward,
+    EmbedForward, FromBf16, FromUnits, GatherRows, LossGradient, LossStats, RaiseBound,
+    RmsNormBackward, RmsNormForward, Rope, ScaledAdd, ScatterRows, SwigluBackward, SwigluForward,
+    ToBf16,
 };
 use qft_autograd::{Error, LayerOps};
 
@@ -81,10 +81,6 @@ impl LayerOps for Cuda {
 
     fn raise_bound(&self, op: RaiseBound<'_>) -> Result<(), Error> {
         unit_sum::raise_bound(self, op)
-    }
-
-    fn add_units(&self, op: AddUnits<'_>) -> Result<(), Error> {
-        unit_sum::add(self, op)
     }
 
     fn from_units(&self, op: FromUnits<'_>) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use qft_optim::{
     OptimOps, Rule, SquareSum, UpdateStats, WeightRounding,
 };
 use qft_quant::{HybridMatrix, Residual};
-use qft_tensor::{QuantizeOps, RotateRows, RowShard};
+use qft_tensor::RowShard;
 use std::mem::size_of;
 use std::ops::Range;
 
@@ -220,9 +220,6 @@ impl OptimOps for Cuda {
             return Ok(());
         }
         let rotated = weight.format().rotated;
-        if rotated {
-            self.rotate_rows(RotateRows { x: grad.reborrow() })?;
-        }
         let UpdateRow { warps, shared_bytes, waiting_bytes } = UpdateRow::of(weight, rule);
         let shared = index(OP, shared_bytes)?;
         let kernel = update_kernel(weight.format().residual, rule, state.first.code);

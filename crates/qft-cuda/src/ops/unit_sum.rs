@@ -3,7 +3,7 @@
 use super::dims;
 use crate::{Arg, Cuda, Launch};
 use qft_autograd::Error;
-use qft_autograd::ops::{AddUnits, FromUnits, RaiseBound};
+use qft_autograd::ops::{FromUnits, RaiseBound};
 
 /// Threads of a block, as in the kernel.
 const THREADS: u32 = 256;
@@ -21,25 +21,6 @@ pub(super) fn raise_bound(cuda: &Cuda, op: RaiseBound<'_>) -> Result<(), Error> 
     let (scale, bound) = (cuda.read(OP, op.scale)?, cuda.write(OP, op.bound)?);
     let args = [scale, Arg::F32(op.factor), bound, Arg::size(count)];
     Ok(cuda.launch(OP, "raise_bound_f32", launch, &args)?)
-}
-
-pub(super) fn add(cuda: &Cuda, op: AddUnits<'_>) -> Result<(), Error> {
-    const OP: &str = "add_units";
-    if op.check()? == 0 {
-        return Ok(());
-    }
-    let rows = op.bound.len();
-    let args = [
-        cuda.read(OP, op.values)?,
-        cuda.read_span(OP, op.bound)?,
-        Arg::U32(op.count),
-        cuda.write(OP, op.sum)?,
-        Arg::U32(dims::index(OP, rows)?),
-        Arg::U32(dims::index(OP, op.cols)?),
-        Arg::U32(op.accumulate.into()),
-    ];
-    let launch = Launch::strided(rows, 1, THREADS, MOST_BLOCKS);
-    Ok(cuda.launch(OP, "add_units_f32_i32", launch, &args)?)
 }
 
 pub(super) fn from(cuda: &Cuda, op: FromUnits<'_>) -> Result<(), Error> {

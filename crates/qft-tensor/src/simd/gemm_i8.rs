@@ -73,18 +73,22 @@ pub struct Product<'a> {
     pub row_scale: Option<&'a [f32]>,
     /// `[n]`.
     pub col_scale: Option<&'a [f32]>,
+    /// `[m]`: where given, results are whole numbers of units, times whose inverse floats are rounded; see
+    /// [`crate::GemmOut::Units`].
+    pub inverse_units: Option<&'a [f32]>,
     /// Elements between two rows of the result, at least `n`.
     pub out_stride: usize,
     /// Whether to add to the result.
     pub accumulate: bool,
 }
 
-/// Computes the product on the current rayon pool with instruction set `isa`.
+/// Computes the product on the current rayon pool with instruction set `isa`. `out` has the words of `f32`, or of `i32`
+/// where results are whole numbers.
 ///
 /// Numerics: see [`crate::GemmI8`]; the same bits for every `isa` and thread count. Scratch: at most
 /// [`max_scratch_bytes`], kept for the next call. Panics if a slice is too short for the shape, or if `k`
 /// exceeds [`crate::MAX_K`]: callers check shapes first.
-pub fn run(isa: Isa, p: &Product<'_>, out: &mut [f32]) {
+pub fn run(isa: Isa, p: &Product<'_>, out: &mut [u32]) {
     if p.m == 0 || p.n == 0 {
         return;
     }
@@ -137,4 +141,5 @@ fn check(p: &Product<'_>, out: usize) {
     assert!(p.m <= 1 || p.out_stride >= p.n, "rows of the result overlap");
     assert!(p.row_scale.is_none_or(|s| s.len() == p.m), "one scale per row");
     assert!(p.col_scale.is_none_or(|s| s.len() == p.n), "one scale per column");
+    assert!(p.inverse_units.is_none_or(|s| s.len() == p.m), "one unit per row");
 }

@@ -27,6 +27,8 @@ pub struct Problem {
     pub gaps: [usize; 3],
     pub row_scale: bool,
     pub col_scale: bool,
+    /// Whether results are whole numbers of a unit for each row.
+    pub units: bool,
     pub accumulate: bool,
     pub values: Values,
     pub seed: u64,
@@ -37,15 +39,17 @@ pub struct Inputs {
     b: Vec<i8>,
     row_scale: Vec<f32>,
     col_scale: Vec<f32>,
-    out: Vec<f32>,
+    inverse_units: Vec<f32>,
+    /// Words of the result before.
+    out: Vec<u32>,
 }
 
 impl Problem {
     pub fn new(orientation: Orientation, m: usize, n: usize, k: usize) -> Self {
         let gaps = [0; 3];
-        let (row_scale, col_scale, accumulate) = (true, true, false);
+        let (row_scale, col_scale, units, accumulate) = (true, true, false, false);
         let (values, seed) = (Values::Random, 1);
-        Self { orientation, m, n, k, gaps, row_scale, col_scale, accumulate, values, seed }
+        Self { orientation, m, n, k, gaps, row_scale, col_scale, units, accumulate, values, seed }
     }
 
     fn inputs(&self) -> Inputs {
@@ -70,7 +74,13 @@ impl Problem {
             b,
             row_scale: rng.normals(m, 1.0),
             col_scale: rng.normals(n, 1e-3),
-            out: rng.normals((m * (n + gaps[2])).saturating_sub(gaps[2]), 10.0),
+            // The unit of a bound that is not a number is none.
+            inverse_units: (0..m).map(|m| [0.25, 4.0, 0.5, f32::NAN][m % 4]).collect(),
+            out: rng
+                .normals((m * (n + gaps[2])).saturating_sub(gaps[2]), 10.0)
+                .into_iter()
+                .map(|x| if self.units { x as i32 as u32 } else { x.to_bits() })
+                .collect(),
         }
     }
 
@@ -94,6 +104,7 @@ impl Problem {
             },
             row_scale: self.row_scale.then_some(&inputs.row_scale[..]),
             col_scale: self.col_scale.then_some(&inputs.col_scale[..]),
+            inverse_units: self.units.then_some(&inputs.inverse_units[..]),
             out_stride: n + gaps[2],
             accumulate: self.accumulate,
         }
@@ -104,7 +115,7 @@ impl Problem {
         let inputs = self.inputs();
         let mut out = inputs.out.clone();
         cpu.install(|| gemm_i8::run(cpu.isa(), &self.product(&inputs), &mut out));
-        out.into_iter().map(f32::to_bits).collect()
+        out
     }
 
     /// The result by definition, from 64-bit sums.
@@ -127,9 +138,16 @@ impl Problem {
                     value *= inputs.col_scale[n];
                 }
                 let cell = &mut out[m * p.out_stride + n];
-                *cell = if self.accumulate { *cell + value } else { value };
+                *cell = if self.units {
+                    let units = f64::from(value) * f64::from(inputs.inverse_units[m]);
+                    let whole = units.round_ties_even() as i32;
+                    (if self.accumulate { *cell as i32 } else { 0 }).wrapping_add(whole) as u32
+                } else {
+                    let before = if self.accumulate { f32::from_bits(*cell) } else { -0.0 };
+                    (before + value).to_bits()
+                };
             }
         }
-        out.into_iter().map(f32::to_bits).collect()
+        out
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::TrainOps;
 use crate::error::{Result, ensure};
-use qft_tensor::{Buffer, GemmI8, Orientation, Owner};
+use qft_tensor::{Buffer, GemmI8, GemmOut, Orientation, Owner};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
@@ -67,8 +67,7 @@ impl<'a> Product<'a> {
             b: b.mat(b_shape.0, b_shape.1)?,
             row_scale: Some(self.row_scale.span(0..m)?),
             col_scale: Some(self.col_scale.span(0..n)?),
-            out: self.out.mat_mut(m, n)?,
-            accumulate: false,
+            out: GemmOut::floats(self.out.mat_mut(m, n)?),
         })?)
     }
 

@@ -316,7 +316,6 @@ timed! { LayerOps, qft_autograd::Error:
     bias_gradient(BiasGradient) => Stream,
     scaled_add(ScaledAdd) => Stream,
     raise_bound(RaiseBound) => Stream,
-    add_units(AddUnits) => Stream,
     from_units(FromUnits) => Stream,
     to_bf16(ToBf16) => Stream,
     from_bf16(FromBf16) => Stream,

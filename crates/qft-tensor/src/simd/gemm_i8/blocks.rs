@@ -11,8 +11,9 @@
 //!
 //! Where the contraction is cut, tiles leave `i32` sums behind; the last range turns them into floats.
 
+use super::scalar::{self, End};
 use super::scratch::{Leaf, with_leaf, with_shared};
-use super::{Operand, Product, scalar};
+use super::{Operand, Product};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 
@@ -113,18 +114,20 @@ pub(super) struct Tile<'a> {
     pub(super) out: Option<OutTile<'a>>,
 }
 
-/// Where the floats of a tile go.
+/// Where the words of a tile go.
 pub(super) struct OutTile<'a> {
-    cells: *mut f32,
+    cells: *mut u32,
     stride: usize,
     cols: usize,
     /// One factor per row.
     pub(super) row_scale: &'a [f32],
     /// One factor per column.
     pub(super) col_scale: &'a [f32],
+    /// One inverse unit per row, if the words are whole numbers.
+    inverse_units: Option<&'a [f32]>,
     /// Whether to add.
     pub(super) accumulate: bool,
-    _cells: PhantomData<&'a mut [f32]>,
+    _cells: PhantomData<&'a mut [u32]>,
 }
 
 impl Part {
@@ -139,39 +142,50 @@ impl Part {
 impl OutTile<'_> {
     /// A row of the tile.
     #[inline(always)]
-    pub(super) fn row(&mut self, i: usize) -> &mut [f32] {
+    pub(super) fn row(&mut self, i: usize) -> &mut [u32] {
         debug_assert!(i < self.row_scale.len());
         // SAFETY: `task` makes tiles whose rows, as many as `row_scale` has, lie inside the result and belong
         // to this tile alone; `&mut self` keeps two of them from being alive at once.
         unsafe { std::slice::from_raw_parts_mut(self.cells.add(i * self.stride), self.cols) }
     }
 
-    /// All rows, if there are `R` and all columns exist.
+    /// All rows, if they are floats, there are `R`, and all columns exist.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn whole<const R: usize, const NR: usize>(&mut self) -> Option<[&mut [f32; NR]; R]> {
-        if self.row_scale.len() != R || self.cols != NR {
+        if self.inverse_units.is_some() || self.row_scale.len() != R || self.cols != NR {
             return None;
         }
         let (first, stride) = (self.cells, self.stride);
-        // SAFETY: as for `row`; rows do not overlap, since `check` compared the stride with the columns.
+        // SAFETY: as for `row`; the words are those of floats; rows do not overlap, since `check` compared the stride with the columns.
         Some(std::array::from_fn(|i| unsafe { &mut *first.add(i * stride).cast() }))
     }
 
     /// Where each row begins.
     #[inline(always)]
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn row_starts(&self) -> impl Iterator<Item = *const f32> {
+    pub(super) fn row_starts(&self) -> impl Iterator<Item = *const u32> {
         (0..self.row_scale.len()).map(|i| self.cells.wrapping_add(i * self.stride).cast_const())
     }
 
-    /// Turns complete sums, rows of `NR`, into floats.
+    /// Turns complete sums, rows of `NR`, into what the result has.
     #[inline(always)]
     pub(super) fn finish<const NR: usize>(mut self, sums: &[[i32; NR]]) {
-        let (rows, cols, add) = (self.row_scale, self.col_scale, self.accumulate);
+        let (rows, cols, accumulate) = (self.row_scale, self.col_scale, self.accumulate);
         for (i, (sums, &scale)) in sums.iter().zip(rows).enumerate() {
-            for ((cell, &sum), &col_scale) in self.row(i).iter_mut().zip(sums).zip(cols) {
-                scalar::finish(sum, Some(scale), Some(col_scale), add, cell);
+            let row = |end: End, cells: &mut [u32]| {
+                for ((cell, &sum), &col_scale) in cells.iter_mut().zip(sums).zip(cols) {
+                    end.write(scalar::scaled(sum, Some(scale), Some(col_scale)), cell);
+                }
+            };
+            // A loop for each case: within one, nothing is left to decide.
+            match (self.inverse_units.map(|inverse| inverse[i]), accumulate) {
+                (None, false) => row(End::Float { accumulate: false }, self.row(i)),
+                (None, true) => row(End::Float { accumulate: true }, self.row(i)),
+                (Some(inverse), false) => {
+                    row(End::Units { inverse, accumulate: false }, self.row(i));
+                }
+                (Some(inverse), true) => row(End::Units { inverse, accumulate: true }, self.row(i)),
             }
         }
     }
@@ -179,13 +193,13 @@ impl OutTile<'_> {
 
 /// The result, shared by tasks that write disjoint parts of it.
 #[derive(Clone, Copy)]
-struct Cells<'a>(*mut f32, PhantomData<&'a mut [f32]>);
+struct Cells<'a>(*mut u32, PhantomData<&'a mut [u32]>);
 
 impl Cells<'_> {
     /// # Safety
     ///
     /// The element must exist.
-    unsafe fn at(self, index: usize) -> *mut f32 {
+    unsafe fn at(self, index: usize) -> *mut u32 {
         // SAFETY: the caller's promise.
         unsafe { self.0.add(index) }
     }
@@ -233,7 +247,7 @@ impl Plan {
 }
 
 /// Computes the product; `p` has been checked and is not empty.
-pub(super) fn run<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
+pub(super) fn run<E: Engine>(engine: E, p: &Product<'_>, out: &mut [u32]) {
     const {
         assert!(E::MC.is_multiple_of(E::MR) && E::KC.is_multiple_of(64));
         assert!(E::MR <= ONES.len() && E::NR <= ONES.len());
@@ -346,6 +360,7 @@ fn task<E: Engine>(
                     // Multiplying an integer by one changes no bit, so a missing scale may be a row of ones.
                     row_scale: p.row_scale.map_or(&ONES[..count], |s| &s[m0 + i..][..count]),
                     col_scale: p.col_scale.map_or(&ONES[..cols], |s| &s[n0..][..cols]),
+                    inverse_units: p.inverse_units.map(|s| &s[m0 + i..][..count]),
                     accumulate: p.accumulate,
                     _cells: PhantomData,
                 });
@@ -363,7 +378,7 @@ fn task<E: Engine>(
 }
 
 /// The product of a few rows: every column is a stored row, read once and not packed.
-fn dots<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
+fn dots<E: Engine>(engine: E, p: &Product<'_>, out: &mut [u32]) {
     let cells = Cells(out.as_mut_ptr(), PhantomData);
     let chunks = p.n.div_ceil(DOT_COLS);
     let chunks_per_task = (DOT_MACS / (DOT_COLS * p.k)).max(1);
@@ -377,10 +392,10 @@ fn dots<E: Engine>(engine: E, p: &Product<'_>, out: &mut [f32]) {
             // this chunk alone, and the reference ends with this row.
             let row =
                 unsafe { std::slice::from_raw_parts_mut(cells.at(m * p.out_stride + n0), cols) };
-            let row_scale = p.row_scale.map(|s| s[m]);
+            let (row_scale, end) = (p.row_scale.map(|s| s[m]), p.end(m));
             for (c, (cell, sums)) in row.iter_mut().zip(&sums).enumerate() {
                 let col_scale = p.col_scale.map(|s| s[n0 + c]);
-                scalar::finish(sums[m], row_scale, col_scale, p.accumulate, cell);
+                end.write(scalar::scaled(sums[m], row_scale, col_scale), cell);
             }
         }
     });

@@ -51,6 +51,10 @@ fn problems(sizes: &[usize], steps: &[usize], cut: usize) -> Vec<Problem> {
             ..Problem::new(orientation, 9, 17, cut + 1)
         });
         problems.push(Problem::new(orientation, 9, 17, cut + 1));
+        for accumulate in [false, true] {
+            let problem = Problem::new(orientation, 37, 64, 70);
+            problems.push(Problem { units: true, accumulate, ..problem });
+        }
     }
     problems
 }

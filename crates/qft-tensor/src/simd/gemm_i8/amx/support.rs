@@ -112,10 +112,11 @@ fn all_orientations((m, n, k): (usize, usize, usize)) -> bool {
             b: operand(&b, n, b_k),
             row_scale: None,
             col_scale: None,
+            inverse_units: None,
             out_stride: n,
             accumulate: false,
         };
-        let [mut expected, mut got] = [vec![0.0; m * n], vec![0.0; m * n]];
+        let [mut expected, mut got] = [vec![0; m * n], vec![0; m * n]];
         scalar::run(&product, &mut expected);
         run(Isa(Level::Amx), &product, &mut got);
         expected == got
