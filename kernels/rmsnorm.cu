@@ -6,8 +6,8 @@
 // Numerics: f32; sums in 16 lanes, shares over 64 rows and then over shares, in the CPU's order: the bits, and so the
 // quantized rows, are those of the CPU backend. Deterministic.
 // CPU twin: crates/qft-autograd/src/cpu/rmsnorm.rs.
-// Bound: memory. A row is read once from HBM, then again from L1 or L2 (16 KiB at 4096 columns, eight blocks to a
-// multiprocessor): 5 bytes an element forward to INT8, 8 to f32, 16 backward and 8 more for the gain's gradient. The
+// Bound: memory. A row is read once from HBM, then again from L1 or L2 (16 KiB at 4096 columns, and as much to wait in where it is
+// rotated, six blocks to a multiprocessor): 5 bytes an element forward to INT8, 8 to f32, 16 backward and 8 more for the gain's gradient. The
 // walk over 16 lanes takes about 256 steps at 4096 columns, 1 us, behind other blocks' loads.
 #include "activation_rows.cuh"
 #include "shares.cuh"
@@ -17,12 +17,13 @@ constexpr uint32_t BACKWARD_TILE = 1024;
 
 __device__ __forceinline__ float normed(float x, float rstd, float gain) { return __fmul_rn(__fmul_rn(x, rstd), gain); }
 
-// Writes `out`, or `q` and `scale`, rotated if `rotated`, if `out` is null.
+// Writes `out`, or `q` and `scale`, rotated if `rotated`, if `out` is null. Dynamic shared memory: `cols` floats, and
+// no more than FORWARD_TILE if not `staged`.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 rmsnorm_forward_f32(const float* __restrict__ x, const float* __restrict__ gain, float* __restrict__ rstd,
                     float* __restrict__ out, int8_t* __restrict__ q, float* __restrict__ scale,
-                    uint32_t rotated, uint32_t cols, float eps) {
-    __shared__ float tile[FORWARD_TILE];
+                    uint32_t rotated, uint32_t staged, uint32_t cols, float eps) {
+    DYN_SHARED(float, tile);
     __shared__ float reduced[ROW_WARPS];
     const uint64_t at = static_cast<uint64_t>(blockIdx.x) * cols;
     const float* row = x + at;
@@ -39,7 +40,7 @@ rmsnorm_forward_f32(const float* __restrict__ x, const float* __restrict__ gain,
 #pragma unroll 4
         for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) out[at + i] = value(i);
     } else {
-        quantize_row(cols, rotated != 0, reduced, q + at, scale + blockIdx.x, value);
+        quantize_row(cols, rotated != 0, staged ? tile : nullptr, reduced, q + at, scale + blockIdx.x, value);
     }
 }
 

@@ -12,11 +12,13 @@ rotate_rows_f32(float* __restrict__ x, uint64_t stride, uint32_t cols) {
     walk_rotated(cols, [&](uint32_t i) { return row[i]; }, [&](uint32_t i, float v) { row[i] = v; });
 }
 
+// Dynamic shared memory: `cols` floats if `staged`, else none.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 rotate_quantize_rows_f32_i8(const float* __restrict__ x, uint64_t stride, int8_t* __restrict__ q, float* __restrict__ scale,
-                            uint32_t cols) {
+                            uint32_t cols, uint32_t staged) {
+    DYN_SHARED(float, turned);
     __shared__ float reduced[ROW_WARPS];
     const float* const row = x + blockIdx.x * stride;
-    quantize_row(cols, true, reduced, q + static_cast<uint64_t>(blockIdx.x) * cols, scale + blockIdx.x,
+    quantize_row(cols, true, staged ? turned : nullptr, reduced, q + static_cast<uint64_t>(blockIdx.x) * cols, scale + blockIdx.x,
                  [&](uint32_t i) { return row[i]; });
 }

@@ -35,8 +35,11 @@ swiglu_forward_f32_i8(const float* __restrict__ gate, const float* __restrict__ 
         for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) row[i] = value(i);
         __syncthreads();
     }
-    quantize_row(cols, rotated != 0, reduced, q + at, scale + blockIdx.x,
-                 [&](uint32_t i) { return staged ? row[i] : value(i); });
+    if (staged) {
+        quantize_row(cols, rotated != 0, row, reduced, q + at, scale + blockIdx.x, [&](uint32_t i) { return row[i]; });
+    } else {
+        quantize_row(cols, rotated != 0, nullptr, reduced, q + at, scale + blockIdx.x, value);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)

@@ -202,7 +202,7 @@ __device__ __forceinline__ void turn_gradient(const Step& step, const float* gra
     const auto value = [&](uint32_t col) { return grad[col]; };
     const auto use = [&](uint32_t col, float x) { row[col] = __float_as_int(x); };
     if (step.rotated) {
-        walk_rotated(cols, value, use);
+        walk_rotated<8>(cols, value, use);
     } else {
         for (uint32_t col = threadIdx.x; col < cols; col += blockDim.x) use(col, value(col));
     }

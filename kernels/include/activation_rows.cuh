@@ -43,15 +43,23 @@ __device__ __forceinline__ float sum_row(uint32_t cols, float* total, Stage stag
     return *total;
 }
 
-// Quantizes the row `value(i)`, rotated or as it is, and returns to q and scale what QuantizeRows does. The row is computed twice.
-// A NaN raises no maximum and becomes 0; a row whose absmax is below 1e-30 gets scale 0. `shared` holds ROW_WARPS floats.
+// Quantizes the row `value(i)`, rotated or as it is, and returns to q and scale what QuantizeRows does. A rotated row waits for its
+// scale in `staged`, cols floats of shared memory, which may be where `value` reads it; a row that is not rotated, or has no such
+// place, is computed twice. A NaN raises no maximum and becomes 0; a row whose absmax is below 1e-30 gets scale 0. `shared` holds
+// ROW_WARPS floats.
 template <class Value>
-__device__ __forceinline__ void quantize_row(uint32_t cols, bool rotated, float* shared, int8_t* __restrict__ q, float* scale,
-                                             Value value) {
+__device__ __forceinline__ void quantize_row(uint32_t cols, bool rotated, float* staged, float* shared, int8_t* __restrict__ q,
+                                             float* scale, Value value) {
     float largest = 0.0f;
     const auto raise = [&](uint32_t, float v) { largest = fmaxf(largest, fabsf(v)); };
-    if (rotated) {
-        walk_rotated(cols, value, raise);
+    if (rotated && staged != nullptr) {
+        walk_rotated(cols, value, [&](uint32_t i, float v) {
+            raise(i, v);
+            staged[i] = v;
+        });
+    } else if (rotated) {
+        // Few values at a time: they may take many registers each.
+        walk_rotated<8>(cols, value, raise);
     } else {
 #pragma unroll 4
         for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) raise(i, value(i));
@@ -59,8 +67,12 @@ __device__ __forceinline__ void quantize_row(uint32_t cols, bool rotated, float*
     largest = block_max<ROW_WARPS>(largest, shared);
     const float inverse = inverse_scale_of(largest);
     const auto store = [&](uint32_t i, float v) { q[i] = static_cast<int8_t>(nearest_i8(__fmul_rn(v, inverse))); };
-    if (rotated) {
-        walk_rotated(cols, value, store);
+    if (rotated && staged != nullptr) {
+        // Shown by the barrier of the maximum.
+#pragma unroll 4
+        for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) store(i, staged[i]);
+    } else if (rotated) {
+        walk_rotated<8>(cols, value, store);
     } else {
 #pragma unroll 4
         for (uint32_t i = threadIdx.x; i < cols; i += ROW_THREADS) store(i, value(i));

@@ -81,6 +81,17 @@ __device__ __forceinline__ int32_t warp_sum(int32_t value) {
     return value;
 }
 
+// The same value, of which the compiler does not see where it comes from: it neither makes a copy of what follows for each of the
+// cases that led to it, nor keeps what it has computed from the value before.
+template <class T>
+__device__ __forceinline__ T opaque(T x) {
+#ifndef QFT_EMULATE
+    if constexpr (sizeof(T) == 8) asm volatile("" : "+l"(x));
+    else asm volatile("" : "+r"(x));
+#endif
+    return x;
+}
+
 // Reductions over a one-dimensional block of `WARPS` full warps: every thread gets the result, whole warps in a fixed
 // order. `shared` holds WARPS values; it may be used again after the block's next barrier.
 template <uint32_t WARPS, class T>

@@ -15,17 +15,6 @@ struct alignas(WIDTH * sizeof(Word)) Words {
     Word x[WIDTH];
 };
 
-// The same value, of which the compiler does not see where it comes from: else it would make a copy of all that follows for
-// each of the cases that a kernel's argument distinguishes.
-template <class T>
-__device__ __forceinline__ T opaque(T x) {
-#ifndef QFT_EMULATE
-    if constexpr (sizeof(T) == 8) asm volatile("" : "+l"(x));
-    else asm volatile("" : "+r"(x));
-#endif
-    return x;
-}
-
 // What an absent scale is read from.
 static __device__ const float ONE = 1.0f;
 

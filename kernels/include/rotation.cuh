@@ -3,48 +3,53 @@
 #pragma once
 #include "common.cuh"
 
-// A group of SIZE values in the registers of a thread. Each level mixes four values `distance` apart.
+// What a level of two, of members `distance` apart, leaves: that of two such levels is halved.
+__device__ __forceinline__ float level_end(float x, uint32_t distance) { return (distance & 0x2A) != 0 ? 0.5f * x : x; }
+
+// A group of SIZE values in the registers of a thread, or SIZE neighbouring members of one.
 template <uint32_t SIZE>
 __device__ __forceinline__ void rotate_group(float (&v)[SIZE]) {
 #pragma unroll
-    for (uint32_t distance = 1; distance < SIZE; distance *= 4) {
+    for (uint32_t distance = 1; distance < SIZE; distance *= 2) {
 #pragma unroll
         for (uint32_t i = 0; i < SIZE; ++i) {
-            if (i / distance % 4 != 0) continue;
-            const float a = v[i], b = v[i + distance], c = v[i + 2 * distance], d = v[i + 3 * distance];
-            const float ab = __fadd_rn(a, b), cd = __fadd_rn(c, d), a_b = __fsub_rn(a, b), c_d = __fsub_rn(c, d);
-            v[i] = 0.5f * __fadd_rn(ab, cd);
-            v[i + distance] = 0.5f * __fadd_rn(a_b, c_d);
-            v[i + 2 * distance] = 0.5f * __fsub_rn(ab, cd);
-            v[i + 3 * distance] = 0.5f * __fsub_rn(a_b, c_d);
+            if ((i & distance) != 0) continue;
+            const float a = v[i], b = v[i + distance];
+            v[i] = level_end(__fadd_rn(a, b), distance);
+            v[i + distance] = level_end(__fsub_rn(a, b), distance);
         }
     }
 }
 
-// Rotates the groups of 64 columns and calls use(column, rotated value); returns the first column behind them. Four lanes share a
-// group, 16 members each in registers; eight groups lie side by side in a warp, so that it reads and writes whole sectors. The last
-// level is between the lanes. All warps of the block call together.
-template <class Value, class Use>
+// Rotates the groups of 64 columns and calls use(column, rotated value); returns the first column behind them. A lane has SHARE
+// members of a group in registers; groups lie side by side in a warp, so that it reads and writes whole sectors, or their halves
+// where SHARE is 8. The last levels are between lanes. All warps of the block call together.
+template <uint32_t SHARE, class Value, class Use>
 __device__ __forceinline__ uint32_t walk_large_groups(uint32_t cols, Value value, Use use) {
-    constexpr uint32_t SIZE = 64, SHARE = 16, TOGETHER = WARP * SHARE / SIZE;
+    constexpr uint32_t SIZE = 64, TOGETHER = WARP * SHARE / SIZE;
     const uint32_t groups = cols / SIZE, share = lane_index() / TOGETHER;
     for (uint32_t first = threadIdx.x / WARP * TOGETHER; first < groups; first += blockDim.x / WARP * TOGETHER) {
         const uint32_t group = first + lane_index() % TOGETHER;
         const uint32_t column = share * SHARE * groups + group;
-        float v[SHARE];
+        float v[SHARE] = {};
+        if (group < groups) {
 #pragma unroll
-        for (uint32_t i = 0; i < SHARE; ++i) v[i] = group < groups ? value(column + i * groups) : 0.0f;
+            for (uint32_t i = 0; i < SHARE; ++i) v[i] = value(column + i * groups);
+        }
         rotate_group<SHARE>(v);
 #pragma unroll
-        for (uint32_t i = 0; i < SHARE; ++i) {
-            const float neighbour = __shfl_xor_sync(FULL_MASK, v[i], TOGETHER);
-            const float half = share % 2 == 0 ? __fadd_rn(v[i], neighbour) : __fsub_rn(neighbour, v[i]);
-            const float other = __shfl_xor_sync(FULL_MASK, half, 2 * TOGETHER);
-            v[i] = 0.5f * (share < 2 ? __fadd_rn(half, other) : __fsub_rn(other, half));
-        }
+        for (uint32_t distance = SHARE; distance < SIZE; distance *= 2) {
+            // The sum, or the difference, by the sign of what a lane adds.
+            const uint32_t lanes = distance / SHARE, sign = share / lanes << 31;
 #pragma unroll
-        for (uint32_t i = 0; i < SHARE; ++i) {
-            if (group < groups) use(column + i * groups, v[i]);
+            for (uint32_t i = 0; i < SHARE; ++i) {
+                const float other = __shfl_xor_sync(FULL_MASK, v[i], lanes * TOGETHER);
+                v[i] = level_end(__fadd_rn(other, __uint_as_float(__float_as_uint(v[i]) ^ sign)), distance);
+            }
+        }
+        if (group < groups) {
+#pragma unroll
+            for (uint32_t i = 0; i < SHARE; ++i) use(column + i * groups, v[i]);
         }
     }
     return SIZE * groups;
@@ -65,10 +70,11 @@ __device__ __forceinline__ uint32_t walk_small_groups(uint32_t first, uint32_t c
     return first + SIZE * groups;
 }
 
-// Calls use(column, value) for all columns of the row `value(column)`, rotated. The threads of a block share the work.
-template <class Value, class Use>
+// Calls use(column, value) for all columns of the row `value(column)`, rotated. The threads of a block share the work, and hold SHARE
+// values at a time, 16 or 8.
+template <uint32_t SHARE = 16, class Value, class Use>
 __device__ __forceinline__ void walk_rotated(uint32_t cols, Value value, Use use) {
-    uint32_t first = walk_large_groups(cols, value, use);
+    uint32_t first = walk_large_groups<SHARE>(cols, value, use);
     first = walk_small_groups<16>(first, cols, value, use);
     first = walk_small_groups<4>(first, cols, value, use);
     walk_small_groups<1>(first, cols, value, use);

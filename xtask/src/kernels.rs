@@ -8,6 +8,7 @@ pub(crate) use toolkit::environment;
 
 use anyhow::{Context, Result, ensure};
 use assembler::{Spills, table_head};
+use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -99,10 +100,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let toolkit = Toolkit::find(&config)?;
+    let compile = |source: &Source| toolkit.compile(&folder, &config, source);
+    let compiled: Vec<_> = stale.par_iter().map(|source| compile(source)).collect();
     table_head();
     let mut problems = Vec::new();
-    for source in stale {
-        let (ptx, usages) = toolkit.compile(&folder, &config, source)?;
+    for (source, compiled) in stale.into_iter().zip(compiled) {
+        let (ptx, usages) = compiled?;
         problems.extend(assembler::report(&usages, &Spills::Named(&config.spills)));
         if !args.reproduce {
             fs::write(&source.ptx, ptx)?;

@@ -16,5 +16,6 @@ mod rmsnorm;
 mod rope;
 mod scaled_add;
 mod shares;
+mod staging;
 mod swiglu;
 mod unit_sum;

@@ -4,11 +4,11 @@ use super::assembler::{self, Spills};
 use super::toolkit::{environment, succeed};
 use super::{Config, Source};
 use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
 use serde::Deserialize;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
-use std::{fs, thread};
 
 /// An assembler, as a package of the Python index.
 #[derive(Debug, Deserialize)]
@@ -34,28 +34,15 @@ pub(super) fn prove(config: &Config, sources: &[Source]) -> Result<()> {
         }
     }
     let (count, began) = (jobs.len(), std::time::Instant::now());
-    let jobs = Mutex::new(jobs.into_iter());
     let spills = Spills::Most(&config.spills, &config.driver_spills);
-    let found = Mutex::new(Vec::new());
-    let work = || {
-        while let Some((release, ptxas, source, target)) = next(&jobs) {
-            let problems = match assembler::assemble(&ptxas, &source.ptx, target) {
-                Ok(usages) => assembler::problems(&usages, &spills),
-                Err(error) => vec![format!("{error:#}")],
-            };
-            let problems = problems.into_iter().map(|problem| format!("CUDA {release}: {problem}"));
-            if let Ok(mut found) = found.lock() {
-                found.extend(problems);
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
-        }
+    let found = jobs.into_par_iter().flat_map_iter(|(release, ptxas, source, target)| {
+        let problems = match assembler::assemble(&ptxas, &source.ptx, target) {
+            Ok(usages) => assembler::problems(&usages, &spills),
+            Err(error) => vec![format!("{error:#}")],
+        };
+        problems.into_iter().map(move |problem| format!("CUDA {release}: {problem}"))
     });
-    let mut problems = found.into_inner().unwrap_or_default();
-    problems.sort();
+    let problems: Vec<_> = found.collect();
     ensure!(problems.is_empty(), "{}", problems.join("\n"));
     let releases: Vec<_> = config.drivers.keys().map(String::as_str).collect();
     println!(
@@ -64,10 +51,6 @@ pub(super) fn prove(config: &Config, sources: &[Source]) -> Result<()> {
         began.elapsed().as_secs_f64()
     );
     Ok(())
-}
-
-fn next<T>(jobs: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
-    jobs.lock().ok()?.next()
 }
 
 impl Assembler {

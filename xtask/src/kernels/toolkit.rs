@@ -60,9 +60,8 @@ impl Toolkit {
         config: &Config,
         source: &Source,
     ) -> Result<(String, Vec<Usage>)> {
-        let scratch = env::temp_dir().join(format!("qft-kernels-{}", std::process::id()));
-        fs::create_dir_all(&scratch)?;
-        let file = scratch.join(format!("{}.ptx", source.name));
+        let scratch = tempfile::tempdir()?;
+        let file = scratch.path().join(format!("{}.ptx", source.name));
         succeed(
             Command::new(&self.nvcc)
                 .args(["-ptx", "-arch", &source.machine.architecture])
@@ -86,7 +85,6 @@ impl Toolkit {
         for target in &source.machine.targets {
             usages.extend(assembler::assemble(&self.ptxas, &file, target)?);
         }
-        fs::remove_dir_all(scratch)?;
         Ok((text, usages))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::columns::by_columns;
 use super::dims::index;
+use super::staging;
 use crate::{Arg, Cuda, Launch};
 use qft_tensor::{
     Dequantize, Error, QuantizeCols, QuantizeOps, QuantizeRows, RotateRows, Rounding, ScaleAxis,
@@ -54,14 +55,17 @@ impl QuantizeOps for Cuda {
             return out.scale.fill_zero(self);
         }
         if out.is_rotated() {
+            let staged = staging::row_bytes(self, cols);
             let args = [
                 self.read_mat(OP, x)?,
                 Arg::size(x.stride()),
                 self.write(OP, &mut out.q)?,
                 self.write(OP, &mut out.scale)?,
                 Arg::U32(index(OP, cols)?),
+                Arg::U32(staged.is_some().into()),
             ];
-            let launch = Launch::blocks(index(OP, rows)?, WARP * WARPS);
+            let launch =
+                Launch::blocks(index(OP, rows)?, WARP * WARPS).with_shared(staged.unwrap_or(0));
             return self.launch(OP, "rotate_quantize_rows_f32_i8", launch, &args);
         }
         let warps = cols.div_ceil(COLS_PER_WARP).min(WARPS as usize) as u32;

@@ -1,6 +1,6 @@
 //! SwiGLU on the GPU: `kernels/swiglu.cu`.
 
-use super::dims;
+use super::{dims, staging};
 use crate::{Arg, Cuda, Launch};
 use qft_autograd::ops::{SwigluBackward, SwigluForward};
 use qft_autograd::{ActivationsOut, Error};
@@ -9,8 +9,6 @@ use qft_autograd::{ActivationsOut, Error};
 const THREADS: u32 = 256;
 /// Elements of a thread, so that few blocks end early.
 const PER_THREAD: usize = 4;
-/// Shared memory that the kernel has beside the row, rounded up.
-const OTHER_SHARED: u32 = 1 << 10;
 /// More blocks than these would not fill a GPU better.
 const MOST_BLOCKS: u32 = 4096;
 
@@ -33,11 +31,7 @@ pub(super) fn forward(cuda: &Cuda, op: SwigluForward<'_>) -> Result<(), Error> {
         ActivationsOut::Int8(out) => {
             let (rows, width) = (dims::index(OP, rows)?, len / rows.max(1));
             let cols = Arg::U32(dims::index(OP, width)?);
-            // A row waits in shared memory for its scale, if it fits.
-            let room = cuda.driver().properties().max_shared_bytes;
-            let staged = u32::try_from(width * size_of::<f32>())
-                .ok()
-                .filter(|&bytes| bytes <= room.saturating_sub(OTHER_SHARED));
+            let staged = staging::row_bytes(cuda, width);
             let (q, scale) = (cuda.write(OP, &mut out.q)?, cuda.write(OP, &mut out.scale)?);
             let rotated = Arg::U32(out.is_rotated().into());
             let is_staged = Arg::U32(u32::from(staged.is_some()));
