@@ -97,7 +97,7 @@ fn killed_at_any_moment_a_run_ends_with_the_same_bits() {
     let start = Instant::now();
     let output = run(&whole, &[]).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    let (time, expected) = (start.elapsed(), result(&whole));
+    let (mut time, expected) = (start.elapsed().as_secs_f64(), result(&whole));
 
     let mut rng = TestRng::new(1);
     let mut moments = BTreeMap::<&str, usize>::new();
@@ -105,13 +105,17 @@ fn killed_at_any_moment_a_run_ends_with_the_same_bits() {
     while killed < kills {
         let out = temp.path().join(format!("run{runs}"));
         runs += 1;
-        for _ in 0..KILLS_OF_A_RUN.min(kills - killed) {
+        for attempt in 0..KILLS_OF_A_RUN.min(kills - killed) {
             let mut child = go_on(&out).spawn().unwrap();
             let part = rng.uniform() * 1.1;
-            std::thread::sleep(Duration::from_secs_f64(time.as_secs_f64() * part));
+            std::thread::sleep(Duration::from_secs_f64(time * part));
             child.kill().unwrap();
             // One that had come to its end before is no kill.
             if child.wait().unwrap().success() {
+                // A whole run takes no longer than that: the machine has less to do than it had.
+                if attempt == 0 {
+                    time *= part.min(1.0);
+                }
                 break;
             }
             killed += 1;
