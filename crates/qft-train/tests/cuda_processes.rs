@@ -108,7 +108,7 @@ fn memory_of_exchanges_is_the_planned_one() {
             let batches = [windows.batch(start, 1), windows.batch(start + 1, 1)];
             trainer.step(&device, &batches, LR).unwrap();
         }
-        let measured = MemoryPlan::from_report(&device.ledger().report(), &config, setup.gradients);
+        let measured = MemoryPlan::of_device(&device, &config, setup.gradients);
         // The plan's peak of loading is that of an export, which is not done here.
         let owners = |plan: MemoryPlan| -> (Vec<_>, u64) {
             let owners = plan.owners.into_iter().filter(|o| o.owner != Owner::Loading.name());

@@ -274,8 +274,7 @@ fn measured_bytes_are_the_planned_ones() {
                         (0..accumulate).map(|i| windows.batch(start + 2 * i, 2)).collect();
                     trainer.step(&cpu, &batches, 5e-4).unwrap();
                     save(&cpu, &mut trainer);
-                    let report = cpu.ledger().report();
-                    let measured = MemoryPlan::from_report(&report, &config, setup.gradients);
+                    let measured = MemoryPlan::of_device(&cpu, &config, setup.gradients);
                     assert_eq!(measured, planned, "{states:?} {recompute:?} x {accumulate}");
                 }
             }
@@ -327,8 +326,7 @@ fn rows_of_many_lengths_stay_within_the_plan() {
             trainer.step(&cpu, &[batch], 1e-4).unwrap();
         }
         save(&cpu, &mut trainer);
-        let report = cpu.ledger().report();
-        let measured = MemoryPlan::from_report(&report, &config, setup.gradients);
+        let measured = MemoryPlan::of_device(&cpu, &config, setup.gradients);
         assert_eq!(measured, planned, "{states:?}: every length came, the longest among them");
     }
 }

@@ -219,7 +219,6 @@ impl Optimizer {
             }
             _ => Vec::new(),
         };
-        let updated = rows.clone();
         let update = match (&mut matrix.weight, state) {
             (Weight::Hybrid(weight), ParamState::Matrix(state)) => {
                 ops.matrix_update(MatrixUpdate {
@@ -258,7 +257,13 @@ impl Optimizer {
         if let (Some(diagnostics), Weight::Hybrid(weight)) = (&mut self.diagnostics, &matrix.weight)
         {
             let numbers = StepNumbers { seed, step, lr };
-            diagnostics.after(ops, (id, weight), before, (updated, grad), (grad_scale, numbers))?;
+            diagnostics.after(
+                ops,
+                (id, weight),
+                before,
+                (all.start, grad),
+                (grad_scale, numbers),
+            )?;
         }
         Ok(())
     }
