@@ -13,6 +13,7 @@ use qft_tensor::{Alone, Communicator, Device, Owner};
 use qft_testing::material;
 use qft_train::memory::{MemoryPlan, Process, RunShape, StepShape, plan};
 use qft_train::options::{OptimizerOptions, States};
+use qft_train::step::diagnostics::Diagnosis;
 use qft_train::step::{Setup, checkpoint};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,9 +39,10 @@ fn by_devices(processes: Arc<dyn Communicator>) -> Cuda {
     Cuda::new(emulator, host()).unwrap().with_communicator(processes).with_peers(peers)
 }
 
-/// All states after a step of `count` micro-batches, its loss and the norm of its gradient.
-fn run(device: &Cuda, dir: &Path, setup: &Setup, count: usize) -> (Vec<u8>, [u64; 2]) {
+/// All states after a step of `count` micro-batches, its loss and the norm of its gradient, and what sampled rows say.
+fn run(device: &Cuda, dir: &Path, setup: &Setup, count: usize) -> (Vec<u8>, ([u64; 2], Diagnosis)) {
     let mut trainer = trainer_of(device, dir, setup);
+    trainer.diagnose(device).unwrap();
     let batches: Vec<_> = (0..count as u32)
         .map(|i| {
             let ids: Vec<u32> =
@@ -55,7 +57,9 @@ fn run(device: &Cuda, dir: &Path, setup: &Setup, count: usize) -> (Vec<u8>, [u64
     let root = tempfile::tempdir().unwrap();
     let progress = progress(&trainer);
     let dir = checkpoint::save(device, &mut trainer, &progress, root.path()).unwrap();
-    (std::fs::read(dir.join("state.safetensors")).unwrap(), figures)
+    let sampled = trainer.optimizer.diagnostics.as_mut().unwrap();
+    let seen = sampled.take_step(device.communicator()).unwrap();
+    (std::fs::read(dir.join("state.safetensors")).unwrap(), (figures, seen))
 }
 
 type Open = fn(Arc<dyn Communicator>) -> Cuda;
@@ -77,6 +81,11 @@ fn gpus_come_to_the_bits_of_one() {
 fn a_gpu_without_work_of_its_own_does_too() {
     // Nor can rows be shared out evenly.
     same("compact", by_devices, (&tiny(), &setup(States::Compact)), 3, 2);
+}
+
+#[test]
+fn each_gpu_stacks_the_gradient_of_its_own_rows() {
+    same("paper", by_devices, (&tiny(), &setup(States::Paper)), 3, 4);
 }
 
 #[test]
