@@ -104,6 +104,8 @@ pub(super) struct RowBefore {
     index: usize,
     state: RowState,
     moments: [Vec<f32>; 2],
+    /// Gradient of the plain weights.
+    grad: Vec<f32>,
 }
 
 #[derive(Debug)]
@@ -148,32 +150,32 @@ impl Diagnostics {
         Ok(Self { rule, matrices, step: vec![RowUpdate::default(); count] })
     }
 
-    /// The sampled rows of a matrix that are among `rows`, all of which this process owns, as they are before their update.
+    /// The sampled rows of a matrix that are among `rows`, all of which this process owns, as they are before their update from
+    /// `grad`, f32 `[_, K]` from row `first_row` on, as it is stored.
     pub(super) fn before(
         &self,
         ops: &dyn TrainOps,
         id: TensorId,
         (weight, moments): (&HybridMatrix, &MatrixState),
         rows: &Range<usize>,
+        (first_row, grad): (usize, &Buffer<f32>),
     ) -> Result<Vec<RowBefore>, AutogradError> {
         let Some(sampled) = &self.matrices[id.0 as usize] else { return Ok(Vec::new()) };
         let within = sampled.own.iter().enumerate().filter(|(_, own)| rows.contains(&own.row));
-        let before = |(index, own): (usize, &OwnRow)| {
-            let (state, moments) =
-                (row_of(ops, weight, own.row)?, moments_of(ops, moments, own.row)?);
-            Ok(RowBefore { index, state, moments })
+        let before = |(index, &OwnRow { row, .. }): (usize, &OwnRow)| {
+            let (state, moments) = (row_of(ops, weight, row)?, moments_of(ops, moments, row)?);
+            let grad = gradient_of(ops, weight, grad, row - first_row)?;
+            Ok(RowBefore { index, state, moments, grad })
         };
         within.map(before).collect()
     }
 
-    /// Compares the rows with what they have become by the update of a step from `grad`, f32 `[rows, K]` from row
-    /// `first_row` on: the gradient as the update has left it, that of the plain weights, times `grad_scale`.
+    /// Compares the rows with what they have become by the update of a step, which multiplied their gradients by `grad_scale`.
     pub(super) fn after(
         &mut self,
         ops: &dyn TrainOps,
         (id, weight): (TensorId, &HybridMatrix),
         before: Vec<RowBefore>,
-        (first_row, grad): (usize, &Buffer<f32>),
         (grad_scale, numbers): (f32, StepNumbers),
     ) -> Result<(), AutogradError> {
         let Some(sampled) = &mut self.matrices[id.0 as usize] else { return Ok(()) };
@@ -181,9 +183,7 @@ impl Diagnostics {
         for before in before {
             let index = before.index;
             let OwnRow { row, place, started } = &mut sampled.own[index];
-            let mut g = vec![0.0; cols];
-            grad.download(ops, (*row - first_row) * cols, &mut g)?;
-            g.iter_mut().for_each(|g| *g *= grad_scale);
+            let g: Vec<f32> = before.grad.iter().map(|g| g * grad_scale).collect();
             let mut shadow = vec![0.0; PLANES * cols];
             sampled.shadow.download(ops, index * PLANES * cols, &mut shadow)?;
             if !*started {
@@ -314,6 +314,22 @@ fn row_of(
         ops.rotate_rows(RotateRows { x: decoded.mat_mut(1, cols)? })?;
     }
     Ok(RowState { q, scale: scale[0], values: decoded.to_vec(ops)? })
+}
+
+/// Row `at` of a gradient as it is stored, f32 `[_, K]`, as that of the plain weights.
+fn gradient_of(
+    ops: &dyn TrainOps,
+    weight: &HybridMatrix,
+    grad: &Buffer<f32>,
+    at: usize,
+) -> Result<Vec<f32>, AutogradError> {
+    let cols = weight.cols();
+    let mut row = Buffer::alloc(ops, Owner::Workspace, "sampled gradient", cols)?;
+    row.copy_from(ops, 0, grad, at * cols..(at + 1) * cols)?;
+    if weight.format().rotated {
+        ops.rotate_rows(RotateRows { x: row.mat_mut(1, cols)? })?;
+    }
+    Ok(row.to_vec(ops)?)
 }
 
 /// Both moments of a row; the second one is zero where there is none.

@@ -215,7 +215,8 @@ impl Optimizer {
         let state = &mut self.states[id.0 as usize];
         let before = match (&self.diagnostics, &matrix.weight, &*state) {
             (Some(diagnostics), Weight::Hybrid(weight), ParamState::Matrix(state)) => {
-                diagnostics.before(ops, id, (weight, state.as_ref()), &rows)?
+                let (states, grad) = ((weight, state.as_ref()), (all.start, &*grad));
+                diagnostics.before(ops, id, states, &rows, grad)?
             }
             _ => Vec::new(),
         };
@@ -257,13 +258,7 @@ impl Optimizer {
         if let (Some(diagnostics), Weight::Hybrid(weight)) = (&mut self.diagnostics, &matrix.weight)
         {
             let numbers = StepNumbers { seed, step, lr };
-            diagnostics.after(
-                ops,
-                (id, weight),
-                before,
-                (all.start, grad),
-                (grad_scale, numbers),
-            )?;
+            diagnostics.after(ops, (id, weight), before, (grad_scale, numbers))?;
         }
         Ok(())
     }
