@@ -280,9 +280,8 @@ fn measure(
             free_before.zip(machine.free_bytes()).map(|(before, now)| before.saturating_sub(now))
         }
     };
-    let report = ops.ledger().report();
     Ok(Measured {
-        plan: MemoryPlan::from_report(&report, config, setup.gradients),
+        plan: MemoryPlan::of_device(ops, config, setup.gradients),
         start_rss_bytes,
         device_bytes,
         peak_rss_bytes: rss::peak().context("/proc/self/status is not readable")?,

@@ -24,6 +24,12 @@ impl<T: Element> Transfer<T> {
         Self::of(Owner::Exchange, ledger, name, len)
     }
 
+    /// As [`between_processes`](Self::between_processes) where memory is counted: on the ledger, and empty.
+    pub fn planned(ledger: &Arc<Ledger>, name: &'static str, len: usize) -> Self {
+        let registration = ledger.register(Owner::Exchange, name, T::DTYPE, len);
+        Self { values: Vec::new(), _registration: registration }
+    }
+
     /// A copy of these parts, one behind the other.
     pub fn joined<'a>(
         owner: Owner,

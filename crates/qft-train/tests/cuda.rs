@@ -176,7 +176,7 @@ fn measured_bytes_on_the_device_are_the_planned_ones() {
             trainer.step(&device, &[windows.batch(step, 1)], LR).unwrap();
         }
         let report = device.ledger().report();
-        let measured = MemoryPlan::from_report(&report, &config, setup.gradients);
+        let measured = MemoryPlan::of_device(&device, &config, setup.gradients);
         // The plan's peak of loading is that of an export, which is not done here.
         let owners = |plan: &MemoryPlan| -> Vec<_> {
             let owners = plan.owners.iter().filter(|o| o.owner != Owner::Loading.name());

@@ -13,6 +13,7 @@ use qft_tensor::{Alone, Communicator, Device, Owner};
 use qft_testing::material;
 use qft_train::memory::{MemoryPlan, Process, RunShape, StepShape, plan};
 use qft_train::options::{OptimizerOptions, States};
+use qft_train::step::diagnostics::Diagnosis;
 use qft_train::step::{Setup, checkpoint};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,9 +39,10 @@ fn by_devices(processes: Arc<dyn Communicator>) -> Cuda {
     Cuda::new(emulator, host()).unwrap().with_communicator(processes).with_peers(peers)
 }
 
-/// All states after a step of `count` micro-batches, its loss and the norm of its gradient.
-fn run(device: &Cuda, dir: &Path, setup: &Setup, count: usize) -> (Vec<u8>, [u64; 2]) {
+/// All states after a step of `count` micro-batches, its loss and the norm of its gradient, and what sampled rows say.
+fn run(device: &Cuda, dir: &Path, setup: &Setup, count: usize) -> (Vec<u8>, ([u64; 2], Diagnosis)) {
     let mut trainer = trainer_of(device, dir, setup);
+    trainer.diagnose(device).unwrap();
     let batches: Vec<_> = (0..count as u32)
         .map(|i| {
             let ids: Vec<u32> =
@@ -55,28 +57,46 @@ fn run(device: &Cuda, dir: &Path, setup: &Setup, count: usize) -> (Vec<u8>, [u64
     let root = tempfile::tempdir().unwrap();
     let progress = progress(&trainer);
     let dir = checkpoint::save(device, &mut trainer, &progress, root.path()).unwrap();
-    (std::fs::read(dir.join("state.safetensors")).unwrap(), figures)
+    let sampled = trainer.optimizer.diagnostics.as_mut().unwrap();
+    let seen = sampled.take_step(device.communicator()).unwrap();
+    (std::fs::read(dir.join("state.safetensors")).unwrap(), (figures, seen))
 }
 
 type Open = fn(Arc<dyn Communicator>) -> Cuda;
 
-fn same(what: &str, open: Open, (dir, setup): (&Path, &Setup), size: usize, count: usize) {
+/// What one GPU and several come to is the same; what it is of the sampled rows.
+fn same(
+    what: &str,
+    open: Open,
+    (dir, setup): (&Path, &Setup),
+    size: usize,
+    count: usize,
+) -> Diagnosis {
     let alone = run(&by_host(Arc::new(Alone)), dir, setup, count);
     for outcome in team(size, |processes| run(&open(processes), dir, setup, count)) {
         assert!(alone.1 == outcome.1, "{what}: figures of {size} GPUs");
         assert!(alone.0 == outcome.0, "{what}: states of {size} GPUs");
     }
+    alone.1.1
 }
 
 #[test]
 fn gpus_come_to_the_bits_of_one() {
-    same("full", by_devices, (&material::stories260k(), &setup(States::Full)), 2, 3);
+    let seen = same("full", by_devices, (&material::stories260k(), &setup(States::Full)), 2, 3);
+    // Weights went where the gradients point that the rows were compared with.
+    println!("{seen:?}");
+    assert!(seen.sign_agreement == 1.0 && (seen.landed - 1.0).abs() < 0.1, "{seen:?}");
 }
 
 #[test]
 fn a_gpu_without_work_of_its_own_does_too() {
     // Nor can rows be shared out evenly.
     same("compact", by_devices, (&tiny(), &setup(States::Compact)), 3, 2);
+}
+
+#[test]
+fn each_gpu_stacks_the_gradient_of_its_own_rows() {
+    same("paper", by_devices, (&tiny(), &setup(States::Paper)), 3, 4);
 }
 
 #[test]
@@ -108,7 +128,7 @@ fn memory_of_exchanges_is_the_planned_one() {
             let batches = [windows.batch(start, 1), windows.batch(start + 1, 1)];
             trainer.step(&device, &batches, LR).unwrap();
         }
-        let measured = MemoryPlan::from_report(&device.ledger().report(), &config, setup.gradients);
+        let measured = MemoryPlan::of_device(&device, &config, setup.gradients);
         // The plan's peak of loading is that of an export, which is not done here.
         let owners = |plan: MemoryPlan| -> (Vec<_>, u64) {
             let owners = plan.owners.into_iter().filter(|o| o.owner != Owner::Loading.name());

@@ -97,7 +97,7 @@ fn step(model: &str, states: States, shape: StepShape) -> BTreeMap<&'static str,
     driver.launches.lock().unwrap().clear();
     let batches = vec![full_batch(shape); shape.accumulate];
     trainer.step(&device, &batches, 1e-5).unwrap();
-    let report = MemoryPlan::from_report(&device.ledger().report(), &config, setup.gradients);
+    let report = MemoryPlan::of_device(&device, &config, setup.gradients);
     assert_eq!(allocations(), before, "{states:?} {shape:?}: the step took memory");
     assert_eq!(report.peak_bytes, planned.peak_bytes, "{states:?} {shape:?}");
     let launches = driver.launches.lock().unwrap();

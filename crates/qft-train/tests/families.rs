@@ -110,8 +110,7 @@ fn steps(
     let mut trainer = trainer(ops, config, dir, setup);
     let losses =
         [0; 2].map(|_| trainer.step(ops, std::slice::from_ref(batch), LR).unwrap().loss.mean);
-    let report = ops.ledger().report();
-    (losses, MemoryPlan::from_report(&report, config, setup.gradients))
+    (losses, MemoryPlan::of_device(ops, config, setup.gradients))
 }
 
 /// What each owner holds at most; loading is planned with an export, which is not done here.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{copy_dir, excerpt, finetune, qft, said, succeed};
+use common::{copy_dir, excerpt, finetune, json_lines, qft, said, succeed};
 use qft_testing::material;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -109,6 +109,16 @@ fn bytes(out: &Path, step: u32) -> [Vec<u8>; 2] {
     [out.join("model.safetensors"), checkpoint].map(|path| std::fs::read(path).unwrap())
 }
 
+/// What diagnostics say of each of four steps, and of the run.
+fn diagnosed(out: &Path) -> (Vec<serde_json::Value>, serde_json::Value) {
+    let lines = json_lines(&out.join("metrics.jsonl"));
+    let steps: Vec<_> = lines.iter().filter_map(|line| line.get("diagnostics").cloned()).collect();
+    assert_eq!(steps.len(), 4);
+    let summary = std::fs::read_to_string(out.join("summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    (steps, summary["diagnostics"].clone())
+}
+
 const STEPS: [&str; 4] = ["--steps=4", "--accumulate=3", "--val-split=0.2", "--eval-batches=3"];
 
 #[test]
@@ -120,12 +130,14 @@ fn write_what_one_writes(launcher: &Launcher) {
     let temp = tempfile::tempdir().unwrap();
     let alone = temp.path().join("alone");
     let args = |out: &Path, more: &[&str]| finetune(out, &[&STEPS[..], more].concat());
-    succeed(&args(&alone, &["--checkpoint-every=2", "--keep-checkpoints=9"]));
+    succeed(&args(&alone, &["--checkpoint-every=2", "--keep-checkpoints=9", "--diagnostics"]));
     for processes in [2, 3] {
         let out = temp.path().join(processes.to_string());
-        let output = launcher.run(processes, &args(&out, &["--sample-prompt=To"]), &[]);
+        let output =
+            launcher.run(processes, &args(&out, &["--sample-prompt=To", "--diagnostics"]), &[]);
         assert!(output.status.success(), "{}", said(&output));
         assert!(bytes(&out, 4) == bytes(&alone, 4), "{processes} processes");
+        assert_eq!(diagnosed(&out), diagnosed(&alone), "{processes} processes");
         // One of them speaks.
         let printed = String::from_utf8_lossy(&output.stdout);
         assert_eq!(printed.matches("held-out loss after").count(), 1, "{printed}");

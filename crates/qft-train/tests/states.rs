@@ -14,14 +14,15 @@ use qft_llama::model::{Model, WeightFormat};
 use qft_llama::params::Param;
 use qft_llama::pass::{self, Recompute};
 use qft_llama::{Batch, LlamaConfig, Synthetic, TensorKind, export};
+use qft_tensor::communicator::part_of;
 use qft_tensor::ledger::block_bytes;
 use qft_tensor::{Buffer, Cpu, CpuConfig, DType, Device, LiveBuffer, MAX_MICRO_BATCHES, Owner};
 use qft_testing::material;
 use qft_testing::rng::TestRng;
 use qft_train::TrainOps;
 use qft_train::machine::rss;
-use qft_train::memory::{MemoryPlan, StepShape, plan};
-use qft_train::options::States;
+use qft_train::memory::{MemoryPlan, Process, RunShape, StepShape, plan};
+use qft_train::options::{StateOptions, States};
 use qft_train::step::Setup;
 use qft_train::step::optimizer::StepNumbers;
 use qft_train::step::sinks::{ReleasedSink, StoredSink};
@@ -230,6 +231,37 @@ fn released_gradients_do_not_grow_with_depth() {
     assert!(b > 10 * a, "stored gradients do grow: {a} {b}");
 }
 
+/// Of a job's processes each stacks the rows that it updates, beside what a released gradient takes.
+#[test]
+fn stored_gradients_are_shared_out() {
+    let config = LlamaConfig::preset("llama-2-7b").unwrap().with_layers(8);
+    let of = |gradients, rank, size| {
+        let options = StateOptions { gradients, ..state_options(States::Paper) };
+        let process = Process { rank, size, by_devices: false };
+        let shape = StepShape { accumulate: size, ..SHAPE };
+        let setup = options.setup(&lion(), 0, Recompute::Block);
+        plan(&config, &setup, RunShape { process, ..shape.into() }).unwrap()
+    };
+    for (rank, size) in [(0, 1), (0, 3), (2, 3), (3, 4)] {
+        let rows = config.tensors().filter(|t| t.kind == TensorKind::Matrix).map(|t| {
+            let group = |start: usize| part_of(256.min(t.rows - start), rank, size).len();
+            ((0..t.rows).step_by(256).map(group).sum::<usize>() * (t.cols + 4)) as u64
+        });
+        let own: u64 = rows.sum();
+        let stored = of(GradientMode::Stored, rank, size);
+        let released = of(GradientMode::Released, rank, size);
+        let (peak, beside) = (gradient_peak(&stored), gradient_peak(&released));
+        println!("{rank} of {size}: {peak} bytes, {own} stored, {beside} if released");
+        // Gains of norms are stored by everyone, and blocks are rounded up to their alignment.
+        let vectors = 4 * 17 * config.hidden_size as u64;
+        let most = own + own / 1000 + vectors + beside;
+        assert!(peak > own && peak <= most, "{rank} of {size}: {peak}, {most} at most");
+        let per_parameter = stored.bytes_per_parameter - released.bytes_per_parameter;
+        let counted = (own + vectors) as f64 / stored.parameters as f64;
+        assert!((per_parameter - counted).abs() < 1e-9, "{rank} of {size}: {per_parameter}");
+    }
+}
+
 #[test]
 fn bytes_per_parameter_of_llama_2_7b() {
     let config = LlamaConfig::preset("llama-2-7b").unwrap();
@@ -274,8 +306,7 @@ fn measured_bytes_are_the_planned_ones() {
                         (0..accumulate).map(|i| windows.batch(start + 2 * i, 2)).collect();
                     trainer.step(&cpu, &batches, 5e-4).unwrap();
                     save(&cpu, &mut trainer);
-                    let report = cpu.ledger().report();
-                    let measured = MemoryPlan::from_report(&report, &config, setup.gradients);
+                    let measured = MemoryPlan::of_device(&cpu, &config, setup.gradients);
                     assert_eq!(measured, planned, "{states:?} {recompute:?} x {accumulate}");
                 }
             }
@@ -327,8 +358,7 @@ fn rows_of_many_lengths_stay_within_the_plan() {
             trainer.step(&cpu, &[batch], 1e-4).unwrap();
         }
         save(&cpu, &mut trainer);
-        let report = cpu.ledger().report();
-        let measured = MemoryPlan::from_report(&report, &config, setup.gradients);
+        let measured = MemoryPlan::of_device(&cpu, &config, setup.gradients);
         assert_eq!(measured, planned, "{states:?}: every length came, the longest among them");
     }
 }

@@ -11,7 +11,7 @@ use qft_llama::export::{self, FillRows, WeightType};
 use qft_llama::generate::Decoder;
 use qft_llama::model::{Model, WeightFormat};
 use qft_llama::pass::{self, PassOptions};
-use qft_tensor::{Device, MemoryReport, Planner};
+use qft_tensor::{Communicator, Device, MemoryReport, Planner, RowShard};
 use serde::Serialize;
 
 /// The shape of a step's data.
@@ -153,19 +153,16 @@ pub struct OwnerBytes {
 }
 
 impl MemoryPlan {
-    /// From the ledger of a device on which at least one step was done.
-    pub fn from_report(
-        report: &MemoryReport,
-        config: &LlamaConfig,
-        gradients: GradientMode,
-    ) -> Self {
+    /// From the ledger of a device on which at least one step was done, by one of the processes that share the run.
+    pub fn of_device(device: &dyn Device, config: &LlamaConfig, gradients: GradientMode) -> Self {
+        let report = device.ledger().report();
         let states: u64 = (report.owners.iter())
             .filter(|(owner, ..)| owner.is_state())
             .map(|&(_, current, _)| current)
             .sum();
         let kept = match gradients {
             GradientMode::Released => 0,
-            GradientMode::Stored => stored_gradient_bytes(config),
+            GradientMode::Stored => stored_gradient_bytes(config, device.communicator()),
         };
         let owners = (report.owners.iter().zip(&report.at_peak))
             .map(|(&(owner, _, peak_bytes), &(_, bytes))| OwnerBytes {
@@ -207,10 +204,10 @@ impl MemoryPlan {
     }
 }
 
-/// Bytes of the gradient stack when it is full: INT8 and a scale per row for matrices, f32 for vectors.
-fn stored_gradient_bytes(config: &LlamaConfig) -> u64 {
+/// Bytes of a process's gradient stack when it is full: INT8 and a scale for each row that it updates, f32 for vectors.
+fn stored_gradient_bytes(config: &LlamaConfig, processes: &dyn Communicator) -> u64 {
     let bytes = |t: qft_llama::TensorSpec| match t.kind {
-        qft_llama::TensorKind::Matrix => t.elements() + 4 * t.rows,
+        qft_llama::TensorKind::Matrix => RowShard::of(processes, t.rows).len() * (t.cols + 4),
         qft_llama::TensorKind::Vector => 4 * t.elements(),
     };
     config.tensors().map(|t| bytes(t) as u64).sum()
@@ -237,8 +234,7 @@ pub fn plan(config: &LlamaConfig, setup: &Setup, shape: impl Into<RunShape>) -> 
         planner.trim();
         export::plan_all(planner.ledger(), config, rows)?;
     }
-    let report = planner.ledger().report();
-    Ok(MemoryPlan::from_report(&report, config, setup.gradients))
+    Ok(MemoryPlan::of_device(&planner, config, setup.gradients))
 }
 
 /// The memory of loading a model of `config` in `format`, and of evaluating micro-batches of `shape` with it.

@@ -227,6 +227,8 @@ impl Run<'_> {
         progress.seconds += seconds;
         progress.last_norm = trainer.optimizer.last_norm;
         state.final_loss = Some(loss.mean);
+        let diagnostics = trainer.optimizer.diagnostics.as_mut();
+        let take_step = |seen: &mut Diagnostics| seen.take_step(self.ops.communicator());
         Ok(StepMetrics {
             step: number,
             loss: loss.mean,
@@ -240,7 +242,7 @@ impl Run<'_> {
             grad_norm: Some(update.grad_norm),
             rescaled_rows: update.rescaled_rows,
             speed_of_light: profile.and_then(|profile| profile.speed_of_light),
-            diagnostics: trainer.optimizer.diagnostics.as_mut().map(Diagnostics::take_step),
+            diagnostics: diagnostics.map(take_step).transpose()?,
             exchange: (!self.job.is_alone()).then(|| Traffic::of(&*self.ops).since(traffic).into()),
         })
     }
@@ -314,8 +316,7 @@ impl Run<'_> {
 
     /// Memory as it was in use until now.
     fn measured(&self) -> MemoryPlan {
-        let report = self.ops.ledger().report();
-        MemoryPlan::from_report(&report, &self.folder.config, self.setup.gradients)
+        MemoryPlan::of_device(&*self.ops, &self.folder.config, self.setup.gradients)
     }
 
     pub(super) fn summary(&self, state: &State) -> Summary {

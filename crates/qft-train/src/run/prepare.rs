@@ -164,10 +164,6 @@ impl<'a> Run<'a> {
             "--accumulate: a step of {accumulate} micro-batches cannot be shared by {processes} processes; give {processes} \
              or more"
         );
-        ensure!(
-            !self.options.progress.diagnostics,
-            "--diagnostics looks at rows that other processes have; leave it out, or run one process"
-        );
         let recipe = recipe.to_json()?;
         let options = recipe.as_object().into_iter().flatten();
         let options = options.map(|(name, value)| (name.as_str(), value.to_string()));

@@ -2,17 +2,22 @@
 //!
 //! The shadow is what the rule keeps, in f32, from the same gradients, beginning with the stored moments at the first update
 //! that it sees. It knows the direction that each weight would take; what the weight did is read from its planes.
+//!
+//! Each process of a job looks at the sampled rows that it owns. What they did comes together row by row at the end of a step,
+//! and is added in the order of rows: the numbers are those of one process alone, to the last bit.
 
+mod counts;
+
+use self::counts::{Counts, RowUpdate};
 use super::TrainOps;
 use super::optimizer::{StepNumbers, sink_error};
 use crate::error::Result;
 use qft_autograd::{Error as AutogradError, TensorId, Weight};
 use qft_llama::model::Model;
 use qft_llama::params::Param;
-use qft_optim::rule::RuleStep;
 use qft_optim::{MatrixState, Moment, Rule};
 use qft_quant::{DecodeRows, HybridMatrix, Precision};
-use qft_tensor::{Buffer, Owner, RotateRows};
+use qft_tensor::{Buffer, Communicator, Owner, RotateRows};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -61,50 +66,46 @@ pub struct Diagnostics {
     rule: Rule,
     /// By tensor id; absent for what is not a hybrid matrix.
     matrices: Vec<Option<Sampled>>,
+    /// What the step has done to each sampled row, matrix by matrix; of other processes' rows nothing until its end.
+    step: Vec<RowUpdate>,
 }
 
 /// The sampled rows of a matrix.
 #[derive(Debug)]
 struct Sampled {
     name: String,
-    rows: Vec<usize>,
-    /// f32 `[rows, 4, K]`: both moments, and the moving means of the gradient and of its square.
+    /// Where its rows are among those of all matrices.
+    places: Range<usize>,
+    /// Those that this process updates.
+    own: Vec<OwnRow>,
+    /// f32 `[own rows, 4, K]`: both moments, and the moving means of the gradient and of its square.
     shadow: Buffer<f32>,
-    /// Whether the shadow has seen an update of the row.
-    started: Vec<bool>,
-    /// Updates of rows that were seen: of each row one a step, in any order.
-    seen: usize,
     /// Sums of the weights of the moving means, and of their squares.
     weights: (f64, f64),
     /// Sums over elements of the last step: squares of the mean gradient, and mean squares.
     moments: (f64, f64),
-    step: Counts,
     run: Counts,
 }
 
-/// What is counted of updates.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    directions: u64,
-    agreed: u64,
-    moved: f64,
-    /// How far they were to move.
-    wanted: f64,
-    kept: u64,
-    flipped: u64,
-    rows: u64,
-    grown: u64,
-    /// Of the last update.
-    weights: u64,
-    saturated: u64,
+/// A sampled row that this process updates.
+#[derive(Debug)]
+struct OwnRow {
+    row: usize,
+    /// Where it is among those of all matrices.
+    place: usize,
+    /// Whether the shadow has seen an update of it.
+    started: bool,
 }
 
 /// A sampled row before its update.
 #[derive(Debug)]
 pub(super) struct RowBefore {
+    /// Its number among the rows that this process updates.
     index: usize,
     state: RowState,
     moments: [Vec<f32>; 2],
+    /// Gradient of the plain weights.
+    grad: Vec<f32>,
 }
 
 #[derive(Debug)]
@@ -116,102 +117,105 @@ struct RowState {
 }
 
 impl Diagnostics {
-    /// Samples rows of all hybrid matrices of `model`, by `seed`.
+    /// Samples rows of all hybrid matrices of `model`, by `seed`, and looks at those that this process updates.
+    ///
+    /// Errors: those of the device.
     pub fn new(ops: &dyn TrainOps, model: &Model, rule: Rule, seed: u64) -> Result<Self> {
-        let mut matrices = Vec::new();
+        let (mut matrices, mut count) = (Vec::new(), 0);
         for param in model.params.as_ref().list() {
             matrices.push(match param {
                 Param::Matrix(matrix) if matches!(matrix.weight, Weight::Hybrid(_)) => {
                     let rows = sample(seed, u64::from(matrix.id.0), matrix.rows());
-                    let len = rows.len() * PLANES * matrix.cols();
+                    let places = count..count + rows.len();
+                    count = places.end;
+                    let shard = matrix.shard(ops.communicator());
+                    let own: Vec<_> = (rows.into_iter().zip(places.clone()))
+                        .filter(|(row, _)| shard.owns(&(*row..row + 1)))
+                        .map(|(row, place)| OwnRow { row, place, started: false })
+                        .collect();
+                    let len = own.len() * PLANES * matrix.cols();
                     Some(Sampled {
                         name: matrix.name.clone(),
+                        places,
+                        own,
                         shadow: Buffer::zeros(ops, Owner::Workspace, "diagnostics", len)?,
-                        started: vec![false; rows.len()],
-                        seen: 0,
-                        rows,
                         weights: (0.0, 0.0),
                         moments: (0.0, 0.0),
-                        step: Counts::default(),
                         run: Counts::default(),
                     })
                 }
                 _ => None,
             });
         }
-        Ok(Self { rule, matrices })
+        Ok(Self { rule, matrices, step: vec![RowUpdate::default(); count] })
     }
 
-    /// The sampled rows of a matrix that are among `rows`, as they are before their update.
+    /// The sampled rows of a matrix that are among `rows`, all of which this process owns, as they are before their update from
+    /// `grad`, f32 `[_, K]` from row `first_row` on, as it is stored.
     pub(super) fn before(
         &self,
         ops: &dyn TrainOps,
         id: TensorId,
         (weight, moments): (&HybridMatrix, &MatrixState),
         rows: &Range<usize>,
+        (first_row, grad): (usize, &Buffer<f32>),
     ) -> Result<Vec<RowBefore>, AutogradError> {
         let Some(sampled) = &self.matrices[id.0 as usize] else { return Ok(Vec::new()) };
-        let within = sampled.rows.iter().enumerate().filter(|(_, row)| rows.contains(row));
-        let before = |(index, &row)| {
+        let within = sampled.own.iter().enumerate().filter(|(_, own)| rows.contains(&own.row));
+        let before = |(index, &OwnRow { row, .. }): (usize, &OwnRow)| {
             let (state, moments) = (row_of(ops, weight, row)?, moments_of(ops, moments, row)?);
-            Ok(RowBefore { index, state, moments })
+            let grad = gradient_of(ops, weight, grad, row - first_row)?;
+            Ok(RowBefore { index, state, moments, grad })
         };
         within.map(before).collect()
     }
 
-    /// Compares the rows with what they have become by the update of a step from `grad`, the gradient of
-    /// `rows` as the update has left it, that of the plain weights, times `grad_scale`.
+    /// Compares the rows with what they have become by the update of a step, which multiplied their gradients by `grad_scale`.
     pub(super) fn after(
         &mut self,
         ops: &dyn TrainOps,
         (id, weight): (TensorId, &HybridMatrix),
         before: Vec<RowBefore>,
-        (rows, grad): (Range<usize>, &Buffer<f32>),
         (grad_scale, numbers): (f32, StepNumbers),
     ) -> Result<(), AutogradError> {
         let Some(sampled) = &mut self.matrices[id.0 as usize] else { return Ok(()) };
         let cols = weight.cols();
         for before in before {
-            let (index, row) = (before.index, sampled.rows[before.index]);
-            let mut g = vec![0.0; cols];
-            grad.download(ops, (row - rows.start) * cols, &mut g)?;
-            g.iter_mut().for_each(|g| *g *= grad_scale);
+            let index = before.index;
+            let OwnRow { row, place, started } = &mut sampled.own[index];
+            let g: Vec<f32> = before.grad.iter().map(|g| g * grad_scale).collect();
             let mut shadow = vec![0.0; PLANES * cols];
             sampled.shadow.download(ops, index * PLANES * cols, &mut shadow)?;
-            if !sampled.started[index] {
+            if !*started {
                 shadow[..cols].copy_from_slice(&before.moments[0]);
                 shadow[cols..2 * cols].copy_from_slice(&before.moments[1]);
-                sampled.started[index] = true;
+                *started = true;
             }
-            if sampled.seen.is_multiple_of(sampled.rows.len()) {
-                sampled.begin_step(MEMORY);
-            }
-            sampled.seen += 1;
-            let after = row_of(ops, weight, row)?;
+            let after = row_of(ops, weight, *row)?;
             let (moments, means) = shadow.split_at_mut(2 * cols);
             let rule = self.rule.at(numbers.step);
             let step = (numbers.lr, self.rule.weight_decay());
-            sampled.step.compare(rule, step, (&before, &after), &g, moments);
-            let (square, mean_square) = advance(means, &g, MEMORY);
-            let total = sampled.weights.0;
-            sampled.moments.0 += square / (total * total);
-            sampled.moments.1 += mean_square / total;
+            let update = &mut self.step[*place];
+            update.counts.compare(rule, step, (&before, &after), &g, moments);
+            (update.square, update.mean_square) = advance(means, &g, MEMORY);
             sampled.shadow.upload(ops, index * PLANES * cols, &shadow)?;
         }
         Ok(())
     }
 
-    /// The numbers of the step that was done, which is added to the run.
-    pub fn take_step(&mut self) -> Diagnosis {
+    /// The numbers of the step that was done, which is added to the run. All processes call it after the same steps, and come
+    /// to the same numbers.
+    ///
+    /// Errors: the job is lost.
+    pub fn take_step(&mut self, processes: &dyn Communicator) -> Result<Diagnosis> {
+        // All of another process's rows is zero here, bit by bit.
+        processes.max(bytemuck::cast_slice_mut(&mut self.step))?;
         let mut all = Counts::default();
         for sampled in self.matrices.iter_mut().flatten() {
-            let step = std::mem::take(&mut sampled.step);
-            all.add(&step);
-            let Counts { weights, saturated, .. } = step;
-            sampled.run.add(&step);
-            (sampled.run.weights, sampled.run.saturated) = (weights, saturated);
+            all.add(&sampled.take(&self.step[sampled.places.clone()]));
         }
-        all.diagnosis(self.middle_snr())
+        self.step.fill(RowUpdate::default());
+        Ok(all.diagnosis(self.middle_snr()))
     }
 
     /// The numbers of all steps that were taken.
@@ -232,11 +236,27 @@ impl Diagnostics {
 }
 
 impl Sampled {
-    /// Makes room for one more gradient in the moving means.
-    fn begin_step(&mut self, decay: f32) {
+    /// Adds a step that has done this to the rows, and what it comes to.
+    fn take(&mut self, rows: &[RowUpdate]) -> Counts {
+        let (mut step, mut sums) = (Counts::default(), (0.0, 0.0));
+        for row in rows {
+            step.add(&row.counts);
+            sums = (sums.0 + row.square, sums.1 + row.mean_square);
+        }
+        if step.rows > 0 {
+            self.see(sums, MEMORY);
+        }
+        self.run.add(&step);
+        (self.run.weights, self.run.saturated) = (step.weights, step.saturated);
+        step
+    }
+
+    /// Takes over the moving means after one more gradient: sums of their squares, and of the mean squares.
+    fn see(&mut self, (square, mean_square): (f64, f64), decay: f32) {
         let (decay, new) = (f64::from(decay), 1.0 - f64::from(decay));
-        self.weights = (decay * self.weights.0 + new, decay * decay * self.weights.1 + new * new);
-        self.moments = (0.0, 0.0);
+        let total = decay * self.weights.0 + new;
+        self.weights = (total, decay * decay * self.weights.1 + new * new);
+        self.moments = (square / (total * total), mean_square / total);
     }
 
     /// With means over steps that are weighted by `w`, of sum 1 and of squares `a`: the square of the mean gradient is
@@ -247,69 +267,6 @@ impl Sampled {
         let (square, mean_square) = self.moments;
         let (signal, noise) = (square - a * mean_square, mean_square - square);
         (a < 1.0 - 1e-9 && noise > 0.0).then(|| (signal / noise).max(0.0))
-    }
-}
-
-impl Counts {
-    /// Counts a row; `moments` are those of the shadow, which move.
-    fn compare(
-        &mut self,
-        rule: RuleStep,
-        (lr, weight_decay): (f32, f32),
-        (before, after): (&RowBefore, &RowState),
-        g: &[f32],
-        moments: &mut [f32],
-    ) {
-        let (m, v) = moments.split_at_mut(g.len());
-        for (i, &g) in g.iter().enumerate() {
-            let [mut stored_m, mut stored_v] = before.moments.each_ref().map(|moment| moment[i]);
-            let stored = rule.advance([&mut stored_m, &mut stored_v], g);
-            let wanted = rule.advance([&mut m[i], &mut v[i]], g);
-            if wanted == 0.0 {
-                continue;
-            }
-            self.directions += 1;
-            self.agreed += u64::from(stored != 0.0 && (stored > 0.0) == (wanted > 0.0));
-            let decay = weight_decay * before.state.values[i];
-            let moved = before.state.values[i] - after.values[i] - lr * decay;
-            self.moved += if lr > 0.0 { f64::from(moved * wanted / lr) } else { 0.0 };
-            self.wanted += f64::from(wanted * wanted);
-        }
-        let grown = after.scale > before.state.scale;
-        self.rows += 1;
-        self.grown += u64::from(grown);
-        if !grown {
-            let pairs = before.state.q.iter().zip(&after.q);
-            self.kept += after.q.len() as u64;
-            self.flipped += pairs.filter(|(old, new)| old != new).count() as u64;
-        }
-        self.weights += after.q.len() as u64;
-        self.saturated += after.q.iter().filter(|q| q.unsigned_abs() == 127).count() as u64;
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.directions += other.directions;
-        self.agreed += other.agreed;
-        self.moved += other.moved;
-        self.wanted += other.wanted;
-        self.kept += other.kept;
-        self.flipped += other.flipped;
-        self.rows += other.rows;
-        self.grown += other.grown;
-        self.weights += other.weights;
-        self.saturated += other.saturated;
-    }
-
-    fn diagnosis(&self, gradient_snr: Option<f64>) -> Diagnosis {
-        let part = |part: f64, whole: u64| part / whole.max(1) as f64;
-        Diagnosis {
-            sign_agreement: part(self.agreed as f64, self.directions),
-            flip_rate: part(self.flipped as f64, self.kept),
-            landed: if self.wanted > 0.0 { self.moved / self.wanted } else { 0.0 },
-            saturated: part(self.saturated as f64, self.weights),
-            grown_rows: part(self.grown as f64, self.rows),
-            gradient_snr,
-        }
     }
 }
 
@@ -359,6 +316,22 @@ fn row_of(
     Ok(RowState { q, scale: scale[0], values: decoded.to_vec(ops)? })
 }
 
+/// Row `at` of a gradient as it is stored, f32 `[_, K]`, as that of the plain weights.
+fn gradient_of(
+    ops: &dyn TrainOps,
+    weight: &HybridMatrix,
+    grad: &Buffer<f32>,
+    at: usize,
+) -> Result<Vec<f32>, AutogradError> {
+    let cols = weight.cols();
+    let mut row = Buffer::alloc(ops, Owner::Workspace, "sampled gradient", cols)?;
+    row.copy_from(ops, 0, grad, at * cols..(at + 1) * cols)?;
+    if weight.format().rotated {
+        ops.rotate_rows(RotateRows { x: row.mat_mut(1, cols)? })?;
+    }
+    Ok(row.to_vec(ops)?)
+}
+
 /// Both moments of a row; the second one is zero where there is none.
 fn moments_of(
     ops: &dyn TrainOps,
@@ -382,13 +355,11 @@ mod tests {
             let len = 4000;
             let mut sampled = Sampled {
                 name: "w".into(),
-                rows: vec![0],
+                places: 0..1,
+                own: Vec::new(),
                 shadow: Buffer::zeros(&ops, Owner::Workspace, "diagnostics", 0).unwrap(),
-                started: vec![true],
-                seen: 0,
                 weights: (0.0, 0.0),
                 moments: (0.0, 0.0),
-                step: Counts::default(),
                 run: Counts::default(),
             };
             let mut shadow = vec![0.0; 2 * len];
@@ -399,10 +370,7 @@ mod tests {
                     if state >> 63 == 0 { 1.0 } else { -1.0 }
                 };
                 let g: Vec<f32> = (0..len).map(|_| mean + noise * coin()).collect();
-                sampled.begin_step(0.9);
-                let (square, mean_square) = advance(&mut shadow, &g, 0.9);
-                let total = sampled.weights.0;
-                sampled.moments = (square / (total * total), mean_square / total);
+                sampled.see(advance(&mut shadow, &g, 0.9), 0.9);
             }
             sampled.snr()
         };

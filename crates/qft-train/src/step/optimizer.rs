@@ -215,11 +215,11 @@ impl Optimizer {
         let state = &mut self.states[id.0 as usize];
         let before = match (&self.diagnostics, &matrix.weight, &*state) {
             (Some(diagnostics), Weight::Hybrid(weight), ParamState::Matrix(state)) => {
-                diagnostics.before(ops, id, (weight, state.as_ref()), &rows)?
+                let (states, grad) = ((weight, state.as_ref()), (all.start, &*grad));
+                diagnostics.before(ops, id, states, &rows, grad)?
             }
             _ => Vec::new(),
         };
-        let updated = rows.clone();
         let update = match (&mut matrix.weight, state) {
             (Weight::Hybrid(weight), ParamState::Matrix(state)) => {
                 ops.matrix_update(MatrixUpdate {
@@ -258,7 +258,7 @@ impl Optimizer {
         if let (Some(diagnostics), Weight::Hybrid(weight)) = (&mut self.diagnostics, &matrix.weight)
         {
             let numbers = StepNumbers { seed, step, lr };
-            diagnostics.after(ops, (id, weight), before, (updated, grad), (grad_scale, numbers))?;
+            diagnostics.after(ops, (id, weight), before, (grad_scale, numbers))?;
         }
         Ok(())
     }

@@ -8,8 +8,7 @@ use qft_llama::model::Model;
 use qft_llama::params::Param;
 use qft_optim::{Error, SquareSum, UpdateStats};
 use qft_tensor::{
-    Buffer, Dequantize, Mat, Owner, Purpose, QMatrix, QuantizeRows, RngKey, Rounding, RowShard,
-    ScaleAxis,
+    Buffer, Dequantize, Owner, Purpose, QMatrix, QuantizeRows, RngKey, Rounding, ScaleAxis,
 };
 use std::ops::Range;
 
@@ -62,13 +61,23 @@ impl GradientSink for ReleasedSink<'_> {
 /// A gradient on the gradient stack.
 #[derive(Debug)]
 enum StoredGradient {
-    Rows { id: TensorId, rows: Range<usize>, shard: RowShard, grad: QMatrix },
+    /// Of a block of rows, those that this process updates, in runs.
+    Rows { id: TensorId, rows: Range<usize>, own: Vec<StoredRows> },
+    /// All processes update vectors.
     Vector { id: TensorId, grad: Buffer<f32> },
+}
+
+/// Rows of a gradient that follow each other.
+#[derive(Debug)]
+struct StoredRows {
+    rows: Range<usize>,
+    grad: QMatrix,
 }
 
 /// Quantizes each block of gradient to INT8 (a scale per row) and pushes it; the update pops.
 ///
-/// The whole model's gradient is kept, so clipping is by the exact norm of what is applied.
+/// The whole model's gradient is kept, so clipping is by the exact norm of what is applied. Of a job's processes each keeps
+/// the rows that it updates: when a block comes, their sums over all processes are there.
 #[derive(Debug)]
 pub struct StoredSink<'a> {
     ops: &'a dyn TrainOps,
@@ -101,13 +110,19 @@ impl<'a> StoredSink<'a> {
         let mut last = None;
         while !self.stack.is_empty() {
             let stored = self.stack.pop()?;
-            let (id, mut grad) = stored.to_float(ops)?;
-            settle_other(ops, &mut params, last.replace(id), Some(id))?;
-            match (&mut params[id.0 as usize], stored) {
-                (Param::Matrix(matrix), StoredGradient::Rows { rows, .. }) => {
+            settle_other(ops, &mut params, last.replace(stored.id()), Some(stored.id()))?;
+            match (&mut params[stored.id().0 as usize], stored) {
+                (Param::Matrix(matrix), StoredGradient::Rows { rows, own, .. }) => {
+                    let (n, k) = (rows.len(), matrix.cols());
+                    let mut grad = Buffer::alloc(ops, Owner::Workspace, "gradient block", n * k)?;
+                    for stored in own {
+                        let at = stored.rows.start - rows.start..stored.rows.end - rows.start;
+                        let out = grad.mat_mut(n, k)?.row_range(at)?;
+                        ops.dequantize(Dequantize { x: &stored.grad, out })?;
+                    }
                     optimizer.update_matrix(ops, numbers, scale, matrix, rows, &mut grad)?;
                 }
-                (Param::Vector(vector), StoredGradient::Vector { .. }) => {
+                (Param::Vector(vector), StoredGradient::Vector { grad, .. }) => {
                     optimizer.update_vector(ops, numbers, scale, vector, &grad)?;
                 }
                 _ => {
@@ -138,43 +153,32 @@ fn settle_other(
 }
 
 impl StoredGradient {
+    /// The parameter that it is of.
+    fn id(&self) -> TensorId {
+        match self {
+            Self::Rows { id, .. } | Self::Vector { id, .. } => *id,
+        }
+    }
+
     /// Adds the squares of the rows that this process updates, or those of a vector.
     fn add_squares(
         &self,
         ops: &dyn TrainOps,
         stats: &mut UpdateStats,
     ) -> Result<(), AutogradError> {
-        let (id, grad) = self.to_float(ops)?;
-        let tensor = id.0;
-        let mut add = |grad: Mat<'_, f32>, first_row| {
-            ops.square_sum(SquareSum { grad, first_row, tensor, stats }).map_err(sink_error)
-        };
+        let tensor = self.id().0;
         match self {
-            Self::Vector { .. } => add(grad.mat(1, grad.len())?, 0),
-            Self::Rows { rows, shard, grad: stored, .. } => {
-                let all = grad.mat(stored.rows(), stored.cols())?;
-                for piece in shard.pieces(rows.clone()) {
-                    let own = piece.start - rows.start..piece.end - rows.start;
-                    add(all.row_range(own)?, piece.start)?;
-                }
-                Ok(())
+            Self::Vector { grad, .. } => {
+                let grad = grad.mat(1, grad.len())?;
+                ops.square_sum(SquareSum { grad, first_row: 0, tensor, stats }).map_err(sink_error)
             }
-        }
-    }
-
-    fn to_float(&self, ops: &dyn TrainOps) -> Result<(TensorId, Buffer<f32>), AutogradError> {
-        match self {
-            Self::Rows { id, grad, .. } => {
-                let (n, k) = (grad.rows(), grad.cols());
+            Self::Rows { own, .. } => own.iter().try_for_each(|StoredRows { rows, grad: x }| {
+                let (n, k, first_row) = (x.rows(), x.cols(), rows.start);
                 let mut out = Buffer::alloc(ops, Owner::Workspace, "gradient block", n * k)?;
-                ops.dequantize(Dequantize { x: grad, out: out.mat_mut(n, k)? })?;
-                Ok((*id, out))
-            }
-            Self::Vector { id, grad } => {
-                let mut out = Buffer::alloc(ops, Owner::Workspace, "vector gradient", grad.len())?;
-                out.copy_from(ops, 0, grad, 0..grad.len())?;
-                Ok((*id, out))
-            }
+                ops.dequantize(Dequantize { x, out: out.mat_mut(n, k)? })?;
+                let grad = out.mat(n, k)?;
+                ops.square_sum(SquareSum { grad, first_row, tensor, stats }).map_err(sink_error)
+            }),
         }
     }
 }
@@ -186,16 +190,20 @@ impl GradientSink for StoredSink<'_> {
         rows: Range<usize>,
         grad: &mut Buffer<f32>,
     ) -> Result<(), AutogradError> {
-        let (ops, shape) = (self.ops, (rows.len(), matrix.cols()));
-        let shard = matrix.shard(ops.communicator());
-        let mut out =
-            QMatrix::alloc(ops, Owner::Gradients, "stored gradient", shape, ScaleAxis::Row)?;
+        let (ops, cols) = (self.ops, matrix.cols());
+        let all = grad.mat(rows.len(), cols)?;
         let StepNumbers { seed, step, .. } = self.numbers;
         let key = RngKey::new(seed, step, matrix.id.0, Purpose::StoredGradient);
-        let rounding = Rounding::Stochastic { key, first_row: rows.start };
-        let x = grad.mat(shape.0, shape.1)?;
-        ops.quantize_rows(QuantizeRows { x, fold: None, rounding, out: &mut out })?;
-        self.stack.push(StoredGradient::Rows { id: matrix.id, rows, shard, grad: out });
+        let mut own = Vec::new();
+        for piece in matrix.shard(ops.communicator()).pieces(rows.clone()) {
+            let (owner, shape) = (Owner::Gradients, (piece.len(), cols));
+            let mut grad = QMatrix::alloc(ops, owner, "stored gradient", shape, ScaleAxis::Row)?;
+            let x = all.row_range(piece.start - rows.start..piece.end - rows.start)?;
+            let rounding = Rounding::Stochastic { key, first_row: piece.start };
+            ops.quantize_rows(QuantizeRows { x, fold: None, rounding, out: &mut grad })?;
+            own.push(StoredRows { rows: piece, grad });
+        }
+        self.stack.push(StoredGradient::Rows { id: matrix.id, rows, own });
         Ok(())
     }
 

@@ -93,11 +93,10 @@ impl LateGradients {
         } else if is_planned(ops) {
             let others = packing::most(rows.len() - count / cols.max(1), cols);
             let received = packing::most(count / cols.max(1), cols) * (processes.size() - 1);
-            let buffer = |name, len| Transfer::between_processes(ledger, name, len);
-            let _sums = Transfer::between_processes(ledger, "sums of gradients", count);
-            let _sent = buffer("packed gradients", others);
+            let _sums = Transfer::planned(ledger, "sums of gradients", count);
+            let _sent = Transfer::planned(ledger, "packed gradients", others);
             // Of one exchange at a time.
-            drop(buffer("received gradients", received));
+            drop(Transfer::<u8>::planned(ledger, "received gradients", received));
             Sums::Planned { _sums, _sent }
         } else {
             let values = host_values(ctx, units, rows.len() * cols)?;

@@ -61,10 +61,11 @@ fn own_weights(
 ) -> Result<Transfer<u8>, Error> {
     let cols = weight.cols();
     let count: usize = shard.pieces(rows.clone()).map(|piece| piece.len()).sum();
-    let mut bytes = Transfer::<u8>::between_processes(ops.ledger(), "owned weights", count * cols);
+    let (name, len) = ("owned weights", count * cols);
     if is_planned(ops) {
-        return Ok(bytes);
+        return Ok(Transfer::planned(ops.ledger(), name, len));
     }
+    let mut bytes = Transfer::between_processes(ops.ledger(), name, len);
     let mut to = &mut bytes[..];
     for piece in shard.pieces(rows.clone()) {
         let (here, behind) = std::mem::take(&mut to).split_at_mut(piece.len() * cols);
@@ -162,7 +163,7 @@ pub fn share_rows(
             changes::most(pieces.iter().map(Range::len).sum(), cols) + length(&planes, &pieces)
         };
         let len = (0..processes.size()).map(of).sum();
-        Gathered::Planned { _bytes: Transfer::between_processes(&ledger, "updated rows", len) }
+        Gathered::Planned { _bytes: Transfer::planned(&ledger, "updated rows", len) }
     } else {
         let own = pieces(shard, processes.rank(), rows);
         let mut bytes = vec![0; length(&planes, &own)];
