@@ -156,7 +156,7 @@ pub enum Error {
         expected: String,
     },
     /// A weight is NaN, infinite, or too large for the type it is written in.
-    #[error("weights: {}: `{tensor}` row {row} column {col}, expected a finite number, got {value}; {remedy}", file.display())]
+    #[error("weights: {}: `{tensor}` row {row} column {col}, expected a finite number of its type, got {value}; {remedy}", file.display())]
     NotFinite {
         /// The file read or written.
         file: PathBuf,

@@ -213,8 +213,30 @@ fn all_tokens_that_end_a_text_are_named() {
         let case = Case::new(&found.map(|text| (file, text)).into_iter().collect::<Vec<_>>());
         case.exported(With { ends: &ends, ..With::default() });
         let path = case.out().join(file);
-        assert_eq!(path.exists().then(|| json_of(&path)), expected, "{found:?} {ends:?}");
+        let mut written = path.exists().then(|| json_of(&path));
+        if let (None, Some(written)) = (found, &mut written) {
+            // What transformers took from the configuration, as long as there was no such file.
+            let (map, config) =
+                (written.as_object_mut().unwrap(), json_of(&case.source().join("config.json")));
+            assert_eq!(map.remove("bos_token_id").as_ref(), config.get("bos_token_id"));
+        }
+        assert_eq!(written, expected, "{found:?} {ends:?}");
     }
+}
+
+/// Python files are not copied, so nothing may name them.
+#[test]
+fn code_of_the_model_is_not_named() {
+    let settings = r#"{"auto_map": {"AutoTokenizer": ["x.T", null]}, "model_max_length": 5}"#;
+    let case = Case::new(&[("tokenizer_config.json", settings)]);
+    let path = case.source().join("config.json");
+    let mut config = json_of(&path);
+    config["auto_map"] = json!({"AutoModelForCausalLM": "modeling_x.X"});
+    fs::write(&path, config.to_string()).unwrap();
+    case.exported(With::default());
+    let written = |name: &str| json_of(&case.out().join(name));
+    assert_eq!(written("config.json").get("auto_map"), None);
+    assert_eq!(written("tokenizer_config.json"), json!({"model_max_length": 5}));
 }
 
 /// The language model of a multimodal one is written as what it is, with both spellings of everything.

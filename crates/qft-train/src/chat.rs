@@ -33,6 +33,10 @@ pub struct SpecialTexts {
     pub bos: String,
     /// End a turn or a sequence; templates get the first.
     pub ends: Vec<String>,
+    /// Fills sequences up; empty if the model has none.
+    pub padding: String,
+    /// Stands for what cannot be spelled; empty if the model has none.
+    pub unknown: String,
 }
 
 /// Turns of a conversation.

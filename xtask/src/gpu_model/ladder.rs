@@ -321,6 +321,52 @@ mod tests {
     }
 
     #[test]
+    fn one_kernel_of_attention_adds_to_the_gradient_of_queries() {
+        let mut of_queries = vec![(0, 0.0, 0.0); 7];
+        of_queries.push((20, 0.0, 80.0));
+        let mut queries = work("attention_backward_queries_bf16_d128", &of_queries);
+        let mut keys = work("attention_backward_keys_bf16_d128", &[(21, 8.0, 0.0)]);
+        queries.main.add(Resource::Bf16, 3.0 * 64.0 * 10.0);
+        keys.main.add(Resource::Bf16, 4.0);
+        (queries.blocks, keys.blocks) = (2.0, 4.0);
+        let changed = attention_backward(vec![queries, keys]);
+        assert_eq!((changed.len(), changed[0].main.products()), (1, 5.0));
+        // Twenty elements by four blocks, in the second cache; in memory the gradient is written once.
+        let added = changed[0].traffic[1];
+        assert_eq!((added.address, added.block_read_bytes, added.written_bytes), (20, 40.0, 80.0));
+    }
+
+    #[test]
+    fn persistent_products_share_what_they_read_of_the_second_operand() {
+        let kernels = ["gemm_i8_f32_nt_hopper", "gemm_i8_f32_nt_128x256"];
+        let changed = persistent(kernels.map(|kernel| product(kernel, (10, 0.0, 32.0))).into());
+        assert_eq!(changed.iter().map(|work| work.overlapped).collect::<Vec<_>>(), [true, false]);
+        let read = |work: &Work| (work.traffic[2].block_read_bytes, work.traffic[2].read_bytes);
+        assert_eq!((read(&changed[0]), read(&changed[1])), ((4.0, 8.0), (8.0, 8.0)));
+    }
+
+    #[test]
+    fn larger_blocks_of_the_vocabulary_add_to_the_hidden_gradient_less_often() {
+        let none = (0, 0.0, 0.0);
+        let block = [
+            product("gemm_i8_f32_nt_hopper", (10, 0.0, 32.0)),
+            work("loss_gradient_f32", &[(10, 32.0, 32.0)]),
+            work("quantize_rows_f32_i8", &[(10, 32.0, 0.0), none, none, (11, 0.0, 8.0)]),
+            work(
+                "gemm_i8_f32_nn_hopper",
+                &[(11, 8.0, 0.0), none, (2, 8.0, 0.0), none, none, none, (12, 32.0, 32.0)],
+            ),
+        ];
+        let blocks = std::iter::repeat_n(block.clone(), 2 * MERGED_BLOCKS);
+        let mut step: Vec<_> = blocks.flatten().collect();
+        step.push(work("rmsnorm_backward_f32", &[]));
+        let merged = head(step, 1);
+        assert_eq!(merged.len(), 2 * block.len() + 1);
+        let others = bytes(&block) - 64.0;
+        assert_eq!(bytes(&merged), 2.0 * (MERGED_BLOCKS as f64 * others + 64.0));
+    }
+
+    #[test]
     fn one_pass_reads_a_gradient_once() {
         let step = vec![
             work("quantize_rows_f32_i8", &[(10, 32.0, 0.0), (11, 0.0, 8.0)]),

@@ -1,5 +1,7 @@
 //! The files of a model besides weights and configuration: tokenizer, templates, settings of generation, licences.
 
+use super::CONFIG;
+use super::config::CODE;
 use crate::error::Error;
 use qft_files::AtomicFolder;
 use serde_json::{Map, Value, json};
@@ -64,7 +66,7 @@ pub(super) fn copy_companions(
     if let Some(bytes) = tokenizer_settings(source, template)? {
         folder.write_file(TOKENIZER, &bytes)?;
     }
-    if let Some(bytes) = generation_settings(&source.join(GENERATION), ends)? {
+    if let Some(bytes) = generation_settings(source, ends)? {
         folder.write_file(GENERATION, &bytes)?;
     }
     Ok(())
@@ -161,20 +163,37 @@ fn list_of_templates(source: &Path) -> Result<Option<Value>, Error> {
     Ok(Some(default.into_iter().chain(others).collect()))
 }
 
-/// The settings of the tokenizer: as they are, or with other chat templates, which every version of transformers reads there.
+/// The settings of the tokenizer: as they are, or with other chat templates, which every version of transformers reads there, and
+/// without what names code that is not copied.
 fn tokenizer_settings(source: &Path, template: Option<Value>) -> Result<Option<Vec<u8>>, Error> {
     let settings = read_object(&source.join(TOKENIZER))?;
-    let Some(template) = template else {
+    let same = |(_, map): &Object| template.is_none() && !map.contains_key(CODE);
+    if settings.as_ref().is_none_or(same) && template.is_none() {
         return Ok(settings.map(|(bytes, _)| bytes));
-    };
+    }
     let mut settings = settings.map(|(_, settings)| settings).unwrap_or_default();
-    settings.insert(TEMPLATE_SETTING.into(), template);
+    settings.remove(CODE);
+    if let Some(template) = template {
+        settings.insert(TEMPLATE_SETTING.into(), template);
+    }
     Ok(Some(pretty(settings)))
 }
 
+/// The tokens around a text that a model's configuration names, other than its end.
+fn tokens_of(config: Option<Object>) -> Map<String, Value> {
+    let config = config.map(|(_, map)| map).unwrap_or_default();
+    let names = ["bos_token_id", "pad_token_id"].into_iter();
+    let named = names.filter_map(|name| Some((name, config.get(name)?)));
+    let named = named.filter(|(_, id)| !id.is_null());
+    named.map(|(name, id)| (name.to_owned(), id.clone())).collect()
+}
+
 /// The settings of generation: as they are, if they name all of `ends`.
-fn generation_settings(path: &Path, ends: &[u32]) -> Result<Option<Vec<u8>>, Error> {
-    let found = read_object(path)?;
+///
+/// Where there is a file of them, transformers looks for none of their tokens in the model's configuration; so a new one has those
+/// that stand there.
+fn generation_settings(source: &Path, ends: &[u32]) -> Result<Option<Vec<u8>>, Error> {
+    let found = read_object(&source.join(GENERATION))?;
     let mut named: Vec<u32> = match found.as_ref().and_then(|(_, map)| map.get("eos_token_id")) {
         Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
         Some(one) => id(one).into_iter().collect(),
@@ -190,7 +209,10 @@ fn generation_settings(path: &Path, ends: &[u32]) -> Result<Option<Vec<u8>>, Err
         Some((bytes, _)) if named.len() == before => Ok(Some(bytes)),
         None if named.is_empty() => Ok(None),
         found => {
-            let mut map = found.map(|(_, map)| map).unwrap_or_default();
+            let mut map = match found {
+                Some((_, map)) => map,
+                None => tokens_of(read_object(&source.join(CONFIG))?),
+            };
             let ids = match named.as_slice() {
                 [one] => json!(one),
                 many => json!(many),

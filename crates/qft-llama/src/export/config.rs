@@ -9,6 +9,9 @@ use std::path::Path;
 /// Where multimodal wrappers keep the text model's configuration.
 const TEXT: &str = "text_config";
 
+/// Names classes in Python files beside a model, which `trust_remote_code` would load.
+pub(super) const CODE: &str = "auto_map";
+
 /// The text: that of `source`, every key kept, or that of `config` where there is none.
 ///
 /// Rotary positions and the type of weights are written in both spellings, that of transformers 5 and the older one: who
@@ -26,6 +29,8 @@ pub(super) fn text(
             _ => Map::new(),
         },
     };
+    // Code of the model's own is not copied; transformers has all families that are known here.
+    map.remove(CODE);
     for (key, value) in config.rope_keys() {
         map.entry(key).or_insert(value);
     }

@@ -231,7 +231,11 @@ pub(super) fn not_finite(
         row,
         col,
         value,
-        remedy: "training diverged; lower the learning rate and resume from an earlier checkpoint",
+        remedy: if value.is_finite() {
+            "the type it is to be written in ends before it; give bf16 or f32 (--export-dtype of finetune, --dtype of export)"
+        } else {
+            "training diverged; lower the learning rate and resume from an earlier checkpoint"
+        },
     }
 }
 

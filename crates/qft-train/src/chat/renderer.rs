@@ -102,6 +102,8 @@ impl<'a> Renderer<'a> {
             ("add_generation_prompt", Value::Bool(prompt)),
             ("bos_token", Value::text(special.bos.as_str())),
             ("eos_token", Value::text(eos)),
+            ("pad_token", Value::text(special.padding.as_str())),
+            ("unk_token", Value::text(special.unknown.as_str())),
         ];
         variables.extend(more);
         let fuel = self.fuel.min(self.left.get());

@@ -422,6 +422,15 @@ fn arguments_are_what_the_template_expects() {
     assert_eq!(render("c.function.arguments", &json!("no JSON")), "no JSON");
 }
 
+#[test]
+fn templates_may_write_all_special_tokens() {
+    let special = SpecialTexts { padding: "<pad>".into(), unknown: "<unk>".into(), ..special() };
+    let source = "{{ bos_token }}{{ eos_token }}{{ pad_token }}{{ unk_token }}{% for m in messages %}{{ m.content }}{% endfor %}";
+    let template = ChatTemplate::new("t", source, special, 0).unwrap();
+    let text = template.render(&Conversation::ask("x"), false).unwrap();
+    assert_eq!(text, "<s></s><pad><unk>x");
+}
+
 /// Whoever reads the source of a built-in template need not know the special tokens.
 #[test]
 fn built_in_templates_bring_their_special_tokens() {
@@ -429,6 +438,7 @@ fn built_in_templates_bring_their_special_tokens() {
         before: "<s \"quoted\">".into(),
         bos: "<s>".into(),
         ends: vec!["<\\/s>".into(), "<end>".into()],
+        ..SpecialTexts::default()
     };
     let turns = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Who?")];
     let messages =

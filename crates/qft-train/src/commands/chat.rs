@@ -162,7 +162,7 @@ impl Chat<'_> {
         if generated.ended == Ended::Full {
             note(&format!("(cut off after {} tokens)", generated.tokens));
         }
-        history.push("assistant", &said);
+        history.push_answer(&said, generated.ended == Ended::ByItself);
         history.save()?;
         out.end()?;
         Ok(listens)

@@ -24,6 +24,8 @@ pub trait TextEncoder: Sync {
     fn eos(&self) -> &[u32];
     /// The token for what cannot be spelled.
     fn unknown(&self) -> Option<u32>;
+    /// The token that fills sequences up.
+    fn padding(&self) -> Option<u32>;
     /// Whether a token is one of those that a text is searched for before it is split.
     fn is_added(&self, id: u32) -> bool;
     /// The text of a token.
@@ -57,6 +59,10 @@ impl TextEncoder for Tokenizer {
 
     fn unknown(&self) -> Option<u32> {
         Tokenizer::unknown(self)
+    }
+
+    fn padding(&self) -> Option<u32> {
+        Tokenizer::padding(self)
     }
 
     fn is_added(&self, id: u32) -> bool {

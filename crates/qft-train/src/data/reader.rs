@@ -191,6 +191,8 @@ impl Reader<'_> {
             before: self.encoder.before_text().iter().filter_map(|&id| text(id)).collect(),
             bos: self.encoder.bos().and_then(text).unwrap_or_default(),
             ends: self.encoder.eos().iter().filter_map(|&id| text(id)).collect(),
+            padding: self.encoder.padding().and_then(text).unwrap_or_default(),
+            unknown: self.encoder.unknown().and_then(text).unwrap_or_default(),
         }
     }
 

@@ -9,7 +9,7 @@ use super::roles::Role;
 use crate::chat::Conversation;
 use crate::error::{Context, Result, bail, ensure};
 use crate::options::{DataFormat, FieldName};
-use calls::{CALL_TEXT, call, read_calls, tools};
+use calls::{CALL_TEXT, calls, read_calls, tools};
 use serde_json::{Map, Value, json};
 
 /// A record, whatever its format was.
@@ -155,6 +155,9 @@ impl Record {
 /// Fields of whole records that say whether an answer is good.
 const VERDICTS: [&str; 2] = ["label", "kto_tag"];
 
+/// Fields of whole records with a better and a worse answer to a conversation.
+const PREFERENCES: [&str; 2] = ["chosen", "rejected"];
+
 /// Fields of whole records with what is not text.
 const MEDIA: [&str; 6] = ["image", "images", "video", "videos", "audio", "audios"];
 
@@ -223,6 +226,14 @@ fn chat(map: &mut Map<String, Value>, field: &str) -> Result<Record> {
     for (i, said) in said.into_iter().enumerate() {
         messages.push(message(said).with_context(|| format!("`{field}[{i}]`"))?);
     }
+    let asks = messages.last().is_some_and(|last| last["role"] == Role::User.name());
+    for answer in PREFERENCES {
+        ensure!(
+            !asks || map.get(answer).is_none_or(Value::is_null),
+            "`{answer}`: is one of two answers to choose between, and not the end of `{field}`, which would be learned; put the \
+             good ones there"
+        );
+    }
     Ok(Record::Chat(Conversation { messages, tools }))
 }
 
@@ -248,9 +259,8 @@ fn message(value: Value) -> Result<Value> {
     message.insert("role".into(), role.name().into());
     match content {
         Some(content) => {
-            let call = if role == Role::Call { call(&content) } else { None };
-            if let Some(call) = call {
-                message.insert("tool_calls".into(), json!([call]));
+            if role == Role::Call {
+                message.insert("tool_calls".into(), calls(&content)?.into());
                 message.insert(CALL_TEXT.into(), content.into());
                 message.insert("content".into(), "".into());
             } else {

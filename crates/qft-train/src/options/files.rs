@@ -165,7 +165,10 @@ impl FileArgs {
 fn held_out(files: Vec<PathBuf>, split: Option<f64>) -> Result<HeldOut> {
     match (files.is_empty(), split) {
         (true, None) => Ok(HeldOut::None),
-        (false, None) => Ok(HeldOut::Sets(EvalFiles::sets(files))),
+        (false, None) => {
+            files.iter().try_for_each(|file| refuse_weight(file))?;
+            Ok(HeldOut::Sets(EvalFiles::sets(files)))
+        }
         (true, Some(fraction)) => {
             ensure!(
                 fraction > 0.0 && fraction < 1.0,
@@ -176,6 +179,18 @@ fn held_out(files: Vec<PathBuf>, split: Option<f64>) -> Result<HeldOut> {
         (false, Some(_)) => bail!(
             "--eval-data and --val-split cannot be used together; give a file, or a fraction of the training data"
         ),
+    }
+}
+
+/// Refuses a weight behind a file, as in `chats.jsonl=2`, which is for training data.
+fn refuse_weight(file: &Path) -> Result<()> {
+    let weighed = file.to_str().filter(|_| !file.exists()).and_then(|file| file.rsplit_once('='));
+    match weighed.filter(|(_, weight)| weight.parse::<f64>().is_ok()) {
+        Some((path, weight)) => bail!(
+            "--eval-data {}: held-out data has no weight; leave `={weight}` out of {path}={weight}",
+            file.display()
+        ),
+        None => Ok(()),
     }
 }
 
@@ -194,6 +209,15 @@ fn same_folder(a: &Path, b: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn held_out_data_has_no_weights() {
+        for file in ["a.txt=2", "chats=a.txt=0.5"] {
+            let error = held_out(vec![file.into()], None).unwrap_err().to_string();
+            assert!(error.contains("no weight") && error.contains(file), "{error}");
+        }
+        assert!(held_out(vec!["chats=a.txt".into(), "b=c.txt".into()], None).is_ok());
+    }
 
     #[test]
     fn held_out_data_is_in_sets_by_name() {

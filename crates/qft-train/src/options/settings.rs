@@ -17,9 +17,10 @@ const EXCLUSIVE: [(&str, &str); 4] = [
 ];
 
 /// Words that a key of another tool's settings is likely to stand for.
-const SYNONYMS: [(&str, &str); 18] = [
+const SYNONYMS: [(&str, &str); 19] = [
     ("no-shuffle", "shuffle"),
     ("outliers", "protected"),
+    ("memory", "memory-limit"),
     ("learning-rate", "lr"),
     ("num-train-epochs", "epochs"),
     ("max-steps", "steps"),

@@ -41,6 +41,10 @@ impl TextEncoder for Bytes {
         None
     }
 
+    fn padding(&self) -> Option<u32> {
+        None
+    }
+
     fn is_added(&self, id: u32) -> bool {
         id == END
     }

@@ -42,8 +42,12 @@ const WITH_TOOLS: &str = "{{- bos_token }}
 fn templates() -> &'static [ChatTemplate] {
     static TEMPLATES: OnceLock<Vec<ChatTemplate>> = OnceLock::new();
     TEMPLATES.get_or_init(|| {
-        let special =
-            SpecialTexts { before: "<s>".into(), bos: "<s>".into(), ends: vec!["</s>".into()] };
+        let special = SpecialTexts {
+            before: "<s>".into(),
+            bos: "<s>".into(),
+            ends: vec!["</s>".into()],
+            ..SpecialTexts::default()
+        };
         let built_in = |template| ChatTemplate::built_in(template, special.clone());
         let with_tools =
             ChatTemplate::new("with tools", WITH_TOOLS, special.clone(), TRAINING_DATE);

@@ -31,6 +31,10 @@ impl TextEncoder for Bytes {
         None
     }
 
+    fn padding(&self) -> Option<u32> {
+        None
+    }
+
     fn bos(&self) -> Option<u32> {
         Some(256)
     }

@@ -25,8 +25,12 @@ fn render(bytes: &[u8]) {
 
 /// Renders with every special text there may be; what is said to be the assistant's must lie in the text.
 pub(super) fn check(source: &str, talk: &Conversation) {
-    let special =
-        SpecialTexts { before: "<s>".into(), bos: "<s>".into(), ends: vec!["</s>".into()] };
+    let special = SpecialTexts {
+        before: "<s>".into(),
+        bos: "<s>".into(),
+        ends: vec!["</s>".into()],
+        ..SpecialTexts::default()
+    };
     let Ok(template) = ChatTemplate::new("fuzzed", source, special, TRAINING_DATE) else { return };
     check_template(&template, talk);
 }

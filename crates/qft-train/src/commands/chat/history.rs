@@ -52,6 +52,15 @@ impl History {
         self.messages.push(message(role, content));
     }
 
+    /// One that was cut off is not to be learned: its end is none.
+    pub(super) fn push_answer(&mut self, content: &str, whole: bool) {
+        let mut answer = message("assistant", content);
+        if !whole {
+            answer["weight"] = json!(0);
+        }
+        self.messages.push(answer);
+    }
+
     /// Begins a new talk under the same instructions; the old one stays in the file.
     pub(super) fn reset(&mut self) {
         let system = self.system().cloned();
@@ -157,6 +166,11 @@ mod tests {
         assert!(history.take_exchange() && !history.take_exchange());
         history.set_system("");
         assert_eq!(roles(&history), [""; 0]);
+        history.push_answer("Me", true);
+        history.push_answer("Y", false);
+        assert!(history.messages()[0].get("weight").is_none());
+        assert_eq!(history.messages()[1]["weight"], 0);
+        assert!(history.take_answer() && history.take_answer());
         history.save().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(r#"{"messages":[{"role":"system","content":"Be brief."}"#));

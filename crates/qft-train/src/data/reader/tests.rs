@@ -54,6 +54,10 @@ impl TextEncoder for Bytes {
         Some(u32::from(b'?'))
     }
 
+    fn padding(&self) -> Option<u32> {
+        None
+    }
+
     fn eos(&self) -> &[u32] {
         &self.eos
     }

@@ -72,11 +72,22 @@ fn decoded(value: Value, field: &str) -> Result<Value> {
     }
 }
 
-/// A call as `tool_calls` has it, if the text is one.
-pub(super) fn call(content: &str) -> Option<Value> {
-    let call: Value = serde_json::from_str(content).ok()?;
-    call.get("name")?;
-    Some(json!({ "type": "function", "function": call }))
+/// The calls as `tool_calls` has them that a turn of calls is: the JSON text of one, or of a list of some.
+///
+/// Errors: it is something else, which would be learned as words.
+pub(super) fn calls(content: &str) -> Result<Vec<Value>> {
+    let expected = "expected a call to a tool as a JSON object with `name`, or a list of such";
+    let calls = match serde_json::from_str(content).context(expected)? {
+        Value::Array(calls) if !calls.is_empty() => calls,
+        call => vec![call],
+    };
+    let call = |call: Value| match decoded(call, "content")? {
+        call @ Value::Object(_) if call.get("name").is_some() => {
+            Ok(json!({ "type": "function", "function": call }))
+        }
+        other => bail!("{expected}, found {}", kind(&other)),
+    };
+    calls.into_iter().map(call).collect()
 }
 
 /// `tools`, or `functions` as an older name: a list, or the JSON text of one, of objects or the JSON texts of such; each in the form

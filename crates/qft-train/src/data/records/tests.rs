@@ -42,6 +42,11 @@ fn every_format_is_read() {
     assert_eq!(roles, ["user", "assistant", "tool", "assistant"]);
     assert_eq!(talk.messages[1]["tool_calls"][0]["function"]["name"], "f");
     assert_eq!(talk.tools.unwrap()[0]["function"]["name"], "f");
+    let two =
+        "[{\"name\": \"f\", \"arguments\": {\"a\": 1}}, {\"name\": \"g\", \"arguments\": \"{}\"}]";
+    let talk = chat(json!({"conversations": [{"from": "function_call", "value": two}]}));
+    let names = |i: usize| talk.messages[0]["tool_calls"][i]["function"]["name"].clone();
+    assert_eq!((names(0), names(1)), (json!("f"), json!("g")));
     let talk = chat(json!({"messages": [
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         {"role": "assistant", "content": null, "tool_calls": []},
@@ -217,6 +222,16 @@ fn wrong_fields_are_named() {
         (json!({"messages": [{"role": "user", "content": "x"}], "images": ["a.png"]}), "`images`"),
         (json!({"prompt": "a", "completion": "b", "label": false}), "`label` is false"),
         (json!({"messages": [{"role": "user", "content": "x"}], "kto_tag": false}), "`kto_tag`"),
+        (
+            json!({"conversations": [{"from": "human", "value": "x"}],
+                "chosen": {"from": "gpt", "value": "y"}}),
+            "`chosen`",
+        ),
+        (
+            json!({"conversations": [{"from": "function_call", "value": "f(1)"}]}),
+            "a call to a tool",
+        ),
+        (json!({"conversations": [{"from": "function_call", "value": "[3]"}]}), "found a number"),
         (json!({"messages": [{"content": "x"}]}), "`role` is missing"),
         (json!({"messages": [{"role": "user", "content": [{"type": "image"}]}]}), "content[0]"),
         (json!({"messages": []}), "empty"),
