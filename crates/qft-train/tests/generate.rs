@@ -6,6 +6,7 @@ mod common;
 use common::{command, json_lines, qft, said, succeed};
 use qft_testing::material;
 use serde_json::Value;
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -173,6 +174,10 @@ fn a_talk_goes_on_from_its_file() {
     assert_eq!(talks.len(), 2);
     assert_eq!(contents(&talks[0]).len(), 2);
     assert_eq!(contents(&talks[1])[..2], ["Be brief.", "It goes \non"]);
+    // What was cut off is not to be learned; without that mark it is.
+    assert_eq!(talks[1]["messages"][2]["weight"], 0);
+    let unmarked = fs::read_to_string(&file).unwrap().replace(r#","weight":0"#, "");
+    fs::write(&file, unmarked).unwrap();
     let data = format!("--data={}", file.display());
     let shown = succeed(&["data", "show", &model(), &data]);
     assert!(shown.contains("Be brief."), "{shown}");
