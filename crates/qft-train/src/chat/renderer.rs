@@ -102,9 +102,11 @@ impl<'a> Renderer<'a> {
             ("add_generation_prompt", Value::Bool(prompt)),
             ("bos_token", Value::text(special.bos.as_str())),
             ("eos_token", Value::text(eos)),
-            ("pad_token", Value::text(special.padding.as_str())),
-            ("unk_token", Value::text(special.unknown.as_str())),
         ];
+        // Undefined where there is none.
+        let others = [("pad_token", &special.padding), ("unk_token", &special.unknown)];
+        let others = others.into_iter().filter(|(_, text)| !text.is_empty());
+        variables.extend(others.map(|(name, text)| (name, Value::text(text.as_str()))));
         variables.extend(more);
         let fuel = self.fuel.min(self.left.get());
         let (rendered, left) = self.template.program.render(variables, fuel);
