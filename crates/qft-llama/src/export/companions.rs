@@ -167,8 +167,8 @@ fn list_of_templates(source: &Path) -> Result<Option<Value>, Error> {
 /// without what names code that is not copied.
 fn tokenizer_settings(source: &Path, template: Option<Value>) -> Result<Option<Vec<u8>>, Error> {
     let settings = read_object(&source.join(TOKENIZER))?;
-    let same = |(_, map): &Object| template.is_none() && !map.contains_key(CODE);
-    if settings.as_ref().is_none_or(same) && template.is_none() {
+    let names_code = settings.as_ref().is_some_and(|(_, map)| map.contains_key(CODE));
+    if template.is_none() && !names_code {
         return Ok(settings.map(|(bytes, _)| bytes));
     }
     let mut settings = settings.map(|(_, settings)| settings).unwrap_or_default();
